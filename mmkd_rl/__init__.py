@@ -1,0 +1,13 @@
+"""Multi-teacher knowledge distillation for the OpenMMLab stack."""
+
+from mmengine.config.utils import MODULE2PACKAGE
+
+from .version import __version__
+
+# MMEngine resolves `_base_ = 'mmkd_rl::...'` and `type='mmkd_rl.X'` only for
+# the packages that it lists here.
+MODULE2PACKAGE.setdefault('mmkd_rl', 'mmkd_rl')
+
+from . import registry  # noqa: E402
+
+__all__ = ['__version__', 'registry']

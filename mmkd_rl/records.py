@@ -1,0 +1,109 @@
+"""The records that pass between the parts.
+
+Legend: B batch, M teachers, C classes, D channels, H W space, S size of the
+agent's state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What one network, student or teacher, says about a batch.
+
+    Attributes:
+        logits: Class scores before the softmax, [B, C] (dense tasks add space
+            behind C).
+        feature: Last feature map [B, D, H, W], or vector [B, D].
+    """
+    logits: Tensor
+    feature: Tensor
+
+    def detach(self) -> ModelOutput:
+        """The same numbers, cut off from the graph."""
+        return ModelOutput(self.logits.detach(), self.feature.detach())
+
+    @property
+    def embedding(self) -> Tensor:
+        """The feature averaged over space, [B, D]."""
+        return self.feature.flatten(2).mean(2) if self.feature.ndim > 2 \
+            else self.feature
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The sizes of a network's :class:`ModelOutput`, known when it is built.
+
+    Attributes:
+        name: Teacher's name, or ``'student'``.
+        num_classes: C.
+        feature_shape: (D, H, W) at the probing size, or (D,).
+    """
+    name: str
+    num_classes: int
+    feature_shape: tuple[int, ...]
+
+    @property
+    def channels(self) -> int:
+        """D."""
+        return self.feature_shape[0]
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """How far the student is from each teacher, per sample.
+
+    ``None`` where that kind of distillation is off. These tensors carry the
+    student's gradient; whoever only reads them detaches.
+
+    Attributes:
+        logit: Logit loss of each teacher, [B, M].
+        feature: Feature loss of each teacher, [B, M].
+        similarity: Cosine of the pooled projected student feature and the
+            pooled teacher feature, [B, M], detached.
+    """
+    logit: Tensor | None
+    feature: Tensor | None
+    similarity: Tensor | None
+
+
+@dataclass(frozen=True)
+class DistillationBatch:
+    """All that a weighting strategy may look at.
+
+    Attributes:
+        student: The student's output, with gradient.
+        teachers: One output a teacher, without gradient.
+        targets: Class indices [B], or class probabilities [B, C].
+        gaps: Student to teachers.
+    """
+    student: ModelOutput
+    teachers: tuple[ModelOutput, ...]
+    targets: Tensor
+    gaps: Gaps
+
+
+@dataclass(frozen=True)
+class TeacherWeights:
+    """Trust in each teacher, per sample, [B, M] both; rows sum to the
+    strategy's scale (1 unless it is told to keep its paper's scale)."""
+    logit: Tensor
+    feature: Tensor
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One batch of what the agent saw, did and got.
+
+    Attributes:
+        state: [B, S].
+        action: Generated weights, logits first, [B, 2, M].
+        reward: [B, M], before normalisation.
+    """
+    state: Tensor
+    action: Tensor
+    reward: Tensor

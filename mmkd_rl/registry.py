@@ -1,0 +1,80 @@
+"""Registries of scope ``mmkd_rl``.
+
+Those that MMEngine knows are children of MMEngine's, so that a config of any
+OpenMMLab package can name our parts (``type='mmkd_rl.CifarResNet'``) and ours
+can name theirs. The ones below them hold what only distillation has.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import Registry
+
+MODELS = Registry(
+    'model',
+    parent=MMENGINE_MODELS,
+    scope='mmkd_rl',
+    locations=[
+        'mmkd_rl.backbones', 'mmkd_rl.classifiers', 'mmkd_rl.distillers',
+        'mmkd_rl.losses', 'mmkd_rl.taps'
+    ])
+DATASETS = Registry(
+    'dataset',
+    parent=MMENGINE_DATASETS,
+    scope='mmkd_rl',
+    locations=['mmkd_rl.datasets'])
+TRANSFORMS = Registry(
+    'transform',
+    parent=MMENGINE_TRANSFORMS,
+    scope='mmkd_rl',
+    locations=['mmkd_rl.datasets'])
+METRICS = Registry(
+    'metric',
+    parent=MMENGINE_METRICS,
+    scope='mmkd_rl',
+    locations=['mmkd_rl.datasets'])
+HOOKS = Registry(
+    'hook',
+    parent=MMENGINE_HOOKS,
+    scope='mmkd_rl',
+    locations=['mmkd_rl.engine.hooks'])
+
+# Kinds of part that no OpenMMLab package has.
+WEIGHTINGS = Registry(
+    'weighting', scope='mmkd_rl', locations=['mmkd_rl.weighting'])
+TASKS = Registry('task', scope='mmkd_rl', locations=['mmkd_rl.tasks'])
+REWARDS = Registry('reward', scope='mmkd_rl', locations=['mmkd_rl.agent'])
+UPDATERS = Registry(
+    'updater', scope='mmkd_rl', locations=['mmkd_rl.agent.updaters'])
+
+
+def build(registry: Registry, cfg: dict, key: str, **kwargs: Any) -> Any:
+    """Build a part from its config, complaining in the user's words.
+
+    Args:
+        registry: Where ``cfg['type']`` is registered.
+        cfg: The config of the part.
+        key: The key under which the user wrote it, for messages.
+        **kwargs: Arguments that the user does not give.
+
+    Raises:
+        TypeError: ``cfg`` is no dict with a ``type``.
+        ValueError: The type is not registered; the message names the nearest
+            ones that are.
+    """
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise TypeError(f'{key} must be a dict with a "type", got {cfg!r}')
+    kind = cfg['type']
+    if isinstance(kind, str) and registry.get(kind) is None:
+        names = sorted(registry.module_dict)
+        near = difflib.get_close_matches(kind, names, n=3) or names
+        raise ValueError(f'{key}.type={kind!r} is not a registered '
+                         f'{registry.name}; did you mean one of {near}?')
+    return registry.build(cfg, **kwargs)
