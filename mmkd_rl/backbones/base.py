@@ -1,0 +1,152 @@
+"""What the three-stage networks for 32x32 images have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+# Not in place: an in-place ReLU overwrites its own input, and a tap on the
+# values before the activation would read the values after it. Autograd keeps
+# only the ReLU's output either way, so this costs no memory across layers.
+DEFAULT_ACT = dict(type='ReLU', inplace=False)
+DEFAULT_NORM = dict(type='BN', requires_grad=True)
+DEFAULT_INIT = (
+    dict(type='Kaiming', layer=['Conv2d']),
+    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+)
+NUM_STAGES = 3
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(
+        in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+
+
+def norm(cfg: dict, channels: int) -> nn.Module:
+    """A normalisation layer, without the name that mmcv makes up for it."""
+    return build_norm_layer(cfg, channels)[1]
+
+
+def check_depth(name: str, depth: int, offset: int) -> int:
+    """Blocks in each of the three stages of a network of ``6n + offset``.
+
+    Raises:
+        ValueError: No whole number of blocks gives this depth.
+    """
+    blocks, rest = divmod(depth - offset, 6) if isinstance(depth, int) \
+        and not isinstance(depth, bool) else (0, 1)
+    if rest or blocks < 1:
+        examples = ', '.join(str(6 * n + offset) for n in (1, 2, 3, 4, 5, 6))
+        raise ValueError(f'{name}: depth must be 6n + {offset} with n >= 1 '
+                         f'({examples}, ...), got {depth!r}')
+    return blocks
+
+
+class CifarBackbone(BaseModule):
+    """Stem, three stages of strides 1, 2, 2, and the outputs asked for.
+
+    A subclass fills ``conv1``, ``bn1``, ``relu`` and ``layer1`` to ``layer3``
+    and says in ``_forward_stem`` and ``_stage_output`` where ``bn1`` acts.
+
+    Args:
+        stage_channels: Channels of each stage's output.
+        out_indices: Stages whose output is returned, out of 0, 1, 2. For a
+            [B, 3, H, W] input, stage i gives
+            [B, stage_channels[i], H / 2**i, W / 2**i].
+        frozen_stages: -1 trains everything, 0 freezes the stem, k the stem
+            and the first k stages (no gradient; norms in eval mode).
+        norm_eval: Keep all batch norms in eval mode while training.
+        with_cp: Recompute each block in the backward pass instead of keeping
+            its activations. Batch norms then see a batch twice in their
+            running statistics.
+        act_cfg: Activation; ``None`` for ReLU.
+        norm_cfg: Normalisation; ``None`` for batch norm.
+        init_cfg: Initialisation, as in MMEngine; ``None`` leaves PyTorch's.
+
+    Raises:
+        ValueError: ``out_indices`` or ``frozen_stages`` out of range.
+    """
+
+    def __init__(self,
+                 stage_channels: Sequence[int],
+                 out_indices: Sequence[int] = (2, ),
+                 frozen_stages: int = -1,
+                 norm_eval: bool = False,
+                 with_cp: bool = False,
+                 act_cfg: dict | None = None,
+                 norm_cfg: dict | None = None,
+                 init_cfg: dict | Sequence[dict] | None = DEFAULT_INIT):
+        if init_cfg is not None and not isinstance(init_cfg, dict):
+            init_cfg = list(init_cfg)
+        super().__init__(init_cfg)
+        name = type(self).__name__
+        if isinstance(out_indices, int):
+            out_indices = (out_indices, )
+        allowed = tuple(range(NUM_STAGES))
+        if not out_indices or any(i not in allowed for i in out_indices):
+            raise ValueError(f'{name}: out_indices must be some of {allowed}, '
+                             f'got {out_indices!r}')
+        if frozen_stages not in (-1, 0, *(i + 1 for i in allowed)):
+            raise ValueError(f'{name}: frozen_stages must be -1 (none), 0 '
+                             f'(stem) or 1 to {NUM_STAGES}, got '
+                             f'{frozen_stages!r}')
+        self.out_indices = tuple(sorted(out_indices))
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.act_cfg = dict(DEFAULT_ACT if act_cfg is None else act_cfg)
+        self.norm_cfg = dict(DEFAULT_NORM if norm_cfg is None else norm_cfg)
+        self.out_channels = tuple(stage_channels[i] for i in self.out_indices)
+
+    def activation(self) -> nn.Module:
+        return build_activation_layer(self.act_cfg)
+
+    @property
+    def stages(self) -> tuple[nn.Module, ...]:
+        return tuple(getattr(self, f'layer{i + 1}') for i in range(NUM_STAGES))
+
+    def _forward_stem(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _stage_output(self, index: int, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images [B, 3, H, W] to one feature map for each out index."""
+        x = self._forward_stem(x)
+        outs = []
+        for i, stage in enumerate(self.stages[:self.out_indices[-1] + 1]):
+            for block in stage:
+                if self.with_cp and torch.is_grad_enabled():
+                    x = checkpoint(block, x, use_reentrant=False)
+                else:
+                    x = block(x)
+            if i in self.out_indices:
+                outs.append(self._stage_output(i, x))
+        return tuple(outs)
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        """The modules that ``frozen_stages`` names."""
+        if self.frozen_stages < 0:
+            return []
+        return [self.conv1, *self.stages[:self.frozen_stages]]
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            module.eval()
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> CifarBackbone:
+        super().train(mode)
+        self._freeze()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
