@@ -1,0 +1,46 @@
+# `make help` lists the targets. Everything runs in .venv, which tools/
+# setup_env.py makes and checks; when nothing changed it returns at once.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := $(PYTHON) tools/setup_env.py
+# Test processes, each with one thread: more threads than cores only wait.
+TEST_JOBS ?= 2
+TEST_ARGS ?=
+DEMO_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types docs clean
+
+help:  ## list the targets
+	@echo 'make TARGET [PYTHON=python3.12]'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile \
+		| while IFS='|' read -r name text; do \
+			printf '  %-8s %s\n' $$name "$$text"; done
+
+setup:  ## make .venv, install everything, check it
+	@$(SETUP)
+
+demo: setup  ## teachers, students, detectors on embedded data (12 min, 2 cores)
+	@$(BIN)/python tools/demo.py $(DEMO_ARGS)
+
+test: setup  ## run the tests (TEST_ARGS='-k name' for some of them)
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg \
+		$(BIN)/python -m pytest tests -q -n $(TEST_JOBS) $(TEST_ARGS)
+
+lint:  ## ruff over the whole repository
+	@$(SETUP) --lint
+	@$(BIN)/ruff check .
+
+types: setup  ## mypy over mmkd_rl and tools
+	@$(BIN)/mypy
+
+docs: setup  ## build the documentation into site/
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo 'site/index.html'
+
+clean:  ## remove .venv and what builds and tests leave (not work_dirs)
+	rm -rf .venv site build dist .pytest_cache .ruff_cache .mypy_cache \
+		*.egg-info
+	find mmkd_rl tools tests configs -name __pycache__ -prune \
+		-exec rm -rf {} + 2>/dev/null || true

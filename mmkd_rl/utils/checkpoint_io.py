@@ -1,0 +1,112 @@
+"""Read and write checkpoint files so that nothing runs and nothing is lost.
+
+Reading never executes what is pickled in a file: PyTorch's ``weights_only``
+loader is used, with the few harmless types allowed that MMEngine writes into
+its checkpoints. Writing goes to a temporary name first, so that a file under
+its final name is always whole.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.fileio import get_local_path
+from mmengine.logging.history_buffer import HistoryBuffer
+
+
+def _safe_types() -> list:
+    """Types in MMEngine's checkpoints that cannot run code when read."""
+    core = np._core if hasattr(np, '_core') else np.core
+    dtypes = {type(np.dtype(t)) for t in (
+        'float64', 'float32', 'int64', 'int32', 'uint32', 'bool')}
+    return [
+        HistoryBuffer, slice, np.ndarray, np.dtype,
+        core.multiarray._reconstruct, core.multiarray.scalar, *dtypes
+    ]
+
+
+def load(path: str, key: str) -> Any:
+    """Read a checkpoint to the CPU without running anything in it.
+
+    Args:
+        path: A file, a URL, or what MMEngine's file clients understand.
+        key: The config key that named it, for messages.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The file is truncated, no checkpoint, or holds more than
+            tensors and plain values.
+    """
+    with ExitStack() as stack:
+        if path.startswith(('http://', 'https://')):
+            local = _download(path)
+        else:
+            if '://' not in path and not os.path.isfile(path):
+                raise FileNotFoundError(
+                    f'{key}={path!r}: no such file (from {os.getcwd()})')
+            local = str(stack.enter_context(get_local_path(path)))
+        try:
+            with torch.serialization.safe_globals(_safe_types()):
+                return torch.load(local, map_location='cpu', weights_only=True)
+        except pickle.UnpicklingError as error:
+            # torch raises this for code as well as for garbage.
+            reason = str(error)
+            if 'Unsupported global' in reason or 'Unsupported' in reason:
+                culprit = _culprit(reason)
+                raise ValueError(
+                    f'{key}={path!r} is a pickle with more than tensors in '
+                    f'it ({culprit}); it was not run. Save its '
+                    'state_dict alone and use that file') from error
+            raise ValueError(f'{key}={path!r} is not a PyTorch checkpoint: '
+                             f'{_first_line(reason)}') from error
+        except (RuntimeError, EOFError, OSError, KeyError, ValueError,
+                AttributeError) as error:
+            raise ValueError(
+                f'{key}={path!r} cannot be read, it is truncated or not a '
+                f'PyTorch checkpoint: {_first_line(str(error))}') from error
+
+
+def save(obj: Any, path: str) -> None:
+    """Write ``obj`` with ``torch.save``, whole or not at all."""
+    directory = os.path.dirname(os.path.abspath(path))
+    os.makedirs(directory, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(
+        dir=directory, prefix='.' + os.path.basename(path) + '.')
+    os.close(handle)
+    try:
+        torch.save(obj, temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise
+
+
+def _download(url: str) -> str:
+    """Fetch a URL into PyTorch's own cache of checkpoints."""
+    folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
+    os.makedirs(folder, exist_ok=True)
+    local = os.path.join(folder, os.path.basename(url.split('?')[0]))
+    if not os.path.exists(local):
+        torch.hub.download_url_to_file(url, local)
+    return local
+
+
+def _culprit(reason: str) -> str:
+    for word in reason.split():
+        if '.' in word.strip('.,`()') and 'torch' not in word:
+            return word.strip('.,`()')
+    return _first_line(reason)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:200] if text.strip() else 'empty'

@@ -1,0 +1,292 @@
+"""What the command-line tools share: configs, launchers, clear errors."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import linecache
+import os
+import os.path as osp
+import pickle
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config.utils import ConfigParsingError
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+# What a wrong config, path or checkpoint raises somewhere in MMEngine.
+# RuntimeError: MMEngine where loops do not fit, torch where a file is cut.
+_BAD_INPUT = (ValueError, TypeError, KeyError, AttributeError, OSError,
+              ImportError, SyntaxError, AssertionError, RuntimeError,
+              ConfigParsingError, pickle.UnpicklingError)
+_PACKAGE_DIR = osp.dirname(osp.dirname(osp.abspath(__file__)))
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that train.py and test.py have in common."""
+    parser.add_argument(
+        '--work-dir', help='where logs and checkpoints go (default: the '
+        "config's work_dir, else ./work_dirs/<config's name>)")
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, as in optim_wrapper.optimizer.'
+        'lr=0.1; lists as key="[a,b]" without spaces')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes of a distributed job were started')
+    parser.add_argument(
+        '--debug',
+        action='store_true',
+        help='show where in the code an error was raised (also '
+        'MMKD_RL_DEBUG=1)')
+    # Given by torch.distributed.launch, which MIM still uses.
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0,
+        help=argparse.SUPPRESS)
+
+
+def load_config(path: str) -> Config:
+    """Read a config from a file, or from a package as ``mmdet::...``.
+
+    Raises:
+        FileNotFoundError: There is no such file; names that come near it in
+            the same folder are in the message.
+    """
+    if '::' in path:
+        import mmengine.hub
+        return mmengine.hub.get_config(path)
+    file = Path(path)
+    if not file.is_file():
+        message = f'config {path!r} is not a file'
+        if file.parent.is_dir():
+            names = [p.name for p in file.parent.glob('*.py')]
+            near = difflib.get_close_matches(file.name, names, n=3, cutoff=0.5)
+            if near:
+                message += f'; {file.parent} has {", ".join(near)}'
+        else:
+            message += f': there is no folder {str(file.parent)!r}'
+        raise FileNotFoundError(message)
+    return Config.fromfile(path)
+
+
+def config_name(path: str) -> str:
+    """The config's file name without folder and suffix."""
+    return Path(path.split('::')[-1]).stem
+
+
+def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Write the common arguments into ``cfg``, in place."""
+    # As in MMPretrain's tools: its configs leave this to them.
+    if cfg.get('default_scope') == 'mmpretrain':
+        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            loader = cfg.get(name)
+            if loader is not None:
+                loader.setdefault('collate_fn', dict(type='default_collate'))
+                loader.setdefault('pin_memory', True)
+                loader.setdefault('persistent_workers',
+                                  loader.get('num_workers', 0) > 0)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('./work_dirs', config_name(args.config))
+    if 'model' not in cfg:
+        raise KeyError(f'config {args.config!r} has no "model"; is it one of '
+                       'the files under _base_?')
+    # Set even without torchrun: MMEngine reads it wherever it wraps a model.
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+
+
+def start_distributed_on_cpu(cfg: Config) -> bool:
+    """Start gloo processes where there is no GPU.
+
+    MMEngine selects a CUDA device before it starts any process group and
+    wraps the model for one, so without a GPU both are settled here.
+
+    Returns:
+        Whether anything was done.
+
+    Raises:
+        ValueError: The launcher is one that needs GPUs.
+    """
+    if cfg.launcher == 'none' or torch.cuda.is_available():
+        return False
+    if cfg.launcher != 'pytorch':
+        raise ValueError(f'--launcher {cfg.launcher} needs GPUs, and torch '
+                         'sees none; on CPUs use tools/dist_train.sh')
+    missing = [k for k in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+               if k not in os.environ]
+    if missing:
+        raise ValueError('--launcher pytorch reads the environment variables '
+                         f'of torchrun, and {", ".join(missing)} are not set; '
+                         'start the job with tools/dist_train.sh')
+    wrapper = cfg.get('model_wrapper_cfg') or ConfigDict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False))
+    wrapper.setdefault('device_ids', None)
+    cfg.model_wrapper_cfg = wrapper
+    dist.init_process_group(backend='gloo')
+    return True
+
+
+def check_checkpoint(path: str, key: str) -> None:
+    """Refuse a checkpoint that is missing, cut or holds code.
+
+    MMEngine falls back to unpickling anything where the safe way fails, and a
+    pickle can run code; so the safe way is tried before MMEngine sees it.
+
+    Args:
+        path: File; addresses (``https://...``) are left to MMEngine.
+        key: What the user wrote the path under, for messages.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no whole checkpoint, or not one of plain data.
+    """
+    if '://' in path:
+        return
+    if not osp.isfile(path):
+        raise FileNotFoundError(f'{key} {path!r} is not a file')
+    try:
+        # Absent in upstream MMEngine, whose checkpoints torch >= 2.6 refuses.
+        from mmengine.runner.checkpoint import get_torch_safe_globals
+    except ImportError:
+        return
+    try:
+        with torch.serialization.safe_globals(get_torch_safe_globals()):
+            torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split('Please file an issue')[0]
+        reason = ' '.join(reason.split('WeightsUnpickler error:')[-1].split())
+        raise ValueError(
+            f'{key} {path!r} was not loaded, because it holds more than '
+            f'tensors and plain data, and that could run code: {reason[:300]}'
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(
+            f'{key} {path!r} is not a whole checkpoint (a copy or a save that '
+            f'was cut short?): {str(error).splitlines()[0][:200]}') from error
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner that the config asks for."""
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)
+
+
+class Stage:
+    """Whether the loop has begun; before, an error is the user's."""
+
+    def __init__(self) -> None:
+        self.runner: Runner | None = None
+        self.resume_command = ''
+
+    @property
+    def running(self) -> bool:
+        """Whether the first batch has been reached."""
+        hook = getattr(self, '_hook', None)
+        return hook is not None and hook.seen
+
+    def watch(self, runner: Runner) -> None:
+        """Notice the first batch of ``runner``."""
+        from mmengine.hooks import Hook
+
+        class FirstBatch(Hook):
+            priority = 'VERY_HIGH'
+            seen = False
+
+            def before_train_iter(self, *args, **kwargs):
+                self.seen = True
+
+            before_val_iter = before_train_iter
+            before_test_iter = before_train_iter
+
+        self.runner = runner
+        self._hook = FirstBatch()
+        runner.register_hook(self._hook)
+
+
+def _raised_on_purpose(error: BaseException) -> bool:
+    """Whether a ``raise`` statement of this package made the error.
+
+    Such texts are written for the user; anything else that happens in the
+    middle of training is worth its traceback.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return False
+    last = frames[-1]
+    line = linecache.getline(last.filename, last.lineno or 0).strip()
+    return (osp.abspath(last.filename).startswith(_PACKAGE_DIR + os.sep)
+            and line.startswith('raise'))
+
+
+def describe(error: BaseException) -> str:
+    """The error as one line or a few, without a traceback."""
+    if isinstance(error, KeyError) and error.args:
+        # str() of a KeyError is the repr of its text.
+        text = str(error.args[0])
+        return text if ' ' in text else f'missing key {text!r}'
+    if isinstance(error, SyntaxError):
+        return f'{error.filename}, line {error.lineno}: {error.msg}'
+    return str(error).strip() or type(error).__name__
+
+
+@contextlib.contextmanager
+def clear_errors(debug: bool = False) -> Iterator[Stage]:
+    """End the process with one message where the input was wrong.
+
+    Exit codes: 2 for a wrong input, 1 for any other failure (with its
+    traceback), 130 when the user interrupts.
+
+    Yields:
+        Stage: To be told of the runner by ``stage.watch(runner)``.
+    """
+    debug = debug or os.environ.get('MMKD_RL_DEBUG', '0') not in ('', '0')
+    stage = Stage()
+    code = 0
+    try:
+        yield stage
+    except KeyboardInterrupt:
+        where = ''
+        if stage.runner is not None and stage.running:
+            where = f' at iteration {stage.runner.iter}'
+        print(f'\nstopped{where}', file=sys.stderr)
+        if stage.resume_command:
+            print(f'go on from the last checkpoint: {stage.resume_command}',
+                  file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    except _BAD_INPUT as error:
+        if debug or (stage.running and not _raised_on_purpose(error)):
+            traceback.print_exc()
+            code = EXIT_FAILED if stage.running else EXIT_BAD_INPUT
+        else:
+            print(f'\nERROR: {describe(error)}\n({type(error).__name__}; '
+                  '--debug shows where it was raised)', file=sys.stderr)
+            code = EXIT_BAD_INPUT
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            # Waiting for the other processes would hang after an error.
+            if code == 0 and sys.exc_info()[0] is None:
+                dist.barrier()
+            dist.destroy_process_group()
+    if code:
+        sys.stdout.flush()
+        sys.exit(code)

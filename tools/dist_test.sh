@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Test with several processes: dist_test.sh CONFIG CHECKPOINT GPUS [ARGUMENTS...]
+# ARGUMENTS are those of test.py. Without a GPU it starts GPUS processes on
+# the CPU, which talk by gloo.
+# Variables: NNODES, NODE_RANK, MASTER_ADDR, PORT for more than one machine.
+set -euo pipefail
+if [ $# -lt 3 ]; then
+    sed -n '2,5s/^# //p' "$0" >&2
+    exit 2
+fi
+CONFIG=$1
+CHECKPOINT=$2
+GPUS=$3
+shift 3
+TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+exec python -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-29500}" \
+    --nproc_per_node="$GPUS" \
+    "$TOOLS/test.py" "$CONFIG" "$CHECKPOINT" --launcher pytorch "$@"

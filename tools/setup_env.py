@@ -1,0 +1,322 @@
+"""Make the project's own virtual environment, ``.venv``, and fill it.
+
+    python3 tools/setup_env.py          # everything (`make setup`)
+    python3 tools/setup_env.py --lint   # the environment and ruff only
+
+Steps: look at the machine (Python, compiler, headers); make ``.venv``; torch
+and torchvision together; compile the detection operators of onedl-mmcv; the
+rest of ``requirements/``; this package, editable; check the outcome
+(``tools/check_env.py``). A finished run leaves a stamp that holds a hash of
+all that it depends on, so that the next one ends at once. A run that was
+interrupted leaves a marker, and the next one starts with a fresh ``.venv``;
+downloads and compiled operators are in uv's cache by then.
+
+Variables: PYTHON of the Makefile is the interpreter that runs this file;
+MMKD_RL_JOBS the number of compiler processes; uv's own (UV_INDEX_URL,
+UV_CACHE_DIR, UV_TORCH_BACKEND=cpu, ...) are honoured.
+
+Only the standard library is used, and no syntax younger than Python 3.6, for
+this file must be able to say that Python is too old.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OLDEST, NEWEST = (3, 10), (3, 14)
+UV = 'uv==0.13.8'
+
+
+class SetupError(Exception):
+    """Something that the user can put right; the text says how."""
+
+
+def say(text):
+    print('[setup] ' + text, flush=True)
+
+
+def fingerprint(root=ROOT):
+    """Hash of all that a finished set-up depends on.
+
+    The folder is part of it, because virtual environments and editable
+    installs break when they are moved.
+    """
+    digest = hashlib.sha256()
+    files = sorted((root / 'requirements').glob('*.txt'))
+    files += [root / 'setup.py', root / 'tools' / 'setup_env.py']
+    for path in files:
+        digest.update(path.name.encode() + b'\0' + path.read_bytes() + b'\0')
+    digest.update(str(root).encode())
+    return digest.hexdigest()
+
+
+class Env:
+    """Paths of a virtual environment and the two files that tell its state."""
+
+    def __init__(self, root=ROOT):
+        self.root = root
+        self.folder = root / '.venv'
+        self.python = self.folder / 'bin' / 'python'
+        self.stamp = self.folder / '.mmkd_rl_setup.json'
+        self.unfinished = self.folder / '.mmkd_rl_unfinished'
+
+    def is_ready(self):
+        """Whether the stamp is that of the present requirements."""
+        try:
+            stamp = json.loads(self.stamp.read_text())
+        except (OSError, ValueError):
+            return False
+        return (self.python.exists() and not self.unfinished.exists()
+                and stamp.get('fingerprint') == fingerprint(self.root)
+                and (self.root / 'mmkd_rl/.mim/configs').exists())
+
+    def write_stamp(self):
+        """Written under another name first: a stamp is whole or absent."""
+        new = self.stamp.with_suffix('.new')
+        new.write_text(json.dumps({'fingerprint': fingerprint(self.root)}))
+        os.replace(str(new), str(self.stamp))
+
+
+def check_python(version=None):
+    """Raise SetupError where this Python is not one that the stack has."""
+    version = tuple(version or sys.version_info)[:2]
+    if OLDEST <= version <= NEWEST:
+        return
+    others = [f'python{OLDEST[0]}.{minor}'
+              for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
+    found = [name for name in others if shutil.which(name)]
+    if found:
+        advice = 'This machine has {0}: make setup PYTHON={0}'.format(found[0])
+    else:
+        advice = 'Install one, and name it: make setup PYTHON=python3.12'
+    raise SetupError(
+        'Python {}.{} at {} is not supported; {}.{} to {}.{} are. {}'.format(
+            *(version + (sys.executable, ) + OLDEST + NEWEST), advice))
+
+
+def check_machine():
+    """Raise SetupError where the operators could not be compiled here."""
+    name = f'python{sys.version_info[0]}.{sys.version_info[1]}'
+    missing = []
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        missing.append(('the modules venv and ensurepip', name + '-venv'))
+    for command in ('gcc', 'g++'):
+        if not shutil.which(os.environ.get(
+                {'gcc': 'CC', 'g++': 'CXX'}[command], command).split()[0]):
+            missing.append(('the compiler ' + command, command))
+    header = Path(sysconfig.get_paths()['include'], 'Python.h')
+    if not header.exists():
+        missing.append((f'the headers of Python ({header})', name + '-dev'))
+    if missing:
+        raise SetupError(
+            'This machine lacks ' + ', '.join(what for what, _ in missing)
+            + '. On Debian or Ubuntu: sudo apt-get install '
+            + ' '.join(package for _, package in missing)
+            + ' (elsewhere the packages have similar names). '
+            'Then run the same command again.')
+    free = shutil.disk_usage(str(ROOT)).free / 1e9
+    if free < 8:
+        say(f'only {free:.1f} GB free on this disk; about 8 are needed '
+            '(5 for torch with CUDA)')
+
+
+def run(command, what, env=None, quiet=True):
+    """Run a command; on failure show the end of what it said.
+
+    Raises:
+        SetupError: The command failed.
+    """
+    with tempfile.TemporaryFile() as log:
+        status = subprocess.call([str(part) for part in command],
+                                 cwd=str(ROOT), env=env,
+                                 stdin=subprocess.DEVNULL,
+                                 stdout=log if quiet else None,
+                                 stderr=subprocess.STDOUT if quiet else None)
+        log.seek(0)
+        output = log.read().decode(errors='replace')
+    if status:
+        tail = '\n'.join(output.strip().splitlines()[-40:])
+        if tail:
+            print(tail, file=sys.stderr, flush=True)
+        raise SetupError(f'{what} failed (exit code {status}); the reason '
+                         'stands above. When it is put right, run the same '
+                         'command again.')
+    return output
+
+
+def make_venv(env):
+    """``.venv`` with pip and uv in it; what is there already is kept."""
+    if env.unfinished.exists():
+        say('the last set-up did not finish: starting .venv afresh')
+        shutil.rmtree(str(env.folder))
+    if not env.python.exists():
+        say('making .venv with Python ' + sys.version.split()[0])
+        env.folder.mkdir(parents=True, exist_ok=True)
+        # Set before the first file is there: an interrupted `venv` leaves a
+        # folder that looks whole.
+        env.unfinished.touch()
+        run([sys.executable, '-m', 'venv', env.folder], 'python -m venv')
+    probe = subprocess.call([str(env.python), '-m', 'uv', '--version'],
+                            stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)
+    if probe:
+        run([env.python, '-m', 'pip', 'install', '--quiet',
+             '--disable-pip-version-check', UV], 'installing uv')
+
+
+def uv_install(env, *arguments, **variables):
+    """``uv pip install`` into ``.venv``, with the constraints."""
+    environ = dict(os.environ, VIRTUAL_ENV=str(env.folder), **variables)
+    # A cache on another disk cannot be linked from: uv copies, and says so
+    # at length.
+    environ.setdefault('UV_LINK_MODE', 'hardlink' if _same_disk(env)
+                       else 'copy')
+    what = 'installing ' + ' '.join(
+        str(a) for a in arguments if not str(a).startswith('-'))
+    return run([env.python, '-m', 'uv', 'pip', 'install', '--quiet',
+                '--python', env.python, '--constraint',
+                ROOT / 'requirements' / 'constraints.txt'] + list(arguments),
+               what, environ)
+
+
+def _same_disk(env):
+    cache = Path(os.environ.get('UV_CACHE_DIR')
+                 or Path(os.environ.get('XDG_CACHE_HOME')
+                         or Path.home() / '.cache') / 'uv')
+    while not cache.exists() and cache != cache.parent:
+        cache = cache.parent
+    return os.stat(str(cache)).st_dev == os.stat(str(env.folder)).st_dev
+
+
+def pin(name, file):
+    """The line of requirements/<file>.txt that pins ``name``."""
+    text = (ROOT / 'requirements' / (file + '.txt')).read_text()
+    for line in text.splitlines():
+        if line.startswith(name + '=='):
+            return line.split('#')[0].strip()
+    raise SetupError(f'requirements/{file}.txt does not pin {name}')
+
+
+def operators_load(env):
+    """Whether mmcv's compiled operators can be imported."""
+    return subprocess.call(
+        [str(env.python), '-c', 'import torch, mmcv._ext'], cwd='/',
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+
+
+def install_operators(env):
+    """onedl-mmcv with its compiled operators.
+
+    CFLAGS replaces the flags that Python itself was built with: without -g
+    the build takes less than half the time, without -O3 the operators would
+    be slow.
+    """
+    requirement = pin('onedl-mmcv', 'mminstall')
+    cores = len(os.sched_getaffinity(0))
+    jobs = os.environ.get('MMKD_RL_JOBS', str(cores))
+    flags = {'CFLAGS': '-O3 -DNDEBUG -g0', 'MAX_JOBS': jobs}
+    options = ['--no-build-isolation-package', 'onedl-mmcv']
+    if operators_load(env):
+        uv_install(env, requirement, *options, **flags)
+    else:
+        say('compiling the detection operators of {}: about {} min with {} '
+            'compiler process{}, once (uv keeps the result)'.format(
+                requirement, max(1, round(12 / int(jobs))), jobs,
+                '' if jobs == '1' else 'es'))
+        uv_install(env, requirement, *options, **flags)
+    if operators_load(env):
+        return
+    say(f'what uv had kept of {requirement} does not fit this torch: '
+        'compiling it anew')
+    run([env.python, '-m', 'uv', 'cache', 'clean', 'onedl-mmcv'],
+        'uv cache clean')
+    uv_install(env, requirement, '--reinstall-package', 'onedl-mmcv',
+               *options, **flags)
+    # Whether it worked this time is for check_env.py to say.
+
+
+def set_up(env):
+    """All steps; raises SetupError, or leaves a checked environment."""
+    start = time.time()
+    check_python()
+    check_machine()
+    make_venv(env)
+    if env.stamp.exists():
+        env.stamp.unlink()
+    env.unfinished.touch()
+    say('installing torch and torchvision (about 5 GB with CUDA; a minute or '
+        'more where they must be downloaded)')
+    # In one call, so that a matching pair is resolved.
+    uv_install(env, '-r', 'requirements/build.txt', pin('torch', 'runtime'),
+               pin('torchvision', 'runtime'))
+    install_operators(env)
+    say('installing the rest of requirements/')
+    files = []
+    for name in ('runtime', 'mminstall', 'tests', 'docs', 'optional'):
+        files += ['-r', f'requirements/{name}.txt']
+    uv_install(env, '--no-build-isolation-package', 'onedl-mmcv', *files)
+    uv_install(env, '--no-deps', '--no-build-isolation', '-e', '.')
+    say('checking (the first import of everything takes a while)')
+    run([env.python, 'tools/check_env.py'], 'the check', quiet=False)
+    env.unfinished.unlink()
+    env.write_stamp()
+    say(f'ready after {time.time() - start:.0f} s: . .venv/bin/activate')
+
+
+def set_up_lint(env):
+    """``.venv`` with ruff only, without touching the state of the rest."""
+    if (env.folder / 'bin' / 'ruff').exists():
+        return
+    check_python()
+    fresh = env.unfinished.exists() or not env.python.exists()
+    make_venv(env)
+    uv_install(env, pin('ruff', 'tests'))
+    if fresh:
+        env.unfinished.unlink()
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description='Make .venv and install everything into it.')
+    parser.add_argument('--lint', action='store_true',
+                        help='only what `make lint` needs')
+    parser.add_argument('--force', action='store_true',
+                        help='go through all steps, whatever the stamp says')
+    args = parser.parse_args()
+    env = Env()
+    if env.is_ready() and not args.force:
+        return 0
+    try:
+        # Two makes at once: the second waits, and then finds all done. The
+        # lock is the open file, so nothing is left behind that could block.
+        with open(__file__) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if args.lint:
+                set_up_lint(env)
+            elif args.force or not env.is_ready():
+                set_up(env)
+    except SetupError as error:
+        print(f'[setup] {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('\n[setup] stopped; run the same command again to repair and '
+              'finish', file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Test a checkpoint with the test set and metrics of its config."""
+
+import argparse
+import os
+from pathlib import Path
+
+import mmengine
+from mmengine.evaluator import DumpResults
+
+import mmkd_rl  # noqa: F401  (makes the scope known)
+from mmkd_rl.utils import cli
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file, or package::path')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--out',
+        help='write the metrics there (.json, .yaml) or the predictions '
+        '(.pkl)')
+    cli.add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def check_out(out: str) -> str:
+    """Suffix of ``--out``.
+
+    Raises:
+        ValueError: It is not one that can be written.
+    """
+    suffix = Path(out).suffix
+    if suffix not in ('.json', '.yaml', '.yml', '.pkl', '.pickle'):
+        raise ValueError(f'--out {out!r} must end in .json or .yaml (for '
+                         'metrics) or .pkl (for predictions)')
+    return suffix
+
+
+def main() -> None:
+    args = parse_args()
+    with cli.clear_errors(args.debug) as stage:
+        suffix = check_out(args.out) if args.out else ''
+        cfg = cli.load_config(args.config)
+        cli.apply_common_arguments(cfg, args)
+        cli.check_checkpoint(args.checkpoint, 'checkpoint')
+        cfg.load_from, cfg.resume = args.checkpoint, False
+        cli.start_distributed_on_cpu(cfg)
+        runner = cli.build_runner(cfg)
+        if suffix in ('.pkl', '.pickle'):
+            runner.test_evaluator.metrics.append(
+                DumpResults(out_file_path=args.out))
+        stage.watch(runner)
+        metrics = runner.test()
+        if suffix in ('.json', '.yaml', '.yml') and runner.rank == 0:
+            Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+            new = f'{args.out}.new{suffix}'
+            mmengine.dump(metrics, new)
+            os.replace(new, args.out)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,92 @@
+"""Train what a config describes.
+
+Any OpenMMLab config will do: our own, and plain ones of MMPretrain,
+MMDetection or MMSegmentation, by path or as ``mmdet::retinanet/...``.
+"""
+
+import argparse
+
+from mmengine.config import Config
+
+import mmkd_rl  # noqa: F401  (makes the scope known)
+from mmkd_rl.utils import cli
+
+
+def parse_args() -> argparse.Namespace:
+    # MIM looks for the option --gpus in this help to tell old tools from new
+    # ones: never mention it there.
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('config', help='config file, or package::path')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint; without a path, from the last one '
+        'in the work dir')
+    parser.add_argument(
+        '--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate from auto_scale_lr.base_batch_size to '
+        'the real batch size')
+    parser.add_argument(
+        '--no-validate', action='store_true', help='train without validation')
+    parser.add_argument(
+        '--seed', type=int, help='seed of all random generators')
+    cli.add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Write the arguments of training into ``cfg``, in place.
+
+    Raises:
+        ValueError: An argument does not fit the config.
+        FileNotFoundError: The checkpoint to resume from does not exist.
+    """
+    cli.apply_common_arguments(cfg, args)
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.seed is not None:
+        cfg.setdefault('randomness', {})
+        cfg.randomness.seed = args.seed
+    if args.amp:
+        wrapper = cfg.get('optim_wrapper', {})
+        kind = wrapper.get('type', 'OptimWrapper')
+        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise ValueError('--amp can only replace optim_wrapper.type='
+                             f"'OptimWrapper', and the config has {kind!r}")
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        scale = cfg.get('auto_scale_lr') or {}
+        if 'base_batch_size' not in scale:
+            raise ValueError('--auto-scale-lr needs auto_scale_lr='
+                             'dict(base_batch_size=...) in the config')
+        scale['enable'] = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if cfg.get('load_from'):
+        cli.check_checkpoint(cfg.load_from,
+                             '--resume' if args.resume else 'load_from')
+
+
+def main() -> None:
+    args = parse_args()
+    with cli.clear_errors(args.debug) as stage:
+        cfg = cli.load_config(args.config)
+        apply_arguments(cfg, args)
+        cli.start_distributed_on_cpu(cfg)
+        runner = cli.build_runner(cfg)
+        stage.resume_command = (
+            f'python {__file__} {args.config} --work-dir {cfg.work_dir} '
+            '--resume')
+        stage.watch(runner)
+        runner.train()
+
+
+if __name__ == '__main__':
+    main()
