@@ -94,6 +94,10 @@ class TeacherWeights:
     logit: Tensor
     feature: Tensor
 
+    def detach(self) -> TeacherWeights:
+        """The same numbers, cut off from the graph."""
+        return TeacherWeights(self.logit.detach(), self.feature.detach())
+
 
 @dataclass(frozen=True)
 class Transition:
@@ -101,9 +105,12 @@ class Transition:
 
     Attributes:
         state: [B, S].
-        action: Generated weights, logits first, [B, 2, M].
+        action: Weights that were used, logits first, [B, 2, M].
+        sources: The action's two sources beside the agent, confidence first,
+            [B, 2, 2, M]: logits or features, which source, teacher.
         reward: [B, M], before normalisation.
     """
     state: Tensor
     action: Tensor
+    sources: Tensor
     reward: Tensor

@@ -71,10 +71,19 @@ def build(registry: Registry, cfg: dict, key: str, **kwargs: Any) -> Any:
     """
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise TypeError(f'{key} must be a dict with a "type", got {cfg!r}')
-    kind = cfg['type']
-    if isinstance(kind, str) and registry.get(kind) is None:
+    args = {**cfg, **kwargs}
+    kind = args.pop('type')
+    # Looked up here, not by `registry.build`: that would look in the default
+    # scope of the user's config first, where our names are unknown.
+    part = registry.get(kind) if isinstance(kind, str) else kind
+    if part is None:
         names = sorted(registry.module_dict)
         near = difflib.get_close_matches(kind, names, n=3) or names
         raise ValueError(f'{key}.type={kind!r} is not a registered '
                          f'{registry.name}; did you mean one of {near}?')
-    return registry.build(cfg, **kwargs)
+    try:
+        return part(**args)
+    except TypeError as error:
+        if 'unexpected keyword' not in str(error):
+            raise
+        raise TypeError(f'{key}: {error}') from error

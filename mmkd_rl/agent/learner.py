@@ -1,0 +1,91 @@
+"""The agent with all that it needs to learn, as one thing to save and move.
+
+It is no ``nn.Module`` on purpose: the agent is no part of the student's
+optimiser, of its weight averages or of DDP's buckets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mmengine import dist
+from torch import Tensor
+
+from mmkd_rl.agent.history import History
+from mmkd_rl.agent.policy import WeightPolicy
+from mmkd_rl.agent.updaters import Updater
+
+
+class AgentLearner:
+    """Policy, updater and history.
+
+    Args:
+        policy: The agent's network.
+        updater: How it is trained.
+        history: What it is trained on.
+    """
+
+    def __init__(self, policy: WeightPolicy, updater: Updater,
+                 history: History) -> None:
+        self.policy = policy
+        self.updater = updater
+        self.history = history
+        #: Updates so far; 0 while equal weights warm the student up.
+        self.updates = 0
+
+    def __deepcopy__(self, memo: dict) -> AgentLearner:
+        """Copies of a distiller (EMA makes one) share its agent."""
+        return self
+
+    def update(self) -> dict[str, float]:
+        """Train the agent on the history, then forget the history.
+
+        Returns:
+            What the updater logs; empty if there is no history.
+        """
+        if not len(self.history):
+            return {}
+        scalars = self.updater.update(self.history)
+        self.history.clear()
+        self.updates += 1
+        return scalars
+
+    def synchronize(self) -> None:
+        """Give every process the first one's policy."""
+        for tensor in self.policy.state_dict().values():
+            dist.broadcast(tensor)
+
+    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """What ``nn.Module._apply`` does to the tree: device, precision."""
+        self.policy._apply(fn)
+        self.history.apply_(fn)
+        for state in self.updater.optimizer.state.values():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and name != 'step':
+                    state[name] = fn(value)
+
+    def state_dict(self) -> dict:
+        """Tensors and plain values only."""
+        return dict(
+            policy={k: v.cpu() for k, v in self.policy.state_dict().items()},
+            updater=self.updater.state_dict(),
+            history=self.history.state_dict(),
+            updates=self.updates)
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: The state is of another agent.
+        """
+        try:
+            self.policy.load_state_dict(state['policy'])
+        except RuntimeError as error:
+            raise ValueError(
+                "the checkpoint's agent does not fit this config (other "
+                f'teachers, state or agent): {error}') from error
+        self.updater.load_state_dict(state['updater'])
+        self.history.load_state_dict(state['history'])
+        device = next(self.policy.parameters()).device
+        self.history.apply_(lambda t: t.to(device))
+        self.updates = state['updates']

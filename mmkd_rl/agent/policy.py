@@ -1,0 +1,104 @@
+"""The agent (MTKD-RL, Appendix A.1): from a state to generated weights.
+
+One network over the joined states of all teachers: linear to 128, ReLU, two
+linear heads, each a softmax over the M teachers: w_l^gen and w_f^gen. The main
+text draws one agent a teacher instead; ``per_teacher=True`` builds those, each
+giving one score a head, which the softmax then compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmkd_rl.agent.standardize import RunningStandardizer
+
+#: Sources of the action: the agent, confidence, divergence.
+NUM_SOURCES = 3
+
+
+class WeightPolicy(nn.Module):
+    """States to log-probabilities over the teachers.
+
+    Heads start at zero, so that the first weights are equal.
+
+    Args:
+        sizes: Size of each teacher's state; their sum is S.
+        hidden: Width of the hidden layer.
+        per_teacher: One network a teacher (main text) instead of one for all
+            (appendix, and the published code).
+        standardize: Standardise the states (off in the published code).
+        balance: gamma of the agent, confidence and divergence in the action
+            (Eqs. 13, 14), normalised to sum to one; 0 leaves a source out.
+        learnable_balance: Let the balances of the sources that are not left
+            out be trained, through a softmax that starts equal (A.1).
+
+    Raises:
+        ValueError: ``hidden`` is not positive, or the balances are not three
+            numbers >= 0 with a positive sum.
+    """
+
+    constant_balance: Tensor
+
+    def __init__(self,
+                 sizes: Sequence[int],
+                 hidden: int = 128,
+                 per_teacher: bool = False,
+                 standardize: bool = True,
+                 balance: Sequence[float] = (1., 1., 1.),
+                 learnable_balance: bool = False) -> None:
+        super().__init__()
+        if len(balance) != NUM_SOURCES or min(balance) < 0 or \
+                sum(balance) <= 0:
+            raise ValueError(
+                'weighting.agent.balance must be three numbers >= 0 (agent, '
+                f'confidence, divergence), not all 0; got {balance!r}')
+        if hidden < 1:
+            raise ValueError('weighting.agent.hidden must be >= 1, got '
+                             f'{hidden}')
+        self.sizes = tuple(sizes)
+        self.num_teachers = len(self.sizes)
+        total = sum(self.sizes)
+        self.standardizer = RunningStandardizer(total) if standardize else None
+        inputs = self.sizes if per_teacher else (total, )
+        outputs = 2 if per_teacher else 2 * self.num_teachers
+        self.trunks = nn.ModuleList(nn.Linear(s, hidden) for s in inputs)
+        self.heads = nn.ModuleList(nn.Linear(hidden, outputs) for _ in inputs)
+        for head in self.heads:
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+        gamma = torch.tensor([float(b) for b in balance])
+        self.register_buffer('constant_balance',
+                             (gamma / gamma.sum()).repeat(2, 1))
+        self.balance = nn.Parameter(torch.zeros(
+            2, NUM_SOURCES)) if learnable_balance else None
+
+    def forward(self, state: Tensor) -> Tensor:
+        """log w^gen, [B, 2, M], logit weights first.
+
+        Args:
+            state: [B, S], as it was built (it is standardised here).
+        """
+        if self.standardizer is not None:
+            state = self.standardizer(state)
+        parts = state.split(self.sizes, dim=1) if len(self.trunks) > 1 or \
+            self.num_teachers == 1 else (state, )
+        scores = [
+            head(F.relu(trunk(part)))
+            for part, trunk, head in zip(parts, self.trunks, self.heads)
+        ]
+        # per teacher: M times [B, 2] -> [B, 2, M]; joint: [B, 2 M] -> same
+        scores_B2M = torch.stack(scores, 2) if len(scores) > 1 else \
+            scores[0].view(-1, 2, self.num_teachers)
+        return F.log_softmax(scores_B2M, dim=-1)
+
+    def balances(self) -> Tensor:
+        """gamma of Eqs. (13) and (14), [2, 3]: logits and features; agent,
+        confidence and divergence. Rows sum to one."""
+        if self.balance is None:
+            return self.constant_balance
+        on = self.constant_balance > 0
+        return self.balance.masked_fill(~on, -torch.inf).softmax(-1)

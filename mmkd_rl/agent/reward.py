@@ -1,0 +1,138 @@
+r"""What a teacher earned, per sample, [B, M].
+
+Two rules, both from tensors that the student's step has computed anyway.
+
+``DistanceReward`` is MTKD-RL's Eq. (6). The student's cross entropy in it is
+the same for all teachers and falls out of Eq. (8); what is left says which
+teacher the student already resembles. That is a fixed point of whatever the
+weights are: the teacher that is trusted is approached, and earns more. It
+finds a good teacher among noisy ones only while the labels pull the student
+towards it, and it prefers three teachers that agree on nonsense to one that is
+right.
+
+``AgreementReward``, the default, asks what a teacher does for the student's
+task. A small step of the student's logits down D_m changes its cross entropy
+by minus the inner product of the two gradients,
+
+.. math::
+    R_m = <\nabla_z CE_S, \nabla_z D_m>
+        = <p_S - e_y,\; T (q_S - q_m)>
+
+with p at T = 1, q at the losses' T: positive where imitating teacher m lowers
+the student's cross entropy. Over the teachers it ranks
+q_m[y] - <p_S, q_m>: belief in the true class beyond what the student's own
+mistakes would get. Samples that the student knows weigh nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmkd_rl.records import DistillationBatch
+from mmkd_rl.registry import REWARDS
+
+NORMALIZATIONS = ('minmax', 'literal', 'standard', 'none')
+
+
+class Reward(ABC):
+    """Rule that gives each teacher its reward on each sample."""
+
+    def __init__(self, logit_weight: float, feature_weight: float,
+                 temperature: float) -> None:
+        self.logit_weight = logit_weight
+        self.feature_weight = feature_weight
+        self.temperature = temperature
+
+    @abstractmethod
+    def __call__(self, batch: DistillationBatch) -> Tensor:
+        """R, [B, M], detached, larger is better."""
+
+
+@REWARDS.register_module()
+class DistanceReward(Reward):
+    """R_m = -CE_S - alpha D_m - beta MSE_m (MTKD-RL, Eq. 6).
+
+    Args:
+        logit_weight: alpha, given by the distiller.
+        feature_weight: beta, given by the distiller.
+        temperature: T of the logit loss, given by the distiller.
+    """
+
+    @torch.no_grad()
+    def __call__(self, batch: DistillationBatch) -> Tensor:
+        """R, [B, M]."""
+        ce_B = F.cross_entropy(
+            batch.student.logits.float(), batch.targets, reduction='none')
+        reward = -ce_B.unsqueeze(1).expand(-1, len(batch.teachers))
+        if batch.gaps.logit is not None:
+            reward = reward - self.logit_weight * batch.gaps.logit
+        if batch.gaps.feature is not None:
+            reward = reward - self.feature_weight * batch.gaps.feature
+        return reward.detach()
+
+
+@REWARDS.register_module()
+class AgreementReward(Reward):
+    """R_m = <grad_z CE_S, grad_z D_m>: what a step on D_m does for CE_S.
+
+    Not in the paper; see the top of this file.
+
+    Args:
+        logit_weight: alpha, given by the distiller; unused.
+        feature_weight: beta, given by the distiller; unused.
+        temperature: T of the logit loss, given by the distiller.
+    """
+
+    @torch.no_grad()
+    def __call__(self, batch: DistillationBatch) -> Tensor:
+        """R, [B, M]."""
+        z_BC = batch.student.logits.float()
+        truth_BC = batch.targets if batch.targets.ndim > 1 else F.one_hot(
+            batch.targets, z_BC.shape[1])
+        ce_gradient_BC = z_BC.softmax(1) - truth_BC
+        z_BMC = torch.stack([t.logits for t in batch.teachers], 1).float()
+        gap_BMC = (z_BC / self.temperature).softmax(1).unsqueeze(1) \
+            - (z_BMC / self.temperature).softmax(2)
+        return self.temperature * torch.einsum('bc,bmc->bm', ce_gradient_BC,
+                                               gap_BMC)
+
+
+def normalize_reward(reward_BM: Tensor, how: str = 'minmax') -> Tensor:
+    """Make rewards comparable: positive for teachers to be raised.
+
+    Args:
+        reward_BM: R.
+        how: ``'minmax'``: to [0, 1] over the teachers of each sample, then
+            minus their mean (Eq. 8, the mean being of the rescaled rewards);
+            ``'literal'``: Eq. (8) as printed, minus the mean of the raw
+            rewards; ``'standard'``: minus the sample's mean, over the standard
+            deviation of all of that, so that samples on which the teachers
+            hardly differ hardly count; ``'none'``.
+
+    Returns:
+        [B, M]. Where all teachers earn the same, zero (``'literal'``: minus
+        their mean).
+
+    Raises:
+        ValueError: Another ``how``.
+    """
+    if how == 'none':
+        return reward_BM
+    mean_B1 = reward_BM.mean(1, keepdim=True)
+    if how == 'standard':
+        centred = reward_BM - mean_B1
+        return centred / centred.square().mean().sqrt().clamp_min(1e-8)
+    if how not in NORMALIZATIONS:
+        raise ValueError('weighting.updater.normalization must be one of '
+                         f'{NORMALIZATIONS}, got {how!r}')
+    low, high = reward_BM.aminmax(dim=1, keepdim=True)
+    span = high - low
+    flat = span <= 1e-12
+    scaled = torch.where(flat, 0., (reward_BM - low) /
+                         span.masked_fill(flat, 1.))
+    return scaled - (mean_B1 if how == 'literal' else
+                     scaled.mean(1, keepdim=True))

@@ -1,0 +1,97 @@
+r"""What the agent sees (MTKD-RL, Eq. 5).
+
+.. math:: s_m = [f_m \| z_m \| CE(z_m, y) \| cos(r_m(f_S), f_m) \| D_m]
+
+per sample and teacher, concatenated over the teachers: [B, S]. All detached:
+the agent must not train the student. Parts can be left out (Table 6b).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmkd_rl.records import DistillationBatch, ModelSpec
+
+#: Parts of the state, in Eq. 5's order.
+STATE_PARTS = ('feature', 'logit', 'ce', 'similarity', 'divergence')
+
+
+class StateBuilder:
+    """Concatenate the parts of the state.
+
+    Args:
+        teachers: Sizes of the teachers' outputs.
+        parts: Which of :data:`STATE_PARTS`; ``None``: all that there are.
+        has_logit: Whether logits are distilled (D_m exists).
+        has_feature: Whether features are distilled (the cosine exists).
+
+    Raises:
+        ValueError: No part, an unknown one, or one that does not exist
+            because its kind of distillation is off.
+    """
+
+    def __init__(self,
+                 teachers: Sequence[ModelSpec],
+                 parts: Sequence[str] | None = None,
+                 has_logit: bool = True,
+                 has_feature: bool = True) -> None:
+        absent = {
+            name: off
+            for name, on, off in (('divergence', has_logit, 'logit_loss'),
+                                  ('similarity', has_feature, 'feature_loss'))
+            if not on
+        }
+        if parts is None:
+            parts = [p for p in STATE_PARTS if p not in absent]
+        if not parts:
+            raise ValueError('weighting.state must name at least one of '
+                             f'{STATE_PARTS}, got {parts!r}')
+        for part in parts:
+            if part not in STATE_PARTS:
+                raise ValueError(f'weighting.state has unknown part {part!r}; '
+                                 f'it takes {STATE_PARTS}')
+            if part in absent:
+                raise ValueError(f'weighting.state has {part!r}, which does '
+                                 f'not exist with {absent[part]}=None')
+        self.parts = tuple(p for p in STATE_PARTS if p in parts)
+        one = {'ce': 1, 'similarity': 1, 'divergence': 1}
+        #: Size of each teacher's share, in order.
+        self.sizes = tuple(
+            sum({
+                'feature': t.channels,
+                'logit': t.num_classes,
+                **one
+            }[p] for p in self.parts) for t in teachers)
+
+    @property
+    def size(self) -> int:
+        """S."""
+        return sum(self.sizes)
+
+    def __call__(self, batch: DistillationBatch, ce_BM: Tensor) -> Tensor:
+        """The state, [B, S], in float32.
+
+        Args:
+            batch: The batch.
+            ce_BM: CE(z_m, y), which the action needs too.
+        """
+        columns = []
+        for m, teacher in enumerate(batch.teachers):
+            for part in self.parts:
+                if part == 'feature':
+                    column = teacher.embedding
+                elif part == 'logit':
+                    column = teacher.logits
+                elif part == 'ce':
+                    column = ce_BM[:, m:m + 1]
+                elif part == 'similarity':
+                    assert batch.gaps.similarity is not None
+                    column = batch.gaps.similarity[:, m:m + 1]
+                else:
+                    assert batch.gaps.logit is not None
+                    column = batch.gaps.logit[:, m:m + 1]
+                columns.append(column.detach().float())
+        return torch.cat(columns, dim=1)

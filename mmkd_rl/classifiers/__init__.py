@@ -1,0 +1,3 @@
+from .torchvision import TorchVisionClassifier
+
+__all__ = ['TorchVisionClassifier']

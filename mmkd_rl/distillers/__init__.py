@@ -1,0 +1,3 @@
+from .multi_teacher import MultiTeacherDistiller
+
+__all__ = ['MultiTeacherDistiller']

@@ -1,0 +1,4 @@
+from .fitnet import FitNetLoss
+from .kd import KDLoss
+
+__all__ = ['FitNetLoss', 'KDLoss']

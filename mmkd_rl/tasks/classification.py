@@ -1,0 +1,64 @@
+"""Image classification with MMPretrain's classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmkd_rl.registry import TASKS
+from mmkd_rl.tasks.base import Task
+
+
+@TASKS.register_module()
+class ClassificationTask(Task):
+    """Networks that give one vector of class scores an image.
+
+    Defaults: the feature is the backbone's last output, the logits are what
+    the head returns. For networks without that division (``TimmClassifier``
+    and the like) the feature is the input of the classifier's linear layer.
+    """
+
+    scope = 'mmpretrain'
+
+    def feature_tap(self, model: nn.Module, key: str) -> str | dict:
+        """Backbone's output, or the input of the last linear layer."""
+        if isinstance(getattr(model, 'backbone', None), nn.Module):
+            return 'backbone'
+        linear = [
+            name for name, module in model.named_modules()
+            if isinstance(module, nn.Linear)
+        ]
+        if not linear:
+            raise ValueError(
+                f'{key}: {type(model).__name__} has neither a backbone nor a '
+                f'linear layer; say where its feature is with '
+                f"{key}.taps=dict(feature='...')")
+        return dict(path=linear[-1], source='input')
+
+    def logits_tap(self, model: nn.Module, key: str) -> str | dict:
+        """Head's output, or that of the one wrapped network."""
+        for name in ('head', 'model'):
+            if isinstance(getattr(model, name, None), nn.Module):
+                return name
+        raise ValueError(
+            f'{key}: {type(model).__name__} has no head; say where its '
+            f"logits are with {key}.taps=dict(logits='...')")
+
+    def targets(self, data_samples: Sequence) -> Tensor:
+        """Class indices [B], or probabilities [B, C] after mixup and the
+        like.
+
+        Raises:
+            ValueError: Samples with several labels.
+        """
+        if 'gt_score' in data_samples[0]:
+            return torch.stack([s.gt_score for s in data_samples])
+        labels = torch.cat([s.gt_label for s in data_samples])
+        if labels.numel() != len(data_samples):
+            raise ValueError(
+                'gt_label: each image must have one label, got '
+                f'{labels.numel()} labels for {len(data_samples)} images; '
+                'multi-label data cannot be distilled with softmax losses')
+        return labels

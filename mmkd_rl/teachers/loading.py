@@ -1,0 +1,182 @@
+"""From what a user writes about a teacher to a network with its weights."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hub import get_config
+from torch import Tensor, nn
+
+from mmkd_rl.registry import MODELS
+from mmkd_rl.utils import checkpoint_io
+
+
+def load_model_config(config: str | dict, key: str) -> tuple[dict, str | None]:
+    """Read a model's config.
+
+    Args:
+        config: A path, a name in an installed package
+            (``'mmpretrain::resnet/resnet18_8xb32_in1k.py'``), a whole config
+            or a model's config as a dict. If it is the config of one of our
+            distillations, its student is meant.
+        key: The config key that named it, for messages.
+
+    Returns:
+        The model's config, with the preprocessor that stands beside it in
+        MMPretrain's configs, and the scope in which its parts are looked up
+        (``None``: not said).
+
+    Raises:
+        FileNotFoundError: No such config.
+        TypeError: Neither a string nor a dict.
+        ValueError: A config without a model.
+    """
+    if isinstance(config, str):
+        try:
+            cfg: Any = get_config(config) if '::' in config else \
+                Config.fromfile(config)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'{key}={config!r}: no such config (from {os.getcwd()})'
+            ) from error
+        except (ModuleNotFoundError, ImportError) as error:
+            raise ValueError(f'{key}={config!r}: {error}') from error
+        cfg = cfg.to_dict()
+    elif isinstance(config, dict):
+        cfg = Config(dict(config)).to_dict()
+    else:
+        raise TypeError(f'{key} must be a path, "package::path" or a dict, '
+                        f'got {config!r}')
+    scope = cfg.get('default_scope')
+    model = cfg if 'type' in cfg else cfg.get('model')
+    if not isinstance(model, dict) or 'type' not in model:
+        raise ValueError(f'{key}={config!r} has no model; give a config with '
+                         '"model = dict(type=...)" or such a dict')
+    preprocessor = model.get('data_preprocessor',
+                             cfg.get('data_preprocessor'))
+    if str(model['type']).rpartition('.')[2] == 'MultiTeacherDistiller':
+        model = model['student']
+        preprocessor = model.get('data_preprocessor') or preprocessor
+    model = dict(model)
+    if preprocessor is not None:
+        model['data_preprocessor'] = preprocessor
+    return model, scope
+
+
+def build_network(cfg: dict, scope: str | None, key: str) -> nn.Module:
+    """Build a network of any OpenMMLab package, its weights untouched.
+
+    Args:
+        cfg: The model's config.
+        scope: Package in which names without a prefix are looked up.
+        key: The config key of it, for messages.
+
+    Raises:
+        ValueError: A name in it is not registered.
+    """
+    try:
+        with MODELS.switch_scope_and_registry(scope) as registry:
+            return registry.build(cfg)
+    except KeyError as error:
+        raise ValueError(f'{key}: {error.args[0] if error.args else error}'
+                         ) from error
+
+
+def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:
+    """The weights in a checkpoint file, whichever way it wraps them.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`checkpoint_io.load`; also if
+            there are no weights in it.
+    """
+    content = checkpoint_io.load(path, key)
+    for name in ('state_dict', 'model'):
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+    if not isinstance(content, dict) or not content or not all(
+            isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(f'{key}={path!r} holds no weights: expected a dict of '
+                         'tensors or one under "state_dict"')
+    if all(name.startswith('module.') for name in content):
+        content = {n[len('module.'):]: t for n, t in content.items()}
+    return dict(content)
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str,
+                 key: str) -> None:
+    """Load weights, all of them, into a network of the same architecture.
+
+    Args:
+        model: The network.
+        weights: What :func:`read_checkpoint` returned. If they are those of
+            one of our distillations, its student's are meant.
+        path: The file, for messages.
+        key: The config key that named it, for messages.
+
+    Raises:
+        ValueError: Missing, left over or differently shaped weights, or such
+            as are not finite; the message counts them and names the first.
+    """
+    own = model.state_dict()
+    if any(n.startswith('student.') for n in weights) and not any(
+            n.startswith('student.') for n in own):
+        weights = {
+            n[len('student.'):]: t
+            for n, t in weights.items() if n.startswith('student.')
+        }
+    missing = [n for n in own if n not in weights and _matters(n)]
+    left_over = [n for n in weights if n not in own and _matters(n)]
+    shapes = [
+        f'{n} {tuple(weights[n].shape)} in the file, {tuple(own[n].shape)} in '
+        'the config' for n in own
+        if n in weights and own[n].shape != weights[n].shape
+    ]
+    if missing or left_over or shapes:
+        parts = []
+        if shapes:
+            parts.append(f'{len(shapes)} of another shape: {_some(shapes)}')
+            classes = _class_counts(own, weights)
+            if classes:
+                parts.append('the file has {} classes and the config {}'.
+                             format(*classes))
+        if missing:
+            parts.append(f'{len(missing)} missing: {_some(missing)}')
+        if left_over:
+            parts.append(f'{len(left_over)} left over: {_some(left_over)}')
+        raise ValueError(
+            f'{key}={path!r} does not fit {type(model).__name__} '
+            f'({len(own)} weights in the config, {len(weights)} in the file): '
+            + '; '.join(parts))
+    bad = [
+        n for n, t in weights.items()
+        if t.is_floating_point() and not torch.isfinite(t).all()
+    ]
+    if bad:
+        raise ValueError(f'{key}={path!r} has NaN or infinite values in '
+                         f'{len(bad)} weights: {_some(bad)}')
+    model.load_state_dict(weights, strict=False)
+
+
+def _matters(name: str) -> bool:
+    """Preprocessors keep constants and old files lack batch counters."""
+    return not name.startswith('data_preprocessor.') and not name.endswith(
+        'num_batches_tracked')
+
+
+def _class_counts(own: dict, weights: dict) -> tuple[int, int] | None:
+    """(file's, config's) number of classes, if that is what differs: the last
+    weights of both are vectors (a bias) of other lengths."""
+    for name in reversed(list(own)):
+        if name in weights and name.endswith('bias'):
+            file, config = weights[name].shape, own[name].shape
+            if len(file) == len(config) == 1 and file != config:
+                return file[0], config[0]
+            return None
+    return None
+
+
+def _some(names: list[str]) -> str:
+    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')

@@ -1,0 +1,112 @@
+"""Give each teacher its images as it knows them.
+
+The student's preprocessor has normalised the batch; a teacher may have been
+trained with other means, another channel order or another size. Both
+normalisations are affine per channel, so one is had from the other by one
+affine map, without going back to the pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """x = (pixel - mean) / std per channel, in the network's channel order.
+
+    Attributes:
+        mean: On the scale of 0 to 255.
+        std: Likewise.
+        to_rgb: Whether the preprocessor swaps the loaded (BGR) channels.
+    """
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    to_rgb: bool
+
+    @classmethod
+    def of(cls, preprocessor: nn.Module | None) -> Normalization | None:
+        """Read it off a preprocessor of MMEngine, MMPretrain, MMDetection or
+        MMSegmentation; ``None`` if it does not say."""
+        if preprocessor is None:
+            return None
+        swap = getattr(preprocessor, 'to_rgb',
+                       getattr(preprocessor, '_channel_conversion', None))
+        if swap is None:
+            return None
+        if not getattr(preprocessor, '_enable_normalize', False):
+            return cls((0., 0., 0.), (1., 1., 1.), bool(swap))
+        return cls(
+            tuple(preprocessor.mean.flatten().tolist()),
+            tuple(preprocessor.std.flatten().tolist()), bool(swap))
+
+    @classmethod
+    def from_config(cls, cfg: dict, key: str) -> Normalization:
+        """From a user's ``dict(mean=..., std=..., to_rgb=...)``.
+
+        Raises:
+            ValueError: Something else in it, or a std that is not positive.
+        """
+        cfg = dict(cfg)
+        swap = cfg.pop('to_rgb', cfg.pop('bgr_to_rgb', False))
+        mean, std = cfg.pop('mean', None), cfg.pop('std', None)
+        if cfg or mean is None or std is None or len(mean) != len(std):
+            raise ValueError(
+                f'{key} must be dict(mean=[...], std=[...], to_rgb=...) with '
+                f'one number a channel, got mean={mean}, std={std}'
+                + (f' and unknown {sorted(cfg)}' if cfg else ''))
+        if min(std) <= 0:
+            raise ValueError(f'{key}.std must be > 0, got {std}')
+        return cls(tuple(map(float, mean)), tuple(map(float, std)), bool(swap))
+
+
+class InputAdapter(nn.Module):
+    """Map images normalised for the student to a teacher's normalisation.
+
+    Args:
+        source: The student's.
+        target: The teacher's. ``None`` on either side: taken as the same.
+        input_size: (H, W) that the teacher needs; ``None``: as they come.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self,
+                 source: Normalization | None,
+                 target: Normalization | None,
+                 input_size: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.swap = self.affine = False
+        if source is None or target is None or source == target:
+            return
+        self.swap = source.to_rgb != target.to_rgb
+        mean_s, std_s = torch.tensor(source.mean), torch.tensor(source.std)
+        if self.swap:
+            mean_s, std_s = mean_s.flip(0), std_s.flip(0)
+        mean_t, std_t = torch.tensor(target.mean), torch.tensor(target.std)
+        scale, shift = std_s / std_t, (mean_s - mean_t) / std_t
+        self.affine = not (torch.equal(scale, torch.ones_like(scale))
+                           and torch.equal(shift, torch.zeros_like(shift)))
+        self.register_buffer('scale', scale.view(1, -1, 1, 1))
+        self.register_buffer('shift', shift.view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] to [B, 3, *input_size]."""
+        if self.swap:
+            images = images.flip(1)
+        if self.affine:
+            images = images * self.scale + self.shift
+        if self.input_size and tuple(images.shape[-2:]) != self.input_size:
+            images = F.interpolate(
+                images,
+                size=self.input_size,
+                mode='bilinear',
+                align_corners=False,
+                antialias=True)
+        return images

@@ -1,0 +1,206 @@
+"""The teachers, together: built, checked, moved and run as one.
+
+The pool is no ``nn.Module`` on purpose. Were it part of the distiller's module
+tree, checkpoints would carry the teachers, EMA would copy them, DDP would
+broadcast them and the optimiser would see them. The distiller moves it along
+to its own device instead, and copies of the distiller share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from mmkd_rl.records import ModelOutput, ModelSpec
+from mmkd_rl.tasks import Task
+from mmkd_rl.teachers.loading import (build_network, load_model_config,
+                                      load_weights, read_checkpoint)
+from mmkd_rl.teachers.normalization import InputAdapter, Normalization
+from mmkd_rl.teachers.runtime import FrozenTeacher
+
+_KEYS = {'name', 'config', 'checkpoint', 'taps', 'normalization', 'input_size'}
+#: What to write for ``checkpoint`` where an untrained teacher is meant.
+UNTRAINED = 'untrained'
+
+
+class TeacherPool:
+    """Frozen teachers.
+
+    Args:
+        teachers: One dict a teacher:
+
+            - ``name``: shown in logs, reports and messages;
+            - ``config``: see :func:`load_model_config`;
+            - ``checkpoint``: file or URL, or ``'untrained'``;
+            - ``taps``: see :meth:`Task.taps`, optional;
+            - ``normalization``: ``dict(mean, std, to_rgb)`` that it was
+              trained with, where its config does not say, optional;
+            - ``input_size``: side or (H, W) that it needs, optional.
+        task: Adapter of the task.
+        student_normalization: What the images are normalised with.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: Whatever is wrong with one
+            of them; the message says which.
+    """
+
+    def __init__(self, teachers: Sequence[dict], task: Task,
+                 student_normalization: Normalization | None) -> None:
+        if not isinstance(teachers, (list, tuple)) or not teachers:
+            raise ValueError(
+                f'teachers must be a list of at least one, got {teachers!r}; '
+                "write teachers=[dict(name='a', config='a.py', "
+                "checkpoint='a.pth')]")
+        names = [_name(cfg, i) for i, cfg in enumerate(teachers)]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise ValueError(
+                    f'teachers[{i}].name={name!r} is taken by '
+                    f'teachers[{names.index(name)}]; names must differ')
+        self.names = tuple(names)
+        self._teachers = tuple(
+            _build_teacher(cfg, name, task, student_normalization)
+            for cfg, name in zip(teachers, names))
+        self._finite: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self._teachers)
+
+    def __iter__(self) -> Iterator[FrozenTeacher]:
+        return iter(self._teachers)
+
+    def __deepcopy__(self, memo: dict) -> TeacherPool:
+        """Copies of a distiller (EMA makes one) share its teachers."""
+        return self
+
+    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """What ``nn.Module._apply`` does to the tree: device, precision."""
+        for teacher in self._teachers:
+            teacher._apply(fn)
+        if self._finite is not None:
+            self._finite = fn(self._finite)
+
+    def probe(self, images: Tensor) -> tuple[ModelSpec, ...]:
+        """The sizes of each teacher's output.
+
+        Raises:
+            ValueError: A teacher cannot run on such images.
+        """
+        specs = []
+        for teacher in self._teachers:
+            try:
+                specs.append(teacher.probe(images))
+            except (RuntimeError, TypeError, AssertionError) as error:
+                raise ValueError(
+                    f'teacher {teacher.name!r} fails on images of shape '
+                    f'{tuple(images.shape)}: {error}; if it needs another '
+                    'size, give it input_size=...') from error
+        return tuple(specs)
+
+    def __call__(self, images: Tensor) -> tuple[ModelOutput, ...]:
+        """Run every teacher once.
+
+        Args:
+            images: [B, 3, H, W], normalised for the student.
+
+        Returns:
+            One output a teacher, in order, without gradient.
+
+        Raises:
+            FloatingPointError: A teacher's first batch is not finite. Later
+                batches are checked by :meth:`check_finite`, because looking
+                makes the host wait for the device.
+        """
+        outputs = tuple(ModelOutput(*t(images)) for t in self._teachers)
+        finite = torch.stack([o.logits.isfinite().all() for o in outputs])
+        first = self._finite is None
+        self._finite = finite if first else self._finite & finite
+        if first:
+            self.check_finite()
+        return outputs
+
+    def check_finite(self) -> None:
+        """Complain if a teacher has given NaN or infinity so far.
+
+        Raises:
+            FloatingPointError: It names the teachers.
+        """
+        if self._finite is None or bool(self._finite.all()):
+            return
+        bad = [n for n, ok in zip(self.names, self._finite.tolist()) if not ok]
+        self._finite = None
+        raise FloatingPointError(
+            f'teachers {bad} gave NaN or infinite logits; look at their '
+            'checkpoint, their normalization and, with mixed precision, their '
+            'range')
+
+
+def _name(cfg: dict, index: int) -> str:
+    if not isinstance(cfg, dict):
+        raise TypeError(f'teachers[{index}] must be a dict, got {cfg!r}')
+    if unknown := set(cfg) - _KEYS:
+        raise ValueError(f'teachers[{index}] has unknown {sorted(unknown)}; '
+                         f'it takes {sorted(_KEYS)}')
+    name = cfg.get('name')
+    if not isinstance(name, str) or not name or '/' in name:
+        raise ValueError(f'teachers[{index}].name must be a word without "/", '
+                         f'got {name!r}')
+    return name
+
+
+def _build_teacher(cfg: dict, name: str, task: Task,
+                   source: Normalization | None) -> FrozenTeacher:
+    key = f'teacher {name!r}'
+    if 'config' not in cfg:
+        raise ValueError(f'{key} has no config; give a path, '
+                         '"package::path" or a dict')
+    checkpoint = cfg.get('checkpoint')
+    if not isinstance(checkpoint, str) or not checkpoint:
+        raise ValueError(
+            f'{key} has no checkpoint (got {checkpoint!r}); give a file or a '
+            f'URL, or checkpoint={UNTRAINED!r} if that is what you want')
+    # Read before anything large is built: a wrong path is found at once.
+    weights = None if checkpoint == UNTRAINED else read_checkpoint(
+        checkpoint, f'{key}: checkpoint')
+    model_cfg, scope = load_model_config(cfg['config'], f'{key}: config')
+    model = build_network(_offline(model_cfg), task.scope_for(scope), key)
+    if weights is not None:
+        load_weights(model, weights, checkpoint, f'{key}: checkpoint')
+    if 'normalization' in cfg:
+        target = Normalization.from_config(cfg['normalization'],
+                                           f'{key}: normalization')
+    elif 'data_preprocessor' in model_cfg:
+        target = Normalization.of(getattr(model, 'data_preprocessor', None))
+    else:
+        target = source
+        print_log(
+            f"{key}: its config has no data_preprocessor; it gets the "
+            "student's normalisation. Say normalization=dict(mean=..., "
+            'std=..., to_rgb=...) if it was trained with another', 'current')
+    return FrozenTeacher(name, model, task.taps(model, cfg.get('taps'), key),
+                         task,
+                         InputAdapter(source, target, _size(cfg, key)))
+
+
+def _offline(cfg: dict) -> dict:
+    """The config without the weights that it would start training from."""
+    cfg = {k: v for k, v in cfg.items() if k != 'init_cfg'}
+    if cfg.get('pretrained'):
+        cfg['pretrained'] = False
+    if isinstance(cfg.get('backbone'), dict):
+        cfg['backbone'] = _offline(cfg['backbone'])
+    return cfg
+
+
+def _size(cfg: dict, key: str) -> tuple[int, int] | None:
+    size = cfg.get('input_size')
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or min(pair) < 1:
+        raise ValueError(f'{key}: input_size must be a side or (H, W) in '
+                         f'pixels, got {size!r}')
+    return pair

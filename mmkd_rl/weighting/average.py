@@ -1,0 +1,18 @@
+"""AVER: every teacher weighs 1 / M (You et al. 2017; MTKD-RL's baseline)."""
+
+from __future__ import annotations
+
+from mmkd_rl.records import DistillationBatch, TeacherWeights
+from mmkd_rl.registry import WEIGHTINGS
+from mmkd_rl.weighting.base import WeightingStrategy, equal_weights
+
+
+@WEIGHTINGS.register_module()
+class AverageWeighting(WeightingStrategy):
+    """Equal weights; its published scale is 1 / M too."""
+
+    def forward(self, batch: DistillationBatch) -> TeacherWeights:
+        """1 / M, [B, M] each."""
+        weights = equal_weights(batch.student.logits.detach().float(),
+                                self.num_teachers, 1.)
+        return TeacherWeights(weights, weights)

@@ -1,0 +1,76 @@
+"""What a weighting strategy is: from a batch to weights of the teachers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mmkd_rl.records import DistillationBatch, ModelSpec, TeacherWeights
+
+SCALES = ('unit', 'paper')
+
+
+@dataclass(frozen=True)
+class WeightingContext:
+    """What a strategy may know when it is built.
+
+    Attributes:
+        student: Sizes of the student's output.
+        teachers: Sizes of the teachers' outputs.
+        logit_weight: alpha; ``None``: logits are not distilled.
+        feature_weight: beta; ``None``: features are not distilled.
+        temperature: T of the logit loss.
+    """
+    student: ModelSpec
+    teachers: tuple[ModelSpec, ...]
+    logit_weight: float | None
+    feature_weight: float | None
+    temperature: float
+
+
+class WeightingStrategy(nn.Module):
+    """Base of all strategies.
+
+    It is a module so that a strategy may have parameters that the student's
+    optimiser trains. Parts with their own optimiser stay outside of the tree
+    and are moved by :meth:`apply_`.
+
+    Args:
+        context: What is known when it is built.
+        scale: ``'unit'``: weights sum to one over the teachers, so that the
+            strength of distillation is the same for all strategies;
+            ``'paper'``: the scale of the strategy's own paper.
+
+    Raises:
+        ValueError: Another scale.
+    """
+
+    def __init__(self, context: WeightingContext, scale: str = 'unit') -> None:
+        super().__init__()
+        if scale not in SCALES:
+            raise ValueError(f'weighting.scale must be one of {SCALES}, got '
+                             f'{scale!r}')
+        self.context = context
+        self.scale = scale
+
+    @property
+    def num_teachers(self) -> int:
+        """M."""
+        return len(self.context.teachers)
+
+    @abstractmethod
+    def forward(self, batch: DistillationBatch) -> TeacherWeights:
+        """Weights of a training batch, [B, M] each, detached unless the
+        strategy trains them through the student's loss."""
+
+    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move what is not in the module tree."""
+
+
+def equal_weights(like: Tensor, num_teachers: int, total: float) -> Tensor:
+    """[B, M] of ``total / M`` on ``like``'s device, B of ``like``."""
+    return like.new_full((len(like), num_teachers), total / num_teachers,
+                         dtype=like.dtype)

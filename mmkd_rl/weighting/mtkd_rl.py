@@ -1,0 +1,170 @@
+r"""MTKD-RL (Yang et al., AAAI 2025): an agent weighs the teachers, per image.
+
+.. math::
+    w = \gamma^{gen} \pi(s) + \gamma^{conf} w^{conf} + \gamma^{div} w^{div}
+
+(Eqs. 9 to 14; state: Eq. 5). The student is trained with these weights while
+what the agent saw, did and earned (Eq. 6) goes to a history; then the agent is
+trained on the history (Eq. 7) and the history begins anew. Algorithm 1's
+warm-up, equal weights until the agent's first update, needs no switch: an
+agent without updates has nothing to say yet.
+
+Departures from the paper, all named: the default reward is
+:class:`AgreementReward` (``reward=dict(type='DistanceReward')`` is Eq. 6), the
+default updater follows the probability with an entropy term, and states are
+standardised. docs/mtkd_rl.md says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor
+
+from mmkd_rl.agent import (History, StateBuilder, WeightPolicy, confidence,
+                           divergence, mix)
+from mmkd_rl.agent.learner import AgentLearner
+from mmkd_rl.agent.reward import Reward
+from mmkd_rl.records import DistillationBatch, TeacherWeights, Transition
+from mmkd_rl.registry import REWARDS, UPDATERS, WEIGHTINGS, build
+from mmkd_rl.weighting.base import (WeightingContext, WeightingStrategy,
+                                    equal_weights)
+
+REWARD_TIMES = ('before', 'after')
+
+
+@WEIGHTINGS.register_module()
+class MTKDRL(WeightingStrategy):
+    """Weights from a reinforcement learning agent.
+
+    Needs :class:`AgentAlternationHook`, which trains the agent.
+
+    Args:
+        context: Given by the distiller.
+        state: Parts of the state, of ``('feature', 'logit', 'ce',
+            'similarity', 'divergence')``; ``None``: all that exist.
+        agent: Arguments of :class:`WeightPolicy`.
+        reward: Config of the reward rule.
+        reward_time: ``'before'``: from the forward pass of the student's step
+            (published code; free); ``'after'``: from another forward pass
+            after its update (Algorithm 2, line 8; costs that pass).
+        updater: Config of the agent's updater.
+        history_bytes: Bound on the memory of the history.
+        scale: Of the warm-up's equal weights: ``'unit'``: 1 / M;
+            ``'paper'``: 1 each (Algorithm 1). Later weights sum to one.
+
+    Raises:
+        ValueError: See the parts; or another ``reward_time``.
+    """
+
+    def __init__(self,
+                 context: WeightingContext,
+                 state: Sequence[str] | None = None,
+                 agent: dict | None = None,
+                 reward: dict | None = None,
+                 reward_time: str = 'before',
+                 updater: dict | None = None,
+                 history_bytes: int = 256 * 2**20,
+                 scale: str = 'unit') -> None:
+        super().__init__(context, scale)
+        if reward_time not in REWARD_TIMES:
+            raise ValueError('weighting.reward_time must be one of '
+                             f'{REWARD_TIMES}, got {reward_time!r}')
+        self.reward_time = reward_time
+        self.build_state = StateBuilder(
+            context.teachers,
+            state,
+            has_logit=context.logit_weight is not None,
+            has_feature=context.feature_weight is not None)
+        policy = WeightPolicy(self.build_state.sizes, **(agent or {}))
+        self.reward: Reward = build(
+            REWARDS,
+            reward or dict(type='AgreementReward'),
+            'weighting.reward',
+            logit_weight=context.logit_weight or 0.,
+            feature_weight=context.feature_weight or 0.,
+            temperature=context.temperature)
+        self.learner = AgentLearner(
+            policy,
+            build(
+                UPDATERS,
+                updater or dict(type='PolicyGradient'),
+                'weighting.updater',
+                policy=policy), History(history_bytes))
+        self._pending: Transition | None = None
+        #: Set by the hook that trains the agent.
+        self.attended = False
+        self._warned = False
+
+    @torch.no_grad()
+    def forward(self, batch: DistillationBatch) -> TeacherWeights:
+        """Weights, [B, M] each, detached."""
+        if not self.attended and not self._warned:
+            self._warned = True
+            print_log(
+                'MTKDRL runs without AgentAlternationHook: its agent is never '
+                'trained and all weights stay equal. Add '
+                "dict(type='mmkd_rl.AgentAlternationHook') to custom_hooks",
+                'current', 30)
+        ce_BM = _cross_entropy(batch)
+        state_BS = self.build_state(batch, ce_BM)
+        sources_B22M = self._sources(batch, ce_BM)
+        if self.learner.updates:
+            policy = self.learner.policy
+            action_B2M = mix(
+                policy(state_BS).exp(), sources_B22M, policy.balances())
+        else:
+            total = 1. if self.scale == 'unit' else float(self.num_teachers)
+            action_B2M = equal_weights(
+                ce_BM, self.num_teachers, total).unsqueeze(1).expand(-1, 2, -1)
+        if self.training:
+            self._pending = Transition(
+                state_BS, action_B2M.contiguous(), sources_B22M,
+                torch.empty_like(ce_BM) if self.reward_time == 'after' else
+                self.reward(batch))
+        return TeacherWeights(
+            logit=action_B2M[:, 0], feature=action_B2M[:, 1])
+
+    def remember(self, after: DistillationBatch | None = None) -> None:
+        """Put the last batch into the history.
+
+        Args:
+            after: The same batch after the student's update; needed when
+                ``reward_time='after'``.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        if after is not None:
+            pending = Transition(pending.state, pending.action,
+                                 pending.sources, self.reward(after))
+        self.learner.history.add(pending)
+
+    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move the agent."""
+        self.learner.apply_(fn)
+
+    def _sources(self, batch: DistillationBatch, ce_BM: Tensor) -> Tensor:
+        """w^conf and w^div, [B, 2, 2, M]. A gap that does not exist because
+        its distillation is off has no preference."""
+        conf_BM = confidence(ce_BM)
+        zero_BM = torch.zeros_like(ce_BM)
+        gaps = batch.gaps
+        div_l = divergence(zero_BM if gaps.logit is None else gaps.logit)
+        div_f = divergence(
+            zero_BM if gaps.similarity is None else gaps.similarity)
+        return torch.stack([
+            torch.stack([conf_BM, div_l], 1),
+            torch.stack([conf_BM, div_f], 1)
+        ], 1)
+
+
+def _cross_entropy(batch: DistillationBatch) -> Tensor:
+    """CE(z_m, y), [B, M]."""
+    return torch.stack([
+        F.cross_entropy(t.logits.float(), batch.targets, reduction='none')
+        for t in batch.teachers
+    ], 1)
