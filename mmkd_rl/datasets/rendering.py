@@ -26,10 +26,10 @@ def coverage(scan: np.ndarray,
              shape: tuple[int, int],
              centre: tuple[float, float],
              extent: float,
-             turn: float = 25.,
-             shear: float = .3,
+             turn: float = 20.,
+             shear: float = .25,
              stretch: float = .2,
-             wobble: float = .6) -> np.ndarray:
+             wobble: float = .35) -> np.ndarray:
     """Warp one scan onto a canvas.
 
     Args:
@@ -74,24 +74,24 @@ def coverage(scan: np.ndarray,
 def background(rng: np.random.Generator,
                shape: tuple[int, int]) -> np.ndarray:
     """A smooth field of colours, [H, W, 3]: uneven light on tinted paper."""
-    base = rng.uniform(40, 215, 3)
-    field = base + rng.normal(0., 25., (3, 3, 3))
+    base = rng.uniform(20, 140, 3)
+    field = base + rng.normal(0., 20., (3, 3, 3))
     return cv2.resize(
         field.astype(np.float32), shape[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def ink_colour(rng: np.random.Generator, paper: np.ndarray,
                contrast: float) -> np.ndarray:
-    """A random colour (BGR) that stands out from ``paper``.
+    """A random colour (BGR) that is lighter than ``paper``.
 
     Args:
         rng: Source of all that is random.
         paper: Mean colour below the digit, BGR.
-        contrast: Smallest mean distance of the channels, in grey levels.
+        contrast: By how much at least, in grey levels (mean of the channels).
     """
     while True:
-        colour = rng.uniform(0, 255, 3)
-        if np.abs(colour - paper).mean() >= contrast:
+        colour = rng.uniform(40, 255, 3)
+        if (colour - paper).mean() >= contrast:
             return colour
 
 
