@@ -64,8 +64,8 @@ class CifarWideResNet(CifarBackbone):
         dropout: Probability inside the blocks, in [0, 1).
         in_channels: Channels of the input images.
         **kwargs: ``out_indices``, ``frozen_stages``, ``norm_eval``,
-            ``with_cp``, ``norm_cfg``, ``act_cfg`` and ``init_cfg``, see
-            :class:`CifarBackbone`.
+            ``with_cp``, ``channels_last``, ``norm_cfg``, ``act_cfg`` and
+            ``init_cfg``, see :class:`CifarBackbone`.
 
     Raises:
         ValueError: A depth, widen factor or dropout that cannot be.
