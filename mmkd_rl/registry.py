@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from mmengine import registry as mmengine_registry
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
@@ -45,6 +46,20 @@ HOOKS = Registry(
     parent=MMENGINE_HOOKS,
     scope='mmkd_rl',
     locations=['mmkd_rl.engine.hooks'])
+
+# We add nothing to these, but a config with ``default_scope='mmkd_rl'`` looks
+# its optimisers and loops up here first and would be warned of each absence.
+for _name in ('RUNNERS', 'RUNNER_CONSTRUCTORS', 'LOOPS', 'DATA_SAMPLERS',
+              'MODEL_WRAPPERS', 'WEIGHT_INITIALIZERS', 'OPTIMIZERS',
+              'OPTIM_WRAPPERS', 'OPTIM_WRAPPER_CONSTRUCTORS',
+              'PARAM_SCHEDULERS', 'EVALUATOR', 'TASK_UTILS', 'VISUALIZERS',
+              'VISBACKENDS', 'LOG_PROCESSORS', 'INFERENCERS', 'FUNCTIONS'):
+    _parent = getattr(mmengine_registry, _name)
+    Registry(
+        _parent.name,
+        parent=_parent,
+        scope='mmkd_rl',
+        locations=['mmkd_rl.registry'])
 
 # Kinds of part that no OpenMMLab package has.
 WEIGHTINGS = Registry(

@@ -1,8 +1,7 @@
 from .action import confidence, divergence, mix
 from .history import History
 from .policy import WeightPolicy
-from .reward import (AgreementReward, DistanceReward, Reward,
-                     normalize_reward)
+from .reward import AgreementReward, DistanceReward, Reward, normalize_reward
 from .standardize import RunningStandardizer
 from .state import STATE_PARTS, StateBuilder
 

@@ -17,8 +17,13 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmkd_rl.records import (DistillationBatch, Gaps, ModelOutput, ModelSpec,
-                             TeacherWeights)
+from mmkd_rl.records import (
+    DistillationBatch,
+    Gaps,
+    ModelOutput,
+    ModelSpec,
+    TeacherWeights,
+)
 from mmkd_rl.registry import MODELS, TASKS, WEIGHTINGS, build
 from mmkd_rl.taps import Projector
 from mmkd_rl.tasks import Task

@@ -98,8 +98,8 @@ def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:
             content = content[name]
     if not isinstance(content, dict) or not content or not all(
             isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f'{key}={path!r} holds no weights: expected a dict of '
-                         'tensors or one under "state_dict"')
+        raise ValueError(f'{key}={path!r} holds no weights: expected a dict '
+                         'of tensors, or one under "state_dict"')
     if all(name.startswith('module.') for name in content):
         content = {n[len('module.'):]: t for n, t in content.items()}
     return dict(content)

@@ -16,8 +16,12 @@ from torch import Tensor
 
 from mmkd_rl.records import ModelOutput, ModelSpec
 from mmkd_rl.tasks import Task
-from mmkd_rl.teachers.loading import (build_network, load_model_config,
-                                      load_weights, read_checkpoint)
+from mmkd_rl.teachers.loading import (
+    build_network,
+    load_model_config,
+    load_weights,
+    read_checkpoint,
+)
 from mmkd_rl.teachers.normalization import InputAdapter, Normalization
 from mmkd_rl.teachers.runtime import FrozenTeacher
 

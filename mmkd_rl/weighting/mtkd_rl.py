@@ -24,14 +24,23 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmkd_rl.agent import (History, StateBuilder, WeightPolicy, confidence,
-                           divergence, mix)
+from mmkd_rl.agent import (
+    History,
+    StateBuilder,
+    WeightPolicy,
+    confidence,
+    divergence,
+    mix,
+)
 from mmkd_rl.agent.learner import AgentLearner
 from mmkd_rl.agent.reward import Reward
 from mmkd_rl.records import DistillationBatch, TeacherWeights, Transition
 from mmkd_rl.registry import REWARDS, UPDATERS, WEIGHTINGS, build
-from mmkd_rl.weighting.base import (WeightingContext, WeightingStrategy,
-                                    equal_weights)
+from mmkd_rl.weighting.base import (
+    WeightingContext,
+    WeightingStrategy,
+    equal_weights,
+)
 
 REWARD_TIMES = ('before', 'after')
 

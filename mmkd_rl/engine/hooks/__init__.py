@@ -1,0 +1,10 @@
+from .agent_alternation_hook import AgentAlternationHook
+from .random_state_hook import RandomStateHook
+from .student_export_hook import StudentExportHook
+from .teacher_check_hook import TeacherCheckHook
+from .weight_visualization_hook import WeightVisualizationHook
+
+__all__ = [
+    'AgentAlternationHook', 'RandomStateHook', 'StudentExportHook',
+    'TeacherCheckHook', 'WeightVisualizationHook'
+]

@@ -1,0 +1,100 @@
+"""Runs that resume exactly: the random generators go into the checkpoint.
+
+MMEngine saves none of them. Beside that, validation draws random numbers too
+(each data loader takes a seed), so that a run that is resumed after an epoch
+would begin the next one elsewhere in the sequence than the run that went on.
+So the state is taken when an epoch of training ends and put back when the next
+one begins: what happens in between leaves no trace.
+
+Exact to the bit needs more than this hook: epochs as the unit of checkpoints,
+data loader workers that are not persistent, and deterministic kernels.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmkd_rl.registry import HOOKS
+
+#: Where a checkpoint keeps the states, one a process.
+CHECKPOINT_KEY = 'mmkd_rl_random_state'
+
+
+@HOOKS.register_module()
+class RandomStateHook(Hook):
+    """Saves and restores the generators of Python, NumPy and PyTorch."""
+
+    # After all that draws random numbers, before the checkpoint is written.
+    priority = 'LOW'
+
+    def __init__(self) -> None:
+        self._states: list[dict] | None = None  # one a process
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Go on where the last epoch of training ended."""
+        if self._states is not None:
+            _restore(self._states[dist.get_rank()], runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Note where this one ended, in every process."""
+        self._states = dist.all_gather_object(_capture(runner))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """The states of all processes go into the one checkpoint."""
+        if self._states is not None:
+            checkpoint[CHECKPOINT_KEY] = self._states
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """A resumed run goes on with the numbers that would have come."""
+        states = checkpoint.get(CHECKPOINT_KEY)
+        if not runner._resume or states is None:
+            return
+        if len(states) != dist.get_world_size():
+            runner.logger.warning(
+                f'the checkpoint was written by {len(states)} processes and '
+                f'this run has {dist.get_world_size()}: it does not repeat '
+                "the first run's random numbers")
+            return
+        self._states = states
+
+
+def _capture(runner: Runner) -> dict:
+    """Plain values and tensors, so that a checkpoint stays loadable without
+    running code."""
+    version, numbers, gauss = random.getstate()
+    # What transforms of the OpenMMLab packages draw from.
+    name, keys, position, has_gauss, cached = \
+        np.random.get_state()  # noqa: NPY002
+    return dict(
+        sampler_seed=getattr(runner.train_dataloader.sampler, 'seed', None),
+        python=[version, list(numbers), gauss],
+        numpy=[
+            name,
+            torch.from_numpy(keys.astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached)
+        ],
+        torch=torch.get_rng_state(),
+        cuda=torch.cuda.get_rng_state_all()
+        if torch.cuda.is_available() else [])
+
+
+def _restore(state: dict, runner: Runner) -> None:
+    if state['sampler_seed'] is not None:
+        # Without a seed in the config each start draws its own.
+        runner.train_dataloader.sampler.seed = state['sampler_seed']
+    version, numbers, gauss = state['python']
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, position, has_gauss, cached = state['numpy']
+    np.random.set_state(  # noqa: NPY002
+        (name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state['torch'].cpu())
+    if state['cuda'] and len(state['cuda']) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state['cuda']])

@@ -1,0 +1,52 @@
+"""Write the plain student when training ends."""
+
+from __future__ import annotations
+
+import os
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner, weights_to_cpu
+from mmengine.runner.checkpoint import get_state_dict
+
+from mmkd_rl.engine.hooks.common import distiller_of
+from mmkd_rl.export import export_student
+from mmkd_rl.registry import HOOKS
+from mmkd_rl.utils import checkpoint_io
+
+
+@HOOKS.register_module()
+class StudentExportHook(Hook):
+    """Exports what the run's last checkpoint would hold (averaged weights if
+    EMAHook is in use).
+
+    Args:
+        out: File name; relative ones lie in the work directory.
+        to: Format, see :func:`mmkd_rl.export.export_student`.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self,
+                 out: str = 'student.pth',
+                 to: str = 'mmpretrain') -> None:
+        self.out, self.to = out, to
+
+    def before_train(self, runner: Runner) -> None:
+        """Complain now, not after the training.
+
+        Raises:
+            TypeError: The model is no distiller.
+        """
+        distiller_of(runner, type(self).__name__)
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        """Export."""
+        model = distiller_of(runner, type(self).__name__)
+        checkpoint = dict(state_dict=weights_to_cpu(get_state_dict(model)))
+        # Other hooks change what is saved: EMAHook puts averages in.
+        runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        path = os.path.join(runner.work_dir, self.out)
+        checkpoint_io.save(export_student(checkpoint, self.to), path)
+        runner.logger.info(f'the plain student is in {path}')

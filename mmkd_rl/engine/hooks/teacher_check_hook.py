@@ -1,0 +1,48 @@
+"""Stop when a teacher gives NaN, before a checkpoint is written from it."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmkd_rl.engine.hooks.common import distiller_of
+from mmkd_rl.registry import HOOKS
+
+
+@HOOKS.register_module()
+class TeacherCheckHook(Hook):
+    """Looks whether all teachers' outputs have been finite.
+
+    Looking makes the host wait for the device, so it is done now and then and
+    before each checkpoint; the pool itself looks at the first batch.
+
+    Args:
+        interval: Iterations between two looks.
+
+    Raises:
+        ValueError: The interval is not positive.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(self, interval: int = 50) -> None:
+        if interval < 1:
+            raise ValueError('TeacherCheckHook.interval must be >= 1, got '
+                             f'{interval}')
+        self.interval = interval
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch=None,
+                         outputs=None) -> None:
+        """Look every ``interval`` iterations."""
+        if self.every_n_train_iters(runner, self.interval):
+            self._check(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Look; on failure nothing is written."""
+        self._check(runner)
+
+    def _check(self, runner: Runner) -> None:
+        distiller_of(runner, type(self).__name__).teachers.check_finite()

@@ -1,0 +1,189 @@
+"""Show what each teacher is worth: scalars, a record and two pictures."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+
+from mmkd_rl.engine.hooks.common import distiller_of
+from mmkd_rl.records import TeacherWeights
+from mmkd_rl.registry import HOOKS
+from mmkd_rl.visualization.weights import (
+    WeightRecord,
+    draw_samples,
+    plot_weights,
+    to_array,
+)
+
+#: Where a checkpoint keeps the record, so that resumed runs draw all of it.
+CHECKPOINT_KEY = 'mmkd_rl_weights'
+
+
+@HOOKS.register_module()
+class WeightVisualizationHook(Hook):
+    """Notes the weights that teachers get.
+
+    Scalars go to MMEngine's message hub and so to the log and every
+    visualisation backend: ``weight_logit/NAME`` and ``weight_feature/NAME``
+    (means over images and iterations since the last time), ``weight_entropy/
+    logit`` and ``/feature`` (nats; ln M: equal trust; 0: all in one teacher).
+    In the work directory: ``teacher_weights.json``, ``teacher_weights.png``
+    and ``sample_weights.png``.
+
+    Args:
+        interval: Iterations between two points.
+        num_samples: Images in the picture of samples; 0: no picture.
+        mark: Notes by teacher for the pictures, ``{'vgg': '60 % wrong
+            labels'}``.
+
+    Raises:
+        ValueError: ``interval`` is not positive, or a marked teacher does not
+            exist (then before training).
+    """
+
+    # Before LoggerHook, which writes what is in the message hub.
+    priority = 'NORMAL'
+
+    def __init__(self,
+                 interval: int = 50,
+                 num_samples: int = 12,
+                 mark: dict[str, str] | None = None) -> None:
+        if interval < 1:
+            raise ValueError('WeightVisualizationHook.interval must be >= 1, '
+                             f'got {interval}')
+        self.interval = interval
+        self.num_samples = num_samples
+        self.mark = dict(mark or {})
+        self.record: WeightRecord | None = None
+        self._sum: Tensor | None = None
+        self._count = 0
+        self._last_batch: dict | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Begin a record, or go on with a resumed one."""
+        names = list(distiller_of(runner, type(self).__name__).teacher_names)
+        if unknown := set(self.mark) - set(names):
+            raise ValueError(f'WeightVisualizationHook.mark has '
+                             f'{sorted(unknown)}; the teachers are {names}')
+        if self.record is None or self.record.teachers != names:
+            self.record = WeightRecord(names)
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch=None,
+                         outputs=None) -> None:
+        """Add up on the device; read it every ``interval`` iterations."""
+        weights = distiller_of(runner, type(self).__name__).last_weights
+        assert weights is not None
+        self._last_batch = data_batch
+        summary = _summary(weights)
+        self._sum = summary if self._sum is None else self._sum + summary
+        self._count += 1
+        if self.every_n_train_iters(runner, self.interval):
+            self._note(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Keep the record on disk."""
+        if is_main_process() and self.record is not None:
+            self.record.save(
+                os.path.join(runner.work_dir, 'teacher_weights.json'))
+
+    def after_train(self, runner: Runner) -> None:
+        """Draw."""
+        if not is_main_process() or self.record is None:
+            return
+        if self._count:
+            self._note(runner)
+        if not self.record.iterations:
+            return
+        self.after_train_epoch(runner)
+        self._draw(runner, 'teacher_weights',
+                   plot_weights(self.record, self.mark))
+        if self.num_samples and self._last_batch is not None:
+            self._draw_samples(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """The record goes along."""
+        if self.record is not None:
+            checkpoint[CHECKPOINT_KEY] = asdict(self.record)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """A resumed run's record goes on."""
+        if runner._resume and CHECKPOINT_KEY in checkpoint:
+            self.record = WeightRecord(**checkpoint[CHECKPOINT_KEY])
+
+    def _note(self, runner: Runner) -> None:
+        assert self._sum is not None and self.record is not None
+        means = (self._sum / self._count).tolist()
+        self._sum, self._count = None, 0
+        record = self.record
+        m = len(record.teachers)
+        logit, feature, entropy = means[:m], means[m:2 * m], means[2 * m:]
+        record.iterations.append(runner.iter + 1)
+        record.logit.append(logit)
+        record.feature.append(feature)
+        record.entropy.append(entropy)
+        scalars = {
+            **{f'weight_logit/{t}': w
+               for t, w in zip(record.teachers, logit)},
+            **{f'weight_feature/{t}': w
+               for t, w in zip(record.teachers, feature)},
+            'weight_entropy/logit': entropy[0],
+            'weight_entropy/feature': entropy[1],
+        }
+        for name, value in scalars.items():
+            runner.message_hub.update_scalar(f'train/{name}', value)
+
+    def _draw(self, runner: Runner, name: str, figure) -> None:
+        path = os.path.join(runner.work_dir, f'{name}.png')
+        figure.savefig(path, dpi=120)
+        runner.visualizer.add_image(name, to_array(figure), step=runner.iter)
+        runner.logger.info(f'{name}: {path}')
+
+    def _draw_samples(self, runner: Runner) -> None:
+        model = distiller_of(runner, type(self).__name__)
+        assert self._last_batch is not None and model.last_weights is not None
+        assert self.record is not None
+        count = min(self.num_samples, len(self._last_batch['inputs']))
+        swap = bool(getattr(model.data_preprocessor, 'to_rgb', False))
+        images = [
+            _image(x, swap) for x in self._last_batch['inputs'][:count]
+        ]
+        labels = [
+            f'label {int(s.gt_label[0])}' if 'gt_label' in s else ''
+            for s in self._last_batch['data_samples'][:count]
+        ]
+        weights = model.last_weights.logit[:count].float().cpu().numpy()
+        self._draw(
+            runner, 'sample_weights',
+            draw_samples(images, weights, self.record.teachers, labels,
+                         self.mark))
+
+
+def _summary(weights: TeacherWeights) -> Tensor:
+    """Means over the images: logit weights, feature weights, entropies."""
+    parts, entropies = [], []
+    for rows_BM in (weights.logit, weights.feature):
+        parts.append(rows_BM.mean(0))
+        share_BM = rows_BM / rows_BM.sum(1, keepdim=True).clamp_min(1e-12)
+        entropies.append(torch.special.entr(share_BM).sum(1).mean())
+    return torch.cat([*parts, torch.stack(entropies)]).float()
+
+
+def _image(tensor: Tensor, swap: bool) -> np.ndarray:
+    """A raw input [3, H, W] as RGB [H, W, 3] uint8."""
+    array = tensor.detach().cpu().numpy().transpose(1, 2, 0)
+    if swap:
+        array = array[..., ::-1]
+    if array.dtype != np.uint8:
+        low, high = float(array.min()), float(array.max())
+        array = ((array - low) / max(high - low, 1e-6) * 255).astype(np.uint8)
+    return np.ascontiguousarray(array)

@@ -1,0 +1,90 @@
+"""From a run's checkpoint to the plain student: tensors only.
+
+MMPretrain, MMDetection and MMSegmentation name the weights of a backbone the
+same way and read them from under ``backbone.``; torchvision has names of its
+own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+FORMATS = ('mmpretrain', 'mmdet', 'mmseg', 'torchvision')
+_STUDENT = 'student.'
+
+
+def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
+    """The student's weights.
+
+    Args:
+        checkpoint: What a run saved, of a distillation or of a lone network.
+        to: ``'mmpretrain'``: the whole classifier; ``'mmdet'``, ``'mmseg'``:
+            its backbone, for ``init_cfg=dict(type='Pretrained',
+            checkpoint=..., prefix='backbone.')``; ``'torchvision'``: the whole
+            classifier under torchvision's names (ResNet, ResNeXt and Wide
+            ResNet).
+
+    Returns:
+        ``{'state_dict': {name: tensor}, 'meta': {...}}``, tensors and strings
+        only, so that ``torch.load(..., weights_only=True)`` reads it; for
+        torchvision the bare ``{name: tensor}``, as its models load it.
+
+    Raises:
+        ValueError: An unknown format, no weights, or a network that the
+            format has no names for.
+    """
+    if to not in FORMATS:
+        raise ValueError(f'--to must be one of {FORMATS}, got {to!r}')
+    state = checkpoint.get('state_dict')
+    if not isinstance(state, Mapping) or not state:
+        raise ValueError('the checkpoint has no "state_dict"; give one that a '
+                         'training run has saved')
+    weights: dict[str, Tensor] = {
+        n: t.detach().cpu().clone()
+        for n, t in _student(state).items()
+        if not n.startswith('data_preprocessor.')
+    }
+    if to == 'torchvision':
+        return _torchvision(weights)
+    if to in ('mmdet', 'mmseg'):
+        weights = {
+            n: t
+            for n, t in weights.items() if n.startswith('backbone.')
+        }
+        if not weights:
+            raise ValueError(
+                f'--to {to}: the student has no backbone (no weight named '
+                '"backbone.*"), so no detector or segmentor can take it')
+    return dict(state_dict=weights, meta=dict(format=to, by='mmkd_rl'))
+
+
+def _student(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    state = {n.removeprefix('module.'): t for n, t in state.items()}
+    inner = {
+        n[len(_STUDENT):]: t
+        for n, t in state.items() if n.startswith(_STUDENT)
+    }
+    return inner or state
+
+
+def _torchvision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """MMPretrain's ResNet differs from torchvision's in two prefixes only."""
+    pattern = re.compile(
+        r'(backbone\.((conv1|bn1)\.|layer[1-4]\.\d+\.(conv|bn|downsample)[^.]*'
+        r'\.)|head\.fc\.)')
+    strangers = [n for n in weights if not pattern.match(n)]
+    stem = weights.get('backbone.conv1.weight')
+    if strangers or stem is None or stem.shape[-1] != 7 or \
+            'backbone.layer4.0.conv1.weight' not in weights:
+        what = f'it has {strangers[0]!r}' if strangers else \
+            'its stem or stages are not those of an ImageNet ResNet'
+        raise ValueError(
+            '--to torchvision: only ResNet, ResNeXt and Wide ResNet have the '
+            f'same structure there; {what}. Use --to mmpretrain')
+    return {
+        n.removeprefix('backbone.').replace('head.fc.', 'fc.'): t
+        for n, t in weights.items()
+    }

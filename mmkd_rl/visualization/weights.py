@@ -1,0 +1,175 @@
+"""Pictures of who is trusted: over training, and image by image."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+@dataclass
+class WeightRecord:
+    """Mean weights over training.
+
+    Attributes:
+        teachers: Their names.
+        iterations: At which the means end.
+        logit: Mean logit weights, [len(iterations)][M].
+        feature: Mean feature weights, likewise.
+        entropy: Mean entropies in nats of logit and feature weights scaled to
+            sum to one, [len(iterations)][2]; ln M is equal trust, 0 is all in
+            one.
+    """
+    teachers: list[str]
+    iterations: list[int] = field(default_factory=list)
+    logit: list[list[float]] = field(default_factory=list)
+    feature: list[list[float]] = field(default_factory=list)
+    entropy: list[list[float]] = field(default_factory=list)
+
+    def save(self, path: str) -> None:
+        """Write it as JSON, whole or not at all."""
+        folder = os.path.dirname(os.path.abspath(path))
+        with tempfile.NamedTemporaryFile(
+                'w', dir=folder, suffix='.tmp', delete=False) as file:
+            json.dump(asdict(self), file, indent=1)
+        os.replace(file.name, path)
+
+    @classmethod
+    def load(cls, path: str) -> WeightRecord:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ValueError: It is something else.
+        """
+        with open(path) as file:
+            try:
+                return cls(**json.load(file))
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f'{path!r} is no record of weights: {error}') from error
+
+
+def plot_weights(record: WeightRecord,
+                 mark: Mapping[str, str] | None = None,
+                 title: str = 'Trust in each teacher over training') -> Figure:
+    """Mean weights of each teacher over training, logits and features.
+
+    Args:
+        record: What was noted.
+        mark: Notes for the legend, by teacher (``{'vgg': '60 % wrong
+            labels'}``); those teachers are drawn dashed.
+        title: Of the figure.
+    """
+    mark = mark or {}
+    figure = Figure(figsize=(10, 4.2), layout='constrained')
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    axes = figure.subplots(1, 2, sharey=True)
+    total = _total(record)
+    for axis, name, rows in zip(axes, ('logits', 'features'),
+                                (record.logit, record.feature)):
+        for m, teacher in enumerate(record.teachers):
+            axis.plot(
+                record.iterations, [row[m] for row in rows],
+                '--' if teacher in mark else '-',
+                linewidth=2.4 if teacher in mark else 1.8,
+                color=_color(m),
+                label=f'{teacher} ({mark[teacher]})'
+                if teacher in mark else teacher)
+        axis.axhline(
+            total / len(record.teachers),
+            color='0.6',
+            linewidth=1,
+            linestyle=':',
+            label='equal weights')
+        axis.set_title(f'distillation of {name}')
+        axis.set_xlabel('student iterations')
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel('mean weight over the images')
+    axes[0].legend(loc='best', framealpha=0.9)
+    return figure
+
+
+def draw_samples(images: Sequence[np.ndarray],
+                 weights: np.ndarray,
+                 teachers: Sequence[str],
+                 labels: Sequence[str] | None = None,
+                 mark: Mapping[str, str] | None = None,
+                 title: str = 'Trust in each teacher, image by image'
+                 ) -> Figure:
+    """Images, each above the weights that it got.
+
+    Args:
+        images: RGB, [H, W, 3] uint8 each.
+        weights: [len(images), M].
+        teachers: M names.
+        labels: Written above the images.
+        mark: See :func:`plot_weights`.
+        title: Of the figure.
+    """
+    mark = mark or {}
+    columns = min(6, len(images))
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(
+        figsize=(1.75 * columns, 2.7 * rows + 0.9), layout='constrained')
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    axes = figure.subplots(
+        2 * rows, columns, squeeze=False, height_ratios=[1.35, 1] * rows)
+    top = max(1e-6, float(weights.max()))
+    bars = None
+    for i in range(rows * columns):
+        row, column = divmod(i, columns)
+        upper, lower = axes[2 * row][column], axes[2 * row + 1][column]
+        if i >= len(images):
+            upper.axis('off')
+            lower.axis('off')
+            continue
+        upper.imshow(images[i], interpolation='nearest')
+        upper.set_xticks([])
+        upper.set_yticks([])
+        if labels is not None:
+            upper.set_title(labels[i], fontsize=9)
+        bars = lower.bar(
+            range(len(teachers)),
+            weights[i],
+            color=[_color(m) for m in range(len(teachers))],
+            hatch=['///' if t in mark else '' for t in teachers])
+        lower.bar_label(bars, fmt='%.2f', fontsize=7)
+        lower.set_ylim(0, 1.2 * top)
+        lower.set_xticks([])
+        lower.set_yticks([])
+        for side in ('top', 'right', 'left'):
+            lower.spines[side].set_visible(False)
+    if bars is not None:
+        figure.legend(
+            list(bars), [
+                f'{t} ({mark[t]})' if t in mark else t for t in teachers
+            ],
+            loc='outside lower center',
+            ncols=len(teachers),
+            fontsize=9)
+    return figure
+
+
+def to_array(figure: Figure) -> np.ndarray:
+    """A figure as RGB, [H, W, 3] uint8."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _color(index: int) -> str:
+    return f'C{index % 10}'
+
+
+def _total(record: WeightRecord) -> float:
+    return sum(record.logit[-1]) if record.logit else 1.
