@@ -1,0 +1,14 @@
+"""WRN of widen factor 4; a leaf sets ``model.backbone.depth``."""
+model = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(
+        type='mmkd_rl.CifarWideResNet',
+        depth=28,
+        widen_factor=4,
+        channels_last=True),
+    neck=dict(type='mmpretrain.GlobalAveragePooling'),
+    head=dict(
+        type='mmpretrain.LinearClsHead',
+        num_classes=100,
+        in_channels=256,
+        loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0)))

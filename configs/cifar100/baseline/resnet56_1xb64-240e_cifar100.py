@@ -1,0 +1,17 @@
+r"""ResNet-56 on CIFAR-100, 240 epochs: a student of Table 1, alone.
+
+    python tools/train.py \
+    configs/cifar100/baseline/resnet56_1xb64-240e_cifar100.py
+
+Paper: MTKD-RL (AAAI 2025), Table 1, Baseline: 72.52 +- 0.27 % top-1.
+Not yet reproduced. Expected time: about 2 h on one RTX 4090 by the paper's
+29 s an epoch (another student; not measured).
+Differences: none known.
+"""
+_base_ = [
+    '../../_base_/models/cifar_resnet.py',
+    '../../_base_/datasets/cifar100_folders.py',
+    '../../_base_/schedules/cifar100_240e.py',
+    '../../_base_/default_runtime.py',
+]
+model = dict(backbone=dict(depth=56))

@@ -1,0 +1,16 @@
+r"""ResNet-8 alone on a fifth of CIFAR-100, 8 epochs.
+
+    python tools/train.py \
+    configs/cifar100/baseline/resnet8_1xb64-8e_cifar100-fifth.py
+
+The student of the runs of minutes in docs/results/cifar100.md, without
+teachers.
+Expected: @alone@
+"""
+_base_ = [
+    '../../_base_/models/cifar_resnet.py',
+    '../../_base_/datasets/cifar100_fifth.py',
+    '../../_base_/schedules/cifar100_8e.py',
+    '../../_base_/default_runtime.py',
+]
+model = dict(backbone=dict(depth=8))

@@ -1,0 +1,17 @@
+r"""WRN-10-2 on CIFAR-100, 3 epochs.
+
+    python tools/train.py \
+    configs/cifar100/teachers/wrn10-2_1xb128-3e_cifar100.py
+
+Not an experiment of the paper: a teacher for runs of minutes on a CPU, see
+docs/results/cifar100.md.
+Expected: @wrn10-2@
+"""
+_base_ = [
+    '../../_base_/models/cifar_wrn_k2.py',
+    '../../_base_/datasets/cifar100_folders.py',
+    '../../_base_/schedules/cifar100_3e.py',
+    '../../_base_/default_runtime.py',
+]
+model = dict(backbone=dict(depth=10))
+train_dataloader = dict(batch_size=128)
