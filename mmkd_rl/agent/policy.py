@@ -80,8 +80,10 @@ class WeightPolicy(nn.Module):
         """log w^gen, [B, 2, M], logit weights first.
 
         Args:
-            state: [B, S], as it was built (it is standardised here).
+            state: [B, S], as it was built (it is standardised here), in any
+                precision.
         """
+        state = state.float()
         if self.standardizer is not None:
             state = self.standardizer(state)
         parts = state.split(self.sizes, dim=1) if len(self.trunks) > 1 or \

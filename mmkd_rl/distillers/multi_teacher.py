@@ -148,6 +148,9 @@ class MultiTeacherDistiller(BaseModel):
             gaps=self._gaps(student, teachers))
         weights = self.weighting(batch)
         self.last_weights = weights.detach()
+        if 'loss' in losses:
+            # MMEngine logs the sum of all under this name.
+            losses['loss_student'] = losses.pop('loss')
         if getattr(self.weighting, 'reward_time', None) == 'after':
             self._last = inputs, batch.targets, teachers
         for name, term, gap_BM, weights_BM in (

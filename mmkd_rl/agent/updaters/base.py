@@ -95,16 +95,20 @@ class Updater(ABC):
         """Show the new states to the policy's standardiser."""
         if self.policy.standardizer is None:
             return
-        states = torch.cat([b.state for b in batches])
-        count = torch.tensor(float(len(states)), device=states.device)
-        # Sums of the processes; with one process these are its own.
-        total, mean = count.clone(), states.mean(0) * count
-        dist.all_reduce(total)
-        dist.all_reduce(mean)
-        mean /= total
-        var = (states - mean).square().mean(0) * count
-        dist.all_reduce(var)
-        self.policy.standardizer.merge(mean, var / total, total)
+        # Sums in float64, batch by batch: the states as one tensor would
+        # double the history's memory.
+        first = batches[0].state
+        sums = first.new_zeros(3, first.shape[1], dtype=torch.float64)
+        for batch in batches:
+            state = batch.state.double()
+            sums[0] += len(state)
+            sums[1] += state.sum(0)
+            sums[2] += state.square().sum(0)
+        dist.all_reduce(sums)
+        count, mean = sums[0], sums[1] / sums[0]
+        var = (sums[2] / count - mean.square()).clamp_min(0)
+        self.policy.standardizer.merge(mean.float(), var.float(),
+                                       count[0].float())
 
 
 def _common_length(history: History) -> list[Transition]:

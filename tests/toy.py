@@ -1,0 +1,259 @@
+"""Small real parts for tests: ten-parameter networks, data made of numbers.
+
+The toy world: an image is its class's prototype plus noise, so that a linear
+network with the prototypes as weights is a teacher that is right.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModule
+from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from mmkd_rl.records import (
+    DistillationBatch,
+    Gaps,
+    ModelOutput,
+    ModelSpec,
+)
+from mmkd_rl.registry import DATASETS, MODELS
+from mmkd_rl.weighting import WeightingContext
+
+CLASSES = 5
+SHAPE = (3, 4, 4)
+
+
+@MODELS.register_module(force=True)
+class ToyBackbone(BaseModule):
+    """A convolution over the whole image, [B, 3, 4, 4] -> [B, width, 1, 1];
+    ``hidden`` puts a layer with ReLU before it."""
+
+    def __init__(self, width: int = 8, hidden: int = 0, init_cfg=None):
+        super().__init__(init_cfg)
+        self.hidden = nn.Conv2d(3, hidden, 4) if hidden else None
+        self.conv = nn.Conv2d(hidden or 3, width, 1 if hidden else 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        if self.hidden is not None:
+            x = self.hidden(x).relu()
+        return (self.conv(x), )
+
+
+def classifier(width: int = 8, hidden: int = 0, classes: int = CLASSES,
+               **kwargs) -> dict:
+    """Config of an MMPretrain classifier on the toy backbone."""
+    return dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type='mmkd_rl.ToyBackbone', width=width, hidden=hidden),
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=dict(
+            type='mmpretrain.LinearClsHead',
+            num_classes=classes,
+            in_channels=width,
+            loss=dict(type='mmpretrain.CrossEntropyLoss')),
+        **kwargs)
+
+
+def teacher_file(path, features: Tensor, scores: Tensor) -> str:
+    """Checkpoint of the linear network z = scores @ features @ x.
+
+    Args:
+        path: Where to write it.
+        features: [width, 48].
+        scores: [C, width].
+    """
+    torch.save(
+        dict(
+            state_dict={
+                'backbone.conv.weight': features.view(-1, *SHAPE).clone(),
+                'backbone.conv.bias': torch.zeros(len(features)),
+                'head.fc.weight': scores.clone(),
+                'head.fc.bias': torch.zeros(len(scores)),
+            }), path)
+    return str(path)
+
+
+def samples(labels: Tensor) -> list[DataSample]:
+    """MMPretrain's data samples of class indices."""
+    return [DataSample().set_gt_label(int(y)) for y in labels]
+
+
+class World:
+    """Images whose class is known.
+
+    Args:
+        seed: Of everything drawn here.
+        noise: Standard deviation of the noise beside unit prototypes.
+    """
+
+    def __init__(self, seed: int = 0, noise: float = 0.25) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.noise = noise
+        self.prototypes = torch.linalg.qr(
+            torch.randn(48, CLASSES, generator=self.generator))[0].T
+
+    def batch(self, size: int) -> tuple[Tensor, Tensor]:
+        """Images [B, 3, 4, 4] and class indices [B]."""
+        labels = torch.randint(CLASSES, (size, ), generator=self.generator)
+        noise = torch.randn(size, 48, generator=self.generator)
+        return (self.prototypes[labels] + self.noise * noise).view(
+            size, *SHAPE), labels
+
+    def noise_weights(self) -> Tensor:
+        """Random unit directions, [C, 48]: a teacher that knows nothing."""
+        return torch.nn.functional.normalize(
+            torch.randn(CLASSES, 48, generator=self.generator), dim=1)
+
+
+@DATASETS.register_module(force=True)
+class WorldDataset(torch.utils.data.Dataset):
+    """Images of a toy world, in memory.
+
+    Args:
+        size: Images.
+        seed: The world's.
+        jitter: Standard deviation of noise that is drawn anew each time from
+            NumPy's global generator, as augmentations do.
+    """
+
+    metainfo = {}
+
+    def __init__(self, size: int = 32, seed: int = 0,
+                 jitter: float = 0.) -> None:
+        self.images, self.labels = World(seed).batch(size)
+        self.jitter = jitter
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict:
+        image = self.images[index]
+        if self.jitter:
+            image = image + self.jitter * torch.from_numpy(
+                np.random.standard_normal(SHAPE).astype(  # noqa: NPY002
+                    'float32'))
+        return dict(
+            inputs=image,
+            data_samples=DataSample().set_gt_label(int(self.labels[index])))
+
+
+def toy_teachers(folder, count: int = 2, scale: float = 6.) -> list[dict]:
+    """Configs of teachers with checkpoints in ``folder``: the first is right,
+    the others are confident noise."""
+    world = World()
+    teachers = []
+    for i in range(count):
+        path = teacher_file(
+            Path(folder) / f'teacher{i}.pth',
+            world.noise_weights() if i else world.prototypes,
+            scale * torch.eye(CLASSES))
+        teachers.append(
+            dict(name=f't{i}', config=classifier(CLASSES), checkpoint=path))
+    return teachers
+
+
+def distiller(teachers: list[dict], **kwargs) -> dict:
+    """Config of a distiller with the toy student."""
+    return {
+        **dict(
+            type='mmkd_rl.MultiTeacherDistiller',
+            student=classifier(8, hidden=6),
+            teachers=teachers,
+            probe_size=4),
+        **kwargs
+    }
+
+
+_runs = itertools.count()
+
+
+def toy_runner(work_dir, model: dict, epochs: int = 2, hooks=(),
+               size: int = 32, batch_size: int = 8, validate: bool = False,
+               jitter: float = 0., **kwargs) -> Runner:
+    """A real runner on the toy world.
+
+    Args:
+        work_dir: Where it writes.
+        model: Config of the model.
+        epochs: Of training.
+        hooks: ``custom_hooks``.
+        size: Training images.
+        batch_size: Of them.
+        validate: Whether to validate after every epoch.
+        jitter: See :class:`WorldDataset`.
+        **kwargs: Further keys of the config.
+    """
+    loader = dict(
+        batch_size=batch_size,
+        num_workers=0,
+        dataset=dict(type='mmkd_rl.WorldDataset', size=size, jitter=jitter),
+        sampler=dict(type='DefaultSampler', shuffle=True))
+    cfg = dict(
+        default_scope='mmkd_rl',
+        work_dir=str(work_dir),
+        # MMEngine keeps one visualiser a name, and names carry seconds only.
+        experiment_name=f'toy{next(_runs)}',
+        model=model,
+        train_dataloader=loader,
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.05, momentum=0.9)),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=2)),
+        custom_hooks=list(hooks),
+        log_level='ERROR')
+    if validate:
+        cfg.update(
+            val_dataloader=dict(
+                loader, sampler=dict(type='DefaultSampler', shuffle=False)),
+            val_cfg=dict(),
+            val_evaluator=dict(type='mmpretrain.Accuracy'))
+    return Runner.from_cfg(Config({**cfg, **kwargs}))
+
+
+def spec(name: str = 'student', classes: int = CLASSES,
+         shape: tuple[int, ...] = (8, 1, 1)) -> ModelSpec:
+    """Sizes of an output."""
+    return ModelSpec(name, classes, shape)
+
+
+def context(count: int = 3, **kwargs) -> WeightingContext:
+    """What a strategy is told when it is built, for ``count`` teachers."""
+    return WeightingContext(**{
+        **dict(
+            student=spec(),
+            teachers=tuple(spec(f't{i}') for i in range(count)),
+            logit_weight=1.,
+            feature_weight=5.,
+            temperature=4.),
+        **kwargs
+    })
+
+
+def random_batch(size: int = 6, count: int = 3, seed: int = 0,
+                 **kwargs) -> DistillationBatch:
+    """A batch of random numbers that fits :func:`context`."""
+    g = torch.Generator().manual_seed(seed)
+
+    def randn(*shape):
+        return torch.randn(*shape, generator=g)
+
+    def output():
+        return ModelOutput(3 * randn(size, CLASSES), randn(size, 8, 1, 1))
+
+    return DistillationBatch(**{
+        **dict(
+            student=output(),
+            teachers=tuple(output() for _ in range(count)),
+            targets=torch.randint(CLASSES, (size, ), generator=g),
+            gaps=Gaps(
+                randn(size, count).square(),
+                randn(size, count).square(),
+                randn(size, count).tanh())),
+        **kwargs
+    })
