@@ -79,6 +79,7 @@ class Tap:
         Raises:
             RuntimeError: The module did not run, or ran several times and
                 ``call`` does not say which is meant.
+            ValueError: It gave several things, and none at ``index``.
             TypeError: What it gave is no tensor.
         """
         seen, self._seen = self._seen, []
@@ -97,7 +98,15 @@ class Tap:
                 f'{len(seen)} times')
         value = seen[call]
         if isinstance(value, (tuple, list, dict)):
-            value = value[self.index]
+            try:
+                value = value[self.index]
+            except (KeyError, IndexError, TypeError) as error:
+                has = sorted(value) if isinstance(value, dict) else \
+                    f'{len(value)} elements'
+                raise ValueError(
+                    f'{self.key}: index={self.index!r} is not in the '
+                    f'{self.source} of {self.path!r}, which has {has}'
+                ) from error
         if not isinstance(value, Tensor):
             raise TypeError(f'{self.key}: the {self.source} of {self.path!r} '
                             f'is a {type(value).__name__}, not a tensor')
