@@ -1,0 +1,121 @@
+"""KD and FitNet against PyTorch's own functions and what they must do."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmkd_rl.losses import FitNetLoss, KDLoss
+
+
+@pytest.fixture
+def logits():
+    g = torch.Generator().manual_seed(0)
+    return (3 * torch.randn(6, 5, generator=g),
+            3 * torch.randn(6, 4, 5, generator=g))
+
+
+@pytest.mark.parametrize('temperature', [0.5, 1., 4.])
+def test_kd_is_torchs_kl_divergence(logits, temperature):
+    student, teachers = logits
+    loss = KDLoss(temperature)(student, teachers)
+    assert loss.shape == (6, 4)
+    for m in range(4):
+        reference = temperature**2 * F.kl_div(
+            F.log_softmax(student / temperature, 1),
+            F.softmax(teachers[:, m] / temperature, 1),
+            reduction='none').sum(1)
+        torch.testing.assert_close(loss[:, m], reference)
+
+
+def test_a_teacher_that_is_the_student_costs_nothing(logits):
+    student = logits[0].requires_grad_()
+    loss = KDLoss()(student, student.detach().unsqueeze(1))
+    assert loss.abs().max() < 1e-5
+    loss.sum().backward()
+    assert student.grad.abs().max() < 1e-6
+    other = KDLoss()(student, logits[1])
+    assert (other > 1e-3).all()
+    # the softmax does not see a constant
+    torch.testing.assert_close(KDLoss()(student + 7, logits[1]), other)
+
+
+def test_t_squared_keeps_the_gradients_size(logits):
+    """For large T, T^2 dKL/dz -> (z_S - z_m, both centred) / C, whatever T."""
+    student, teachers = logits
+    teacher = teachers[:, 0]
+    centred = (student - student.mean(1, keepdim=True)) - (
+        teacher - teacher.mean(1, keepdim=True))
+    for temperature in (100., 300.):
+        z = student.clone().requires_grad_()
+        KDLoss(temperature)(z, teacher.unsqueeze(1)).sum().backward()
+        torch.testing.assert_close(
+            z.grad, centred / 5, rtol=0.05, atol=0.01)
+
+
+def test_one_number_per_sample(logits):
+    """No sample and no teacher looks at another."""
+    student, teachers = logits
+    pairs = [(student, teachers[:, m]) for m in range(4)]
+    for loss, args in ((KDLoss(), lambda i, m:
+                        (student[i:i + 1], teachers[i:i + 1, m:m + 1])),
+                       (FitNetLoss(), lambda i, m:
+                        ([(student[i:i + 1], teachers[i:i + 1, m])], ))):
+        whole = loss(student, teachers) if isinstance(loss, KDLoss) else \
+            loss(pairs)
+        for i in range(6):
+            for m in range(4):  # B = 1, M = 1
+                one = loss(*args(i, m))
+                assert one.shape == (1, 1)
+                torch.testing.assert_close(one[0, 0], whole[i, m])
+
+
+def test_bfloat16_is_computed_in_float32(logits):
+    student, teachers = (x.bfloat16() for x in logits)
+    loss = KDLoss()(student, teachers)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, KDLoss()(student.float(), teachers.float()))
+    pairs = [(student, teachers[:, 0])]
+    loss = FitNetLoss()(pairs)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss,
+                       FitNetLoss()([(a.float(), b.float())
+                                     for a, b in pairs]))
+
+
+def test_extreme_logits_stay_finite():
+    z = torch.tensor([[1e4, -1e4, 0.]], requires_grad=True)
+    loss = KDLoss(1.)(z, -z.detach().unsqueeze(1))
+    loss.sum().backward()
+    assert loss.isfinite().all() and z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('shape', [(3, ), (3, 4, 5)])
+def test_fitnet_is_the_mean_squared_error(shape):
+    g = torch.Generator().manual_seed(1)
+    pairs = [(torch.randn(6, *shape, generator=g),
+              torch.randn(6, *shape, generator=g)) for _ in range(2)]
+    loss = FitNetLoss()(pairs)
+    assert loss.shape == (6, 2)
+    for m, (a, b) in enumerate(pairs):
+        for i in range(6):
+            torch.testing.assert_close(loss[i, m], F.mse_loss(a[i], b[i]))
+    assert not FitNetLoss()([(a, a) for a, _ in pairs]).any()
+
+
+def test_the_weight_is_left_to_the_distiller(logits):
+    assert torch.equal(KDLoss(loss_weight=0.5)(*logits), KDLoss()(*logits))
+
+
+@pytest.mark.parametrize('kwargs, value', [
+    (dict(temperature=-4.), r'temperature must be > 0, got -4\.0'),
+    (dict(temperature=0), 'temperature must be > 0, got 0'),
+    (dict(loss_weight=-1), 'loss_weight must be >= 0, got -1'),
+])
+def test_bad_arguments(kwargs, value):
+    with pytest.raises(ValueError, match=f'logit_loss.{value}'):
+        KDLoss(**kwargs)
+
+
+def test_bad_feature_weight():
+    with pytest.raises(ValueError, match='feature_loss.loss_weight.*got -5'):
+        FitNetLoss(loss_weight=-5)
