@@ -66,7 +66,7 @@ def test_distilled_and_alone_differ_in_the_model_only(path):
     if 'student' not in cfg.model:
         return
     scale = '1xb64-240e_cifar100.py' if '240e' in path else \
-        '1xb64-8e_cifar100-fifth.py'
+        '1xb64-6e_cifar100-fifth.py'
     name = Path(path).stem.split('_')[1]
     alone = Config.fromfile(f'configs/cifar100/baseline/{name}_{scale}')
     for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper',
@@ -143,7 +143,7 @@ def test_data_are_read_and_augmented(folders):
 def test_the_short_run_goes_through(folders, tmp_path):
     """All of it once, on forty images: data, agent, evaluation, export."""
     cfg = load(
-        'configs/cifar100/mtkd_rl/mtkd-rl_resnet8_8e_cifar100-fifth.py')
+        'configs/cifar100/mtkd_rl/mtkd-rl_resnet8_6e_cifar100-fifth.py')
     cfg.work_dir = str(tmp_path / 'work')
     cfg.train_dataloader.dataset.dataset.data_root = str(folders / 'train')
     cfg.train_dataloader.batch_size = 4

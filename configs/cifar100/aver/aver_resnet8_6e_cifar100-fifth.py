@@ -1,16 +1,16 @@
 r"""AVER (KD + FitNet): ResNet-8 from three teachers with equal weights.
 
     python tools/train.py \
-    configs/cifar100/aver/aver_resnet8_8e_cifar100-fifth.py
+    configs/cifar100/aver/aver_resnet8_6e_cifar100-fifth.py
 
 A run of minutes on a CPU, see docs/results/cifar100.md. Train the three
-teachers first (configs/cifar100/teachers/*-3e_cifar100.py).
+teachers first (configs/cifar100/teachers/*_1xb128-*.py).
 Paper: the method is AVER (KD+FitNet) of MTKD-RL (AAAI 2025), Table 1.
 Expected: @aver@
-Differences: student, teachers, a fifth of the images and 8 epochs are our own
+Differences: student, teachers, a fifth of the images and 6 epochs are our own
 choice; weights sum to one.
 """
-_base_ = '../baseline/resnet8_1xb64-8e_cifar100-fifth.py'
+_base_ = '../baseline/resnet8_1xb64-6e_cifar100-fifth.py'
 teachers = [
     dict(
         name='resnet14',
@@ -18,8 +18,8 @@ teachers = [
         checkpoint='work_dirs/resnet14_1xb128-3e_cifar100/epoch_3.pth'),
     dict(
         name='resnet20',
-        config='configs/cifar100/teachers/resnet20_1xb128-3e_cifar100.py',
-        checkpoint='work_dirs/resnet20_1xb128-3e_cifar100/epoch_3.pth'),
+        config='configs/cifar100/teachers/resnet20_1xb128-2e_cifar100.py',
+        checkpoint='work_dirs/resnet20_1xb128-2e_cifar100/epoch_2.pth'),
     dict(
         name='wrn10-2',
         config='configs/cifar100/teachers/wrn10-2_1xb128-3e_cifar100.py',

@@ -1,7 +1,7 @@
-r"""ResNet-8 alone on a fifth of CIFAR-100, 8 epochs.
+r"""ResNet-8 alone on a fifth of CIFAR-100, 6 epochs.
 
     python tools/train.py \
-    configs/cifar100/baseline/resnet8_1xb64-8e_cifar100-fifth.py
+    configs/cifar100/baseline/resnet8_1xb64-6e_cifar100-fifth.py
 
 The student of the runs of minutes in docs/results/cifar100.md, without
 teachers.
@@ -10,7 +10,7 @@ Expected: @alone@
 _base_ = [
     '../../_base_/models/cifar_resnet.py',
     '../../_base_/datasets/cifar100_fifth.py',
-    '../../_base_/schedules/cifar100_8e.py',
+    '../../_base_/schedules/cifar100_6e.py',
     '../../_base_/default_runtime.py',
 ]
 model = dict(backbone=dict(depth=8))

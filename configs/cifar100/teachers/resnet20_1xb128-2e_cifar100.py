@@ -1,7 +1,7 @@
-r"""ResNet-20 on CIFAR-100, 3 epochs.
+r"""ResNet-20 on CIFAR-100, 2 epochs.
 
     python tools/train.py \
-    configs/cifar100/teachers/resnet20_1xb128-3e_cifar100.py
+    configs/cifar100/teachers/resnet20_1xb128-2e_cifar100.py
 
 Not an experiment of the paper: a teacher for runs of minutes on a CPU, see
 docs/results/cifar100.md.
@@ -10,7 +10,7 @@ Expected: @resnet20@
 _base_ = [
     '../../_base_/models/cifar_resnet.py',
     '../../_base_/datasets/cifar100_folders.py',
-    '../../_base_/schedules/cifar100_3e.py',
+    '../../_base_/schedules/cifar100_2e.py',
     '../../_base_/default_runtime.py',
 ]
 model = dict(backbone=dict(depth=20))
