@@ -4,11 +4,12 @@ Two rules, both from tensors that the student's step has computed anyway.
 
 ``DistanceReward`` is MTKD-RL's Eq. (6). The student's cross entropy in it is
 the same for all teachers and falls out of Eq. (8); what is left says which
-teacher the student already resembles. That is a fixed point of whatever the
-weights are: the teacher that is trusted is approached, and earns more. It
-finds a good teacher among noisy ones only while the labels pull the student
-towards it, and it prefers three teachers that agree on nonsense to one that is
-right.
+teacher the student resembles already, and whichever is trusted is approached
+and earns more. The rule finds a good teacher among confidently wrong ones,
+because the labels pull the student away from those. It does not find it among
+teachers that say next to nothing, since at T = 4 a nearly uniform teacher is
+close to every student: no weight at all on the only right one of four, from
+three seeds (docs/mtkd_rl.md).
 
 ``AgreementReward``, the default, asks what a teacher does for the student's
 task. A small step of the student's logits down D_m changes its cross entropy
