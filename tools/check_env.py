@@ -102,7 +102,7 @@ def explain_torch(error: BaseException) -> str:
 def explain_operators(error: BaseException) -> str:
     """What an error at the import or use of mmcv's operators means."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    redo = ('.venv/bin/uv cache clean onedl-mmcv; ' + FRESH)
+    redo = 'rm -rf ~/.cache/mmkd_rl .venv && make setup'
     if isinstance(error, ModuleNotFoundError) and 'mmcv._ext' in reason:
         return ('mmcv is installed without its compiled operators: it was '
                 'built where no torch was in sight. Detection will not work. '

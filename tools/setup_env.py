@@ -9,7 +9,7 @@ rest of ``requirements/``; this package, editable; check the outcome
 (``tools/check_env.py``). A finished run leaves a stamp that holds a hash of
 all that it depends on, so that the next one ends at once. A run that was
 interrupted leaves a marker, and the next one starts with a fresh ``.venv``;
-downloads and compiled operators are in uv's cache by then.
+downloads (uv's cache) and compiled operators (~/.cache/mmkd_rl) are kept.
 
 Variables: PYTHON of the Makefile is the interpreter that runs this file;
 MMKD_RL_JOBS the number of compiler processes; uv's own (UV_INDEX_URL,
@@ -24,6 +24,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -133,18 +134,44 @@ def check_machine():
             '(5 for torch with CUDA)')
 
 
-def run(command, what, env=None, quiet=True):
+def run(command, what, env=None, quiet=True, progress=None):
     """Run a command; on failure show the end of what it said.
+
+    Args:
+        command: Program and arguments.
+        what: What it does, for the message.
+        env: Its environment variables; ours by default.
+        quiet: Keep its output back.
+        progress: Pattern of two numbers in the output, done and all, of which
+            the last is shown once a minute.
 
     Raises:
         SetupError: The command failed.
     """
     with tempfile.TemporaryFile() as log:
-        status = subprocess.call([str(part) for part in command],
-                                 cwd=str(ROOT), env=env,
-                                 stdin=subprocess.DEVNULL,
-                                 stdout=log if quiet else None,
-                                 stderr=subprocess.STDOUT if quiet else None)
+        process = subprocess.Popen([str(part) for part in command],
+                                   cwd=str(ROOT), env=env,
+                                   stdin=subprocess.DEVNULL,
+                                   stdout=log if quiet else None,
+                                   stderr=subprocess.STDOUT
+                                   if quiet else None)
+        try:
+            while True:
+                try:
+                    status = process.wait(60 if progress else None)
+                    break
+                except subprocess.TimeoutExpired:
+                    # pread: the child writes at the shared file position.
+                    end = os.fstat(log.fileno()).st_size
+                    text = os.pread(log.fileno(), 100000,
+                                    max(0, end - 100000))
+                    steps = progress.findall(text.decode(errors='replace'))
+                    if steps:
+                        say('  step {} of {}'.format(*steps[-1]))
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
         log.seek(0)
         output = log.read().decode(errors='replace')
     if status:
@@ -217,35 +244,60 @@ def operators_load(env):
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
 
 
-def install_operators(env):
-    """onedl-mmcv with its compiled operators.
+def wheel_folder(requirement):
+    """Where the compiled wheel is kept; made of all that it depends on."""
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    key = '-'.join([requirement.replace('==', '-'),
+                    pin('torch', 'runtime').replace('==', '-'),
+                    os.environ.get('UV_TORCH_BACKEND', 'default'),
+                    sys.implementation.cache_tag])
+    return cache / 'mmkd_rl' / key
+
+
+def compile_operators(env, requirement, folder):
+    """Build the wheel of onedl-mmcv with its compiled operators.
 
     CFLAGS replaces the flags that Python itself was built with: without -g
     the build takes less than half the time, without -O3 the operators would
-    be slow.
+    be slow. The wheel is kept by ourselves, since uv keeps it only where the
+    package index allows caching. It is moved into place when it is whole.
     """
-    requirement = pin('onedl-mmcv', 'mminstall')
-    cores = len(os.sched_getaffinity(0))
-    jobs = os.environ.get('MMKD_RL_JOBS', str(cores))
-    flags = {'CFLAGS': '-O3 -DNDEBUG -g0', 'MAX_JOBS': jobs}
-    options = ['--no-build-isolation-package', 'onedl-mmcv']
-    if operators_load(env):
-        uv_install(env, requirement, *options, **flags)
-    else:
-        say('compiling the detection operators of {}: about {} min with {} '
-            'compiler process{}, once (uv keeps the result)'.format(
-                requirement, max(1, round(12 / int(jobs))), jobs,
-                '' if jobs == '1' else 'es'))
-        uv_install(env, requirement, *options, **flags)
+    jobs = int(os.environ.get('MMKD_RL_JOBS', len(os.sched_getaffinity(0))))
+    say(f'compiling the detection operators of {requirement}: about '
+        f'{max(1, round(12 / jobs))} min with {jobs} idle core(s), once (the '
+        f'result is kept in {folder})')
+    environ = dict(os.environ, CFLAGS='-O3 -DNDEBUG -g0', MAX_JOBS=str(jobs),
+                   PATH=str(env.folder / 'bin') + os.pathsep
+                   + os.environ.get('PATH', ''))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=str(folder.parent)) as build:
+        run([env.python, '-m', 'pip', 'wheel', '-v', '--no-deps',
+             '--no-build-isolation', '--no-cache-dir',
+             '--disable-pip-version-check', '--wheel-dir', build,
+             requirement], 'compiling ' + requirement, environ,
+            progress=re.compile(r'\[(\d+)/(\d+)\] '))
+        shutil.rmtree(str(folder), ignore_errors=True)
+        folder.mkdir()
+        for wheel in Path(build).glob('*.whl'):
+            os.replace(str(wheel), str(folder / wheel.name))
+
+
+def install_operators(env):
+    """onedl-mmcv with its compiled operators."""
     if operators_load(env):
         return
-    say(f'what uv had kept of {requirement} does not fit this torch: '
-        'compiling it anew')
-    run([env.python, '-m', 'uv', 'cache', 'clean', 'onedl-mmcv'],
-        'uv cache clean')
-    uv_install(env, requirement, '--reinstall-package', 'onedl-mmcv',
-               *options, **flags)
-    # Whether it worked this time is for check_env.py to say.
+    requirement = pin('onedl-mmcv', 'mminstall')
+    folder = wheel_folder(requirement)
+    kept = sorted(folder.glob('*.whl'))
+    if kept:
+        uv_install(env, '--reinstall-package', 'onedl-mmcv', kept[0])
+        if operators_load(env):
+            return
+        say(f'the compiled {requirement} in {folder} does not fit this torch')
+    compile_operators(env, requirement, folder)
+    uv_install(env, '--reinstall-package', 'onedl-mmcv',
+               *sorted(folder.glob('*.whl')))
+    # Whether it works now is for check_env.py to say.
 
 
 def set_up(env):
@@ -267,7 +319,7 @@ def set_up(env):
     files = []
     for name in ('runtime', 'mminstall', 'tests', 'docs', 'optional'):
         files += ['-r', f'requirements/{name}.txt']
-    uv_install(env, '--no-build-isolation-package', 'onedl-mmcv', *files)
+    uv_install(env, *files)
     uv_install(env, '--no-deps', '--no-build-isolation', '-e', '.')
     say('checking (the first import of everything takes a while)')
     run([env.python, 'tools/check_env.py'], 'the check', quiet=False)

@@ -95,7 +95,7 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
             loader = cfg.get(name)
             if loader is not None:
                 loader.setdefault('collate_fn', dict(type='default_collate'))
-                loader.setdefault('pin_memory', True)
+                loader.setdefault('pin_memory', torch.cuda.is_available())
                 loader.setdefault('persistent_workers',
                                   loader.get('num_workers', 0) > 0)
     if args.cfg_options is not None:
