@@ -1,7 +1,8 @@
 """CIFAR-100 as folders of images, ``train/<class>/*.png``, ``test/...``.
 
 MMPretrain's own ``CIFAR100`` wants the original pickles by their checksum;
-folders can be made of any copy. Put them (or a link to them) in
+folders can be made of any copy (of the original by
+``tools/dataset_converters/cifar100.py``). Put them, or a link to them, in
 ``data/cifar100``, or name another place with
 ``--cfg-options train_dataloader.dataset.data_root=DIR/train
 val_dataloader.dataset.data_root=DIR/test
