@@ -126,7 +126,11 @@ def normalize_reward(reward_BM: Tensor, how: str = 'minmax') -> Tensor:
     mean_B1 = reward_BM.mean(1, keepdim=True)
     if how == 'standard':
         centred = reward_BM - mean_B1
-        return centred / centred.square().mean().sqrt().clamp_min(1e-8)
+        spread = centred.square().mean().sqrt()
+        # The mean of equal numbers is off by a rounding error, which must not
+        # be blown up.
+        noise = 1e-6 * reward_BM.abs().amax()
+        return torch.where(spread > noise, centred / spread, 0.)
     if how not in NORMALIZATIONS:
         raise ValueError('weighting.updater.normalization must be one of '
                          f'{NORMALIZATIONS}, got {how!r}')
