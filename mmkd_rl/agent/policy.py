@@ -83,7 +83,7 @@ class WeightPolicy(nn.Module):
             state: [B, S], as it was built (it is standardised here), in any
                 precision.
         """
-        state = state.float()
+        state = state.to(self.constant_balance.dtype)
         if self.standardizer is not None:
             state = self.standardizer(state)
         parts = state.split(self.sizes, dim=1) if len(self.trunks) > 1 or \
