@@ -76,7 +76,7 @@ def test_which_of_several_calls(net):
 
 
 def test_several_calls_are_refused_unless_one_is_meant(net):
-    with pytest.raises(RuntimeError, match=r"runs 2 times.*call=0\.\.1"):
+    with pytest.raises(RuntimeError, match=r'runs 2 times.*call=0\.\.1'):
         read(net, 'backbone.relu')
     with pytest.raises(RuntimeError, match='call=2.*runs 2 times'):
         read(net, 'backbone.relu', call=2)
