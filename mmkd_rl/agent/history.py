@@ -30,7 +30,7 @@ class History:
         ValueError: The bound is not positive.
     """
 
-    def __init__(self, max_bytes: int = 32 * 2**20) -> None:
+    def __init__(self, max_bytes: int = 8 * 2**20) -> None:
         if max_bytes < 1:
             raise ValueError('weighting.history_bytes must be >= 1, got '
                              f'{max_bytes}')

@@ -79,7 +79,7 @@ class MTKDRL(WeightingStrategy):
                  reward: dict | None = None,
                  reward_time: str = 'before',
                  updater: dict | None = None,
-                 history_bytes: int = 32 * 2**20,
+                 history_bytes: int = 8 * 2**20,
                  scale: str = 'unit') -> None:
         super().__init__(context, scale)
         if reward_time not in REWARD_TIMES:
