@@ -1,0 +1,293 @@
+"""Time one step of a distillation and of its parts, side by side.
+
+In one process and in turns, so that a machine whose speed drifts slows all of
+them alike: the student's plain step, the teachers' forward pass, the step with
+equal weights (AVER) and the step with the config's own strategy. Look at the
+ratios; seconds are those of this machine. Medians over the iterations.
+
+The strategy's step includes its share of the agent's updates. Peak memory is
+what a step needs at once: all tensors that live between steps (weights,
+gradients, optimiser, teachers, agent and its history filled to its bound or to
+one epoch) plus the highest sum of what the step allocates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any
+
+# The profiler, which measures memory on a CPU, talks much.
+os.environ.setdefault('KINETO_LOG_LEVEL', '5')
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+import mmkd_rl  # noqa: F401
+from mmkd_rl.registry import MODELS
+from mmkd_rl.weighting import MTKDRL
+
+Step = Callable[[], Any]
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of a distillation')
+    parser.add_argument(
+        '--iters', type=int, default=30, help='timed turns (%(default)s)')
+    parser.add_argument(
+        '--warmup', type=int, default=5, help='turns before (%(default)s)')
+    parser.add_argument('--json', metavar='FILE', help='write the figures')
+    parser.add_argument(
+        '--untrained',
+        action='store_true',
+        help='teachers without their checkpoints: costs are the same')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={})
+    args = parser.parse_args()
+    for name in ('iters', 'warmup'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name} must be >= 1, got {getattr(args, name)}')
+    return args
+
+
+class Contestant:
+    """A model with its own optimiser that makes training steps."""
+
+    def __init__(self, model: nn.Module, cfg: Config, data: dict) -> None:
+        self.model = model.train()
+        self.optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+        self.data = data
+
+    def step(self) -> None:
+        """What the runner does in an iteration."""
+        self.model.train_step(self.data, self.optimizer)
+        strategy = getattr(self.model, 'weighting', None)
+        if isinstance(strategy, MTKDRL):
+            strategy.remember(self.model.look_again())
+
+    def resident(self) -> Iterable[Tensor]:
+        """Tensors that live from one step to the next."""
+        yield from _tensors(self.model)
+        yield from (p.grad for p in self.model.parameters()
+                    if p.grad is not None)
+        yield from _optimizer_tensors(self.optimizer.optimizer)
+        for teacher in getattr(self.model, 'teachers', ()):
+            yield from _tensors(teacher)
+        strategy = getattr(self.model, 'weighting', None)
+        if isinstance(strategy, MTKDRL):
+            yield from _tensors(strategy.learner.policy)
+            yield from _optimizer_tensors(strategy.learner.updater.optimizer)
+
+
+def main() -> int:
+    """Measure, print, write."""
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    init_default_scope(cfg.get('default_scope', 'mmkd_rl'))
+    torch.manual_seed(0)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    data = next(iter(loader))
+
+    if args.untrained:
+        for teacher in cfg.model.teachers:
+            teacher.checkpoint = 'untrained'
+    model_cfg = cfg.model
+    model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    strategy = Contestant(
+        MODELS.build(copy.deepcopy(model_cfg)).to(device), cfg, data)
+    aver_cfg = copy.deepcopy(model_cfg)
+    aver_cfg.weighting = dict(type='mmkd_rl.AverageWeighting')
+    aver = Contestant(MODELS.build(aver_cfg).to(device), cfg, data)
+    student = Contestant(copy.deepcopy(aver.model.student), cfg, data)
+    images = aver.model.data_preprocessor(data, True)['inputs']
+
+    steps: dict[str, Step] = {
+        'student': student.step,
+        'teachers': lambda: aver.model.teachers(images),
+        'aver': aver.step,
+        'strategy': strategy.step,
+    }
+    agent_s = _agent_seconds(strategy, args.warmup)
+    times = _in_turns(steps, args.warmup, args.iters)
+    median = {name: statistics.median(t) for name, t in times.items()}
+    floor = [a + b for a, b in zip(times['student'], times['teachers'])]
+    total = [t + agent_s for t in times['strategy']]
+    history = _history_bytes(strategy, len(loader))
+    peaks = {
+        name: _peak(step) + resident
+        for name, step, resident in (
+            ('student', student.step, _nbytes(student.resident())),
+            ('aver', aver.step, _nbytes(aver.resident())),
+            ('strategy', strategy.step,
+             _nbytes(strategy.resident()) + history))
+    }
+    result = dict(
+        student_s=median['student'],
+        teachers_s=median['teachers'],
+        floor_s=statistics.median(floor),
+        aver_s=median['aver'],
+        strategy_s=median['strategy'] + agent_s,
+        agent_s=agent_s,
+        # Turn by turn, so that a slow moment hits both sides.
+        strategy_over_floor=_ratio(total, floor),
+        strategy_over_aver=_ratio(total, times['aver']),
+        aver_over_floor=_ratio(times['aver'], floor),
+        peak_mb={n: b / 2**20 for n, b in peaks.items()},
+        history_mb=history / 2**20,
+        memory_strategy_over_aver=peaks['strategy'] / peaks['aver'],
+        batch_size=len(images),
+        image_shape=list(images.shape[1:]),
+        iters=args.iters,
+        threads=torch.get_num_threads(),
+        device=torch.cuda.get_device_name() if device == 'cuda' else 'cpu',
+        torch=torch.__version__)
+    _report(result)
+    if args.json:
+        temporary = args.json + '.tmp'
+        with open(temporary, 'w') as file:
+            json.dump(result, file, indent=2)
+        os.replace(temporary, args.json)
+    return 0
+
+
+def _in_turns(steps: dict[str, Step], warmup: int,
+              iters: int) -> dict[str, list[float]]:
+    """Seconds of each step, turn by turn; the order is reversed every other
+    turn, so that nobody always runs behind the same one."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(warmup + iters):
+        order = list(steps) if turn % 2 else list(reversed(steps))
+        for name in order:
+            seconds = _seconds(steps[name])
+            if turn >= warmup:
+                times[name].append(seconds)
+    return times
+
+
+def _agent_seconds(contestant: Contestant, iters: int) -> float:
+    """Seconds of the agent's updates per iteration of the student."""
+    strategy = contestant.model.weighting
+    if not isinstance(strategy, MTKDRL):
+        return 0.
+    per_batch = []
+    for _ in range(3):
+        for _ in range(max(2, iters)):
+            contestant.step()
+        batches = len(strategy.learner.history)
+        per_batch.append(_seconds(strategy.learner.update) / batches)
+    return statistics.median(per_batch)
+
+
+def _history_bytes(contestant: Contestant, iters_per_epoch: int) -> int:
+    """Memory of the history when it is fullest, with one epoch between two
+    updates."""
+    strategy = contestant.model.weighting
+    if not isinstance(strategy, MTKDRL):
+        return 0
+    history = strategy.learner.history
+    contestant.step()
+    batch = next(iter(history))
+    size = sum(
+        getattr(batch, f.name).numel() * getattr(batch, f.name).element_size()
+        for f in fields(batch))
+    return min(history.max_bytes // size, iters_per_epoch) * size
+
+
+def _seconds(step: Step) -> float:
+    _wait()
+    start = time.perf_counter()
+    step()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _peak(step: Step) -> int:
+    """Highest sum of bytes that a step allocates beyond what lived before."""
+    step()
+    if torch.cuda.is_available():
+        _wait()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        _wait()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(
+            activities=[ProfilerActivity.CPU], profile_memory=True) as run:
+        step()
+    assert run.profiler is not None
+    events = [
+        e for e in run.profiler.kineto_results.events()
+        if e.name() == '[memory]'
+    ]
+    total = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        total += event.nbytes()
+        peak = max(peak, total)
+    return peak
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _ratio(a: list[float], b: list[float]) -> float:
+    return statistics.median(x / y for x, y in zip(a, b))
+
+
+def _tensors(module: nn.Module) -> Iterable[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterable[Tensor]:
+    for state in optimizer.state.values():
+        yield from (v for v in state.values() if isinstance(v, Tensor))
+
+
+def _nbytes(tensors: Iterable[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _report(result: dict) -> None:
+    def ms(key: str) -> str:
+        return f'{1000 * result[key]:9.2f} ms'
+
+    memory = {n: f'{m:9.1f} MiB' for n, m in result['peak_mb'].items()}
+    print(f"batch {result['batch_size']} of {result['image_shape']}, "
+          f"{result['iters']} turns, {result['device']}, "
+          f"{result['threads']} threads, torch {result['torch']}\n")
+    print(f"student, plain step    {ms('student_s')}  {memory['student']}")
+    print(f"teachers, forward      {ms('teachers_s')}")
+    print(f"floor, their sum       {ms('floor_s')}")
+    print(f"AVER, step             {ms('aver_s')}  {memory['aver']}")
+    print(f"strategy, step         {ms('strategy_s')}  {memory['strategy']}")
+    print(f"  of that the agent    {ms('agent_s')}  "
+          f"{result['history_mb']:9.1f} MiB history\n")
+    print(f"strategy / floor  {result['strategy_over_floor']:.3f}   "
+          f"AVER / floor  {result['aver_over_floor']:.3f}   "
+          f"strategy / AVER  {result['strategy_over_aver']:.3f}   "
+          f"memory, strategy / AVER  "
+          f"{result['memory_strategy_over_aver']:.3f}")
+
+
+if __name__ == '__main__':
+    sys.exit(main())
