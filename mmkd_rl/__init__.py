@@ -1,5 +1,7 @@
 """Multi-teacher knowledge distillation for the OpenMMLab stack."""
 
+from importlib.metadata import PackageNotFoundError, distribution
+
 from mmengine.config.utils import MODULE2PACKAGE
 
 from .version import __version__
@@ -7,6 +9,13 @@ from .version import __version__
 # MMEngine resolves `_base_ = 'mmkd_rl::...'` and `type='mmkd_rl.X'` only for
 # the packages that it lists here.
 MODULE2PACKAGE.setdefault('mmkd_rl', 'mmkd_rl')
+
+# MMEngine looks for a distribution of this name and, in `mmengine.hub`, would
+# pip-install it over the OneDL one that provides the same module.
+try:
+    distribution(MODULE2PACKAGE['mmseg'])
+except PackageNotFoundError:
+    MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 from . import registry  # noqa: E402
 

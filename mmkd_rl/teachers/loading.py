@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
+from mmengine.utils import is_installed
 from torch import Tensor, nn
 
 from mmkd_rl.registry import MODELS
@@ -35,6 +37,8 @@ def load_model_config(config: str | dict, key: str) -> tuple[dict, str | None]:
         ValueError: A config without a model.
     """
     if isinstance(config, str):
+        if '::' in config:
+            _require_package(config, key)
         try:
             cfg: Any = get_config(config) if '::' in config else \
                 Config.fromfile(config)
@@ -64,6 +68,14 @@ def load_model_config(config: str | dict, key: str) -> tuple[dict, str | None]:
     if preprocessor is not None:
         model['data_preprocessor'] = preprocessor
     return model, scope
+
+
+def _require_package(config: str, key: str) -> None:
+    """MMEngine would pip-install a package that it does not find."""
+    scope = config.partition('::')[0]
+    if not is_installed(MODULE2PACKAGE.get(scope, scope)):
+        raise ValueError(f'{key}={config!r}: package {scope!r} is not '
+                         'installed')
 
 
 def build_network(cfg: dict, scope: str | None, key: str) -> nn.Module:
