@@ -6,8 +6,11 @@ agent's state.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -80,11 +83,14 @@ class DistillationBatch:
         teachers: One output a teacher, without gradient.
         targets: Class indices [B], or class probabilities [B, C].
         gaps: Student to teachers.
+        cross_entropy: The task's CE(logits, targets), one number a sample.
     """
     student: ModelOutput
     teachers: tuple[ModelOutput, ...]
     targets: Tensor
     gaps: Gaps
+    cross_entropy: Callable[[Tensor, Tensor], Tensor] = partial(
+        F.cross_entropy, reduction='none')
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,8 @@ class DistanceReward(Reward):
     @torch.no_grad()
     def __call__(self, batch: DistillationBatch) -> Tensor:
         """R, [B, M]."""
-        ce_B = F.cross_entropy(
-            batch.student.logits.float(), batch.targets, reduction='none')
+        ce_B = batch.cross_entropy(batch.student.logits.float(),
+                                   batch.targets)
         reward = -ce_B.unsqueeze(1).expand(-1, len(batch.teachers))
         if batch.gaps.logit is not None:
             reward = reward - self.logit_weight * batch.gaps.logit

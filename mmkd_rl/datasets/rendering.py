@@ -167,10 +167,10 @@ def render_digit(scan: np.ndarray,
     middle = size / 2 - .5
     cover = coverage(
         scan, rng, shape,
-        (middle + rng.uniform(-4, 4), middle + rng.uniform(-4, 4)),
+        (middle + rng.uniform(-3, 3), middle + rng.uniform(-3, 3)),
         extent=rng.uniform(.6, .95) * size)
-    colour = ink_colour(rng, image.mean((0, 1)), contrast=35.)
+    colour = ink_colour(rng, image.mean((0, 1)), contrast=45.)
     image = paint(image, cover, colour)
     # What is drawn last hides parts of the digit.
-    image = clutter(image, rng, scans, int(rng.integers(0, 3)))
-    return finish(image, rng, noise=rng.uniform(4, 20))
+    image = clutter(image, rng, scans, int(rng.integers(0, 2)))
+    return finish(image, rng, noise=rng.uniform(4, 16))

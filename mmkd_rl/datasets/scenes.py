@@ -32,8 +32,15 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from .digits import CLASSES, SPLITS, load_scans
-from .rendering import (INK, background, clutter, coverage, finish,
-                        ink_colour, paint)
+from .rendering import (
+    INK,
+    background,
+    clutter,
+    coverage,
+    finish,
+    ink_colour,
+    paint,
+)
 
 MARKER = 'scenes.json'
 #: Raise it when the same arguments would draw other pixels than before.
@@ -57,7 +64,8 @@ def compose(rng: np.random.Generator,
         that do not overlap, and classes [K].
     """
     shape = (size, size)
-    image = clutter(background(rng, shape), rng, scans, int(rng.integers(4, 9)))
+    image = background(rng, shape)
+    image = clutter(image, rng, scans, int(rng.integers(4, 9)))
     inks = np.zeros((0, *shape), bool)
     whole: list[int] = []  # Ink of each digit before others covered it.
     chosen: list[int] = []
@@ -76,9 +84,9 @@ def compose(rng: np.random.Generator,
         inks = np.concatenate([inks & ~ink, ink[None]])
         whole.append(int(ink.sum()))
         chosen.append(index)
-        colour = ink_colour(rng, image[ink].mean(0), contrast=35.)
+        colour = ink_colour(rng, image[ink].mean(0), contrast=45.)
         image = paint(image, cover, colour)
-    return finish(image, rng, rng.uniform(4, 20)), inks, labels[chosen]
+    return finish(image, rng, rng.uniform(4, 16)), inks, labels[chosen]
 
 
 def write_scenes(root: str | Path,

@@ -145,7 +145,8 @@ class MultiTeacherDistiller(BaseModel):
             student=student,
             teachers=teachers,
             targets=self.task.targets(data_samples),
-            gaps=self._gaps(student, teachers))
+            gaps=self._gaps(student, teachers),
+            cross_entropy=self.task.cross_entropy)
         weights = self.weighting(batch)
         self.last_weights = weights.detach()
         if 'loss' in losses:
@@ -177,7 +178,8 @@ class MultiTeacherDistiller(BaseModel):
         with frozen_statistics(self):
             student = self.task.infer(self.student, self.student_taps, inputs)
             gaps = self._gaps(student, teachers)
-        return DistillationBatch(student, teachers, targets, gaps)
+        return DistillationBatch(student, teachers, targets, gaps,
+                                 self.task.cross_entropy)
 
     def _gaps(self, student: ModelOutput,
               teachers: tuple[ModelOutput, ...]) -> Gaps:

@@ -43,12 +43,15 @@ class KDLoss(nn.Module):
         """D_m, [B, M], in float32 whatever the inputs' precision.
 
         Args:
-            student_BC: Student's logits.
-            teachers_BMC: Teachers' logits.
+            student_BC: Student's logits; space may follow the classes, and is
+                averaged over.
+            teachers_BMC: Teachers' logits, likewise.
         """
         log_q_B1C = F.log_softmax(
-            student_BC.float() / self.temperature, dim=-1).unsqueeze(1)
+            student_BC.float() / self.temperature, dim=1).unsqueeze(1)
         log_p_BMC = F.log_softmax(
-            teachers_BMC.float() / self.temperature, dim=-1)
-        divergence_BM = (log_p_BMC.exp() * (log_p_BMC - log_q_B1C)).sum(-1)
+            teachers_BMC.float() / self.temperature, dim=2)
+        divergence_BM = (log_p_BMC.exp() * (log_p_BMC - log_q_B1C)).sum(2)
+        if divergence_BM.ndim > 2:
+            divergence_BM = divergence_BM.flatten(2).mean(2)
         return divergence_BM * self.temperature**2

@@ -62,6 +62,11 @@ class Task(ABC):
     def targets(self, data_samples: Sequence) -> Tensor:
         """The true labels of a batch, as :class:`DistillationBatch` says."""
 
+    @abstractmethod
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """CE of each sample, [B]: how good a network is on it. Which pixels
+        count, and at which resolution, only the task knows."""
+
     def student_step(self, model: nn.Module, taps: OutputTaps, inputs: Tensor,
                      data_samples: Sequence) -> tuple[dict, ModelOutput]:
         """The student's own losses, and what it said on the way.

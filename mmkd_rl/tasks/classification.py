@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkd_rl.registry import TASKS
@@ -62,3 +63,7 @@ class ClassificationTask(Task):
                 f'{labels.numel()} labels for {len(data_samples)} images; '
                 'multi-label data cannot be distilled with softmax losses')
         return labels
+
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """CE(z, y), [B]."""
+        return F.cross_entropy(logits.float(), targets, reduction='none')

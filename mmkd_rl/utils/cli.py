@@ -246,7 +246,10 @@ def describe(error: BaseException) -> str:
         return text if ' ' in text else f'missing key {text!r}'
     if isinstance(error, SyntaxError):
         return f'{error.filename}, line {error.lineno}: {error.msg}'
-    return str(error).strip() or type(error).__name__
+    text = str(error).strip()
+    if not text and error.__context__ is not None:
+        return describe(error.__context__)
+    return text or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor
 
@@ -180,6 +179,6 @@ class MTKDRL(WeightingStrategy):
 def _cross_entropy(batch: DistillationBatch) -> Tensor:
     """CE(z_m, y), [B, M]."""
     return torch.stack([
-        F.cross_entropy(t.logits.float(), batch.targets, reduction='none')
+        batch.cross_entropy(t.logits.float(), batch.targets)
         for t in batch.teachers
     ], 1)
