@@ -36,7 +36,7 @@ types: setup  ## mypy over mmkd_rl and tools
 	@$(BIN)/mypy
 
 docs: setup  ## build the documentation into site/
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'site/index.html'
 
 clean:  ## remove .venv and what builds and tests leave (not work_dirs)

@@ -42,6 +42,9 @@ class BuildPyWithMim(build_py):
         if self.editable_mode:
             self._link_mim()
         else:
+            # A build folder of an earlier version may hold removed configs.
+            shutil.rmtree(
+                Path(self.build_lib, 'mmkd_rl', '.mim'), ignore_errors=True)
             for source, target in self._mim_files():
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 shutil.copyfile(source, target)

@@ -6,6 +6,7 @@ MMDetection or MMSegmentation, by path or as ``mmdet::retinanet/...``.
 
 import argparse
 
+import torch
 from mmengine.config import Config
 
 import mmkd_rl  # noqa: F401  (makes the scope known)
@@ -25,7 +26,9 @@ def parse_args() -> argparse.Namespace:
         help='go on from this checkpoint; without a path, from the last one '
         'in the work dir')
     parser.add_argument(
-        '--amp', action='store_true', help='automatic mixed precision')
+        '--amp',
+        action='store_true',
+        help='automatic mixed precision (bfloat16 without a GPU)')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
@@ -58,8 +61,14 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
             raise ValueError('--amp can only replace optim_wrapper.type='
                              f"'OptimWrapper', and the config has {kind!r}")
-        wrapper.type = 'AmpOptimWrapper'
-        wrapper.setdefault('loss_scale', 'dynamic')
+        if torch.cuda.is_available():
+            wrapper.type = 'AmpOptimWrapper'
+            wrapper.setdefault('loss_scale', 'dynamic')
+        else:
+            # MMEngine's refuses a CPU; bfloat16 needs no loss scale.
+            wrapper.type = 'mmkd_rl.BFloat16OptimWrapper'
+            wrapper.pop('loss_scale', None)
+            wrapper.pop('dtype', None)
     if args.auto_scale_lr:
         scale = cfg.get('auto_scale_lr') or {}
         if 'base_batch_size' not in scale:
