@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import tempfile
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -20,15 +21,28 @@ from mmengine.fileio import get_local_path
 from mmengine.logging.history_buffer import HistoryBuffer
 
 
-def _safe_types() -> list:
+def _safe_types() -> list[Any]:
     """Types in MMEngine's checkpoints that cannot run code when read."""
     core = np._core if hasattr(np, '_core') else np.core
     dtypes = {type(np.dtype(t)) for t in (
         'float64', 'float32', 'int64', 'int32', 'uint32', 'bool')}
     return [
         HistoryBuffer, slice, np.ndarray, np.dtype,
-        core.multiarray._reconstruct, core.multiarray.scalar, *dtypes
+        core.multiarray._reconstruct, core.multiarray.scalar, *dtypes,
+        (_statistic, 'builtins.getattr')
     ]
+
+
+def _statistic(owner: Any, name: str) -> Any:
+    """What ``getattr`` may do in a checkpoint.
+
+    A HistoryBuffer holds its own methods, which pickle stores as
+    ``getattr(HistoryBuffer, 'min')``; nothing else may be looked up.
+    """
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(
+        f'Unsupported global: getattr of {owner!r}.{name}')
 
 
 def load(path: str, key: str) -> Any:
@@ -56,12 +70,12 @@ def load(path: str, key: str) -> Any:
                 return torch.load(local, map_location='cpu', weights_only=True)
         except pickle.UnpicklingError as error:
             # torch raises this for code as well as for garbage.
-            reason = str(error)
-            if 'Unsupported global' in reason or 'Unsupported' in reason:
-                culprit = _culprit(reason)
+            reason = str(error).split('WeightsUnpickler error:')[-1]
+            culprit = re.search(r'GLOBAL (\S+)', reason)
+            if culprit:
                 raise ValueError(
                     f'{key}={path!r} is a pickle with more than tensors in '
-                    f'it ({culprit}); it was not run. Save its '
+                    f'it ({culprit[1]}); it was not run. Save its '
                     'state_dict alone and use that file') from error
             raise ValueError(f'{key}={path!r} is not a PyTorch checkpoint: '
                              f'{_first_line(reason)}') from error
@@ -99,13 +113,6 @@ def _download(url: str) -> str:
     if not os.path.exists(local):
         torch.hub.download_url_to_file(url, local)
     return local
-
-
-def _culprit(reason: str) -> str:
-    for word in reason.split():
-        if '.' in word.strip('.,`()') and 'torch' not in word:
-            return word.strip('.,`()')
-    return _first_line(reason)
 
 
 def _first_line(text: str) -> str:
