@@ -1,0 +1,250 @@
+"""Frozen, hidden, and fed with the images that each was trained on."""
+
+import copy
+
+import pytest
+import torch
+
+from mmkd_rl.registry import MODELS
+from mmkd_rl.teachers import InputAdapter, Normalization
+from tests.toy import World, classifier, distiller, samples, toy_teachers
+
+IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+OTHER = dict(mean=[10., 120., 200.], std=[50., 1., 255.])
+
+
+@pytest.fixture
+def model(tmp_path):
+    torch.manual_seed(0)
+    return MODELS.build(distiller(toy_teachers(tmp_path)))
+
+
+def preprocessor(to_rgb, mean, std):
+    return dict(
+        type='mmpretrain.ClsDataPreprocessor',
+        to_rgb=to_rgb,
+        mean=mean,
+        std=std)
+
+
+NONE = dict(mean=None, std=None)
+
+
+@pytest.mark.parametrize('student_rgb', [False, True])
+@pytest.mark.parametrize('teacher_rgb', [False, True])
+@pytest.mark.parametrize('student, teacher', [(IMAGENET, OTHER),
+                                              (OTHER, IMAGENET),
+                                              (IMAGENET, IMAGENET),
+                                              (NONE, IMAGENET),
+                                              (IMAGENET, NONE)])
+def test_a_teacher_sees_the_images_that_it_was_trained_on(
+        student, teacher, student_rgb, teacher_rgb):
+    """From raw pixels by its own preprocessor, or by the student's and the
+    adapter: the same."""
+    pixels = torch.randint(
+        0, 256, (2, 3, 5, 6), dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(0))
+    with MODELS.switch_scope_and_registry('mmpretrain') as registry:
+        own, students = (
+            registry.build(preprocessor(rgb, **n))
+            for rgb, n in ((teacher_rgb, teacher), (student_rgb, student)))
+    expected = own(dict(inputs=pixels.clone()))['inputs'].float()
+    adapter = InputAdapter(Normalization.of(students), Normalization.of(own))
+    seen = adapter(students(dict(inputs=pixels.clone()))['inputs'].float())
+    torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize('how', ['its config', 'the user'])
+def test_normalization_through_the_whole_distiller(tmp_path, how):
+    """The teacher's logits in the distiller are those of the lone teacher
+    with its own preprocessor, on raw BGR pixels."""
+    cfg, = toy_teachers(tmp_path, count=1, scale=.01)
+    lone = classifier(5, data_preprocessor=preprocessor(True, **OTHER))
+    if how == 'its config':
+        cfg['config'] = lone
+    else:
+        cfg['normalization'] = dict(OTHER, to_rgb=True)
+    model = MODELS.build(
+        distiller([cfg], data_preprocessor=preprocessor(False, **IMAGENET)))
+    with MODELS.switch_scope_and_registry('mmpretrain') as registry:
+        reference = registry.build(lone).eval()
+    reference.load_state_dict(
+        torch.load(cfg['checkpoint'])['state_dict'], strict=False)
+    pixels = torch.randint(0, 256, (4, 3, 4, 4), dtype=torch.uint8)
+    expected = reference(
+        reference.data_preprocessor(dict(inputs=pixels))['inputs'])
+    output, = model.teachers(
+        model.data_preprocessor(dict(inputs=pixels))['inputs'])
+    torch.testing.assert_close(
+        output.logits, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('cfg', [
+    dict(mean=[1, 2, 3]),
+    dict(mean=[1, 2, 3], std=[1]),
+    dict(IMAGENET, rgb=True),
+    dict(mean=[0, 0, 0], std=[1, 0, 1]),
+])
+def test_bad_normalizations(tmp_path, cfg):
+    teacher, = toy_teachers(tmp_path, count=1)
+    with pytest.raises(ValueError, match="teacher 't0': normalization"):
+        MODELS.build(distiller([dict(teacher, normalization=cfg)]))
+
+
+def test_input_size(tmp_path):
+    """A teacher of 4x4 images beside a student of 8x8."""
+    teacher, = toy_teachers(tmp_path, count=1)
+    model = MODELS.build(
+        distiller([dict(teacher, input_size=4)], probe_size=8))
+    images = torch.rand(2, 3, 8, 8)
+    output, = model.teachers(images)
+    assert output.feature.shape == (2, 5, 1, 1)
+    small = torch.nn.functional.interpolate(
+        images, (4, 4), mode='bilinear', antialias=True)
+    network = next(iter(model.teachers)).model
+    torch.testing.assert_close(output.logits, network(small))
+
+
+def test_a_student_of_another_size_is_told_what_to_set(tmp_path):
+    """A toy network with a hidden layer takes 4x4 only in its head."""
+    with pytest.raises(ValueError, match='student fails on images of shape '
+                       r'\(2, 3, 2, 2\).*probe_size'):
+        MODELS.build(distiller(toy_teachers(tmp_path), probe_size=2))
+    with pytest.raises(ValueError, match="teacher 'vit'.*input_size"):
+        MODELS.build(
+            distiller([
+                dict(
+                    name='vit',
+                    config=dict(
+                        type='mmpretrain.TimmClassifier',
+                        model_name='vit_tiny_patch16_224',
+                        depth=1,
+                        num_classes=5),
+                    taps=dict(feature='model.fc_norm'),
+                    checkpoint='untrained')
+            ]))
+
+
+@pytest.mark.parametrize('config, channels', [
+    (dict(
+        type='mmpretrain.TimmClassifier',
+        model_name='resnet18',
+        num_classes=5), 512),
+    (dict(
+        type='mmkd_rl.TorchVisionClassifier',
+        model_name='resnet18',
+        num_classes=5), 512),
+    (dict(
+        type='mmkd_rl.TorchVisionClassifier',
+        model_name='squeezenet1_1',
+        num_classes=5), None),
+])
+def test_networks_of_timm_and_torchvision(tmp_path, config, channels):
+    """Their checkpoints are those of their own packages."""
+    torch.manual_seed(0)
+    if 'Timm' in config['type']:
+        import timm
+        network = timm.create_model(config['model_name'], num_classes=5)
+    else:
+        import torchvision
+        network = torchvision.models.get_model(
+            config['model_name'], num_classes=5)
+    torch.save(network.state_dict(), tmp_path / 'net.pth')
+    teacher = dict(
+        name='net', config=config, checkpoint=str(tmp_path / 'net.pth'))
+    if channels is None:  # no linear layer, so no default
+        with pytest.raises(ValueError, match='linear.*taps=dict\\(feature='):
+            MODELS.build(distiller([teacher], probe_size=64))
+        teacher['taps'] = dict(feature='model.features')
+        channels = 512
+    model = MODELS.build(distiller([teacher], probe_size=64))
+    network.eval()
+    images = torch.rand(2, 3, 64, 64)
+    output, = model.teachers(images)
+    torch.testing.assert_close(output.logits, network(images))
+    assert output.feature.shape[1] == channels
+
+
+def test_torchvision_names_are_checked():
+    with pytest.raises(ValueError, match='resnet_18'):
+        MODELS.build(
+            dict(type='mmkd_rl.TorchVisionClassifier',
+                 model_name='resnet_18'))
+
+
+def test_teachers_are_not_in_the_tree(model):
+    names = {n.split('.')[0] for n in model.state_dict()}
+    assert names == {'student', 'projectors'}
+    own = {id(p) for p in model.parameters()}
+    for teacher in model.teachers:
+        assert not own & {id(p) for p in teacher.parameters()}
+        assert not any(m is teacher.model for m in model.modules())
+
+
+def test_copies_share_the_teachers(model):
+    twin = copy.deepcopy(model)
+    assert twin.teachers is model.teachers
+    assert twin.student is not model.student
+    # the twin's taps listen to the twin's student
+    with torch.no_grad():
+        for p in twin.student.parameters():
+            p.zero_()
+    images, labels = World().batch(4)
+    losses = twin(images, samples(labels), mode='loss')
+    assert losses['loss_student'].item() == pytest.approx(1.6094, abs=1e-3)
+
+
+def test_teachers_move_along(model):
+    images = World().batch(2)[0]
+    model.double()
+    for teacher in model.teachers:
+        assert all(p.dtype == torch.float64 for p in teacher.parameters())
+    assert model.teachers(images.double())[0].logits.dtype == torch.float64
+    model.to('meta')
+    for teacher in model.teachers:
+        assert all(p.is_meta for p in teacher.parameters())
+
+
+def test_teachers_stay_in_eval_and_without_gradient(tmp_path):
+    teacher = dict(
+        name='bn',
+        config=dict(
+            type='mmkd_rl.TorchVisionClassifier',
+            model_name='resnet18',
+            num_classes=5),
+        checkpoint='untrained')
+    model = MODELS.build(distiller([teacher], probe_size=32)).train()
+    network = next(iter(model.teachers))
+    network.train()
+    assert not any(m.training for m in network.modules())
+    assert not any(p.requires_grad for p in network.parameters())
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    output, = model.teachers(torch.rand(4, 3, 32, 32, requires_grad=True))
+    assert not output.logits.requires_grad
+    assert not output.feature.requires_grad
+    # neither an inference tensor: the student's losses must save it
+    assert not output.feature.is_inference()
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_nan_on_the_first_batch_stops_at_once(model):
+    images, labels = World().batch(4)
+    images[1] = float('nan')
+    with pytest.raises(FloatingPointError, match=r"\['t0', 't1'\] gave NaN"):
+        model(images, samples(labels), mode='loss')
+
+
+def test_a_later_nan_is_remembered_and_named(model):
+    images, _ = World().batch(4)
+    model.teachers(images)
+    model.teachers.check_finite()
+    bad = list(model.teachers)[1]
+    weight = bad.model.head.fc.weight.data
+    kept = weight.clone()
+    weight[0, 0] = float('inf')
+    model.teachers(images)  # does not look: the device would be waited for
+    weight.copy_(kept)
+    model.teachers(images)
+    with pytest.raises(FloatingPointError, match=r"\['t1'\] gave NaN"):
+        model.teachers.check_finite()
