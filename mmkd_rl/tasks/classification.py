@@ -56,13 +56,13 @@ class ClassificationTask(Task):
         """
         if 'gt_score' in data_samples[0]:
             return torch.stack([s.gt_score for s in data_samples])
-        labels = torch.cat([s.gt_label for s in data_samples])
-        if labels.numel() != len(data_samples):
+        counts = [s.gt_label.numel() for s in data_samples]
+        if any(count != 1 for count in counts):
             raise ValueError(
                 'gt_label: each image must have one label, got '
-                f'{labels.numel()} labels for {len(data_samples)} images; '
+                f'{sum(counts)} labels for {len(data_samples)} images; '
                 'multi-label data cannot be distilled with softmax losses')
-        return labels
+        return torch.cat([s.gt_label for s in data_samples])
 
     def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         """CE(z, y), [B]."""
