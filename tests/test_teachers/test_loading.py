@@ -78,6 +78,28 @@ def test_a_pickle_with_code_is_not_run(teachers, tmp_path, how, by, name):
     assert trace.exists()
 
 
+def test_getattr_is_for_log_buffers_only(tmp_path):
+    """MMEngine's checkpoints need it for those."""
+    from mmengine.logging import HistoryBuffer
+
+    class Lookup:
+
+        def __init__(self, name):
+            self.name = name
+
+        def __reduce__(self):
+            return getattr, (HistoryBuffer, self.name)
+
+    for name, good in (('mean', True), ('__init__', False)):
+        path = str(tmp_path / f'{name}.pth')
+        torch.save(dict(a=Lookup(name)), path)
+        if good:
+            assert checkpoint_io.load(path, 'key')['a'] is HistoryBuffer.mean
+        else:
+            with pytest.raises(ValueError, match='getattr of .*__init__'):
+                checkpoint_io.load(path, 'key')
+
+
 def test_another_architecture(teachers):
     with pytest.raises(ValueError) as error:
         build(teachers, config=classifier(5, hidden=3))

@@ -1,0 +1,108 @@
+"""Where a classifier keeps its output, and how its targets are written."""
+
+import pytest
+import torch
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from mmkd_rl.registry import MODELS
+from mmkd_rl.tasks import ClassificationTask
+from tests.toy import World, classifier, distiller, samples, toy_teachers
+
+
+def build(cfg):
+    with MODELS.switch_scope_and_registry('mmpretrain') as registry:
+        return registry.build(cfg)
+
+
+def test_default_taps_of_an_image_classifier():
+    task, model = ClassificationTask(), build(classifier()).eval()
+    images = World().batch(3)[0]
+    output = task.infer(model, task.taps(model, None, 'student'), images)
+    torch.testing.assert_close(output.logits, model(images))
+    torch.testing.assert_close(output.feature, model.backbone(images)[0])
+
+
+def test_taps_in_loss_mode_are_those_of_the_same_pass():
+    """So that nothing is computed twice."""
+    task, model = ClassificationTask(), build(classifier())
+    images, labels = World().batch(3)
+    calls = []
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    losses, output = task.student_step(
+        model, task.taps(model, None, 'student'), images, samples(labels))
+    assert len(calls) == 1
+    torch.testing.assert_close(
+        losses['loss'], nn.functional.cross_entropy(output.logits, labels))
+
+
+@pytest.mark.parametrize('cfg, error, message', [
+    (dict(feature='nope'), ValueError, "student.taps.feature.*'nope'"),
+    (dict(logit='head'), ValueError, r"unknown \['logit'\].*'logits'"),
+    (dict(feature=['backbone']), TypeError, 'student.taps.feature'),
+])
+def test_bad_taps(cfg, error, message):
+    with pytest.raises(error, match=message):
+        ClassificationTask().taps(build(classifier()), cfg, 'student')
+
+
+def test_networks_without_the_usual_parts():
+    task = ClassificationTask()
+    net = nn.Sequential(nn.Conv2d(3, 4, 1))
+    with pytest.raises(ValueError, match=r"taps=dict\(feature='...'\)"):
+        task.taps(net, None, 'student')
+    with pytest.raises(ValueError, match=r"taps=dict\(logits='...'\)"):
+        task.taps(net, dict(feature='0'), 'student')
+
+
+def test_targets():
+    task = ClassificationTask()
+    labels = torch.tensor([3, 0, 4])
+    assert torch.equal(task.targets(samples(labels)), labels)
+    soft = torch.tensor([[.2, .8], [1., 0.]])
+    assert torch.equal(
+        task.targets([DataSample().set_gt_score(s) for s in soft]), soft)
+
+
+def test_several_labels_an_image_are_refused():
+    several = [DataSample().set_gt_label([0, 2]), DataSample().set_gt_label(1)]
+    with pytest.raises(ValueError, match='3 labels for 2 images'):
+        ClassificationTask().targets(several)
+    with pytest.raises(ValueError, match='one label'):  # 2 = 2 in all
+        ClassificationTask().targets(
+            [DataSample().set_gt_label([0, 2]),
+             DataSample().set_gt_label([])])
+
+
+@pytest.mark.parametrize('weighting', ['AverageWeighting', 'MTKDRL'])
+@pytest.mark.parametrize('kind', ['Mixup', 'CutMix'])
+def test_students_batch_augmentations_go_on_working(tmp_path, weighting,
+                                                    kind):
+    torch.manual_seed(0)
+    student = classifier(
+        train_cfg=dict(augments=dict(type=kind, alpha=1.)),
+        data_preprocessor=dict(
+            type='mmpretrain.ClsDataPreprocessor', num_classes=5))
+    model = MODELS.build(
+        distiller(
+            toy_teachers(tmp_path),
+            student=student,
+            weighting=dict(type=weighting))).train()
+    images, labels = World().batch(8)
+    data = model.data_preprocessor(
+        dict(inputs=images, data_samples=samples(labels)), training=True)
+    assert 'gt_score' in data['data_samples'][0]
+    targets = model.task.targets(data['data_samples'])
+    assert targets.shape == (8, 5)
+    torch.testing.assert_close(targets.sum(1), torch.ones(8))
+    assert (targets.max(1).values < 1).any()
+    losses = model(**data, mode='loss')
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_scopes():
+    task = ClassificationTask()
+    for ours in (None, 'mmkd_rl', 'mmengine'):
+        assert task.scope_for(ours) == 'mmpretrain'
+    assert task.scope_for('mmdet') == 'mmdet'
