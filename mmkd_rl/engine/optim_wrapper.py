@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import torch
 from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner.amp import autocast
 from torch import nn
+
+from mmkd_rl.registry import OPTIM_WRAPPERS
 
 
 @OPTIM_WRAPPERS.register_module()
