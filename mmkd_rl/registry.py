@@ -49,7 +49,7 @@ HOOKS = Registry(
     locations=['mmkd_rl.engine.hooks'])
 
 OPTIM_WRAPPERS = Registry(
-    'optimizer_wrapper',
+    'optim_wrapper',
     parent=MMENGINE_OPTIM_WRAPPERS,
     scope='mmkd_rl',
     locations=['mmkd_rl.engine.optim_wrapper'])

@@ -85,7 +85,8 @@ class WeightVisualizationHook(Hook):
         assert weights is not None
         self._last_batch = data_batch
         summary = _summary(weights)
-        self._sum = summary if self._sum is None else self._sum + summary
+        self._sum = summary if self._sum is None else \
+            self._sum.to(summary.device) + summary
         self._count += 1
         if self.every_n_train_iters(runner, self.interval):
             self._note(runner)
@@ -113,12 +114,17 @@ class WeightVisualizationHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """The record goes along."""
         if self.record is not None:
-            checkpoint[CHECKPOINT_KEY] = asdict(self.record)
+            checkpoint[CHECKPOINT_KEY] = dict(
+                record=asdict(self.record),
+                sum=None if self._sum is None else self._sum.cpu(),
+                count=self._count)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """A resumed run's record goes on."""
         if runner._resume and CHECKPOINT_KEY in checkpoint:
-            self.record = WeightRecord(**checkpoint[CHECKPOINT_KEY])
+            state = checkpoint[CHECKPOINT_KEY]
+            self.record = WeightRecord(**state['record'])
+            self._sum, self._count = state['sum'], state['count']
 
     def _note(self, runner: Runner) -> None:
         assert self._sum is not None and self.record is not None
