@@ -8,6 +8,7 @@ import argparse
 
 import torch
 from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
 
 import mmkd_rl  # noqa: F401  (makes the scope known)
 from mmkd_rl.utils import cli
@@ -78,9 +79,11 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    if cfg.get('load_from'):
-        cli.check_checkpoint(cfg.load_from,
-                             '--resume' if args.resume else 'load_from')
+    # What MMEngine will load when nothing is named: the work dir's last one.
+    last = find_latest_checkpoint(cfg.work_dir) if cfg.get('resume') else None
+    if cfg.get('load_from') or last:
+        cli.check_checkpoint(cfg.load_from or last,
+                             '--resume' if cfg.get('resume') else 'load_from')
 
 
 def main() -> None:
