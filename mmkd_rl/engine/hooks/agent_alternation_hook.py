@@ -8,7 +8,7 @@ then begins anew. Until the first time weights are equal (Algorithm 1).
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmkd_rl.engine.hooks.common import distiller_of
 from mmkd_rl.registry import HOOKS
@@ -50,8 +50,21 @@ class AgentAlternationHook(Hook):
 
         Raises:
             TypeError: The model's strategy has no agent.
+            ValueError: The agent's turn would never come.
         """
         strategy = self._strategy(runner)
+        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ValueError(
+                'AgentAlternationHook counts epochs, but train_cfg counts '
+                'iterations: set by_epoch=False and give warmup and interval '
+                'in iterations')
+        unit, length = ('epochs', runner.max_epochs) if self.by_epoch else (
+            'iterations', runner.max_iters)
+        if self.warmup >= length:
+            raise ValueError(
+                f'AgentAlternationHook.warmup={self.warmup} {unit}, but '
+                f'training has {length}: weights would stay equal. Give a '
+                'shorter warmup or count in iterations (by_epoch=False)')
         strategy.attended = True
         strategy.learner.synchronize()
 
