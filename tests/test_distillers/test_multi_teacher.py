@@ -1,0 +1,260 @@
+"""The model wrapper computes Eq. (2), and is the student otherwise."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmkd_rl.registry import MODELS
+from tests.toy import (
+    World,
+    classifier,
+    distiller,
+    samples,
+    teacher_file,
+    toy_teachers,
+)
+
+
+def build(teachers, **kwargs):
+    torch.manual_seed(0)
+    return MODELS.build(distiller(teachers, **kwargs)).train()
+
+
+@pytest.fixture
+def teachers(tmp_path):
+    return toy_teachers(tmp_path, count=3)
+
+
+def step(model, images, labels):
+    """Losses, and the gradient of their sum."""
+    model.zero_grad()
+    losses = model(images, samples(labels), mode='loss')
+    sum(losses.values()).backward()
+    return losses, {
+        n: p.grad.clone()
+        for n, p in model.named_parameters() if p.grad is not None
+    }
+
+
+@pytest.mark.parametrize('weighting', ['AverageWeighting', 'MTKDRL'])
+@pytest.mark.parametrize('alpha, beta, temperature', [(1., 5., 4.),
+                                                      (.3, 2., 1.),
+                                                      (1., None, 4.),
+                                                      (None, 5., 4.)])
+def test_the_students_gradient_is_that_of_equation_2(
+        teachers, weighting, alpha, beta, temperature):
+    """Against a loop over samples and teachers, the weights given."""
+    model = build(
+        teachers,
+        weighting=dict(type=weighting),
+        logit_loss=alpha and dict(
+            type='KDLoss', temperature=temperature, loss_weight=alpha),
+        feature_loss=beta and dict(type='FitNetLoss', loss_weight=beta))
+    world = World()
+    if weighting == 'MTKDRL':  # weights that differ by sample and teacher
+        images, labels = world.batch(8)
+        model(images, samples(labels), mode='loss')
+        model.weighting.remember()
+        model.weighting.learner.update()
+    images, labels = world.batch(6)
+    losses, gradient = step(model, images, labels)
+    weights = model.last_weights
+    if weighting == 'MTKDRL':
+        assert weights.logit.std(0).max() > 1e-3
+    expected = {'loss_student'}
+    expected |= {'loss_logit'} if alpha else set()
+    expected |= {'loss_feature'} if beta else set()
+    assert set(losses) == expected
+
+    reference = copy.deepcopy(model)
+    reference.zero_grad()
+    networks = [t.model for t in model.teachers]
+    feature = reference.student.backbone(images)[0]
+    logits = reference.student.head.fc(feature.flatten(1))
+    projected = [p.layers(feature) for p in reference.projectors or []]
+    total = 0.
+    for i in range(6):
+        total = total + F.cross_entropy(logits[i], labels[i])
+        for m, network in enumerate(networks):
+            with torch.no_grad():
+                target = network.backbone(images[i:i + 1])[0]
+                z = network.head.fc(target.flatten(1))[0]
+            if alpha:
+                p = (z / temperature).softmax(0)
+                log_q = (logits[i] / temperature).log_softmax(0)
+                kl = sum(p[c] * (p[c].log() - log_q[c]) for c in range(5))
+                total = total + alpha * float(
+                    weights.logit[i, m]) * temperature**2 * kl
+            if beta:
+                gap = (projected[m][i] - target[0]).square().mean()
+                total = total + beta * float(weights.feature[i, m]) * gap
+    (total / 6).backward()
+    torch.testing.assert_close(sum(losses.values()), total / 6)
+    for name, p in reference.named_parameters():
+        torch.testing.assert_close(
+            gradient[name], p.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_copies_of_one_teacher_are_that_teacher(teachers):
+    """Three times the same under average weights: the same losses and the
+    same gradient of the student."""
+    one = build(teachers[:1])
+    many = build([dict(teachers[0], name=f'copy{i}') for i in range(3)])
+    many.student.load_state_dict(one.student.state_dict())
+    for p in many.projectors:
+        p.load_state_dict(one.projectors[0].state_dict())
+    images, labels = World().batch(6)
+    losses, gradient = step(one, images, labels)
+    others, other_gradient = step(many, images, labels)
+    for name in losses:
+        torch.testing.assert_close(losses[name], others[name])
+    for name in gradient:
+        if name.startswith('student.'):
+            torch.testing.assert_close(gradient[name], other_gradient[name])
+
+
+def test_otherwise_it_is_the_student(teachers):
+    model = build(teachers).eval()
+    images, labels = World().batch(4)
+    plain = copy.deepcopy(model.student)
+    assert torch.equal(model(images, mode='tensor'), plain(images))
+    ours = model(images, samples(labels), mode='predict')
+    theirs = plain(images, samples(labels), mode='predict')
+    for a, b in zip(ours, theirs):
+        assert torch.equal(a.pred_score, b.pred_score)
+        assert torch.equal(a.pred_label, b.pred_label)
+
+
+def test_the_students_own_loss_is_that_of_the_student_alone(teachers):
+    model = build(
+        teachers,
+        student=dict(
+            classifier(8),
+            head=dict(
+                type='mmpretrain.LinearClsHead',
+                num_classes=5,
+                in_channels=8,
+                loss=dict(
+                    type='mmpretrain.LabelSmoothLoss', label_smooth_val=.1))))
+    images, labels = World().batch(4)
+    alone = model.student(images, samples(labels), mode='loss')['loss']
+    losses = model(images, samples(labels), mode='loss')
+    assert torch.equal(losses['loss_student'], alone)
+
+
+def test_a_step_of_mmengine(teachers):
+    """Through the preprocessor, as the runner does it."""
+    from mmengine.optim import OptimWrapper
+    model = build(teachers)
+    images, labels = World().batch(4)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=.1))
+    before = [p.clone() for p in model.parameters()]
+    log = model.train_step(
+        dict(inputs=list(images), data_samples=samples(labels)), wrapper)
+    parts = [log[n] for n in ('loss_student', 'loss_logit', 'loss_feature')]
+    torch.testing.assert_close(log['loss'], sum(parts))
+    assert all(
+        not torch.equal(p, q) for p, q in zip(before, model.parameters()))
+
+
+@pytest.mark.parametrize('weighting', ['AverageWeighting', 'MTKDRL'])
+def test_one_image(teachers, weighting):
+    model = build(teachers, weighting=dict(type=weighting)).eval()
+    images, labels = World().batch(1)
+    losses = model(images, samples(labels), mode='loss')
+    assert all(v.isfinite() for v in losses.values())
+
+
+def test_a_perfect_student_has_nothing_to_learn_from_its_teacher(tmp_path):
+    """The student is the teacher: no logit loss and no gradient of it."""
+    teacher, = toy_teachers(tmp_path, count=1)
+    model = build([teacher], student=classifier(5), feature_loss=None)
+    model.student.load_state_dict(
+        torch.load(teacher['checkpoint'])['state_dict'])
+    images, labels = World().batch(4)
+    loss = model(images, samples(labels), mode='loss')['loss_logit']
+    assert loss.abs() < 1e-5
+    loss.backward()
+    assert all(p.grad is None or p.grad.abs().max() < 1e-5
+               for p in model.parameters())
+
+
+def test_a_vector_as_feature(teachers):
+    """The student's feature after its neck, the teachers' before."""
+    model = build(teachers, taps=dict(feature='neck'))
+    assert model.weighting.context.student.feature_shape == (8, )
+    images, labels = World().batch(4)
+    losses, _ = step(model, images, labels)
+    assert losses['loss_feature'] > 0
+
+
+def test_mixed_precision_of_the_student_leaves_losses_in_float32(teachers):
+    model = build(teachers)
+    images, labels = World().batch(4)
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = model(images, samples(labels), mode='loss')
+    assert losses['loss_logit'].dtype == torch.float32
+    assert losses['loss_feature'].dtype == torch.float32
+    full = model(images, samples(labels), mode='loss')
+    for name in losses:
+        torch.testing.assert_close(
+            losses[name].float(), full[name], rtol=.05, atol=.02)
+
+
+@pytest.mark.parametrize('changes, error, message', [
+    (dict(weighting=dict(type='NoSuchThing')), ValueError,
+     "model.weighting.type='NoSuchThing' is not a registered weighting"),
+    (dict(weighting='MTKDRL'), TypeError,
+     "model.weighting must be a dict.*'MTKDRL'"),
+    (dict(logit_loss=dict(type='KDLos')), ValueError,
+     "model.logit_loss.type='KDLos'.*'KDLoss'"),
+    (dict(logit_loss=dict(type='KDLoss', temperature=-4.)), ValueError,
+     r'logit_loss.temperature must be > 0, got -4\.0'),
+    (dict(logit_loss=None, feature_loss=None), ValueError, 'both None'),
+    (dict(logit_loss=dict(type='KDLoss', tau=4)), TypeError,
+     "model.logit_loss.*'tau'"),
+    (dict(task=dict(type='Segmentation')), ValueError,
+     "model.task.type='Segmentation'.*'ClassificationTask'"),
+    (dict(taps=dict(feature='backbone.layer9')), ValueError,
+     "student.taps.feature.*'backbone.layer9'.*'backbone.conv'"),
+    (dict(student='no/such.py'), FileNotFoundError,
+     "model.student='no/such.py'"),
+    (dict(student=dict(backbone=3)), ValueError, 'model.student'),
+    (dict(student=dict(type='mmpretrain.NoNet')), ValueError,
+     'model.student.*NoNet'),
+    (dict(teachers=[]), ValueError, 'at least one'),
+])
+def test_bad_configs(teachers, changes, error, message):
+    with pytest.raises(error, match=message):
+        MODELS.build({**distiller(teachers), **changes})
+
+
+def test_a_student_of_another_kind_of_config(tmp_path, teachers):
+    """The student can be written as a file, too."""
+    (tmp_path / 'student.py').write_text(
+        f'model = {classifier(8)!r}\n'
+        'data_preprocessor = dict(mean=[1, 2, 3], std=[4, 5, 6])\n')
+    model = build(teachers, student=str(tmp_path / 'student.py'))
+    assert model.data_preprocessor.mean.flatten().tolist() == [1, 2, 3]
+    assert model.student.data_preprocessor is model.data_preprocessor
+
+
+def test_two_experts_are_told_apart_in_order(tmp_path):
+    """Columns of the weights are the teachers in the config's order."""
+    world = World()
+    right = teacher_file(tmp_path / 'a.pth', world.prototypes,
+                         6 * torch.eye(5))
+    wrong = teacher_file(tmp_path / 'b.pth', world.prototypes.roll(1, 0),
+                         6 * torch.eye(5))
+    for order in ((right, wrong), (wrong, right)):
+        model = build([
+            dict(name=f'n{i}', config=classifier(5), checkpoint=c)
+            for i, c in enumerate(order)
+        ], weighting=dict(type='MTKDRL'))
+        images, labels = world.batch(32)
+        model(images, samples(labels), mode='loss')
+        reward = model.weighting._pending.reward.mean(0)
+        assert (reward[0] > reward[1]) == (order[0] == right)
+        assert model.teacher_names == ('n0', 'n1')
