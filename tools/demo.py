@@ -226,9 +226,9 @@ def step_key(step: Step, steps: dict[str, Step]) -> str:
 
     All steps that it needs must be done.
     """
-    from mmengine.config import Config
     text = ''
     if step.config is not None:
+        from mmengine.config import Config
         text = Config.fromfile(step.config).pretty_text
     inputs = [file_digest(steps[name].output) for name in step.needs]
     return hashlib.sha256(
@@ -529,13 +529,14 @@ def explain(summary: dict, weights: dict | None, images: int) -> str:
     alone = student['alone']
     chance = 200 * math.sqrt(2 * alone * (1 - alone) / images)
 
-    def versus(new: float, old: float, noise: float = chance) -> str:
+    def versus(new: float, old: float) -> tuple[str, bool]:
+        """How they compare, and whether chance could have done it."""
         points = 100 * (new - old)
         text = f'{abs(points):.1f} points ' + (
             'above' if points >= 0 else 'below')
         if abs(points) < .05:
-            text = 'no different from'
-        return text, abs(points) < noise
+            text = 'level with'
+        return text, abs(points) < chance
 
     lines = []
     corrupted = teachers[CORRUPTED]
