@@ -30,8 +30,11 @@ from mmkd_rl.tasks import Task
 from mmkd_rl.teachers import Normalization, TeacherPool
 from mmkd_rl.teachers.loading import build_network, load_model_config
 from mmkd_rl.teachers.runtime import spec_of
+from mmkd_rl.utils import activation_checkpointing
 from mmkd_rl.utils.batch_norm import frozen_statistics
 from mmkd_rl.weighting import WeightingContext, WeightingStrategy
+
+activation_checkpointing.use_non_reentrant()
 
 
 @MODELS.register_module()
