@@ -10,7 +10,7 @@ from mmengine.runner import Runner, weights_to_cpu
 from mmengine.runner.checkpoint import get_state_dict
 
 from mmkd_rl.engine.hooks.common import distiller_of
-from mmkd_rl.export import export_student
+from mmkd_rl.export import FORMATS, export_student
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.utils import checkpoint_io
 
@@ -23,6 +23,9 @@ class StudentExportHook(Hook):
     Args:
         out: File name; relative ones lie in the work directory.
         to: Format, see :func:`mmkd_rl.export.export_student`.
+
+    Raises:
+        ValueError: No such format.
     """
 
     priority = 'LOWEST'
@@ -30,6 +33,9 @@ class StudentExportHook(Hook):
     def __init__(self,
                  out: str = 'student.pth',
                  to: str = 'mmpretrain') -> None:
+        if to not in FORMATS:
+            raise ValueError(f'StudentExportHook.to must be one of {FORMATS}, '
+                             f'got {to!r}')
         self.out, self.to = out, to
 
     def before_train(self, runner: Runner) -> None:

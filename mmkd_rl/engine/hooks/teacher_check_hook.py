@@ -31,6 +31,14 @@ class TeacherCheckHook(Hook):
                              f'{interval}')
         self.interval = interval
 
+    def before_train(self, runner: Runner) -> None:
+        """Complain now, not after the first interval.
+
+        Raises:
+            TypeError: The model is no distiller.
+        """
+        distiller_of(runner, type(self).__name__)
+
     def after_train_iter(self,
                          runner: Runner,
                          batch_idx: int,
