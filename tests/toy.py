@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
 from mmengine.model import BaseModule
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
@@ -23,7 +26,7 @@ from mmkd_rl.records import (
     ModelOutput,
     ModelSpec,
 )
-from mmkd_rl.registry import DATASETS, MODELS
+from mmkd_rl.registry import DATASETS, HOOKS, MODELS
 from mmkd_rl.weighting import WeightingContext
 
 CLASSES = 5
@@ -144,6 +147,47 @@ class WorldDataset(torch.utils.data.Dataset):
             data_samples=DataSample().set_gt_label(int(self.labels[index])))
 
 
+@HOOKS.register_module(force=True)
+class DumpHook(Hook):
+    """Writes what each process has when training ends.
+
+    Args:
+        folder: Where ``rank0.pth`` and so on are written.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def after_train(self, runner: Runner) -> None:
+        """Write."""
+        model = getattr(runner.model, 'module', runner.model)
+        torch.save(
+            dict(
+                model=model.state_dict(),
+                agent=model.weighting.learner.state_dict()),
+            Path(self.folder) / f'rank{get_rank()}.pth')
+
+
+class CallHook(Hook):
+    """Calls a function before the given iteration of training.
+
+    Args:
+        function: From the runner to anything.
+        iteration: Counted from 0 over all of training.
+    """
+
+    def __init__(self, function, iteration: int) -> None:
+        self.function, self.iteration = function, iteration
+
+    def before_train_iter(self, runner: Runner, batch_idx: int,
+                          data_batch=None) -> None:
+        """Maybe call it."""
+        if runner.iter == self.iteration:
+            self.function(runner)
+
+
 def toy_teachers(folder, count: int = 2, scale: float = 6.) -> list[dict]:
     """Configs of teachers with checkpoints in ``folder``: the first is right,
     the others are confident noise."""
@@ -176,7 +220,8 @@ _runs = itertools.count()
 
 def toy_runner(work_dir, model: dict, epochs: int = 2, hooks=(),
                size: int = 32, batch_size: int = 8, validate: bool = False,
-               jitter: float = 0., **kwargs) -> Runner:
+               jitter: float = 0., call: tuple | None = None,
+               **kwargs) -> Runner:
     """A real runner on the toy world.
 
     Args:
@@ -188,6 +233,7 @@ def toy_runner(work_dir, model: dict, epochs: int = 2, hooks=(),
         batch_size: Of them.
         validate: Whether to validate after every epoch.
         jitter: See :class:`WorldDataset`.
+        call: Arguments of a :class:`CallHook`.
         **kwargs: Further keys of the config.
     """
     loader = dict(
@@ -213,7 +259,13 @@ def toy_runner(work_dir, model: dict, epochs: int = 2, hooks=(),
                 loader, sampler=dict(type='DefaultSampler', shuffle=False)),
             val_cfg=dict(),
             val_evaluator=dict(type='mmpretrain.Accuracy'))
-    return Runner.from_cfg(Config({**cfg, **kwargs}))
+    # What it logs of the machine takes seconds to find out.
+    with mock.patch.object(Runner, '_log_env'):
+        runner = Runner.from_cfg(
+            Config({**cfg, **kwargs}, format_python_code=False))
+    if call is not None:
+        runner.register_hook(CallHook(*call))
+    return runner
 
 
 def spec(name: str = 'student', classes: int = CLASSES,

@@ -1,0 +1,178 @@
+"""When the agent is trained, and what the hooks refuse."""
+
+import os
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+
+from mmkd_rl.engine.hooks import (
+    AgentAlternationHook,
+    StudentExportHook,
+    TeacherCheckHook,
+    WeightVisualizationHook,
+)
+from mmkd_rl.weighting import MTKDRL
+from tests.toy import classifier, distiller, toy_runner, toy_teachers
+
+
+@pytest.fixture(autouse=True)
+def clean_scope():
+    yield
+    DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture
+def teachers(tmp_path):
+    return toy_teachers(tmp_path, count=2)
+
+
+def mtkd_rl(teachers, **kwargs):
+    return distiller(teachers, weighting=dict(type='MTKDRL', **kwargs))
+
+
+@pytest.mark.parametrize('kwargs, updates', [
+    (dict(), [4, 8, 12, 16]),
+    (dict(warmup=2), [8, 12, 16]),
+    (dict(interval=2), [4, 12]),
+    (dict(by_epoch=False, warmup=3, interval=5), [3, 8, 13]),
+])
+def test_the_agent_is_trained_when_it_is_due(tmp_path, teachers, kwargs,
+                                             updates, monkeypatch):
+    """Four epochs of four iterations; each update sees what came since the
+    last one and nothing else."""
+    seen, update = [], None
+    runner = toy_runner(
+        tmp_path,
+        mtkd_rl(teachers),
+        hooks=[dict(type='AgentAlternationHook', **kwargs)],
+        epochs=4)
+    learner = runner.model.weighting.learner
+    update = learner.update
+
+    def spy():
+        # by epoch, the last iteration has been counted already
+        done = runner.iter + (0 if kwargs.get('by_epoch', True) else 1)
+        seen.append((done, len(learner.history)))
+        return update()
+
+    monkeypatch.setattr(learner, 'update', spy)
+    runner.train()
+    assert [iteration for iteration, _ in seen] == updates
+    assert [n for _, n in seen] == [
+        b - a for a, b in zip([0, *updates], updates)
+    ]
+    assert learner.updates == len(updates)
+    assert len(learner.history) == 16 - updates[-1]
+
+
+def test_reward_after_the_update_in_a_run(tmp_path, teachers, monkeypatch):
+    """Algorithm 2's order: the reward's student has taken its step."""
+    runner = toy_runner(
+        tmp_path,
+        mtkd_rl(teachers, reward_time='after'),
+        hooks=[dict(type='AgentAlternationHook')],
+        size=8)
+    seen = []
+    remember = MTKDRL.remember
+
+    def spy(self, after=None):
+        seen.append(after.student.logits)
+        with torch.no_grad():
+            now = runner.model.student(runner.model_images)
+        torch.testing.assert_close(after.student.logits, now)
+        return remember(self, after)
+
+    look = runner.model.look_again
+
+    def keep():
+        runner.model_images = runner.model._last[0]
+        return look()
+
+    monkeypatch.setattr(MTKDRL, 'remember', spy)
+    monkeypatch.setattr(runner.model, 'look_again', keep)
+    runner.train()
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize('build, message', [
+    (lambda: AgentAlternationHook(warmup=0), 'warmup.*>= 1, got 0'),
+    (lambda: AgentAlternationHook(interval=-1), 'interval.*>= 1, got -1'),
+    (lambda: AgentAlternationHook(interval=1.5), 'interval.*1.5'),
+    (lambda: WeightVisualizationHook(interval=0), 'interval.*>= 1, got 0'),
+    (lambda: TeacherCheckHook(interval=0), 'interval.*>= 1, got 0'),
+    (lambda: StudentExportHook(to='onnx'), "to.*'mmpretrain'.*'onnx'"),
+])
+def test_bad_arguments(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_an_agents_hook_without_agent(tmp_path, teachers):
+    runner = toy_runner(
+        tmp_path, distiller(teachers),
+        hooks=[dict(type='AgentAlternationHook')])
+    with pytest.raises(TypeError,
+                       match='AverageWeighting, which has no agent'):
+        runner.train()
+
+
+@pytest.mark.parametrize('hook', [
+    'AgentAlternationHook', 'WeightVisualizationHook', 'StudentExportHook',
+    'TeacherCheckHook'
+])
+def test_hooks_without_distiller_complain_before_training(tmp_path, hook):
+    steps = []
+    runner = toy_runner(
+        tmp_path,
+        classifier(),
+        hooks=[dict(type=f'mmkd_rl.{hook}')],
+        call=(steps.append, 0),
+        default_scope='mmpretrain')
+    with pytest.raises(TypeError, match=f'{hook}, which needs a Multi'):
+        runner.train()
+    assert not steps
+
+
+def test_marking_a_teacher_that_is_not_there(tmp_path, teachers):
+    runner = toy_runner(
+        tmp_path,
+        distiller(teachers),
+        hooks=[dict(type='WeightVisualizationHook', mark=dict(t9='x'))])
+    with pytest.raises(ValueError, match=r"mark has \['t9'\].*'t0', 't1'"):
+        runner.train()
+
+
+def test_a_teacher_that_breaks_leaves_no_checkpoint(tmp_path, teachers):
+    """It breaks in the second epoch, long before the hook's next look."""
+
+    def poison(runner):
+        list(runner.model.teachers)[1].model.head.fc.bias.data.fill_(
+            float('nan'))
+
+    runner = toy_runner(
+        tmp_path,
+        distiller(teachers),
+        epochs=3,
+        hooks=[dict(type='TeacherCheckHook', interval=1000)],
+        call=(poison, 6))
+    with pytest.raises(FloatingPointError, match=r"teachers \['t1'\] gave"):
+        runner.train()
+    files = os.listdir(tmp_path)
+    assert 'epoch_1.pth' in files and 'epoch_2.pth' not in files
+
+
+def test_a_broken_teacher_is_found_within_the_interval(tmp_path, teachers):
+    def poison(runner):
+        list(runner.model.teachers)[0].model.head.fc.bias.data.fill_(
+            float('inf'))
+
+    runner = toy_runner(
+        tmp_path,
+        distiller(teachers),
+        size=80,
+        hooks=[dict(type='TeacherCheckHook', interval=3)],
+        call=(poison, 3))
+    with pytest.raises(FloatingPointError, match=r"\['t0'\]"):
+        runner.train()
+    assert runner.iter == 5

@@ -1,0 +1,218 @@
+"""Real runs: optimiser wrappers, averages, accumulation, checkpointing."""
+
+import copy
+import glob
+import json
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+
+from mmkd_rl.registry import MODELS
+from tests.toy import (
+    World,
+    classifier,
+    distiller,
+    samples,
+    toy_runner,
+    toy_teachers,
+)
+
+AGENT = [dict(type='AgentAlternationHook')]
+
+
+@pytest.fixture(autouse=True)
+def clean_scope():
+    yield
+    DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture
+def teachers(tmp_path):
+    return toy_teachers(tmp_path, count=2)
+
+
+def mtkd_rl(teachers, **kwargs):
+    return distiller(teachers, **{
+        'weighting': dict(type='MTKDRL'),
+        **kwargs
+    })
+
+
+def weights_of(path):
+    return torch.load(path, weights_only=False)['state_dict']
+
+
+def test_two_epochs(tmp_path, teachers):
+    """Loss falls, the agent is trained after each, and a checkpoint holds
+    the student and the projectors only."""
+    runner = toy_runner(
+        tmp_path, mtkd_rl(teachers), hooks=AGENT, epochs=2, size=64,
+        randomness=dict(seed=0))
+    images, labels = World().batch(64)
+    before = runner.model(images, samples(labels), mode='loss')
+    runner.train()
+    after = runner.model(images, samples(labels), mode='loss')
+    assert after['loss_student'] < 0.9 * before['loss_student']
+    assert runner.model.weighting.learner.updates == 2
+    for name in weights_of(tmp_path / 'epoch_2.pth'):
+        assert name.split('.')[0] in ('student', 'projectors'), name
+
+
+def test_mixed_precision(tmp_path, teachers):
+    runner = toy_runner(
+        tmp_path,
+        mtkd_rl(teachers),
+        hooks=AGENT,
+        optim_wrapper=dict(
+            type='BFloat16OptimWrapper',
+            optimizer=dict(type='SGD', lr=.05)))
+    runner.train()
+    for p in (*runner.model.parameters(),
+              *runner.model.weighting.learner.policy.parameters()):
+        assert p.dtype == torch.float32 and p.isfinite().all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(),
+                    reason='MMEngine refuses AmpOptimWrapper without a GPU')
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_mixed_precision_on_a_gpu(tmp_path, teachers, dtype):
+    runner = toy_runner(
+        tmp_path,
+        mtkd_rl(teachers),
+        hooks=AGENT,
+        optim_wrapper=dict(
+            type='AmpOptimWrapper',
+            dtype=dtype,
+            optimizer=dict(type='SGD', lr=.05)))
+    runner.train()
+    assert all(p.isfinite().all() for p in runner.model.parameters())
+
+
+def test_averaged_weights_are_exported(tmp_path, teachers):
+    """With EMAHook a checkpoint's state_dict holds the averages."""
+    runner = toy_runner(
+        tmp_path,
+        mtkd_rl(teachers),
+        hooks=[
+            *AGENT,
+            dict(type='EMAHook', momentum=.1),
+            dict(type='StudentExportHook')
+        ],
+        validate=True)
+    runner.train()
+    exported = torch.load(
+        tmp_path / 'student.pth', weights_only=True)['state_dict']
+    averaged = weights_of(tmp_path / 'epoch_2.pth')
+    raw = runner.model.student.state_dict()
+    assert set(exported) == set(raw)
+    for name, value in exported.items():
+        assert torch.equal(value, averaged[f'student.{name}'])
+    assert any(not torch.equal(v, raw[n]) for n, v in exported.items())
+
+
+def test_accumulation_is_the_larger_batch(tmp_path, teachers):
+    """Four batches of 8 and one step, or one batch of 32: the same student,
+    for the losses are means and the toy networks have no batch norm in the
+    student. Clipping is on in both."""
+    students = []
+    for folder, size, count in (('a', 8, 4), ('b', 32, 1)):
+        start = {}
+
+        def note(runner, start=start):
+            start.update(copy.deepcopy(runner.model.student.state_dict()))
+
+        runner = toy_runner(
+            tmp_path / folder,
+            distiller(teachers, feature_loss=None),
+            epochs=1,
+            batch_size=size,
+            randomness=dict(seed=0),
+            call=(note, 0),
+            optim_wrapper=dict(
+                optimizer=dict(type='SGD', lr=.5),
+                accumulative_counts=count,
+                clip_grad=dict(max_norm=.1)))
+        runner.train()
+        students.append({
+            n: p - start[n]
+            for n, p in runner.model.student.state_dict().items()
+        })
+    norm = sum(p.square().sum() for p in students[0].values()).sqrt()
+    assert float(norm) == pytest.approx(.5 * .1, rel=1e-3)  # clipped
+    for name, change in students[0].items():
+        torch.testing.assert_close(
+            change, students[1][name], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize('taps', [None, dict(feature='backbone.hidden')])
+def test_activation_checkpointing_changes_no_number(tmp_path, teachers, taps):
+    """Also where a tap sits inside of what is computed twice."""
+    states = []
+    for folder, modules in (('a', None), ('b', ['student.backbone'])):
+        runner = toy_runner(
+            tmp_path / folder,
+            mtkd_rl(teachers, taps=taps),
+            hooks=AGENT,
+            size=16,
+            randomness=dict(seed=0),
+            activation_checkpointing=modules)
+        runner.train()
+        states.append(runner.model.state_dict())
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], msg=name)
+
+
+def test_scalars_pictures_and_record(tmp_path, teachers):
+    runner = toy_runner(
+        tmp_path,
+        mtkd_rl(teachers),
+        hooks=[
+            *AGENT,
+            dict(
+                type='WeightVisualizationHook',
+                interval=2,
+                num_samples=3,
+                mark=dict(t1='noise')),
+            dict(type='StudentExportHook')
+        ],
+        epochs=3)
+    runner.train()
+    scalars = [
+        'weight_logit/t0', 'weight_logit/t1', 'weight_feature/t0',
+        'weight_feature/t1', 'weight_entropy/logit', 'weight_entropy/feature',
+        'agent/loss', 'agent/entropy', 'agent/expected_reward'
+    ]
+    for name in scalars:
+        assert f'train/{name}' in runner.message_hub.log_scalars
+    path, = glob.glob(f'{tmp_path}/*/vis_data/scalars.json')
+    with open(path) as file:
+        lines = [json.loads(line) for line in file]
+    for name in scalars:
+        assert any(name in line for line in lines), name
+    for picture in ('teacher_weights.png', 'sample_weights.png'):
+        assert (tmp_path / picture).read_bytes()[:4] == b'\x89PNG'
+
+    record = json.loads((tmp_path / 'teacher_weights.json').read_text())
+    assert record['teachers'] == ['t0', 't1']
+    assert record['iterations'] == [2, 4, 6, 8, 10, 12]
+    for key in ('logit', 'feature'):
+        for row in record[key]:
+            assert sum(row) == pytest.approx(1)
+        assert record[key][0] == [.5, .5] == record[key][1]  # warm-up
+        assert record[key][-1] != [.5, .5]
+    assert record['entropy'][0] == pytest.approx([.6931, .6931], abs=1e-3)
+
+
+def test_the_exported_student_is_a_plain_classifier(tmp_path, teachers):
+    runner = toy_runner(
+        tmp_path,
+        mtkd_rl(teachers),
+        hooks=[*AGENT, dict(type='StudentExportHook', out='sub/s.pth')])
+    runner.train()
+    content = torch.load(tmp_path / 'sub' / 's.pth', weights_only=True)
+    with MODELS.switch_scope_and_registry('mmpretrain') as registry:
+        plain = registry.build(classifier(8, hidden=6)).eval()
+    plain.load_state_dict(content['state_dict'], strict=True)
+    images = World().batch(4)[0]
+    assert torch.equal(plain(images), runner.model.eval()(images))
