@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -88,13 +89,24 @@ def load(path: str, key: str) -> Any:
 
 def save(obj: Any, path: str) -> None:
     """Write ``obj`` with ``torch.save``, whole or not at all."""
+    write_whole(path, lambda temporary: torch.save(obj, temporary))
+
+
+def write_whole(path: str, write: Callable[[str], None]) -> None:
+    """Write a file, whole or not at all.
+
+    Args:
+        path: The file; its folder is made if need be.
+        write: Called with a temporary name beside it.
+    """
     directory = os.path.dirname(os.path.abspath(path))
     os.makedirs(directory, exist_ok=True)
     handle, temporary = tempfile.mkstemp(
         dir=directory, prefix='.' + os.path.basename(path) + '.')
     os.close(handle)
     try:
-        torch.save(obj, temporary)
+        write(temporary)
+        # mkstemp's files are the owner's alone
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from mmkd_rl.utils import checkpoint_io
 
 
 @dataclass
@@ -35,11 +35,12 @@ class WeightRecord:
 
     def save(self, path: str) -> None:
         """Write it as JSON, whole or not at all."""
-        folder = os.path.dirname(os.path.abspath(path))
-        with tempfile.NamedTemporaryFile(
-                'w', dir=folder, suffix='.tmp', delete=False) as file:
-            json.dump(asdict(self), file, indent=1)
-        os.replace(file.name, path)
+
+        def write(temporary: str) -> None:
+            with open(temporary, 'w') as file:
+                json.dump(asdict(self), file, indent=1)
+
+        checkpoint_io.write_whole(path, write)
 
     @classmethod
     def load(cls, path: str) -> WeightRecord:
