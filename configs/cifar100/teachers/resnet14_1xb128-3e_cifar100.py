@@ -5,7 +5,7 @@ r"""ResNet-14 on CIFAR-100, 3 epochs.
 
 Not an experiment of the paper: a teacher for runs of minutes on a CPU, see
 docs/results/cifar100.md.
-Expected: @resnet14@
+Expected: 30.61 % top-1, 5 min of one CPU core.
 """
 _base_ = [
     '../../_base_/models/cifar_resnet.py',

@@ -5,7 +5,7 @@ r"""ResNet-20 on CIFAR-100, 2 epochs.
 
 Not an experiment of the paper: a teacher for runs of minutes on a CPU, see
 docs/results/cifar100.md.
-Expected: @resnet20@
+Expected: 22.02 % top-1, 4.5 min of one CPU core.
 """
 _base_ = [
     '../../_base_/models/cifar_resnet.py',

@@ -5,7 +5,7 @@ r"""WRN-10-2 on CIFAR-100, 3 epochs.
 
 Not an experiment of the paper: a teacher for runs of minutes on a CPU, see
 docs/results/cifar100.md.
-Expected: @wrn10-2@
+Expected: 29.32 % top-1, 6 min of one CPU core.
 """
 _base_ = [
     '../../_base_/models/cifar_wrn_k2.py',
