@@ -69,7 +69,7 @@ def parse_args() -> argparse.Namespace:
 class Contestant:
     """A model with its own optimiser that makes training steps."""
 
-    def __init__(self, model: nn.Module, cfg: Config, data: dict) -> None:
+    def __init__(self, model: Any, cfg: Config, data: dict) -> None:
         self.model = model.train()
         self.optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
         self.data = data

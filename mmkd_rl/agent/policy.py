@@ -66,10 +66,11 @@ class WeightPolicy(nn.Module):
         inputs = self.sizes if per_teacher else (total, )
         outputs = 2 if per_teacher else 2 * self.num_teachers
         self.trunks = nn.ModuleList(nn.Linear(s, hidden) for s in inputs)
-        self.heads = nn.ModuleList(nn.Linear(hidden, outputs) for _ in inputs)
-        for head in self.heads:
+        heads = [nn.Linear(hidden, outputs) for _ in inputs]
+        for head in heads:
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
+        self.heads = nn.ModuleList(heads)
         gamma = torch.tensor([float(b) for b in balance])
         self.register_buffer('constant_balance',
                              (gamma / gamma.sum()).repeat(2, 1))

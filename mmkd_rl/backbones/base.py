@@ -130,7 +130,7 @@ class CifarBackbone(BaseModule):
         x = self._forward_stem(x)
         outs = []
         for i, stage in enumerate(self.stages[:self.out_indices[-1] + 1]):
-            for block in stage:
+            for block in stage:  # type: ignore[attr-defined]
                 if self.with_cp and torch.is_grad_enabled():
                     x = checkpoint(block, x, use_reentrant=False)
                 else:

@@ -56,10 +56,10 @@ def coverage(scan: np.ndarray,
     back = np.linalg.inv(linear)
     y, x = np.ogrid[:shape[0], :shape[1]]
     x, y = x - centre[0], y - centre[1]
-    shift = rng.normal(0., wobble, (2, 4, 4)).astype(np.float32)
+    grid = rng.normal(0., wobble, (2, 4, 4)).astype(np.float32)
     shift = [
-        cv2.resize(s, shape[::-1], interpolation=cv2.INTER_CUBIC)
-        for s in shift
+        cv2.resize(g, shape[::-1], interpolation=cv2.INTER_CUBIC)
+        for g in grid
     ]
     map_x = (back[0, 0] * x + back[0, 1] * y + 3.5).astype(np.float32)
     map_y = (back[1, 0] * x + back[1, 1] * y + 3.5).astype(np.float32)

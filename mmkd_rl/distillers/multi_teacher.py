@@ -10,6 +10,7 @@ Sums over teachers are taken per sample, then averaged over the batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,13 +95,13 @@ class MultiTeacherDistiller(BaseModel):
         if logit_loss is None and feature_loss is None:
             raise ValueError('logit_loss and feature_loss are both None: '
                              'there is nothing to distil')
-        self.logit_loss = logit_loss and build(MODELS, logit_loss,
-                                               'model.logit_loss')
-        self.feature_loss = feature_loss and build(MODELS, feature_loss,
-                                                   'model.feature_loss')
+        self.logit_loss = None if logit_loss is None else build(
+            MODELS, logit_loss, 'model.logit_loss')
+        self.feature_loss = None if feature_loss is None else build(
+            MODELS, feature_loss, 'model.feature_loss')
         self.projectors = nn.ModuleList(
             Projector(student_spec, t, **(projector or {}))
-            for t in teacher_specs) if self.feature_loss else None
+            for t in teacher_specs if self.feature_loss is not None)
         self.weighting: WeightingStrategy = build(
             WEIGHTINGS,
             weighting,
@@ -136,7 +137,7 @@ class MultiTeacherDistiller(BaseModel):
                 ``'predict'`` and ``'tensor'``: the student's, untouched.
         """
         if mode == 'loss':
-            return self.loss(inputs, data_samples)
+            return self.loss(inputs, data_samples or ())
         return self.student(inputs, data_samples, mode=mode)
 
     def loss(self, inputs: Tensor, data_samples: Sequence) -> dict:
@@ -250,7 +251,7 @@ def _build_student(cfg: dict | str, preprocessor: dict | None,
     return build_network(model, task.scope_for(scope), 'model.student')
 
 
-def _weight(loss: nn.Module | None) -> float | None:
+def _weight(loss: Any) -> float | None:
     return None if loss is None else loss.loss_weight
 
 

@@ -58,8 +58,8 @@ class Projector(nn.Module):
         """
         if not self.as_map:
             return self.layers(_pool(student)), _pool(teacher)
-        size = tuple(
-            min(s, t) for s, t in zip(student.shape[2:], teacher.shape[2:]))
+        size = (min(student.shape[2], teacher.shape[2]),
+                min(student.shape[3], teacher.shape[3]))
         if student.shape[2:] != size:
             student = F.adaptive_avg_pool2d(student, size)
         if teacher.shape[2:] != size:

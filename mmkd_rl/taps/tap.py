@@ -99,7 +99,7 @@ class Tap:
         value = seen[call]
         if isinstance(value, (tuple, list, dict)):
             try:
-                value = value[self.index]
+                value = value[self.index]  # type: ignore[index]
             except (KeyError, IndexError, TypeError) as error:
                 has = sorted(value) if isinstance(value, dict) else \
                     f'{len(value)} elements'

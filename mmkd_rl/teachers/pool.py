@@ -173,6 +173,7 @@ def _build_teacher(cfg: dict, name: str, task: Task,
     model = build_network(_offline(model_cfg), task.scope_for(scope), key)
     if weights is not None:
         load_weights(model, weights, checkpoint, f'{key}: checkpoint')
+    target: Normalization | None
     if 'normalization' in cfg:
         target = Normalization.from_config(cfg['normalization'],
                                            f'{key}: normalization')

@@ -76,7 +76,7 @@ def _capture(runner: Runner) -> dict:
         python=[version, list(numbers), gauss],
         numpy=[
             name,
-            torch.from_numpy(keys.astype(np.int64)),
+            torch.from_numpy(np.asarray(keys, np.int64)),
             int(position),
             int(has_gauss),
             float(cached)
