@@ -3,8 +3,8 @@ r"""ResNet-8 alone on a fifth of CIFAR-100, 6 epochs.
     python tools/train.py \
     configs/cifar100/baseline/resnet8_1xb64-6e_cifar100-fifth.py
 
-The student of the runs of minutes in docs/results/cifar100.md, without
-teachers.
+Not an experiment of the paper: the student of the runs of minutes in
+docs/results/cifar100.md, without teachers.
 Expected: 14.3 % top-1 (one seed), 1.5 min of one CPU core.
 """
 _base_ = [
