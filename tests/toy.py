@@ -7,6 +7,7 @@ network with the prototypes as weights is a teacher that is right.
 from __future__ import annotations
 
 import itertools
+import random
 from pathlib import Path
 from unittest import mock
 
@@ -122,8 +123,8 @@ class WorldDataset(torch.utils.data.Dataset):
     Args:
         size: Images.
         seed: The world's.
-        jitter: Standard deviation of noise that is drawn anew each time from
-            NumPy's global generator, as augmentations do.
+        jitter: Size of noise that is drawn anew each time from the global
+            generators of NumPy, PyTorch and Python, as augmentations do.
     """
 
     metainfo = {}
@@ -139,9 +140,11 @@ class WorldDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict:
         image = self.images[index]
         if self.jitter:
-            image = image + self.jitter * torch.from_numpy(
+            noise = torch.from_numpy(
                 np.random.standard_normal(SHAPE).astype(  # noqa: NPY002
                     'float32'))
+            image = image + self.jitter * (
+                noise + .1 * torch.randn(SHAPE) + .1 * random.random())
         return dict(
             inputs=image,
             data_samples=DataSample().set_gt_label(int(self.labels[index])))

@@ -102,6 +102,15 @@ def test_fitnet_is_the_mean_squared_error(shape):
     assert not FitNetLoss()([(a, a) for a, _ in pairs]).any()
 
 
+def test_fitnets_gradient():
+    """2 (r - f) / n, also where the two are equal."""
+    r, f = torch.rand(3, 4, 2, 2), torch.rand(3, 4, 2, 2)
+    r[1] = f[1]
+    r.requires_grad_()
+    FitNetLoss()([(r, f)]).sum().backward()
+    torch.testing.assert_close(r.grad, 2 * (r - f).detach() / 16)
+
+
 def test_the_weight_is_left_to_the_distiller(logits):
     assert torch.equal(KDLoss(loss_weight=0.5)(*logits), KDLoss()(*logits))
 
