@@ -38,7 +38,7 @@ def train(teachers, batches, weighting, seed, epochs=8, iters=30):
     torch.manual_seed(seed)
     model = MODELS.build(
         dict(
-            type='MultiTeacherDistiller',
+            type='mmkd_rl.MultiTeacherDistiller',
             student=classifier(8, hidden=16),
             teachers=teachers,
             weighting=dict(type='MTKDRL', **weighting),

@@ -4,7 +4,6 @@ import os
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope
 
 from mmkd_rl.engine.hooks import (
     AgentAlternationHook,
@@ -14,12 +13,6 @@ from mmkd_rl.engine.hooks import (
 )
 from mmkd_rl.weighting import MTKDRL
 from tests.toy import classifier, distiller, toy_runner, toy_teachers
-
-
-@pytest.fixture(autouse=True)
-def clean_scope():
-    yield
-    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import torch
-from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from mmkd_rl.engine.optim_wrapper import BFloat16OptimWrapper
+from mmkd_rl.registry import OPTIM_WRAPPERS
 
 
 def test_forward_in_bfloat16_weights_in_float32():

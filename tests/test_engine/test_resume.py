@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope
 
 from tests.toy import distiller, toy_runner, toy_teachers
 
@@ -18,12 +17,6 @@ HOOKS: list = [
     dict(type='EMAHook', momentum=.1),
     dict(type='StudentExportHook'),
 ]
-
-
-@pytest.fixture(autouse=True)
-def clean_scope():
-    yield
-    DefaultScope._instance_dict.clear()
 
 
 class Killed(Exception):

@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope
 
 from mmkd_rl.registry import MODELS
 from tests.toy import (
@@ -19,12 +18,6 @@ from tests.toy import (
 )
 
 AGENT = [dict(type='AgentAlternationHook')]
-
-
-@pytest.fixture(autouse=True)
-def clean_scope():
-    yield
-    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import _load_checkpoint_with_prefix
 
 from mmkd_rl.export import export_student
@@ -23,12 +22,6 @@ RESNET18 = dict(
     neck=dict(type='mmpretrain.GlobalAveragePooling'),
     head=dict(type='mmpretrain.LinearClsHead', num_classes=5,
               in_channels=512))
-
-
-@pytest.fixture(autouse=True)
-def clean_scope():
-    yield
-    DefaultScope._instance_dict.clear()
 
 
 def build(cfg, scope='mmpretrain'):
