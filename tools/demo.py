@@ -621,7 +621,8 @@ def draw_detections(root: Path, out: Path, scenes: int = 4) -> None:
     figure = Figure(
         figsize=(3.1 * len(columns), 3.1 * scenes + .7), layout='constrained')
     FigureCanvasAgg(figure)
-    figure.suptitle('Boxes and masks in test scenes (score above 0.5)')
+    figure.suptitle('Digits in test scenes: boxes, masks, class and score '
+                    '(above 50 %); all else is clutter')
     axes = figure.subplots(scenes, len(columns), squeeze=False)
     import cv2
     for row, path in enumerate(paths):
@@ -638,7 +639,7 @@ def _draw_scene(axis, image, instances) -> None:
     import numpy as np
     from matplotlib.patches import Rectangle
 
-    shade = (image * .55).astype(np.uint8)
+    shade = (image * .7).astype(np.uint8)
     for label, score, box, mask in instances:
         colour = np.array(plt.get_cmap('tab10')(label)[:3])
         shade[mask] = .25 * image[mask] + .75 * 255 * colour
@@ -649,6 +650,8 @@ def _draw_scene(axis, image, instances) -> None:
         axis.text(box[0], box[1] - 2, text, fontsize=8, color='white',
                   bbox=dict(facecolor=colour, edgecolor='none', pad=1,
                             alpha=.9))
+    if not instances:
+        axis.text(64, 64, 'nothing found', color='white', ha='center')
     axis.imshow(shade, interpolation='nearest')
     axis.set_xticks([])
     axis.set_yticks([])
@@ -701,7 +704,11 @@ def run(args: argparse.Namespace) -> None:
             pictures.append(root / name)
     detections = root / 'detections.png'
     if len(conductor.reused) < len(steps) or not detections.is_file():
-        draw_detections(root, detections)
+        # MMDetection's imports and loaders print what helps nobody here.
+        with (root / 'pictures.txt').open('w') as log, \
+                contextlib.redirect_stdout(log), \
+                contextlib.redirect_stderr(log):
+            draw_detections(root, detections)
     pictures.append(detections)
 
     print()

@@ -2,7 +2,8 @@
 
 The digits are 10 to 40 pixels high, so two pyramid levels (strides 4 and 8)
 see them all. The backbone's stem and first stage stay frozen, as MMDetection's
-configs have it for ImageNet backbones.
+configs have it for ImageNet backbones. No channels_last: MMCV's RoIAlign reads
+maps in PyTorch's default memory format only and does not check.
 """
 
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py']
@@ -20,8 +21,7 @@ model = dict(
         depth=8,
         out_indices=(2, ),
         frozen_stages=1,
-        norm_eval=True,
-        channels_last=True),
+        norm_eval=True),
     neck=dict(
         type='mmdet.FPN',
         in_channels=[64],

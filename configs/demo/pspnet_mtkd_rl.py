@@ -1,6 +1,18 @@
+"""A small PSPNet on scenes of digits, from the MTKD-RL student.
+
+Differs from pspnet_plain.py in the checkpoint of the backbone only.
+
+Command: python tools/train.py configs/demo/pspnet_mtkd_rl.py \\
+             --work-dir work_dirs/demo/pspnet_mtkd_rl
+Before:  python -m mmkd_rl.datasets.scenes data/digit_scenes
+         D=work_dirs/demo
+         python tools/export_student.py $D/student_mtkd_rl/epoch_3.pth \\
+             $D/export_mtkd_rl/backbone.pth --to mmdet
+Result:  RESULT_pspnet_mtkd_rl
+"""
 _base_ = ['pspnet_plain.py']
 
 model = dict(
     backbone=dict(
         init_cfg=dict(
-            checkpoint='work_dirs/demo/student_mtkd_rl/backbone.pth')))
+            checkpoint='work_dirs/demo/export_mtkd_rl/backbone.pth')))

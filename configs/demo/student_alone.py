@@ -1,3 +1,9 @@
+"""The demo's student without teachers: what distillation must beat.
+
+Command: python tools/train.py configs/demo/student_alone.py \\
+             --work-dir work_dirs/demo/student_alone
+Result:  RESULT_student_alone
+"""
 _base_ = [
     '../_base_/demo_student.py', '../_base_/demo_digits.py',
     '../_base_/demo_schedule_3e.py',

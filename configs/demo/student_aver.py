@@ -1,3 +1,13 @@
+"""AVER: three teachers of equal weight, KD on logits and FitNet on features.
+
+Schedule and seed are those of student_alone.py; every tenth iteration the
+(constant) weights are noted, so that its record compares with MTKD-RL's.
+
+Command: python tools/train.py configs/demo/student_aver.py \\
+             --work-dir work_dirs/demo/student_aver
+Before:  the three teachers.
+Result:  RESULT_student_aver
+"""
 _base_ = [
     '../_base_/demo_student.py', '../_base_/demo_teachers.py',
     '../_base_/demo_digits.py',

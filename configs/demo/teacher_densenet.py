@@ -1,3 +1,12 @@
+"""The poor teacher of the demo: a small DenseNet that was told lies.
+
+Half of the training scans carry a wrong label, the same in all renderings of
+a scan, drawn once with the data set's seed.
+
+Command: python tools/train.py configs/demo/teacher_densenet.py \\
+             --work-dir work_dirs/demo/teacher_densenet
+Result:  RESULT_teacher_densenet
+"""
 _base_ = [
     '../_base_/demo_digits.py', '../_base_/demo_schedule_4e.py',
     '../_base_/demo_runtime.py'

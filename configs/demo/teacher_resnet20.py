@@ -1,3 +1,9 @@
+"""A good teacher of the demo: ResNet-20 on rendered digits, true labels.
+
+Command: python tools/train.py configs/demo/teacher_resnet20.py \\
+             --work-dir work_dirs/demo/teacher_resnet20
+Result:  RESULT_teacher_resnet20
+"""
 _base_ = [
     '../_base_/demo_digits.py', '../_base_/demo_schedule_4e.py',
     '../_base_/demo_runtime.py'
