@@ -134,7 +134,7 @@ def test_summary_holds_what_was_measured(demo):
 
 def test_words_follow_the_numbers(demo):
     weights = dict(teachers=['resnet20', 'wrn10_2', 'densenet'],
-                   logit=[[.4, .4, .2]])
+                   logit=[[.4, .4, .2]], feature=[[.3, .3, .4]])
 
     def words(**accuracy):
         summary = demo.summarize(records(**accuracy), 0, 450)
@@ -147,6 +147,7 @@ def test_words_follow_the_numbers(demo):
     assert 'With MTKD-RL it is 5.0 points below itself alone.' in \
         words(alone=.9)
     assert 'gets -40% compared with equal' in words()
+    assert 'gets +20% compared with equal' in words()
 
 
 @pytest.mark.parametrize('arguments', [['--jobs', '0'], ['--seed', '-1']])

@@ -555,14 +555,15 @@ def explain(summary: dict, weights: dict | None, images: int) -> str:
     lines.append(f'MTKD-RL is {text} AVER'
                  f'{", which can be chance" if small else ""}.')
     if weights and weights['logit']:
-        share = dict(zip(weights['teachers'], weights['logit'][-1],
-                         strict=True))
-        equal = sum(share.values()) / len(share)
-        listed = ', '.join(f'{k} {v:.2f}' for k, v in share.items())
-        lines.append(
-            f"At the end the agent's mean logit weights are {listed}: the "
-            f'corrupted teacher gets {share[CORRUPTED] / equal - 1:+.0%} '
-            'compared with equal weights.')
+        for kind in ('logit', 'feature'):
+            share = dict(
+                zip(weights['teachers'], weights[kind][-1], strict=True))
+            equal = sum(share.values()) / len(share)
+            listed = ', '.join(f'{k} {v:.2f}' for k, v in share.items())
+            lines.append(
+                f'At the end the mean {kind} weights are {listed}: the '
+                f'corrupted teacher gets {share[CORRUPTED] / equal - 1:+.0%} '
+                'compared with equal weights.')
     for key, title, unit in (('detector', 'The detector', 'box AP'),
                              ('segmentor', 'The segmentor', 'mIoU')):
         text, _ = versus(summary[key]['mtkd_rl'], summary[key]['plain'])
@@ -716,7 +717,7 @@ def run(args: argparse.Namespace) -> None:
     print(explain(summary, weights, 100 if args.tiny else 4 * 599))
     print(f'\n{root / "summary.json"}; pictures: '
           f'{", ".join(map(str, pictures))}')
-    print(f'This took {clock(time.monotonic() - start)} min.')
+    print(f'This took {clock(time.monotonic() - start)} (min:s).')
 
 
 def main(argv: list[str] | None = None) -> int:

