@@ -119,9 +119,13 @@ def main() -> int:
     student = Contestant(copy.deepcopy(aver.model.student), cfg, data)
     images = aver.model.data_preprocessor(data, True)['inputs']
 
+    def teachers() -> None:
+        with aver.optimizer.optim_context(aver.model):
+            aver.model.teachers(images)
+
     steps: dict[str, Step] = {
         'student': student.step,
-        'teachers': lambda: aver.model.teachers(images),
+        'teachers': teachers,
         'aver': aver.step,
         'strategy': strategy.step,
     }
@@ -135,6 +139,8 @@ def main() -> int:
         name: _peak(step) + resident
         for name, step, resident in (
             ('student', student.step, _nbytes(student.resident())),
+            ('teachers', teachers,
+             sum(_nbytes(_tensors(t)) for t in aver.model.teachers)),
             ('aver', aver.step, _nbytes(aver.resident())),
             ('strategy', strategy.step,
              _nbytes(strategy.resident()) + history))
@@ -276,7 +282,7 @@ def _report(result: dict) -> None:
           f"{result['iters']} turns, {result['device']}, "
           f"{result['threads']} threads, torch {result['torch']}\n")
     print(f"student, plain step    {ms('student_s')}  {memory['student']}")
-    print(f"teachers, forward      {ms('teachers_s')}")
+    print(f"teachers, forward      {ms('teachers_s')}  {memory['teachers']}")
     print(f"floor, their sum       {ms('floor_s')}")
     print(f"AVER, step             {ms('aver_s')}  {memory['aver']}")
     print(f"strategy, step         {ms('strategy_s')}  {memory['strategy']}")

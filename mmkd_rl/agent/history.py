@@ -1,16 +1,17 @@
 """What happened since the agent was last trained (MTKD-RL, Algorithm 2).
 
 Batch by batch, at most a set number of bytes whatever the size of the data
-set: when it is full, the oldest batches go first, since the student that they
-were about is gone too. It stays on the device of what is put in and never
+set. When it is full it is thinned: every other batch goes, and from then on
+only every second (fourth, ...) one is kept, so that what is left still covers
+all of the interval evenly. It stays on the device of what is put in and never
 makes the host wait.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ _FIELDS = tuple(f.name for f in fields(Transition))
 
 
 class History:
-    """Queue of transitions, one a training batch.
+    """Transitions, one a training batch.
 
     Args:
         max_bytes: Bound on its memory.
@@ -35,8 +36,7 @@ class History:
             raise ValueError('weighting.history_bytes must be >= 1, got '
                              f'{max_bytes}')
         self.max_bytes = max_bytes
-        self._batches: deque[Transition] = deque()
-        self.nbytes = 0  #: Bytes that it holds now.
+        self.clear()
 
     def __len__(self) -> int:
         """Batches in it."""
@@ -46,42 +46,65 @@ class History:
         """Oldest first."""
         return iter(self._batches)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return sum(map(_nbytes, self._batches))
+
+    @property
+    def share(self) -> float:
+        """Batches kept of those that were offered; 1 when it is empty."""
+        return len(self._batches) / self._seen if self._seen else 1.
+
     def clear(self) -> None:
         """Forget everything."""
-        self._batches.clear()
-        self.nbytes = 0
+        self._batches: list[Transition] = []
+        self._seen = 0  # batches offered
+        self._stride = 1  # every which of them is kept
 
     def add(self, transition: Transition) -> None:
-        """Append a batch; the oldest go when it does not fit.
+        """Offer a batch. Of one that is larger than the bound, as many
+        samples are kept as fit.
 
         Raises:
-            ValueError: Not even this one fits in ``max_bytes``.
+            ValueError: Not even one sample fits in ``max_bytes``.
         """
-        size = _nbytes(transition)
-        if size > self.max_bytes:
+        keep = self._seen % self._stride == 0
+        self._seen += 1
+        if not keep:
+            return
+        samples = len(transition.state)
+        row = _nbytes(transition) // samples
+        if row > self.max_bytes:
             raise ValueError(
                 f'weighting.history_bytes={self.max_bytes} holds no single '
-                f'batch, which takes {size} bytes')
-        while self.nbytes + size > self.max_bytes:
-            self.nbytes -= _nbytes(self._batches.popleft())
+                f'sample, which takes {row} bytes')
+        if row * samples > self.max_bytes:
+            transition = Transition(*(
+                getattr(transition, f)[:self.max_bytes // row].clone()
+                for f in _FIELDS))
         self._batches.append(transition)
-        self.nbytes += size
+        while self.nbytes > self.max_bytes:
+            self._batches = self._batches[::2]
+            self._stride *= 2
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move along with the distiller."""
-        self._batches = deque(
+        self._batches = [
             Transition(*(fn(getattr(t, f)) for f in _FIELDS))
-            for t in self._batches)
-        self.nbytes = sum(map(_nbytes, self._batches))
+            for t in self._batches
+        ]
 
-    def state_dict(self) -> dict[str, Tensor | list[int]]:
-        """Its samples, [N, ...] each, and how many each batch has."""
+    def state_dict(self) -> dict[str, Any]:
+        """Its samples, [N, ...] each, how many each batch has, and how far
+        it is thinned."""
         if not self._batches:
             return {}
         state: dict = {
             f: torch.cat([getattr(t, f) for t in self._batches]).cpu()
             for f in _FIELDS
         }
+        state['seen'], state['stride'] = self._seen, self._stride
         state['batch_sizes'] = [len(t.state) for t in self._batches]
         return state
 
@@ -93,7 +116,8 @@ class History:
         columns = [state[f].split(state['batch_sizes']) for f in _FIELDS]
         for batch in zip(*columns):
             # Cloned: a slice would keep the whole file's tensor alive.
-            self.add(Transition(*(t.clone() for t in batch)))
+            self._batches.append(Transition(*(t.clone() for t in batch)))
+        self._seen, self._stride = state['seen'], state['stride']
 
 
 def _nbytes(transition: Transition) -> int:

@@ -46,6 +46,7 @@ class AgentLearner:
         if not len(self.history):
             return {}
         scalars = self.updater.update(self.history)
+        scalars['history_share'] = self.history.share
         self.history.clear()
         self.updates += 1
         return scalars

@@ -98,8 +98,9 @@ class AgreementReward(Reward):
         z_BMC = torch.stack([t.logits for t in batch.teachers], 1).float()
         gap_BMC = (z_BC / self.temperature).softmax(1).unsqueeze(1) \
             - (z_BMC / self.temperature).softmax(2)
-        return self.temperature * torch.einsum('bc,bmc->bm', ce_gradient_BC,
-                                               gap_BMC)
+        # Not einsum: autocast would lower its precision.
+        return self.temperature * (ce_gradient_BC.unsqueeze(1) *
+                                   gap_BMC).sum(2)
 
 
 def normalize_reward(reward_BM: Tensor, how: str = 'minmax') -> Tensor:

@@ -114,6 +114,7 @@ class MultiTeacherDistiller(BaseModel):
                 temperature=getattr(self.logit_loss, 'temperature', 4.)))
         #: Weights of the last training batch, detached, for whoever reports.
         self.last_weights: TeacherWeights | None = None
+        self._is_original: _Original | None = _Original()
         #: Images, targets and teachers' outputs of that batch, kept only for
         #: a strategy that wants to look again after the student's update.
         self._last: tuple[Tensor, Tensor, tuple[ModelOutput, ...]] | None = \
@@ -156,7 +157,7 @@ class MultiTeacherDistiller(BaseModel):
         if 'loss' in losses:
             # MMEngine logs the sum of all under this name.
             losses['loss_student'] = losses.pop('loss')
-        if getattr(self.weighting, 'reward_time', None) == 'after':
+        if self.weighting.needs_second_look:
             self._last = inputs, batch.targets, teachers
         for name, term, gap_BM, weights_BM in (
             ('loss_logit', self.logit_loss, batch.gaps.logit, weights.logit),
@@ -204,8 +205,9 @@ class MultiTeacherDistiller(BaseModel):
     def _apply(self, fn: Callable, recurse: bool = True):
         """Move teachers and agent along; they are not in the tree."""
         super()._apply(fn, recurse)
-        self.teachers.apply_(fn)
-        self.weighting.apply_(fn)
+        if self._is_original is not None:
+            self.teachers.apply_(fn)
+            self.weighting.apply_(fn)
         return self
 
     @torch.no_grad()
@@ -238,6 +240,15 @@ class MultiTeacherDistiller(BaseModel):
                     f'classes and the student {student.num_classes}; they '
                     'must have the same ones')
         return student, teachers
+
+
+class _Original:
+    """Tells the distiller that was built from its copies, which share its
+    teachers and agent but must not move them (EMAHook can keep its copy on
+    another device)."""
+
+    def __deepcopy__(self, memo: dict) -> None:
+        return None
 
 
 def _build_student(cfg: dict | str, preprocessor: dict | None,

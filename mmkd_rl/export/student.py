@@ -38,7 +38,8 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
     """
     if to not in FORMATS:
         raise ValueError(f'--to must be one of {FORMATS}, got {to!r}')
-    state = checkpoint.get('state_dict')
+    state = checkpoint.get('state_dict') if isinstance(
+        checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not state:
         raise ValueError('the checkpoint has no "state_dict"; give one that a '
                          'training run has saved')
@@ -72,6 +73,8 @@ def _student(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _torchvision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """MMPretrain's ResNet differs from torchvision's in two prefixes only."""
+    if not any(n.startswith(('backbone.', 'head.')) for n in weights):
+        return weights  # a TorchVisionClassifier's: the names are right
     pattern = re.compile(
         r'(backbone\.((conv1|bn1)\.|layer[1-4]\.\d+\.(conv|bn|downsample)[^.]*'
         r'\.)|head\.fc\.)')

@@ -77,23 +77,22 @@ class Tap:
         """What was recorded; it is forgotten here.
 
         Raises:
-            RuntimeError: The module did not run, or ran several times and
-                ``call`` does not say which is meant.
-            ValueError: It gave several things, and none at ``index``.
-            TypeError: What it gave is no tensor.
+            ValueError: The module did not run, or ran several times and
+                ``call`` does not say which is meant; it gave several things,
+                and none at ``index``; what it gave is no tensor.
         """
         seen, self._seen = self._seen, []
         if not seen:
-            raise RuntimeError(f'{self.key}: module {self.path!r} did not run '
-                               'in the forward pass; choose one that does')
+            raise ValueError(f'{self.key}: module {self.path!r} did not run '
+                             'in the forward pass; choose one that does')
         if self.call is None and len(seen) > 1:
-            raise RuntimeError(
+            raise ValueError(
                 f'{self.key}: module {self.path!r} runs {len(seen)} times in '
                 'one forward pass; say which one with '
                 f'dict(path={self.path!r}, call=0..{len(seen) - 1})')
         call = 0 if self.call is None else self.call
         if not -len(seen) <= call < len(seen):
-            raise RuntimeError(
+            raise ValueError(
                 f'{self.key}: call={call}, but module {self.path!r} runs '
                 f'{len(seen)} times')
         value = seen[call]
@@ -108,8 +107,8 @@ class Tap:
                     f'{self.source} of {self.path!r}, which has {has}'
                 ) from error
         if not isinstance(value, Tensor):
-            raise TypeError(f'{self.key}: the {self.source} of {self.path!r} '
-                            f'is a {type(value).__name__}, not a tensor')
+            raise ValueError(f'{self.key}: the {self.source} of {self.path!r} '
+                             f'is a {type(value).__name__}, not a tensor')
         return value
 
 

@@ -38,7 +38,7 @@ def load_model_config(config: str | dict, key: str) -> tuple[dict, str | None]:
     """
     if isinstance(config, str):
         if '::' in config:
-            _require_package(config, key)
+            require_package(config, key)
         try:
             cfg: Any = get_config(config) if '::' in config else \
                 Config.fromfile(config)
@@ -70,8 +70,12 @@ def load_model_config(config: str | dict, key: str) -> tuple[dict, str | None]:
     return model, scope
 
 
-def _require_package(config: str, key: str) -> None:
-    """MMEngine would pip-install a package that it does not find."""
+def require_package(config: str, key: str) -> None:
+    """MMEngine would pip-install a package that it does not find.
+
+    Raises:
+        ValueError: The package of ``'package::path'`` is not installed.
+    """
     scope = config.partition('::')[0]
     if not is_installed(MODULE2PACKAGE.get(scope, scope)):
         raise ValueError(f'{key}={config!r}: package {scope!r} is not '

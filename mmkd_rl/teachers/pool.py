@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from mmengine import dist
 from mmengine.logging import print_log
 from torch import Tensor
 
@@ -126,13 +127,23 @@ class TeacherPool:
             self.check_finite()
         return outputs
 
-    def check_finite(self) -> None:
+    def check_finite(self, together: bool = True) -> None:
         """Complain if a teacher has given NaN or infinity so far.
+
+        Args:
+            together: Look at the teachers of all processes, which all must
+                call this then; none is left waiting for one that stopped.
 
         Raises:
             FloatingPointError: It names the teachers.
         """
-        if self._finite is None or bool(self._finite.all()):
+        if self._finite is None:
+            return
+        if together:
+            finite = self._finite.int()
+            dist.all_reduce(finite, op='min')
+            self._finite = finite.bool()
+        if bool(self._finite.all()):
             return
         bad = [n for n, ok in zip(self.names, self._finite.tolist()) if not ok]
         self._finite = None

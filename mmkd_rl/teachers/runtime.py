@@ -48,8 +48,16 @@ class FrozenTeacher(nn.Module):
         return output.logits, output.feature
 
     def probe(self, images: Tensor) -> ModelSpec:
-        """The sizes of what it returns."""
+        """The sizes of what it returns.
+
+        Raises:
+            ValueError: It gives NaN or infinity.
+        """
         logits, feature = self(images)
+        if not (logits.isfinite().all() and feature.isfinite().all()):
+            raise ValueError(
+                f'teacher {self.name!r} gives NaN or infinity even on a grey '
+                'image; look at its checkpoint')
         return spec_of(self.name, ModelOutput(logits, feature))
 
 

@@ -8,6 +8,7 @@ its final name is always whole.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import re
@@ -121,7 +122,10 @@ def _download(url: str) -> str:
     """Fetch a URL into PyTorch's own cache of checkpoints."""
     folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
     os.makedirs(folder, exist_ok=True)
-    local = os.path.join(folder, os.path.basename(url.split('?')[0]))
+    # Two teachers' files may both be called best.pth.
+    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
+    name = os.path.basename(url.split('?')[0])
+    local = os.path.join(folder, f'{digest}-{name}')
     if not os.path.exists(local):
         torch.hub.download_url_to_file(url, local)
     return local

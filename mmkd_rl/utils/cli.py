@@ -26,7 +26,7 @@ EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 # RuntimeError: MMEngine where loops do not fit, torch where a file is cut.
 _BAD_INPUT = (ValueError, TypeError, KeyError, AttributeError, OSError,
               ImportError, SyntaxError, AssertionError, RuntimeError,
-              ConfigParsingError, pickle.UnpicklingError)
+              ConfigParsingError, pickle.UnpicklingError, FloatingPointError)
 _PACKAGE_DIR = osp.dirname(osp.dirname(osp.abspath(__file__)))
 
 
@@ -67,6 +67,9 @@ def load_config(path: str) -> Config:
     """
     if '::' in path:
         import mmengine.hub
+
+        from mmkd_rl.teachers.loading import require_package
+        require_package(path, 'config')
         return mmengine.hub.get_config(path)
     file = Path(path)
     if not file.is_file():

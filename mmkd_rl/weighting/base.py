@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class WeightingContext:
     temperature: float
 
 
-class WeightingStrategy(nn.Module):
+class WeightingStrategy(nn.Module, ABC):
     """Base of all strategies.
 
     It is a module so that a strategy may have parameters that the student's
@@ -47,6 +47,9 @@ class WeightingStrategy(nn.Module):
     Raises:
         ValueError: Another scale.
     """
+
+    #: Whether it wants to see the batch again after the student's update.
+    needs_second_look: bool = False
 
     def __init__(self, context: WeightingContext, scale: str = 'unit') -> None:
         super().__init__()

@@ -9,14 +9,16 @@ trained on the history (Eq. 7) and the history begins anew. Algorithm 1's
 warm-up, equal weights until the agent's first update, needs no switch: an
 agent without updates has nothing to say yet.
 
-Departures from the paper, all named: the default reward is
-:class:`AgreementReward` (``reward=dict(type='DistanceReward')`` is Eq. 6), the
-default updater follows the probability with an entropy term, and states are
-standardised. docs/mtkd_rl.md says why.
+Departures from the paper: the default reward is :class:`AgreementReward`
+(``reward=dict(type='DistanceReward')`` is Eq. 6), the default updater follows
+the probability with an entropy term by Adam with clipped gradients, states are
+standardised, the heads start at zero and the history is bounded.
+docs/mtkd_rl.md says why, and what to write for the paper's rule.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -61,9 +63,10 @@ class MTKDRL(WeightingStrategy):
             (published code; free); ``'after'``: from another forward pass
             after its update (Algorithm 2, line 8; costs that pass).
         updater: Config of the agent's updater.
-        history_bytes: Bound on the memory of the history; when it is full,
-            the oldest batches go. A sample takes about 2 S bytes (with four
-            teachers of CIFAR-100's size 4 kB).
+        history_bytes: Bound on the memory of the history; when it is full it
+            is thinned evenly. A sample takes about 2 S bytes (with four
+            teachers of CIFAR-100's size 4 kB). ``agent/history_share`` in the
+            log says how much of an interval fits.
         scale: Of the warm-up's equal weights: ``'unit'``: 1 / M;
             ``'paper'``: 1 each (Algorithm 1). Later weights sum to one.
 
@@ -110,16 +113,26 @@ class MTKDRL(WeightingStrategy):
         self.attended = False
         self._warned = False
 
-    @torch.no_grad()
+    @property
+    def needs_second_look(self) -> bool:
+        """Whether the reward is taken after the student's update."""
+        return self.reward_time == 'after'
+
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
-        """Weights, [B, M] each, detached."""
+        """Weights, [B, M] each, detached, in float32: autocast would round
+        the differences between teachers away."""
+        device = batch.student.logits.device.type
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            return self._weigh(batch)
+
+    def _weigh(self, batch: DistillationBatch) -> TeacherWeights:
         if not self.attended and not self._warned:
             self._warned = True
             print_log(
                 'MTKDRL runs without AgentAlternationHook: its agent is never '
                 'trained and all weights stay equal. Add '
                 "dict(type='mmkd_rl.AgentAlternationHook') to custom_hooks",
-                'current', 30)
+                'current', logging.WARNING)
         ce_BM = _cross_entropy(batch)
         state_BS = self.build_state(batch, ce_BM)
         sources_B22M = self._sources(batch, ce_BM)

@@ -32,23 +32,52 @@ def test_bytes_are_counted():
     assert history.nbytes == 0 and len(history) == 0
 
 
-def test_the_bound_holds_and_the_oldest_go():
-    history = History(3 * BYTES + 1)
-    for i in range(10):
+def firsts(history):
+    return [float(t.reward[0, 0]) for t in history]
+
+
+def test_the_bound_holds_and_what_is_left_covers_the_interval():
+    history = History(4 * BYTES)
+    for i in range(100):
         history.add(transition(float(i)))
         assert history.nbytes <= history.max_bytes
-    assert [float(t.reward[0, 0]) for t in history] == [7., 8., 9.]
-    history.add(transition(10., size=9))  # takes the room of three
-    assert [len(t.state) for t in history] == [9]
-    assert history.nbytes == 9 * BYTES // 4
+        # Half full at least once it was full, and evenly spaced from 0.
+        kept = firsts(history)
+        assert i < 4 or len(kept) >= 2
+        assert len({b - a for a, b in zip(kept, kept[1:])}) <= 1
+        assert kept[0] == 0
+    assert firsts(history) == [0., 32., 64., 96.]
+    assert history.share == 4 / 100
+    history.clear()
+    history.add(transition(7.))
+    assert firsts(history) == [7.] and history.share == 1
 
 
-def test_a_batch_that_never_fits():
-    with pytest.raises(ValueError, match=f'history_bytes={BYTES - 1} .*'
-                       f'{BYTES} bytes'):
-        History(BYTES - 1).add(transition(0.))
+def test_of_a_large_batch_what_fits_is_kept():
+    history = History(2 * BYTES)
+    history.add(transition(0., size=9))
+    assert [len(t.state) for t in history] == [8]
+    assert history.nbytes == 2 * BYTES
+
+
+def test_a_sample_that_never_fits():
+    row = BYTES // 4
+    with pytest.raises(ValueError, match=f'history_bytes={row - 1} .*'
+                       f'{row} bytes'):
+        History(row - 1).add(transition(0.))
     with pytest.raises(ValueError, match='history_bytes must be >= 1, got 0'):
         History(0)
+
+
+def test_thinning_goes_on_after_a_resume():
+    one, two = History(4 * BYTES), History(4 * BYTES)
+    for i in range(11):
+        one.add(transition(float(i)))
+    two.load_state_dict(one.state_dict())
+    for i in range(11, 50):
+        one.add(transition(float(i)))
+        two.add(transition(float(i)))
+        assert firsts(one) == firsts(two) and one.share == two.share
 
 
 def test_round_trip_through_a_file(tmp_path):

@@ -11,11 +11,11 @@ _base_ = '../baseline/resnet56_1xb64-240e_cifar100.py'
 teachers = [
     dict(
         name='resnet32x4',
-        config='configs/cifar100/teachers/resnet32x4_1xb64-240e_cifar100.py',
+        config='mmkd_rl::cifar100/teachers/resnet32x4_1xb64-240e_cifar100.py',
         checkpoint='work_dirs/resnet32x4_1xb64-240e_cifar100/epoch_240.pth'),
     dict(
         name='wrn28-4',
-        config='configs/cifar100/teachers/wrn28-4_1xb64-240e_cifar100.py',
+        config='mmkd_rl::cifar100/teachers/wrn28-4_1xb64-240e_cifar100.py',
         checkpoint='work_dirs/wrn28-4_1xb64-240e_cifar100/epoch_240.pth'),
 ]
 model = dict(

@@ -14,15 +14,15 @@ _base_ = '../baseline/resnet8_1xb64-6e_cifar100-fifth.py'
 teachers = [
     dict(
         name='resnet14',
-        config='configs/cifar100/teachers/resnet14_1xb128-3e_cifar100.py',
+        config='mmkd_rl::cifar100/teachers/resnet14_1xb128-3e_cifar100.py',
         checkpoint='work_dirs/resnet14_1xb128-3e_cifar100/epoch_3.pth'),
     dict(
         name='resnet20',
-        config='configs/cifar100/teachers/resnet20_1xb128-2e_cifar100.py',
+        config='mmkd_rl::cifar100/teachers/resnet20_1xb128-2e_cifar100.py',
         checkpoint='work_dirs/resnet20_1xb128-2e_cifar100/epoch_2.pth'),
     dict(
         name='wrn10-2',
-        config='configs/cifar100/teachers/wrn10-2_1xb128-3e_cifar100.py',
+        config='mmkd_rl::cifar100/teachers/wrn10-2_1xb128-3e_cifar100.py',
         checkpoint='work_dirs/wrn10-2_1xb128-3e_cifar100/epoch_3.pth'),
 ]
 model = dict(

@@ -8,11 +8,12 @@ and Algorithm 2: the reward is taken after the student's update, which costs
 another forward pass of it.
 Not yet reproduced. Expected time: hours on one GPU (not measured).
 Differences: two of the paper's four teachers, the RegNets are missing; the
-mean in Eq. 8 is of the rescaled rewards.
+mean in Eq. 8 is of the rescaled rewards; the history is bounded.
 """
 _base_ = './mtkd-rl_resnet56_240e_cifar100.py'
 model = dict(
     weighting=dict(
+        scale='paper',
         agent=dict(standardize=False),
         reward=dict(type='DistanceReward'),
         reward_time='after',
@@ -20,4 +21,6 @@ model = dict(
             type='PolicyGradient',
             objective='log',
             normalization='minmax',
-            entropy_weight=0.)))
+            entropy_weight=0.,
+            max_grad_norm=None,
+            optimizer=dict(type='SGD', lr=0.1))))

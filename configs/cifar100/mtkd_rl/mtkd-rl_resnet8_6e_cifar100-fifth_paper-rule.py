@@ -8,11 +8,12 @@ Paper: MTKD-RL (AAAI 2025), Eqs. 6 to 8 and Algorithm 2: the reward is taken
 after the student's update, which costs another forward pass of it.
 Not yet run. Expected time: 4 min of one CPU core.
 Differences: student, teachers, a fifth of the images and 6 epochs are our own
-choice; the mean in Eq. 8 is of the rescaled rewards.
+choice; the mean in Eq. 8 is of the rescaled rewards; the history is bounded.
 """
 _base_ = './mtkd-rl_resnet8_6e_cifar100-fifth.py'
 model = dict(
     weighting=dict(
+        scale='paper',
         agent=dict(standardize=False),
         reward=dict(type='DistanceReward'),
         reward_time='after',
@@ -20,4 +21,6 @@ model = dict(
             type='PolicyGradient',
             objective='log',
             normalization='minmax',
-            entropy_weight=0.)))
+            entropy_weight=0.,
+            max_grad_norm=None,
+            optimizer=dict(type='SGD', lr=0.1))))

@@ -22,6 +22,10 @@ CHECKPOINT_KEY = 'mmkd_rl_agent'
 class AgentAlternationHook(Hook):
     """Trains the agent and keeps it in the run's checkpoints.
 
+    In distributed training each process has its own history. After an epoch
+    (``by_epoch=True``, ``interval=1``) all are empty; a checkpoint that is
+    written in between holds the main process's, and all resume with that.
+
     Args:
         warmup: Length of the phase with equal weights (Algorithm 1: 1 epoch).
         interval: Student's training between two of the agent's (Algorithm 2:
@@ -75,10 +79,13 @@ class AgentAlternationHook(Hook):
                          outputs=None) -> None:
         """Remember the batch; maybe train the agent."""
         strategy = self._strategy(runner)
-        again = strategy.reward_time == 'after'
-        strategy.remember(
-            distiller_of(runner, 'AgentAlternationHook').look_again()
-            if again else None)
+        after = None
+        if strategy.needs_second_look:
+            # In the precision of the step itself.
+            with runner.optim_wrapper.optim_context(runner.model):
+                after = distiller_of(runner,
+                                     'AgentAlternationHook').look_again()
+        strategy.remember(after)
         if not self.by_epoch and self._due(runner.iter + 1):
             self._update(runner, strategy)
 

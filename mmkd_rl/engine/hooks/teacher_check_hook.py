@@ -48,9 +48,15 @@ class TeacherCheckHook(Hook):
         if self.every_n_train_iters(runner, self.interval):
             self._check(runner)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look; on failure nothing is written."""
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Look at all processes' teachers before the epoch's checkpoint."""
         self._check(runner)
 
-    def _check(self, runner: Runner) -> None:
-        distiller_of(runner, type(self).__name__).teachers.check_finite()
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Look; on failure nothing is written. Only the main process comes
+        here, so it looks at its own teachers."""
+        self._check(runner, together=False)
+
+    def _check(self, runner: Runner, together: bool = True) -> None:
+        distiller_of(runner, type(self).__name__).teachers.check_finite(
+            together)
