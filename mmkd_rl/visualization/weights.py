@@ -70,7 +70,7 @@ def plot_weights(record: WeightRecord,
         title: Of the figure.
     """
     mark = mark or {}
-    figure = Figure(figsize=(10, 4.2), layout='constrained')
+    figure = Figure(figsize=(10, 4.6), layout='constrained')
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     axes = figure.subplots(1, 2, sharey=True)
@@ -95,7 +95,11 @@ def plot_weights(record: WeightRecord,
         axis.set_xlabel('student iterations')
         axis.grid(alpha=0.25)
     axes[0].set_ylabel('mean weight over the images')
-    axes[0].legend(loc='best', framealpha=0.9)
+    # Beside the curves, which may run anywhere.
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc='outside lower center',
+        ncols=len(record.teachers) + 1)
     return figure
 
 
