@@ -18,5 +18,9 @@ except PackageNotFoundError:
     MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 from . import registry  # noqa: E402
+from .utils import atomic_backend  # noqa: E402
+
+# A checkpoint under its final name is always whole.
+atomic_backend.register()
 
 __all__ = ['__version__', 'registry']
