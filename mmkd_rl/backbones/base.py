@@ -67,7 +67,8 @@ class CifarBackbone(BaseModule):
             running statistics.
         channels_last: Run in this memory format, shapes unchanged. Training
             is 1.3 to 1.8 times faster with it on a CPU; on a GPU it pays
-            with mixed precision.
+            with mixed precision. Not under a detector's RoIAlign: MMCV's
+            operator misreads such maps without a word.
         act_cfg: Activation; ``None`` for ReLU.
         norm_cfg: Normalisation; ``None`` for batch norm.
         init_cfg: Initialisation, as in MMEngine; ``None`` leaves PyTorch's.
