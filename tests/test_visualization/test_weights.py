@@ -73,7 +73,7 @@ def test_lines_are_the_numbers_and_marked_ones_are_dashed(record):
         assert [line.get_linestyle() for line in lines[:3]] == \
             ['-', '--', '-']
         np.testing.assert_allclose(lines[3].get_ydata(), 1 / 3)
-    texts = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
+    texts = [t.get_text() for t in figure.legends[0].get_texts()]
     assert texts == ['a', 'b (noise)', 'c', 'equal weights']
 
 
