@@ -9,7 +9,7 @@ Before:  python -m mmkd_rl.datasets.scenes data/digit_scenes
          python tools/export_student.py $D/student_alone/epoch_3.pth \\
              $D/export_alone/backbone.pth --to mmdet
 Result:  box AP 58.7 %, mask AP 51.8 % (seed 0).
-Time:    some 2.5 min on one core, an estimate from a busy machine.
+Time:    136 s on one of two cores, the other busy as well.
 """
 
 _base_ = [

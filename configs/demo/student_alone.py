@@ -3,7 +3,7 @@
 Command: python tools/train.py configs/demo/student_alone.py \\
              --work-dir work_dirs/demo/student_alone
 Result:  80.3 % accuracy (seed 0).
-Time:    some 1 min on one core, an estimate from a busy machine.
+Time:    55 s on one of two cores, the other busy as well.
 """
 
 _base_ = [

@@ -6,7 +6,7 @@ a scan, drawn once with the data set's seed.
 Command: python tools/train.py configs/demo/teacher_densenet.py \\
              --work-dir work_dirs/demo/teacher_densenet
 Result:  69.9 % accuracy (seed 0).
-Time:    some 1 min on one core, an estimate from a busy machine.
+Time:    72 s on one of two cores, the other busy as well.
 """
 
 _base_ = [
