@@ -7,8 +7,7 @@ ratios; seconds are those of this machine. Medians over the iterations.
 
 The strategy's step includes its share of the agent's updates. Peak memory is
 what a step needs at once: all tensors that live between steps (weights,
-gradients, optimiser, teachers, agent and its history filled to its bound or to
-one epoch) plus the highest sum of what the step allocates.
+gradients, optimiser, teachers, agent and its history as full as it gets) plus the highest sum of what the step allocates.
 """
 
 from __future__ import annotations
@@ -134,7 +133,7 @@ def main() -> int:
     median = {name: statistics.median(t) for name, t in times.items()}
     floor = [a + b for a, b in zip(times['student'], times['teachers'])]
     total = [t + agent_s for t in times['strategy']]
-    history = _history_bytes(strategy, len(loader))
+    history = _history_bytes(strategy, _interval(cfg, len(loader)))
     peaks = {
         name: _peak(step) + resident
         for name, step, resident in (
@@ -202,9 +201,19 @@ def _agent_seconds(contestant: Contestant, iters: int) -> float:
     return statistics.median(per_batch)
 
 
-def _history_bytes(contestant: Contestant, iters_per_epoch: int) -> int:
-    """Memory of the history when it is fullest, with one epoch between two
-    updates."""
+def _interval(cfg: Config, iters_per_epoch: int) -> int:
+    """The student's iterations between two of the agent's updates, at most."""
+    for hook in cfg.get('custom_hooks', ()):
+        if hook['type'].endswith('AgentAlternationHook'):
+            longest = max(hook.get('warmup', 1), hook.get('interval', 1))
+            return longest * (
+                iters_per_epoch if hook.get('by_epoch', True) else 1)
+    return iters_per_epoch
+
+
+def _history_bytes(contestant: Contestant, iters: int) -> int:
+    """Memory of the history when it is fullest, ``iters`` iterations after
+    the agent's last update."""
     strategy = contestant.model.weighting
     if not isinstance(strategy, MTKDRL):
         return 0
@@ -214,7 +223,7 @@ def _history_bytes(contestant: Contestant, iters_per_epoch: int) -> int:
     size = sum(
         getattr(batch, f.name).numel() * getattr(batch, f.name).element_size()
         for f in fields(batch))
-    return min(history.max_bytes // size, iters_per_epoch) * size
+    return min(history.max_bytes // size, iters) * size
 
 
 def _seconds(step: Step) -> float:

@@ -58,8 +58,8 @@ class Step:
     """
     name: str
     command: list[str]
-    needs: list[str] = field(default_factory=list)
-    output: Path | None = None
+    needs: list[str]
+    output: Path
     config: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     epochs: int = 1
@@ -166,8 +166,7 @@ def plan(root: Path, seed: int, tiny: bool) -> list[Step]:
         'scenes', [
             '-m', 'mmkd_rl.datasets.scenes', str(scenes_dir), '--train',
             str(number[0]), '--test', str(number[1])
-        ],
-        output=scenes_dir / 'scenes.json')
+        ], [], scenes_dir / 'scenes.json')
     plain_backbone = export('export_alone', alone)
     distilled_backbone = export('export_mtkd_rl', mtkd_rl)
     return [
@@ -285,11 +284,11 @@ class Conductor:
         self.start = time.monotonic()
         self._shown = ''
         # More threads than cores make PyTorch many times slower.
-        threads = os.environ.get('OMP_NUM_THREADS', str(threads))
-        self._env = dict(
+        number = os.environ.get('OMP_NUM_THREADS', str(threads))
+        self._env: dict[str, str] = dict(
             os.environ,
-            OMP_NUM_THREADS=threads,
-            MKL_NUM_THREADS=threads,
+            OMP_NUM_THREADS=number,
+            MKL_NUM_THREADS=number,
             MPLBACKEND='Agg',
             PYTHONUNBUFFERED='1',
             PYTHONWARNINGS='ignore',
@@ -362,7 +361,7 @@ class Conductor:
                     f'The end of {folder / LOG}:',
                     *(f'  | {line}' for line in lines)
                 ]))
-            record = dict(
+            record: dict[str, Any] = dict(
                 key=job.key,
                 output=file_digest(job.step.output),
                 seconds=round(time.monotonic() - job.start, 1),
@@ -627,7 +626,7 @@ def draw_detections(root: Path, out: Path, scenes: int = 4) -> None:
     axes = figure.subplots(scenes, len(columns), squeeze=False)
     import cv2
     for row, path in enumerate(paths):
-        image = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
+        image = cv2.imread(path)[..., ::-1]  # type: ignore[index]
         for column, (title, found) in enumerate(columns):
             _draw_scene(axes[row][column], image, found[row])
             if row == 0:

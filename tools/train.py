@@ -80,9 +80,10 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     # What MMEngine will load when nothing is named: the work dir's last one.
-    last = find_latest_checkpoint(cfg.work_dir) if cfg.get('resume') else None
-    if cfg.get('load_from') or last:
-        cli.check_checkpoint(cfg.load_from or last,
+    path = cfg.get('load_from') or (
+        find_latest_checkpoint(cfg.work_dir) if cfg.get('resume') else None)
+    if path:
+        cli.check_checkpoint(path,
                              '--resume' if cfg.get('resume') else 'load_from')
 
 

@@ -87,7 +87,7 @@ class MTKDRL(WeightingStrategy):
         if reward_time not in REWARD_TIMES:
             raise ValueError('weighting.reward_time must be one of '
                              f'{REWARD_TIMES}, got {reward_time!r}')
-        self.reward_time = reward_time
+        self.needs_second_look = reward_time == 'after'
         self.build_state = StateBuilder(
             context.teachers,
             state,
@@ -112,11 +112,6 @@ class MTKDRL(WeightingStrategy):
         #: Set by the hook that trains the agent.
         self.attended = False
         self._warned = False
-
-    @property
-    def needs_second_look(self) -> bool:
-        """Whether the reward is taken after the student's update."""
-        return self.reward_time == 'after'
 
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
         """Weights, [B, M] each, detached, in float32: autocast would round
@@ -150,7 +145,7 @@ class MTKDRL(WeightingStrategy):
             half_BS = state_BS.clamp(-_HALF_MAX, _HALF_MAX).half()
             self._pending = Transition(
                 half_BS, action_B2M.contiguous(), sources_B22M,
-                torch.empty_like(ce_BM) if self.reward_time == 'after' else
+                torch.empty_like(ce_BM) if self.needs_second_look else
                 self.reward(batch))
         return TeacherWeights(
             logit=action_B2M[:, 0], feature=action_B2M[:, 1])
