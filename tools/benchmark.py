@@ -7,7 +7,8 @@ ratios; seconds are those of this machine. Medians over the iterations.
 
 The strategy's step includes its share of the agent's updates. Peak memory is
 what a step needs at once: all tensors that live between steps (weights,
-gradients, optimiser, teachers, agent and its history as full as it gets) plus the highest sum of what the step allocates.
+gradients, optimiser, teachers, agent and its history as full as it gets) plus
+the highest sum of what the step allocates.
 """
 
 from __future__ import annotations
