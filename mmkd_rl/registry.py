@@ -8,6 +8,7 @@ can name theirs. The ones below them hold what only distillation has.
 from __future__ import annotations
 
 import difflib
+import inspect
 from typing import Any
 
 from mmengine import registry as mmengine_registry
@@ -108,4 +109,7 @@ def build(registry: Registry, cfg: dict, key: str, **kwargs: Any) -> Any:
     except TypeError as error:
         if 'unexpected keyword' not in str(error):
             raise
-        raise TypeError(f'{key}: {error}') from error
+        takes = [p for p in inspect.signature(part).parameters
+                 if p not in kwargs]
+        raise TypeError(f'{key}: {error}; {part.__name__} takes {takes}'
+                        ) from error

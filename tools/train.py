@@ -5,6 +5,8 @@ MMDetection or MMSegmentation, by path or as ``mmdet::retinanet/...``.
 """
 
 import argparse
+import shlex
+import sys
 
 import torch
 from mmengine.config import Config
@@ -94,9 +96,8 @@ def main() -> None:
         apply_arguments(cfg, args)
         cli.start_distributed_on_cpu(cfg)
         runner = cli.build_runner(cfg)
-        stage.resume_command = (
-            f'python {__file__} {args.config} --work-dir {cfg.work_dir} '
-            '--resume')
+        stage.resume_command = shlex.join([sys.executable, *sys.argv]) + (
+            '' if args.resume else ' --resume')
         stage.watch(runner)
         runner.train()
 

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.config.utils import ConfigParsingError
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 # What a wrong config, path or checkpoint raises somewhere in MMEngine.
@@ -276,7 +276,10 @@ def clear_errors(debug: bool = False) -> Iterator[Stage]:
             where = f' at iteration {stage.runner.iter}'
         print(f'\nstopped{where}', file=sys.stderr)
         if stage.resume_command:
-            print(f'go on from the last checkpoint: {stage.resume_command}',
+            saved = stage.runner is not None and find_latest_checkpoint(
+                stage.runner.work_dir)
+            print(f'go on from {saved}:\n  {stage.resume_command}' if saved
+                  else 'there is no checkpoint yet: it starts anew next time',
                   file=sys.stderr)
         code = EXIT_INTERRUPTED
     except _BAD_INPUT as error:

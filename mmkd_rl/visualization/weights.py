@@ -81,6 +81,9 @@ def plot_weights(record: WeightRecord,
             axis.plot(
                 record.iterations, [row[m] for row in rows],
                 '--' if teacher in mark else '-',
+                # One point alone draws no line.
+                marker='o' if len(record.iterations) < 20 else None,
+                markersize=4,
                 linewidth=2.4 if teacher in mark else 1.8,
                 color=_color(m),
                 label=f'{teacher} ({mark[teacher]})'
@@ -108,7 +111,7 @@ def draw_samples(images: Sequence[np.ndarray],
                  teachers: Sequence[str],
                  labels: Sequence[str] | None = None,
                  mark: Mapping[str, str] | None = None,
-                 title: str = 'Trust in each teacher, image by image'
+                 title: str = 'Logit weights of each teacher, image by image'
                  ) -> Figure:
     """Images, each above the weights that it got.
 

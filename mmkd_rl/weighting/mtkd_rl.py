@@ -58,11 +58,11 @@ class MTKDRL(WeightingStrategy):
         state: Parts of the state, of ``('feature', 'logit', 'ce',
             'similarity', 'divergence')``; ``None``: all that exist.
         agent: Arguments of :class:`WeightPolicy`.
-        reward: Config of the reward rule.
+        reward: Config of the reward rule; without a type the default one's.
         reward_time: ``'before'``: from the forward pass of the student's step
             (published code; free); ``'after'``: from another forward pass
             after its update (Algorithm 2, line 8; costs that pass).
-        updater: Config of the agent's updater.
+        updater: Config of the agent's updater; likewise.
         history_bytes: Bound on the memory of the history; when it is full it
             is thinned evenly. A sample takes about 2 S bytes (with four
             teachers of CIFAR-100's size 4 kB). ``agent/history_share`` in the
@@ -96,7 +96,7 @@ class MTKDRL(WeightingStrategy):
         policy = WeightPolicy(self.build_state.sizes, **(agent or {}))
         self.reward: Reward = build(
             REWARDS,
-            reward or dict(type='AgreementReward'),
+            {'type': 'AgreementReward', **(reward or {})},
             'weighting.reward',
             logit_weight=context.logit_weight or 0.,
             feature_weight=context.feature_weight or 0.,
@@ -105,7 +105,7 @@ class MTKDRL(WeightingStrategy):
             policy,
             build(
                 UPDATERS,
-                updater or dict(type='PolicyGradient'),
+                {'type': 'PolicyGradient', **(updater or {})},
                 'weighting.updater',
                 policy=policy), History(history_bytes))
         self._pending: Transition | None = None

@@ -89,7 +89,7 @@ class WeightVisualizationHook(Hook):
             self._sum.to(summary.device) + summary
         self._count += 1
         if self.every_n_train_iters(runner, self.interval):
-            self._note(runner)
+            self._note(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Keep the record on disk."""
@@ -102,7 +102,7 @@ class WeightVisualizationHook(Hook):
         if not is_main_process() or self.record is None:
             return
         if self._count:
-            self._note(runner)
+            self._note(runner, runner.iter)  # already counted on
         if not self.record.iterations:
             return
         self.after_train_epoch(runner)
@@ -126,14 +126,14 @@ class WeightVisualizationHook(Hook):
             self.record = WeightRecord(**state['record'])
             self._sum, self._count = state['sum'], state['count']
 
-    def _note(self, runner: Runner) -> None:
+    def _note(self, runner: Runner, iteration: int) -> None:
         assert self._sum is not None and self.record is not None
         means = (self._sum / self._count).tolist()
         self._sum, self._count = None, 0
         record = self.record
         m = len(record.teachers)
         logit, feature, entropy = means[:m], means[m:2 * m], means[2 * m:]
-        record.iterations.append(runner.iter + 1)
+        record.iterations.append(iteration)
         record.logit.append(logit)
         record.feature.append(feature)
         record.entropy.append(entropy)
