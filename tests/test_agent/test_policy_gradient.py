@@ -248,3 +248,14 @@ def test_another_agents_state_is_refused():
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=f'weighting.updater.{message}'):
         PolicyGradient(policy(), **kwargs)
+
+
+def test_an_agent_that_diverges_says_so():
+    policy = WeightPolicy((3, ))
+    history = History()
+    history.add(
+        Transition(
+            torch.full((4, 3), torch.nan), torch.ones(4, 2, 1),
+            torch.ones(4, 2, 2, 1), torch.zeros(4, 1)))
+    with pytest.raises(FloatingPointError, match='became nan: lower .*lr'):
+        PolicyGradient(policy).update(history)

@@ -21,6 +21,4 @@ model = dict(
             type='PolicyGradient',
             objective='log',
             normalization='minmax',
-            entropy_weight=0.,
-            max_grad_norm=None,
-            optimizer=dict(type='SGD', lr=0.1))))
+            entropy_weight=0.)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -57,6 +58,9 @@ class Updater(ABC):
 
         Returns:
             Means over the batches of what :meth:`loss` returned.
+
+        Raises:
+            FloatingPointError: The loss is not finite any more.
         """
         batches = _common_length(history)
         self._standardize(batches)
@@ -73,7 +77,13 @@ class Updater(ABC):
             name: torch.stack([entry[name] for entry in logged]).mean()
             for name in logged[0]
         }
-        return {name: float(value) for name, value in means.items()}
+        scalars = {name: float(value) for name, value in means.items()}
+        if not math.isfinite(scalars['loss']):
+            raise FloatingPointError(
+                f"the agent's loss became {scalars['loss']}: lower "
+                'weighting.updater.optimizer.lr, set updater.max_grad_norm, '
+                'or leave agent.standardize on')
+        return scalars
 
     def state_dict(self) -> dict:
         """The optimiser's state."""
