@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import mmengine.optim  # noqa: F401  (registers PyTorch's optimisers)
 import torch
 from mmengine import dist
 from mmengine.registry import OPTIMIZERS
@@ -77,13 +78,13 @@ class Updater(ABC):
             name: torch.stack([entry[name] for entry in logged]).mean()
             for name in logged[0]
         }
-        scalars = {name: float(value) for name, value in means.items()}
-        if not math.isfinite(scalars['loss']):
+        result = {name: float(value) for name, value in means.items()}
+        if not math.isfinite(result['loss']):
             raise FloatingPointError(
-                f"the agent's loss became {scalars['loss']}: lower "
+                f"the agent's loss became {result['loss']}: lower "
                 'weighting.updater.optimizer.lr, set updater.max_grad_norm, '
                 'or leave agent.standardize on')
-        return scalars
+        return result
 
     def state_dict(self) -> dict:
         """The optimiser's state."""
