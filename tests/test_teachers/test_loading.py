@@ -262,10 +262,6 @@ def test_an_installed_packages_config_is_a_teacher():
 
 
 def test_our_own_installed_config_is_a_teacher():
-    import mmkd_rl
-    shipped = os.path.join(os.path.dirname(mmkd_rl.__file__), '.mim')
-    if not os.path.isdir(shipped):
-        pytest.skip('the package is not installed with its configs')
     name = 'mmkd_rl::cifar100/teachers/wrn28-4_1xb64-240e_cifar100.py'
     model, _ = load_model_config(name, 'key')
     assert model['backbone']['type'].endswith('CifarWideResNet')
