@@ -3,9 +3,11 @@
 import copy
 import glob
 import json
+from functools import partial
 
 import pytest
 import torch
+from mmengine.optim.optimizer import amp_optimizer_wrapper
 
 from mmkd_rl.registry import MODELS
 from tests.toy import (
@@ -80,6 +82,36 @@ def test_mixed_precision_on_a_gpu(tmp_path, teachers, dtype):
             optimizer=dict(type='SGD', lr=.05)))
     runner.train()
     assert all(p.isfinite().all() for p in runner.model.parameters())
+
+
+def test_scaled_losses_on_a_cpu(tmp_path, teachers, monkeypatch):
+    """MMEngine's AmpOptimWrapper with a real loss scaler, its one line that
+    asks for a GPU answered yes: the same run as without a scaler."""
+    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available',
+                        lambda: True)
+    monkeypatch.setattr(amp_optimizer_wrapper, 'GradScaler',
+                        partial(torch.amp.GradScaler, device='cpu'))
+    weights = []
+    for name, wrapper in (('scaled',
+                           dict(
+                               type='AmpOptimWrapper',
+                               dtype='bfloat16',
+                               loss_scale=1024.)),
+                          ('plain', dict(type='BFloat16OptimWrapper'))):
+        torch.manual_seed(0)
+        runner = toy_runner(
+            tmp_path / name,
+            mtkd_rl(teachers),
+            hooks=AGENT,
+            randomness=dict(seed=0),
+            optim_wrapper=dict(wrapper, optimizer=dict(type='SGD', lr=.05)))
+        runner.train()
+        assert (name == 'scaled') == hasattr(runner.optim_wrapper,
+                                             'loss_scaler')
+        weights.append(runner.model.state_dict())
+    for name, value in weights[0].items():
+        torch.testing.assert_close(
+            value, weights[1][name], rtol=1e-4, atol=1e-5)
 
 
 def test_averaged_weights_are_exported(tmp_path, teachers):
