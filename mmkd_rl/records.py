@@ -83,12 +83,15 @@ class DistillationBatch:
         teachers: One output a teacher, without gradient.
         targets: Class indices [B], or class probabilities [B, C].
         gaps: Student to teachers.
+        pairs: For each teacher r_m(F_S), with gradient, and F_m, of one shape
+            [B, D_m, ...]; empty where features are not distilled.
         cross_entropy: The task's CE(logits, targets), one number a sample.
     """
     student: ModelOutput
     teachers: tuple[ModelOutput, ...]
     targets: Tensor
     gaps: Gaps
+    pairs: tuple[tuple[Tensor, Tensor], ...] = ()
     cross_entropy: Callable[[Tensor, Tensor], Tensor] = partial(
         F.cross_entropy, reduction='none')
 

@@ -111,7 +111,8 @@ class MultiTeacherDistiller(BaseModel):
                 teachers=teacher_specs,
                 logit_weight=_weight(self.logit_loss),
                 feature_weight=_weight(self.feature_loss),
-                temperature=getattr(self.logit_loss, 'temperature', 4.)))
+                temperature=getattr(self.logit_loss, 'temperature', 4.),
+                classify=self.teachers.classify))
         #: Weights of the last training batch, detached, for whoever reports.
         self.last_weights: TeacherWeights | None = None
         self._is_original: _Original | None = _Original()
@@ -146,12 +147,7 @@ class MultiTeacherDistiller(BaseModel):
         teachers = self.teachers(inputs)
         losses, student = self.task.student_step(
             self.student, self.student_taps, inputs, data_samples)
-        batch = DistillationBatch(
-            student=student,
-            teachers=teachers,
-            targets=self.task.targets(data_samples),
-            gaps=self._gaps(student, teachers),
-            cross_entropy=self.task.cross_entropy)
+        batch = self._batch(student, teachers, self.task.targets(data_samples))
         weights = self.weighting(batch)
         self.last_weights = weights.detach()
         if 'loss' in losses:
@@ -166,6 +162,7 @@ class MultiTeacherDistiller(BaseModel):
             if gap_BM is not None:
                 losses[name] = term.loss_weight * (weights_BM *
                                                    gap_BM).sum(1).mean()
+        losses.update(self.weighting.losses(batch, weights))
         return losses
 
     @torch.no_grad()
@@ -182,25 +179,26 @@ class MultiTeacherDistiller(BaseModel):
         self._last = None
         with frozen_statistics(self):
             student = self.task.infer(self.student, self.student_taps, inputs)
-            gaps = self._gaps(student, teachers)
-        return DistillationBatch(student, teachers, targets, gaps,
-                                 self.task.cross_entropy)
+            return self._batch(student, teachers, targets)
 
-    def _gaps(self, student: ModelOutput,
-              teachers: tuple[ModelOutput, ...]) -> Gaps:
-        """How far the student is from each teacher."""
+    def _batch(self, student: ModelOutput, teachers: tuple[ModelOutput, ...],
+               targets: Tensor) -> DistillationBatch:
+        """Everybody's output with how far the student is from each teacher."""
         logit = feature = similarity = None
+        pairs: tuple[tuple[Tensor, Tensor], ...] = ()
         if self.logit_loss is not None:
             logit = self.logit_loss(
-                student.logits, torch.stack([t.logits for t in teachers], 1))
+                student.logits, torch.stack([t.logits for t in teachers], 1),
+                targets)
         if self.feature_loss is not None:
-            pairs = [
+            pairs = tuple(
                 projector(student.feature, t.feature)
-                for projector, t in zip(self.projectors, teachers)
-            ]
-            feature = self.feature_loss(pairs)
+                for projector, t in zip(self.projectors, teachers))
+            feature = self.feature_loss(pairs, targets)
             similarity = _similarity(pairs)
-        return Gaps(logit, feature, similarity)
+        return DistillationBatch(
+            student, teachers, targets, Gaps(logit, feature, similarity),
+            pairs, self.task.cross_entropy)
 
     def _apply(self, fn: Callable, recurse: bool = True):
         """Move teachers and agent along; they are not in the tree."""

@@ -35,11 +35,14 @@ class FitNetLoss(nn.Module):
                              f'{loss_weight}')
         self.loss_weight = loss_weight
 
-    def forward(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    def forward(self,
+                pairs: Sequence[tuple[Tensor, Tensor]],
+                targets: Tensor | None = None) -> Tensor:
         """MSE_m, [B, M], in float32.
 
         Args:
             pairs: For each teacher r_m(F_S) and F_m, [B, D_m, ...] both.
+            targets: Not needed; every feature loss is given them.
         """
         return torch.stack([_mse(*pair) for pair in pairs], dim=1)
 

@@ -39,13 +39,17 @@ class KDLoss(nn.Module):
         self.temperature = temperature
         self.loss_weight = loss_weight
 
-    def forward(self, student_BC: Tensor, teachers_BMC: Tensor) -> Tensor:
+    def forward(self,
+                student_BC: Tensor,
+                teachers_BMC: Tensor,
+                targets: Tensor | None = None) -> Tensor:
         """D_m, [B, M], in float32 whatever the inputs' precision.
 
         Args:
             student_BC: Student's logits; space may follow the classes, and is
                 averaged over.
             teachers_BMC: Teachers' logits, likewise.
+            targets: Not needed; every logit loss is given them.
         """
         log_q_B1C = F.log_softmax(
             student_BC.float() / self.temperature, dim=1).unsqueeze(1)

@@ -67,6 +67,17 @@ class Task(ABC):
         """CE of each sample, [B]: how good a network is on it. Which pixels
         count, and at which resolution, only the task knows."""
 
+    def classify(self, model: nn.Module, taps: OutputTaps, feature: Tensor,
+                 key: str) -> Tensor:
+        """Logits from a feature of the shape that the taps read: the part of
+        a network behind its feature tap.
+
+        Raises:
+            ValueError: This task, or this network, has no such part.
+        """
+        raise ValueError(f'{key}: {type(self).__name__} cannot run a '
+                         'classifier on a feature')
+
     def student_step(self, model: nn.Module, taps: OutputTaps, inputs: Tensor,
                      data_samples: Sequence) -> tuple[dict, ModelOutput]:
         """The student's own losses, and what it said on the way.

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkd_rl.registry import TASKS
+from mmkd_rl.taps import OutputTaps
 from mmkd_rl.tasks.base import Task
 
 
@@ -46,6 +47,30 @@ class ClassificationTask(Task):
         raise ValueError(
             f'{key}: {type(model).__name__} has no head; say where its '
             f"logits are with {key}.taps=dict(logits='...')")
+
+    def classify(self, model: nn.Module, taps: OutputTaps, feature: Tensor,
+                 key: str) -> Tensor:
+        """Neck and head on a backbone's output, or the linear layer whose
+        input was tapped.
+
+        Raises:
+            ValueError: The feature was tapped elsewhere.
+        """
+        tap = taps.feature
+        if tap.path == 'backbone' and tap.source == 'output' and \
+                isinstance(getattr(model, 'head', None), nn.Module):
+            features: tuple[Tensor, ...] = (feature, )
+            if getattr(model, 'neck', None) is not None:
+                features = model.neck(features)
+            return model.head(features)
+        module = model.get_submodule(tap.path)
+        if tap.source == 'input' and isinstance(module, nn.Linear):
+            return module(feature)
+        raise ValueError(
+            f'{key}: its feature is tapped at the {tap.source} of '
+            f'{tap.path!r}, so its classifier cannot be run on a mapped '
+            "feature; leave taps.feature out, or tap the last linear layer's "
+            'input')
 
     def targets(self, data_samples: Sequence) -> Tensor:
         """Class indices [B], or probabilities [B, C] after mixup and the

@@ -127,6 +127,11 @@ class TeacherPool:
             self.check_finite()
         return outputs
 
+    def classify(self, index: int, feature: Tensor) -> Tensor:
+        """Logits of one teacher's classifier, [B, C], see
+        :meth:`FrozenTeacher.classify`."""
+        return self._teachers[index].classify(feature)
+
     def check_finite(self, together: bool = True) -> None:
         """Complain if a teacher has given NaN or infinity so far.
 

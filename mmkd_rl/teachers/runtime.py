@@ -47,6 +47,18 @@ class FrozenTeacher(nn.Module):
                                   self.adapter(images))
         return output.logits, output.feature
 
+    def classify(self, feature: Tensor) -> Tensor:
+        """Its classifier alone, [B, C]; gradients reach the feature.
+
+        Args:
+            feature: Of the shape that :meth:`forward` gives.
+
+        Raises:
+            ValueError: The task cannot tell where its classifier begins.
+        """
+        return self._task.classify(self.model, self._taps, feature,
+                                   f'teacher {self.name!r}')
+
     def probe(self, images: Tensor) -> ModelSpec:
         """The sizes of what it returns.
 

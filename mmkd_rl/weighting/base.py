@@ -23,12 +23,16 @@ class WeightingContext:
         logit_weight: alpha; ``None``: logits are not distilled.
         feature_weight: beta; ``None``: features are not distilled.
         temperature: T of the logit loss.
+        classify: From a teacher's index and a feature of the shape that it
+            gives to the logits of that teacher's classifier, [B, C]; gradients
+            reach the feature, never the teacher.
     """
     student: ModelSpec
     teachers: tuple[ModelSpec, ...]
     logit_weight: float | None
     feature_weight: float | None
     temperature: float
+    classify: Callable[[int, Tensor], Tensor] | None = None
 
 
 class WeightingStrategy(nn.Module, ABC):
@@ -68,6 +72,17 @@ class WeightingStrategy(nn.Module, ABC):
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
         """Weights of a training batch, [B, M] each, detached unless the
         strategy trains them through the student's loss."""
+
+    def losses(self, batch: DistillationBatch,
+               weights: TeacherWeights) -> dict[str, Tensor]:
+        """Further terms of the student's loss, scalars, by their names in
+        the log (``loss_...``).
+
+        Args:
+            batch: What :meth:`forward` was called with.
+            weights: What it returned.
+        """
+        return {}
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move what is not in the module tree."""
