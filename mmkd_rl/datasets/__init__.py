@@ -1,5 +1,6 @@
-"""Data sets that need no download."""
+"""Data sets that need no download, and what is done to labels."""
 
 from .digits import DigitsDataset
+from .permute_labels import PermuteLabels
 
-__all__ = ['DigitsDataset']
+__all__ = ['DigitsDataset', 'PermuteLabels']
