@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from mmkd_rl.agent.standardize import RunningStandardizer
 
-#: Sources of the action: the agent, confidence, divergence.
-NUM_SOURCES = 3
+#: Sources of the action, in the balances' order.
+SOURCES = ('agent', 'confidence', 'divergence')
+NUM_SOURCES = len(SOURCES)
 
 
 class WeightPolicy(nn.Module):
@@ -35,10 +36,14 @@ class WeightPolicy(nn.Module):
             (Eqs. 13, 14), normalised to sum to one; 0 leaves a source out.
         learnable_balance: Let the balances of the sources that are not left
             out be trained, through a softmax that starts equal (A.1).
+        balance_lr: Learning rate of these six numbers; ``None``: that of the
+            rest. They need a larger one than a network of thousands: at
+            Adam's 1e-3 a softmax of equal scores takes thousands of steps to
+            leave a source out, and an update has some thirty.
 
     Raises:
-        ValueError: ``hidden`` is not positive, or the balances are not three
-            numbers >= 0 with a positive sum.
+        ValueError: ``hidden`` or ``balance_lr`` is not positive, or the
+            balances are not three numbers >= 0 with a positive sum.
     """
 
     constant_balance: Tensor
@@ -49,7 +54,8 @@ class WeightPolicy(nn.Module):
                  per_teacher: bool = False,
                  standardize: bool = True,
                  balance: Sequence[float] = (1., 1., 1.),
-                 learnable_balance: bool = False) -> None:
+                 learnable_balance: bool = False,
+                 balance_lr: float | None = 0.05) -> None:
         super().__init__()
         if len(balance) != NUM_SOURCES or min(balance) < 0 or \
                 sum(balance) <= 0:
@@ -59,6 +65,9 @@ class WeightPolicy(nn.Module):
         if hidden < 1:
             raise ValueError('weighting.agent.hidden must be >= 1, got '
                              f'{hidden}')
+        if balance_lr is not None and balance_lr <= 0:
+            raise ValueError('weighting.agent.balance_lr must be > 0 or None, '
+                             f'got {balance_lr}')
         self.sizes = tuple(sizes)
         self.num_teachers = len(self.sizes)
         total = sum(self.sizes)
@@ -76,6 +85,7 @@ class WeightPolicy(nn.Module):
                              (gamma / gamma.sum()).repeat(2, 1))
         self.balance = nn.Parameter(torch.zeros(
             2, NUM_SOURCES)) if learnable_balance else None
+        self.balance_lr = balance_lr
 
     def forward(self, state: Tensor) -> Tensor:
         """log w^gen, [B, 2, M], logit weights first.
@@ -97,6 +107,17 @@ class WeightPolicy(nn.Module):
         scores_B2M = torch.stack(scores, 2) if len(scores) > 1 else \
             scores[0].view(-1, 2, self.num_teachers)
         return F.log_softmax(scores_B2M, dim=-1)
+
+    def parameter_groups(self) -> list:
+        """For an optimiser: parameters with a learning rate of their own
+        are a group."""
+        if self.balance is None or self.balance_lr is None:
+            return list(self.parameters())
+        rest = [p for p in self.parameters() if p is not self.balance]
+        return [
+            dict(params=rest),
+            dict(params=[self.balance], lr=self.balance_lr)
+        ]
 
     def balances(self) -> Tensor:
         """gamma of Eqs. (13) and (14), [2, 3]: logits and features; agent,

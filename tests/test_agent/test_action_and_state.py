@@ -194,6 +194,7 @@ def test_a_source_with_balance_zero_stays_out(learnable):
     (dict(balance=(1, -1, 1)), 'balance'),
     (dict(balance=(0, 0, 0)), 'balance'),
     (dict(hidden=0), 'hidden must be >= 1, got 0'),
+    (dict(balance_lr=0), 'balance_lr must be > 0 or None, got 0'),
 ])
 def test_bad_agents(kwargs, message):
     with pytest.raises(ValueError, match=f'weighting.agent.{message}'):

@@ -179,6 +179,63 @@ def test_learnable_balances_go_to_the_better_source():
     assert all(p.isfinite().all() for p in net.parameters())
 
 
+@pytest.mark.parametrize('objective', ['probability', 'log'])
+def test_a_source_that_favours_a_wrong_teacher_fades_in_two_updates(
+        objective):
+    """Eq. (12) with a teacher that is wrong and far away. An update has some
+    thirty batches, as with the default history and teachers of CIFAR's size.
+    """
+    g = torch.Generator().manual_seed(0)
+    far = torch.tensor([0.1, 0.1, 4.])  # D_m
+    net = WeightPolicy([3] * 3, learnable_balance=True)
+    updater = PolicyGradient(net, objective=objective)
+    for _ in range(2):
+        batches = []
+        for seed in range(30):
+            reward = torch.tensor([1., 1., -2.]) \
+                + torch.randn(8, 3, generator=g)
+            plain = transition(reward, seed=seed)
+            conf = torch.tensor([.45, .45, .1]).expand(8, 2, 3)
+            div = (far + torch.rand(8, 2, 3, generator=g)).softmax(-1)
+            batches.append(
+                Transition(plain.state, plain.action,
+                           torch.stack([conf, div], 2), plain.reward))
+        scalars = updater.update(history(*batches))
+    for head in ('logit', 'feature'):
+        assert scalars[f'balance_{head}/divergence'] < 0.15
+    assert (net.balances()[:, 2] < 0.05).all()
+    assert (net.balances()[:, :2] > 0.05).all()  # both others are right
+
+
+def test_balances_do_not_change_what_the_agent_learns():
+    nets = [policy(), policy(learnable_balance=True)]
+    for net in nets:
+        PolicyGradient(
+            net, dict(type='SGD', lr=0.1), max_grad_norm=None).update(
+                history(transition([1., 0., -1.])))
+    for p, q in zip(nets[0].trunks.parameters(), nets[1].trunks.parameters()):
+        torch.testing.assert_close(p, q)
+    assert not torch.equal(nets[1].balance, torch.zeros(2, 3))
+
+
+def test_balances_rest_at_the_softmax_of_what_their_sources_earn():
+    net = policy(2, learnable_balance=True)
+    plain = transition([.2, -.2], state=torch.zeros(8, 6))
+    for head in net.heads:
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+        head.requires_grad_(False)  # w^gen stays 1/2 each and earns 0
+    sources = torch.tensor([[.8, .2], [.1, .9]]).expand(8, 2, 2, 2)
+    batch = Transition(plain.state, plain.action, sources, plain.reward)
+    PolicyGradient(
+        net, normalization='none', entropy_weight=0.2,
+        epochs=400).update(history(batch))
+    earned = torch.tensor([0., .6 * .2, -.8 * .2])
+    for row in net.balances():
+        torch.testing.assert_close(
+            row, (earned / 0.2).softmax(0), atol=5e-3, rtol=0)
+
+
 def test_states_are_standardized_by_what_the_history_holds():
     net = WeightPolicy([3] * 3)
     batches = [transition([1., 0., 0.], seed=s) for s in range(3)]

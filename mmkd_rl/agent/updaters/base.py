@@ -45,7 +45,7 @@ class Updater(ABC):
         self.epochs = epochs
         self.max_grad_norm = max_grad_norm
         self.optimizer: torch.optim.Optimizer = OPTIMIZERS.build(
-            dict(optimizer, params=list(policy.parameters())))
+            dict(optimizer, params=policy.parameter_groups()))
 
     @abstractmethod
     def loss(self, batch: Transition) -> tuple[Tensor, dict[str, Tensor]]:

@@ -15,6 +15,11 @@ the teacher with the best reward, against its text; ours raises it.
 
 With the entropy term (not in the paper) the probability form rests at
 w = softmax(R-bar / lambda), a matter of degree instead of all or nothing.
+
+Learnable balances maximise the same of the whole action, with the same
+entropy term on themselves: they rest at softmax(g / lambda), g what each
+source earns by itself. So a source that favours a wrong teacher goes to almost
+nothing, and sources that are equally good stay equal.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmkd_rl.agent.action import mix
-from mmkd_rl.agent.policy import WeightPolicy
+from mmkd_rl.agent.policy import SOURCES, WeightPolicy
 from mmkd_rl.agent.reward import NORMALIZATIONS, normalize_reward
 from mmkd_rl.agent.updaters.base import Updater
 from mmkd_rl.records import Transition
@@ -74,17 +79,42 @@ class PolicyGradient(Updater):
         log_w_B2M = self.policy(batch.state)
         w_B2M = log_w_B2M.exp()
         entropy = -(w_B2M * log_w_B2M).sum(-1).mean()
-        if self.policy.balance is not None:
-            # Balances are learned from what they do to the whole action.
-            w_B2M = mix(w_B2M, batch.sources, self.policy.balances())
-            log_w_B2M = w_B2M.clamp_min(1e-12).log()
         reward_B1M = normalize_reward(batch.reward,
                                       self.normalization).unsqueeze(1)
         value_B2M = log_w_B2M if self.objective == 'log' else w_B2M
         gain = (reward_B1M * value_B2M).sum(-1).mean()
         loss = -gain - self.entropy_weight * entropy
-        return loss, {
-            'entropy': entropy.detach(),
-            'expected_reward':
-            (batch.reward.unsqueeze(1) * w_B2M.detach()).sum(-1).mean()
+        logged = {'entropy': entropy.detach()}
+        if self.policy.balance is not None:
+            action_B2M, term, balances = self._balance(batch, w_B2M.detach(),
+                                                       reward_B1M)
+            loss = loss + term
+            w_B2M = action_B2M
+            logged.update(balances)
+        logged['expected_reward'] = (batch.reward.unsqueeze(1) *
+                                     w_B2M.detach()).sum(-1).mean()
+        return loss, logged
+
+    def _balance(self, batch: Transition, w_B2M: Tensor, reward_B1M: Tensor
+                 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The whole action, the balances' loss, and what to log of them.
+
+        They are learned from what they do to the whole action, and the agent
+        from its own weights, as it is with constant balances: through the
+        action it would get its balance's share of the gradient only, and the
+        entropy term would win.
+        """
+        gamma_23 = self.policy.balances()
+        action_B2M = mix(w_B2M, batch.sources, gamma_23)
+        value_B2M = action_B2M.clamp_min(1e-12).log() \
+            if self.objective == 'log' else action_B2M
+        # Clamped: a source that is left out has gamma = 0.
+        entropy = -(gamma_23 * gamma_23.clamp_min(1e-12).log()).sum(-1).mean()
+        loss = -(reward_B1M * value_B2M).sum(-1).mean() \
+            - self.entropy_weight * entropy
+        logged = {
+            f'balance_{head}/{source}': value
+            for head, row in zip(('logit', 'feature'), gamma_23.detach())
+            for source, value in zip(SOURCES, row)
         }
+        return action_B2M, loss, logged
