@@ -29,6 +29,7 @@ from mmkd_rl.registry import MODELS, TASKS, WEIGHTINGS, build
 from mmkd_rl.taps import Projector
 from mmkd_rl.tasks import Task
 from mmkd_rl.teachers import Normalization, TeacherPool
+from mmkd_rl.teachers.class_map import restrict
 from mmkd_rl.teachers.loading import build_network, load_model_config
 from mmkd_rl.teachers.runtime import spec_of
 from mmkd_rl.utils import activation_checkpointing
@@ -91,6 +92,8 @@ class MultiTeacherDistiller(BaseModel):
         self.teachers = TeacherPool(teachers, adapter,
                                     Normalization.of(self.data_preprocessor))
         student_spec, teacher_specs = self._probe(probe_size)
+        teacher_specs = self.teachers.match_classes(
+            teacher_specs, student_spec.num_classes, logit_loss is not None)
 
         if logit_loss is None and feature_loss is None:
             raise ValueError('logit_loss and feature_loss are both None: '
@@ -113,6 +116,16 @@ class MultiTeacherDistiller(BaseModel):
                 feature_weight=_weight(self.feature_loss),
                 temperature=getattr(self.logit_loss, 'temperature', 4.),
                 classify=self.teachers.classify))
+        for teacher in teacher_specs:
+            if self.weighting.needs_classes and \
+                    teacher.num_classes != student_spec.num_classes:
+                raise ValueError(
+                    f'weighting.type={type(self.weighting).__name__} looks '
+                    f'at classes, but teacher {teacher.name!r} has '
+                    f'{teacher.num_classes} and the student '
+                    f'{student_spec.num_classes}; give the teacher '
+                    "class_map=[...], or use weighting=dict(type="
+                    "'AverageWeighting')")
         #: Weights of the last training batch, detached, for whoever reports.
         self.last_weights: TeacherWeights | None = None
         self._is_original: _Original | None = _Original()
@@ -148,7 +161,7 @@ class MultiTeacherDistiller(BaseModel):
         losses, student = self.task.student_step(
             self.student, self.student_taps, inputs, data_samples)
         batch = self._batch(student, teachers, self.task.targets(data_samples))
-        weights = self.weighting(batch)
+        weights = self._restrict(self.weighting(batch), batch.targets)
         self.last_weights = weights.detach()
         if 'loss' in losses:
             # MMEngine logs the sum of all under this name.
@@ -184,6 +197,8 @@ class MultiTeacherDistiller(BaseModel):
     def _batch(self, student: ModelOutput, teachers: tuple[ModelOutput, ...],
                targets: Tensor) -> DistillationBatch:
         """Everybody's output with how far the student is from each teacher."""
+        teachers = self.teachers.align(teachers, student.logits,
+                                       self.weighting.context.temperature)
         logit = feature = similarity = None
         pairs: tuple[tuple[Tensor, Tensor], ...] = ()
         if self.logit_loss is not None:
@@ -200,6 +215,13 @@ class MultiTeacherDistiller(BaseModel):
             student, teachers, targets, Gaps(logit, feature, similarity),
             pairs, self.task.cross_entropy)
 
+    def _restrict(self, weights: TeacherWeights,
+                  targets: Tensor) -> TeacherWeights:
+        """Logits of teachers that do not know a class do not count."""
+        knows_BM = self.teachers.knows(targets)
+        return weights if knows_BM is None else TeacherWeights(
+            restrict(weights.logit, knows_BM), weights.feature)
+
     def _apply(self, fn: Callable, recurse: bool = True):
         """Move teachers and agent along; they are not in the tree."""
         super()._apply(fn, recurse)
@@ -214,8 +236,7 @@ class MultiTeacherDistiller(BaseModel):
         """Run everybody once, on two grey images, to learn the sizes.
 
         Raises:
-            ValueError: Somebody cannot run on them, or the teachers' classes
-                are not the student's.
+            ValueError: Somebody cannot run on them.
         """
         pair = (size, size) if isinstance(size, int) else tuple(size)
         images = torch.zeros(2, 3, *pair)
@@ -230,14 +251,7 @@ class MultiTeacherDistiller(BaseModel):
         finally:
             self.student.train()
         student = spec_of('student', output)
-        teachers = self.teachers.probe(images)
-        for teacher in teachers:
-            if teacher.num_classes != student.num_classes:
-                raise ValueError(
-                    f'teacher {teacher.name!r} has {teacher.num_classes} '
-                    f'classes and the student {student.num_classes}; they '
-                    'must have the same ones')
-        return student, teachers
+        return student, self.teachers.probe(images)
 
 
 class _Original:

@@ -9,6 +9,7 @@ to its own device instead, and copies of the distiller share it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from mmengine import dist
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from mmkd_rl.records import ModelOutput, ModelSpec
 from mmkd_rl.tasks import Task
+from mmkd_rl.teachers.class_map import ClassMap
 from mmkd_rl.teachers.loading import (
     build_network,
     load_model_config,
@@ -26,7 +28,10 @@ from mmkd_rl.teachers.loading import (
 from mmkd_rl.teachers.normalization import InputAdapter, Normalization
 from mmkd_rl.teachers.runtime import FrozenTeacher
 
-_KEYS = {'name', 'config', 'checkpoint', 'taps', 'normalization', 'input_size'}
+_KEYS = {
+    'name', 'config', 'checkpoint', 'taps', 'normalization', 'input_size',
+    'class_map'
+}
 #: What to write for ``checkpoint`` where an untrained teacher is meant.
 UNTRAINED = 'untrained'
 
@@ -43,7 +48,9 @@ class TeacherPool:
             - ``taps``: see :meth:`Task.taps`, optional;
             - ``normalization``: ``dict(mean, std, to_rgb)`` that it was
               trained with, where its config does not say, optional;
-            - ``input_size``: side or (H, W) that it needs, optional.
+            - ``input_size``: side or (H, W) that it needs, optional;
+            - ``class_map``: where its classes are not the student's, see
+              :class:`ClassMap`, optional.
         task: Adapter of the task.
         student_normalization: What the images are normalised with.
 
@@ -69,6 +76,9 @@ class TeacherPool:
         self._teachers = tuple(
             _build_teacher(cfg, name, task, student_normalization)
             for cfg, name in zip(teachers, names))
+        self._class_maps = tuple(cfg.get('class_map') for cfg in teachers)
+        #: By the teacher's index; only those whose classes are others.
+        self._maps: dict[int, ClassMap] = {}
         self._finite: Tensor | None = None
 
     def __len__(self) -> int:
@@ -85,6 +95,8 @@ class TeacherPool:
         """What ``nn.Module._apply`` does to the tree: device, precision."""
         for teacher in self._teachers:
             teacher._apply(fn)
+        for class_map in self._maps.values():
+            class_map._apply(fn)
         if self._finite is not None:
             self._finite = fn(self._finite)
 
@@ -104,6 +116,65 @@ class TeacherPool:
                     f'{tuple(images.shape)}: {error}; if it needs another '
                     'size, give it input_size=...') from error
         return tuple(specs)
+
+    def match_classes(self, specs: Sequence[ModelSpec], num_classes: int,
+                      required: bool) -> tuple[ModelSpec, ...]:
+        """Read the teachers' class maps.
+
+        Args:
+            specs: What :meth:`probe` returned.
+            num_classes: The student's.
+            required: Whether logits are distilled, so that the classes must
+                be the student's or be mapped to them.
+
+        Returns:
+            The sizes of what :meth:`align` returns.
+
+        Raises:
+            ValueError: Other classes and no map; or see :class:`ClassMap`.
+        """
+        matched = []
+        for m, (spec, classes) in enumerate(zip(specs, self._class_maps)):
+            if classes is not None:
+                self._maps[m] = ClassMap(classes, spec.num_classes,
+                                         num_classes,
+                                         f'teacher {spec.name!r}')
+                spec = replace(spec, num_classes=num_classes)
+            elif required and spec.num_classes != num_classes:
+                raise ValueError(
+                    f'teacher {spec.name!r} has {spec.num_classes} classes '
+                    f'and the student {num_classes}; give the teacher '
+                    f"class_map=[...], its index for each of the student's "
+                    'classes (-1 where it has none), or set logit_loss=None '
+                    'to distil features alone')
+            matched.append(spec)
+        return tuple(matched)
+
+    def align(self, outputs: tuple[ModelOutput, ...], student: Tensor,
+              temperature: float) -> tuple[ModelOutput, ...]:
+        """Outputs whose logits are over the student's classes.
+
+        Args:
+            outputs: What :meth:`__call__` returned.
+            student: The student's logits, [B, C].
+            temperature: Of the logit loss.
+        """
+        if not self._maps:
+            return outputs
+        return tuple(
+            replace(o, logits=self._maps[m].complete(o.logits, student,
+                                                     temperature))
+            if m in self._maps else o for m, o in enumerate(outputs))
+
+    def knows(self, targets: Tensor) -> Tensor | None:
+        """Which teachers know the classes of a batch, [B, M] in [0, 1];
+        ``None``: all know all."""
+        if not self._maps:
+            return None
+        columns = torch.ones(len(targets), len(self), device=targets.device)
+        for m, class_map in self._maps.items():
+            columns[:, m] = class_map.knows(targets)
+        return columns
 
     def __call__(self, images: Tensor) -> tuple[ModelOutput, ...]:
         """Run every teacher once.
@@ -128,9 +199,11 @@ class TeacherPool:
         return outputs
 
     def classify(self, index: int, feature: Tensor) -> Tensor:
-        """Logits of one teacher's classifier, [B, C], see
+        """Logits of one teacher's classifier over the student's classes, see
         :meth:`FrozenTeacher.classify`."""
-        return self._teachers[index].classify(feature)
+        logits = self._teachers[index].classify(feature)
+        return self._maps[index].select(logits) if index in self._maps \
+            else logits
 
     def check_finite(self, together: bool = True) -> None:
         """Complain if a teacher has given NaN or infinity so far.

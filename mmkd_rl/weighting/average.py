@@ -11,6 +11,8 @@ from mmkd_rl.weighting.base import WeightingStrategy, equal_weights
 class AverageWeighting(WeightingStrategy):
     """Equal weights; its published scale is 1 / M too."""
 
+    needs_classes = False
+
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
         """1 / M, [B, M] each."""
         weights = equal_weights(batch.student.logits.detach().float(),

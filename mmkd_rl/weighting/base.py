@@ -54,6 +54,8 @@ class WeightingStrategy(nn.Module, ABC):
 
     #: Whether it wants to see the batch again after the student's update.
     needs_second_look: bool = False
+    #: Whether it looks at what teachers say of the student's classes.
+    needs_classes: bool = True
 
     def __init__(self, context: WeightingContext, scale: str = 'unit') -> None:
         super().__init__()

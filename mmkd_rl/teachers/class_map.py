@@ -1,0 +1,139 @@
+r"""Teachers whose classes are not the student's.
+
+A map says for each class of the student which of the teacher's it is, or that
+the teacher has never seen it. Nothing is to be learned from a teacher about a
+class that it does not know, so its logits are completed with what the student
+believes itself: with K the known classes and at the logit loss's temperature,
+
+.. math::
+    p'_m(c) = p_m(c | K) \, p_S(K), \; c \in K; \qquad
+    p'_m(c) = p_S(c), \; c \notin K,
+
+the student's part detached. Then KL(p'_m || p_S) = p_S(K) KL(p_m(. | K) ||
+p_S(. | K)): the gradient says how to divide among the known classes, and
+nothing of how much the others should get. And on an image of a class that it
+does not know, a teacher's logits are not distilled at all: its weight goes to
+those that know, and is lost where nobody does. Its feature is of use
+nevertheless and keeps its weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+UNSEEN = -1
+
+
+class ClassMap(nn.Module):
+    """From a teacher's classes to the student's.
+
+    Args:
+        classes: For each of the student's C classes the teacher's index, -1
+            where it has none; or a dict from the student's index to the
+            teacher's, in which those are left out.
+        num_teacher: Classes of the teacher.
+        num_student: C.
+        key: The teacher's config key, for messages.
+
+    Raises:
+        TypeError: Neither a list nor a dict of integers.
+        ValueError: Another length, an index that does not exist, or no class
+            in common.
+    """
+
+    index: Tensor
+    known: Tensor
+
+    def __init__(self, classes: Sequence[int] | Mapping[int, int],
+                 num_teacher: int, num_student: int, key: str) -> None:
+        super().__init__()
+        row = _as_list(classes, num_student, key)
+        if len(row) != num_student:
+            raise ValueError(
+                f'{key}: class_map has {len(row)} entries and the student '
+                f'{num_student} classes; give one each, {UNSEEN} for a class '
+                'that the teacher does not have')
+        if bad := [i for i in row if not UNSEEN <= i < num_teacher]:
+            raise ValueError(f'{key}: class_map has {bad[:5]}, but the '
+                             f"teacher's classes are 0 to {num_teacher - 1}")
+        if max(row) == UNSEEN:
+            raise ValueError(f"{key}: class_map knows none of the student's "
+                             'classes; set logit_loss=None to distil its '
+                             'features alone')
+        index = torch.tensor(row)
+        self.register_buffer('index', index.clamp_min(0))
+        self.register_buffer('known', index != UNSEEN)
+
+    def complete(self, teacher_BK: Tensor, student_BC: Tensor,
+                 temperature: float) -> Tensor:
+        """The teacher's logits over the student's classes, [B, C].
+
+        Args:
+            teacher_BK: Its logits over its own classes.
+            student_BC: The student's logits; detached here.
+            temperature: Of the logit loss.
+        """
+        own_BC = teacher_BK[:, self.index].float()
+        student_BC = student_BC.detach().float()
+        gap_B1 = self._log_mass(own_BC, temperature) - self._log_mass(
+            student_BC, temperature)
+        return torch.where(self.known, own_BC,
+                           student_BC + temperature * gap_B1)
+
+    def select(self, teacher_BK: Tensor) -> Tensor:
+        """The same without a student, [B, C]: a class that it does not know
+        gets the lowest of its scores."""
+        own_BC = teacher_BK[:, self.index]
+        low_B1 = teacher_BK.amin(1, keepdim=True)
+        return torch.where(self.known, own_BC, low_B1)
+
+    def knows(self, targets: Tensor) -> Tensor:
+        """Share of each target that is of known classes, [B], in [0, 1].
+
+        Args:
+            targets: Class indices [B] or class probabilities [B, C].
+        """
+        known_C = self.known.float()
+        return targets.float() @ known_C if targets.ndim > 1 else \
+            known_C[targets]
+
+    def _log_mass(self, logits_BC: Tensor, temperature: float) -> Tensor:
+        """Log of the unnormalised mass of the known classes, [B, 1]."""
+        return (logits_BC / temperature).masked_fill(
+            ~self.known, -torch.inf).logsumexp(1, keepdim=True)
+
+
+def restrict(weights_BM: Tensor, knows_BM: Tensor) -> Tensor:
+    """Weights of those who know, with the sum that all had, [B, M]; zero
+    where nobody knows."""
+    kept_BM = weights_BM * knows_BM
+    total_B1 = kept_BM.sum(1, keepdim=True)
+    scale_B1 = torch.where(total_B1 > 0,
+                           weights_BM.sum(1, keepdim=True) /
+                           total_B1.clamp_min(1e-12), 0.)
+    # A target that is known in part is distilled in part.
+    return kept_BM * scale_B1 * knows_BM.amax(1, keepdim=True)
+
+
+def _as_list(classes: Sequence[int] | Mapping[int, int], num_student: int,
+             key: str) -> list[int]:
+    if isinstance(classes, Mapping):
+        if bad := [c for c in classes if not _is_index(c) or
+                   not 0 <= c < num_student]:
+            raise ValueError(f'{key}: class_map names {bad[:5]}, but the '
+                             f"student's classes are 0 to {num_student - 1}")
+        classes = [classes.get(c, UNSEEN) for c in range(num_student)]
+    if isinstance(classes, str) or not isinstance(classes, Sequence) or \
+            not all(map(_is_index, classes)):
+        raise TypeError(
+            f"{key}: class_map must be a list with the teacher's index of "
+            "each of the student's classes, or a dict from the student's "
+            f"indices to the teacher's, got {classes!r}")
+    return list(classes)
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,216 @@
+"""Teachers that know other classes than the student's."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmkd_rl.losses import KDLoss
+from mmkd_rl.registry import MODELS
+from mmkd_rl.teachers.class_map import ClassMap, restrict
+from tests.toy import (
+    CLASSES,
+    World,
+    classifier,
+    distiller,
+    samples,
+    teacher_file,
+    toy_teachers,
+)
+
+T = 4.
+EYE = torch.eye(CLASSES)
+
+
+@pytest.fixture
+def logits():
+    g = torch.Generator().manual_seed(0)
+    return (3 * torch.randn(6, 4, generator=g).double(),
+            3 * torch.randn(6, CLASSES, generator=g).double())
+
+
+def test_completed_with_what_the_student_believes(logits):
+    teacher, student = logits
+    row = [2, -1, 0, -1, 3]
+    known = [c for c in range(CLASSES) if row[c] >= 0]
+    p = (ClassMap(row, 4, CLASSES, 't').complete(teacher, student, T) /
+         T).double().softmax(1)
+    q = (student / T).softmax(1)
+    for b in range(6):
+        share = sum(q[b, c] for c in known)
+        mass = sum((teacher[b, row[c]] / T).exp() for c in known)
+        for c in range(CLASSES):
+            expected = q[b, c] if c not in known else \
+                share * (teacher[b, row[c]] / T).exp() / mass
+            torch.testing.assert_close(p[b, c], expected, atol=1e-6, rtol=0)
+
+
+def test_nothing_is_said_about_unknown_classes(logits):
+    """KL(p' || q) = q(K) KL(p(.|K) || q(.|K)), its gradient on K alone."""
+    teacher, student = logits
+    row = [2, -1, 0, -1, 3]
+    known = torch.tensor([0, 2, 4])
+    z = student.float().requires_grad_()
+    completed = ClassMap(row, 4, CLASSES, 't').complete(teacher, z, T)
+    assert not completed.requires_grad
+    loss = KDLoss(T)(z, completed.unsqueeze(1))[:, 0]
+    reference = (student / T).softmax(1)[:, known].sum(1) * KDLoss(T)(
+        student[:, known], teacher[:, [2, 0, 3]].unsqueeze(1))[:, 0]
+    torch.testing.assert_close(loss, reference.float())
+    loss.sum().backward()
+    assert z.grad[:, [1, 3]].abs().max() < 1e-6
+    assert z.grad[:, known].abs().max() > 1e-2
+
+
+def test_a_whole_map_renames_and_no_more(logits):
+    teacher = torch.cat(logits, 1)[:, :CLASSES]
+    order = [3, 0, 4, 1, 2]
+    completed = ClassMap(order, CLASSES, CLASSES, 't').complete(
+        teacher, logits[1], T)
+    torch.testing.assert_close(completed, teacher[:, order].float())
+    as_dict = ClassMap(dict(enumerate(order)), CLASSES, CLASSES, 't')
+    assert torch.equal(as_dict.complete(teacher, logits[1], T), completed)
+
+
+def test_weights_go_to_those_who_know():
+    weights = torch.tensor([[.5, .25, .25]] * 4)
+    knows = torch.tensor([[1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0]]).float()
+    torch.testing.assert_close(
+        restrict(weights, knows),
+        torch.tensor([[.5, .25, .25], [0, .5, .5], [0, 0, 1.], [0, 0, 0]]))
+    half = torch.tensor([[.5, .5, .5]])  # soft targets, half of them known
+    torch.testing.assert_close(restrict(weights[:1], half), weights[:1] / 2)
+    other_scale = 3 * weights[1:2]
+    torch.testing.assert_close(restrict(other_scale, knows[1:2]).sum(),
+                               torch.tensor(3.))
+
+
+@pytest.mark.parametrize('targets', [
+    torch.tensor([0, 1]),
+    torch.tensor([[1., 0, 0, 0, 0], [0, 1., 0, 0, 0]])
+])
+def test_who_knows_what(targets):
+    known = ClassMap([0, -1, -1, -1, 1], 2, CLASSES, 't').knows(targets)
+    assert known.tolist() == [1, 0]
+
+
+STRATEGIES = ['AverageWeighting', 'MTKDRL']
+
+
+def build(teachers, **kwargs):
+    torch.manual_seed(0)
+    return MODELS.build(distiller(teachers, **kwargs)).train()
+
+
+def few_classes(tmp_path, count=3):
+    """A teacher of the last ``count`` of the student's classes."""
+    world = World()
+    path = teacher_file(tmp_path / 'few.pth', world.prototypes,
+                        6 * EYE[-count:])
+    return dict(
+        name='few',
+        config=classifier(CLASSES, classes=count),
+        checkpoint=path,
+        class_map={CLASSES - count + i: i
+                   for i in range(count)})
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_a_step_with_a_teacher_of_fewer_classes(tmp_path, strategy):
+    model = build([*toy_teachers(tmp_path), few_classes(tmp_path)],
+                  weighting=dict(type=strategy))
+    images, labels = World().batch(40)
+    losses = model(images, samples(labels), mode='loss')
+    assert all(v.isfinite() for v in losses.values())
+    weights = model.last_weights
+    torch.testing.assert_close(weights.logit.sum(1), torch.ones(40))
+    unknown = labels < 2
+    assert unknown.any() and (weights.logit[unknown, 2] == 0).all()
+    assert (weights.logit[~unknown, 2] > 0).all()
+    assert (weights.feature[:, 2] > 0).all()
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.student.parameters())
+
+
+def test_a_class_that_no_teacher_has_seen(tmp_path):
+    """Its images teach nothing by logits; the student's own loss stays."""
+    model = build([few_classes(tmp_path)], feature_loss=None)
+    images, labels = World().batch(40)
+    unseen = labels < 2
+    for chosen, expected in ((unseen, 0.), (~unseen, None)):
+        losses = model(images[chosen], samples(labels[chosen]), mode='loss')
+        assert (losses['loss_logit'] == 0) == (expected == 0.)
+        assert losses['loss_student'] > 0
+
+
+def test_a_renamed_teacher_is_the_same_teacher(tmp_path):
+    """Renaming the teacher's classes and mapping them back changes nothing."""
+    world, order = World(), [3, 0, 4, 1, 2]
+    plain = teacher_file(tmp_path / 'a.pth', world.prototypes, 6 * EYE)
+    renamed = teacher_file(tmp_path / 'b.pth', world.prototypes,
+                           6 * EYE[order])
+    images, labels = world.batch(8)
+    losses = []
+    for path, classes in ((plain, None), (renamed,
+                                          [order.index(c) for c in range(5)])):
+        teacher = dict(name='t', config=classifier(CLASSES), checkpoint=path)
+        if classes:
+            teacher['class_map'] = classes
+        losses.append(build([teacher])(images, samples(labels), mode='loss'))
+    for name, value in losses[0].items():
+        torch.testing.assert_close(losses[1][name], value)
+
+
+def test_features_alone_need_no_classes_in_common(tmp_path):
+    teacher = few_classes(tmp_path)
+    del teacher['class_map']
+    model = build([teacher], logit_loss=None)
+    images, labels = World().batch(8)
+    losses = model(images, samples(labels), mode='loss')
+    assert 'loss_logit' not in losses and losses['loss_feature'] > 0
+    with pytest.raises(ValueError, match='MTKDRL looks at classes, but teac'
+                       "her 'few' has 3 and the student 5; give the teacher "
+                       'class_map'):
+        build([teacher], logit_loss=None, weighting=dict(type='MTKDRL'))
+
+
+def test_moves_with_the_distiller(tmp_path):
+    model = build([few_classes(tmp_path)]).double()
+    assert model.teachers._maps[0].index.dtype == torch.long
+    assert isinstance(model.teachers._maps[0], nn.Module)
+    assert not any('_maps' in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize('value, error, message', [
+    ([0, 1, 2], ValueError, 'has 3 entries and the student 5 classes'),
+    ([0, 1, 2, 3, 9], ValueError,
+     r"has \[3, 9\], but the teacher's classes are 0 to 2"),
+    ([-1] * 5, ValueError, 'knows none'),
+    ({7: 0}, ValueError, r"names \[7\], but the student's classes are 0 to 4"),
+    ('abc', TypeError, 'must be a list'),
+    ([0, 1, 2, 1.5, 0], TypeError, 'must be a list'),
+])
+def test_wrong_maps(tmp_path, value, error, message):
+    with pytest.raises(error, match=f"teacher 'few': class_map .*{message}"):
+        build([{**few_classes(tmp_path), 'class_map': value}])
+
+
+def test_other_classes_without_a_map(tmp_path):
+    teacher = few_classes(tmp_path)
+    del teacher['class_map']
+    with pytest.raises(ValueError, match=r"'few' has 3 classes and the "
+                       r'student 5; give the teacher class_map=\[...\].* or '
+                       'set logit_loss=None'):
+        build([teacher])
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_one_image_of_one_pixel(tmp_path, strategy):
+    """Batch norm in the projectors has one value a channel."""
+    model = build(toy_teachers(tmp_path), weighting=dict(type=strategy))
+    images, labels = World().batch(1)
+    losses = model(images, samples(labels), mode='loss')
+    sum(losses.values()).backward()
+    assert all(v.isfinite() for v in losses.values())
+    assert model.projectors[0].layers.training
