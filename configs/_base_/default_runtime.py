@@ -9,7 +9,9 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    # A run that was cut off goes on with the numbers that would have come.
+    random_state=dict(type='mmkd_rl.RandomStateHook'))
 
 env_cfg = dict(
     cudnn_benchmark=True,

@@ -1,7 +1,8 @@
-"""The paper's schedule for CIFAR-100: 240 epochs, SGD, three steps.
+"""The published code's schedule for CIFAR-100: 240 epochs, SGD, three steps.
 
 Learning rate 0.05 at batch 64, Nesterov momentum 0.9, weight decay 1e-4,
-divided by 10 at epochs 150, 180 and 210.
+divided by 10 at epochs 150, 180 and 210. That of the paper's appendix is
+``cifar100_240e_paper.py``.
 """
 optim_wrapper = dict(
     type='OptimWrapper',

@@ -10,28 +10,17 @@ Expected: 26.39 % top-1 (mean of three seeds), 3.5 min of one CPU core.
 Differences: student, teachers, a fifth of the images and 6 epochs are our own
 choice; weights sum to one.
 """
-_base_ = '../baseline/resnet8_1xb64-6e_cifar100-fifth.py'
-teachers = [
-    dict(
-        name='resnet14',
-        config='mmkd_rl::cifar100/teachers/resnet14_1xb128-3e_cifar100.py',
-        checkpoint='work_dirs/resnet14_1xb128-3e_cifar100/epoch_3.pth'),
-    dict(
-        name='resnet20',
-        config='mmkd_rl::cifar100/teachers/resnet20_1xb128-2e_cifar100.py',
-        checkpoint='work_dirs/resnet20_1xb128-2e_cifar100/epoch_2.pth'),
-    dict(
-        name='wrn10-2',
-        config='mmkd_rl::cifar100/teachers/wrn10-2_1xb128-3e_cifar100.py',
-        checkpoint='work_dirs/wrn10-2_1xb128-3e_cifar100/epoch_3.pth'),
+_base_ = [
+    '../baseline/resnet8_1xb64-6e_cifar100-fifth.py',
+    '../../_base_/pools/cifar100_short.py',
+    '../../_base_/strategies/aver.py',
 ]
 model = dict(
     _delete_=True,
     type='MultiTeacherDistiller',
     student={{_base_.model}},
-    teachers=teachers,
-    probe_size=32,
-    logit_loss=dict(type='KDLoss', temperature=4.0, loss_weight=1.0),
-    feature_loss=dict(type='FitNetLoss', loss_weight=5.0),
-    weighting=dict(type='AverageWeighting'))
-custom_hooks = [dict(type='TeacherCheckHook'), dict(type='StudentExportHook')]
+    teachers={{_base_.teachers}},
+    logit_loss={{_base_.logit_loss}},
+    feature_loss={{_base_.feature_loss}},
+    weighting={{_base_.weighting}},
+    probe_size=32)

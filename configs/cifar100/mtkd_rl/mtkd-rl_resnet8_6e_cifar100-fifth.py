@@ -11,8 +11,20 @@ Differences: student, teachers, a fifth of the images and 6 epochs are our own
 choice; reward, updater and standardised states are our defaults, see
 docs/mtkd_rl.md; ``..._paper-rule`` has the paper's.
 """
-_base_ = '../aver/aver_resnet8_6e_cifar100-fifth.py'
-model = dict(weighting=dict(_delete_=True, type='MTKDRL'))
+_base_ = [
+    '../baseline/resnet8_1xb64-6e_cifar100-fifth.py',
+    '../../_base_/pools/cifar100_short.py',
+    '../../_base_/strategies/mtkd_rl.py',
+]
+model = dict(
+    _delete_=True,
+    type='MultiTeacherDistiller',
+    student={{_base_.model}},
+    teachers={{_base_.teachers}},
+    logit_loss={{_base_.logit_loss}},
+    feature_loss={{_base_.feature_loss}},
+    weighting={{_base_.weighting}},
+    probe_size=32)
 custom_hooks = [
     dict(type='TeacherCheckHook'),
     dict(type='AgentAlternationHook', warmup=1, interval=1, by_epoch=True),

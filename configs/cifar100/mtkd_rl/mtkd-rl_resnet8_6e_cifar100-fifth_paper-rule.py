@@ -10,15 +10,23 @@ Expected: 26.84 % top-1 (mean of three seeds), 3.2 min of one CPU core.
 Differences: student, teachers, a fifth of the images and 6 epochs are our own
 choice; the mean in Eq. 8 is of the rescaled rewards; the history is bounded.
 """
-_base_ = './mtkd-rl_resnet8_6e_cifar100-fifth.py'
+_base_ = [
+    '../baseline/resnet8_1xb64-6e_cifar100-fifth.py',
+    '../../_base_/pools/cifar100_short.py',
+    '../../_base_/strategies/mtkd_rl_paper-rule.py',
+]
 model = dict(
-    weighting=dict(
-        scale='paper',
-        agent=dict(standardize=False),
-        reward=dict(type='DistanceReward'),
-        reward_time='after',
-        updater=dict(
-            type='PolicyGradient',
-            objective='log',
-            normalization='minmax',
-            entropy_weight=0.)))
+    _delete_=True,
+    type='MultiTeacherDistiller',
+    student={{_base_.model}},
+    teachers={{_base_.teachers}},
+    logit_loss={{_base_.logit_loss}},
+    feature_loss={{_base_.feature_loss}},
+    weighting={{_base_.weighting}},
+    probe_size=32)
+custom_hooks = [
+    dict(type='TeacherCheckHook'),
+    dict(type='AgentAlternationHook', warmup=1, interval=1, by_epoch=True),
+    dict(type='WeightVisualizationHook', interval=39),
+    dict(type='StudentExportHook'),
+]

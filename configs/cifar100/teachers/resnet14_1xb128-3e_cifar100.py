@@ -10,8 +10,9 @@ Expected: 30.61 % top-1, 5 min of one CPU core.
 _base_ = [
     '../../_base_/models/cifar_resnet.py',
     '../../_base_/datasets/cifar100_folders.py',
-    '../../_base_/schedules/cifar100_3e.py',
+    '../../_base_/schedules/cifar100_short.py',
     '../../_base_/default_runtime.py',
 ]
 model = dict(backbone=dict(depth=14))
 train_dataloader = dict(batch_size=128)
+train_cfg = dict(max_epochs=3)

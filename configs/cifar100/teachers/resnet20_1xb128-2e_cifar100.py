@@ -10,7 +10,7 @@ Expected: 22.02 % top-1, 4.5 min of one CPU core.
 _base_ = [
     '../../_base_/models/cifar_resnet.py',
     '../../_base_/datasets/cifar100_folders.py',
-    '../../_base_/schedules/cifar100_2e.py',
+    '../../_base_/schedules/cifar100_short.py',
     '../../_base_/default_runtime.py',
 ]
 model = dict(backbone=dict(depth=20))

@@ -1,12 +1,13 @@
 r"""ResNet-56 on CIFAR-100, 240 epochs: a student of Table 1, alone.
 
     python tools/train.py \
-    configs/cifar100/baseline/resnet56_1xb64-240e_cifar100.py
+    configs/cifar100/baseline/resnet56_240e_cifar100.py
 
 Paper: MTKD-RL (AAAI 2025), Table 1, Baseline: 72.52 +- 0.27 % top-1.
-Not yet reproduced. Expected time: about 2 h on one RTX 4090 by the paper's
-29 s an epoch (another student; not measured).
-Differences: none known.
+Not yet reproduced. Expected time: about 1.9 h on one RTX 4090, by the paper's
+29 s an epoch for ShuffleNetV2 (Table 6c); not measured.
+Differences: the published code's milestones (150, 180, 210) and Nesterov
+momentum; the appendix prints 100 and 150.
 """
 _base_ = [
     '../../_base_/models/cifar_resnet.py',
