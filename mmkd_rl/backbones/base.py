@@ -1,4 +1,4 @@
-"""What the three-stage networks for 32x32 images have in common."""
+"""What the networks for 32x32 images have in common."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ DEFAULT_INIT = (
     dict(type='Kaiming', layer=['Conv2d']),
     dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
 )
-NUM_STAGES = 3
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -49,16 +48,18 @@ def check_depth(name: str, depth: int, offset: int) -> int:
 
 
 class CifarBackbone(BaseModule):
-    """Stem, three stages of strides 1, 2, 2, and the outputs asked for.
+    """Stem, stages ``layer1``, ``layer2``, ..., and the outputs asked for.
 
-    A subclass fills ``conv1``, ``bn1``, ``relu`` and ``layer1`` to ``layer3``
-    and says in ``_forward_stem`` and ``_stage_output`` where ``bn1`` acts.
+    A subclass adds the modules that ``stem`` and ``tail`` name, and the
+    stages, each a sequence of blocks. Where its stem is not ``conv1``,
+    ``bn1``, ``relu``, or something follows the last stage, it says so in
+    ``_forward_stem`` and ``_stage_output``.
 
     Args:
         stage_channels: Channels of each stage's output.
-        out_indices: Stages whose output is returned, out of 0, 1, 2. For a
-            [B, 3, H, W] input, stage i gives
-            [B, stage_channels[i], H / 2**i, W / 2**i].
+        out_indices: Stages whose output is returned, from 0; ``None`` for the
+            last one. Stage i gives [B, stage_channels[i], H_i, W_i]; the
+            subclass says which size.
         frozen_stages: -1 trains everything, 0 freezes the stem, k the stem
             and the first k stages (no gradient; norms in eval mode).
         norm_eval: Keep all batch norms in eval mode while training.
@@ -77,9 +78,13 @@ class CifarBackbone(BaseModule):
         ValueError: ``out_indices`` or ``frozen_stages`` out of range.
     """
 
+    # with weights, before the first and behind the last stage
+    stem: tuple[str, ...] = ('conv1', 'bn1')
+    tail: tuple[str, ...] = ()
+
     def __init__(self,
                  stage_channels: Sequence[int],
-                 out_indices: Sequence[int] = (2, ),
+                 out_indices: Sequence[int] | None = None,
                  frozen_stages: int = -1,
                  norm_eval: bool = False,
                  with_cp: bool = False,
@@ -91,15 +96,18 @@ class CifarBackbone(BaseModule):
             init_cfg = list(init_cfg)
         super().__init__(init_cfg)
         name = type(self).__name__
+        self.num_stages = len(stage_channels)
+        if out_indices is None:
+            out_indices = self.num_stages - 1
         if isinstance(out_indices, int):
             out_indices = (out_indices, )
-        allowed = tuple(range(NUM_STAGES))
+        allowed = tuple(range(self.num_stages))
         if not out_indices or any(i not in allowed for i in out_indices):
             raise ValueError(f'{name}: out_indices must be some of {allowed}, '
                              f'got {out_indices!r}')
         if frozen_stages not in (-1, 0, *(i + 1 for i in allowed)):
             raise ValueError(f'{name}: frozen_stages must be -1 (none), 0 '
-                             f'(stem) or 1 to {NUM_STAGES}, got '
+                             f'(stem) or 1 to {self.num_stages}, got '
                              f'{frozen_stages!r}')
         self.out_indices = tuple(sorted(out_indices))
         self.frozen_stages = frozen_stages
@@ -115,13 +123,14 @@ class CifarBackbone(BaseModule):
 
     @property
     def stages(self) -> tuple[nn.Module, ...]:
-        return tuple(getattr(self, f'layer{i + 1}') for i in range(NUM_STAGES))
+        return tuple(
+            getattr(self, f'layer{i + 1}') for i in range(self.num_stages))
 
     def _forward_stem(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        return self.relu(self.bn1(self.conv1(x)))
 
     def _stage_output(self, index: int, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        return x
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images [B, 3, H, W] to one feature map for each out index."""
@@ -144,7 +153,11 @@ class CifarBackbone(BaseModule):
         """The modules that ``frozen_stages`` names."""
         if self.frozen_stages < 0:
             return []
-        return [self.conv1, *self.stages[:self.frozen_stages]]
+        tail = self.tail if self.frozen_stages == self.num_stages else ()
+        return [
+            *(getattr(self, name) for name in (*self.stem, *tail)),
+            *self.stages[:self.frozen_stages]
+        ]
 
     def _freeze(self) -> None:
         for module in self._frozen_modules():

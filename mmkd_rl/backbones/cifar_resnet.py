@@ -107,13 +107,3 @@ class CifarResNet(CifarBackbone):
                 channels = out_channels
             self.add_module(f'layer{i + 1}', nn.Sequential(*blocks))
         self._freeze()
-
-    def _forward_stem(self, x: Tensor) -> Tensor:
-        return self.relu(self.bn1(self.conv1(x)))
-
-    def _stage_output(self, index: int, x: Tensor) -> Tensor:
-        return x
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        modules = super()._frozen_modules()
-        return [self.bn1, *modules] if modules else []

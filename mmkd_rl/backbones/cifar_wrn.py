@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmkd_rl.registry import MODELS
 
-from .base import NUM_STAGES, CifarBackbone, check_depth, conv3x3, norm
+from .base import CifarBackbone, check_depth, conv3x3, norm
 
 
 class WideBasicBlock(BaseModule):
@@ -78,6 +78,9 @@ class CifarWideResNet(CifarBackbone):
         [(1, 128, 8, 8)]
     """
 
+    stem = ('conv1', )
+    tail = ('bn1', )
+
     def __init__(self,
                  depth: int,
                  widen_factor: int,
@@ -93,7 +96,7 @@ class CifarWideResNet(CifarBackbone):
                              f'got {dropout!r}')
         stem = 16
         stage_channels = tuple(
-            stem * 2**i * widen_factor for i in range(NUM_STAGES))
+            stem * 2**i * widen_factor for i in range(3))
         super().__init__(stage_channels, **kwargs)
         self.depth = depth
         self.widen_factor = widen_factor
@@ -117,10 +120,4 @@ class CifarWideResNet(CifarBackbone):
         return self.conv1(x)
 
     def _stage_output(self, index: int, x: Tensor) -> Tensor:
-        return self.relu(self.bn1(x)) if index == NUM_STAGES - 1 else x
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        modules = super()._frozen_modules()
-        if self.frozen_stages == NUM_STAGES:
-            modules.append(self.bn1)
-        return modules
+        return self.relu(self.bn1(x)) if index == self.num_stages - 1 else x
