@@ -102,6 +102,8 @@ class MultiTeacherDistiller(BaseModel):
             MODELS, logit_loss, 'model.logit_loss')
         self.feature_loss = None if feature_loss is None else build(
             MODELS, feature_loss, 'model.feature_loss')
+        if hasattr(self.feature_loss, 'setup'):
+            self.feature_loss.setup(student_spec, teacher_specs)
         self.projectors = nn.ModuleList(
             Projector(student_spec, t, **(projector or {}))
             for t in teacher_specs if self.feature_loss is not None)
@@ -115,7 +117,8 @@ class MultiTeacherDistiller(BaseModel):
                 logit_weight=_weight(self.logit_loss),
                 feature_weight=_weight(self.feature_loss),
                 temperature=getattr(self.logit_loss, 'temperature', 4.),
-                classify=self.teachers.classify))
+                classify=self.teachers.classify,
+                logit_loss=self.logit_loss))
         for teacher in teacher_specs:
             if self.weighting.needs_classes and \
                     teacher.num_classes != student_spec.num_classes:
@@ -161,7 +164,8 @@ class MultiTeacherDistiller(BaseModel):
         losses, student = self.task.student_step(
             self.student, self.student_taps, inputs, data_samples)
         batch = self._batch(student, teachers, self.task.targets(data_samples))
-        weights = self._restrict(self.weighting(batch), batch.targets)
+        weights = self.restrict_weights(
+            self.weighting(batch), batch.targets)
         self.last_weights = weights.detach()
         if 'loss' in losses:
             # MMEngine logs the sum of all under this name.
@@ -186,13 +190,30 @@ class MultiTeacherDistiller(BaseModel):
         kept. The student runs as in training, but its batch norm statistics
         stay as they are.
         """
-        if self._last is None:
+        last = self.take_last()
+        if last is None:
             return None
-        inputs, targets, teachers = self._last
-        self._last = None
         with frozen_statistics(self):
-            student = self.task.infer(self.student, self.student_taps, inputs)
-            return self._batch(student, teachers, targets)
+            return self.observe(*last)
+
+    def take_last(
+            self) -> tuple[Tensor, Tensor, tuple[ModelOutput, ...]] | None:
+        """Images, targets and teachers' outputs of the last training batch,
+        once, if the strategy wants a second look."""
+        last, self._last = self._last, None
+        return last
+
+    def observe(self, inputs: Tensor, targets: Tensor,
+                teachers: tuple[ModelOutput, ...]) -> DistillationBatch:
+        """What the student makes of a batch that the teachers have seen.
+
+        Args:
+            inputs: Preprocessed images.
+            targets: As :meth:`Task.targets` returns them.
+            teachers: Their outputs, as the pool returned them.
+        """
+        student = self.task.infer(self.student, self.student_taps, inputs)
+        return self._batch(student, teachers, targets)
 
     def _batch(self, student: ModelOutput, teachers: tuple[ModelOutput, ...],
                targets: Tensor) -> DistillationBatch:
@@ -215,8 +236,8 @@ class MultiTeacherDistiller(BaseModel):
             student, teachers, targets, Gaps(logit, feature, similarity),
             pairs, self.task.cross_entropy)
 
-    def _restrict(self, weights: TeacherWeights,
-                  targets: Tensor) -> TeacherWeights:
+    def restrict_weights(self, weights: TeacherWeights,
+                         targets: Tensor) -> TeacherWeights:
         """Logits of teachers that do not know a class do not count."""
         knows_BM = self.teachers.knows(targets)
         return weights if knows_BM is None else TeacherWeights(

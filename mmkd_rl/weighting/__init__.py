@@ -1,7 +1,13 @@
+from .ae_kd import AEKD
+from .amtml_kd import AMTMLKD
 from .average import AverageWeighting
 from .base import WeightingContext, WeightingStrategy
+from .ca_mkd import CAMKD
+from .eb_kd import EBKD
+from .mmkd import MMKD
 from .mtkd_rl import MTKDRL
 
 __all__ = [
-    'MTKDRL', 'AverageWeighting', 'WeightingContext', 'WeightingStrategy'
+    'AEKD', 'AMTMLKD', 'CAMKD', 'EBKD', 'MMKD', 'MTKDRL',
+    'AverageWeighting', 'WeightingContext', 'WeightingStrategy'
 ]

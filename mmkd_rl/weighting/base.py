@@ -26,6 +26,8 @@ class WeightingContext:
         classify: From a teacher's index and a feature of the shape that it
             gives to the logits of that teacher's classifier, [B, C]; gradients
             reach the feature, never the teacher.
+        logit_loss: The logit loss itself, for a strategy whose weights mean
+            something else with another one.
     """
     student: ModelSpec
     teachers: tuple[ModelSpec, ...]
@@ -33,6 +35,7 @@ class WeightingContext:
     feature_weight: float | None
     temperature: float
     classify: Callable[[int, Tensor], Tensor] | None = None
+    logit_loss: nn.Module | None = None
 
 
 class WeightingStrategy(nn.Module, ABC):

@@ -1,0 +1,225 @@
+r"""AE-KD (Du et al., NeurIPS 2020): the direction on which teachers agree.
+
+.. math::
+    \min_\alpha \tfrac12 \Vert \sum_m \alpha_m g_m \Vert^2, \quad
+    \sum_m \alpha_m = 1, \; 0 \le \alpha_m \le C, \qquad
+    g_m = \nabla_{z_S} \sum_i D_m^i
+
+(Eqs. 9 to 11): the weights of a multi-objective step, by way of the student's
+logits. C bounds how far one teacher may be followed: at 1 / M all weigh the
+same, at 1 a teacher may be left out by the others. The weights belong to the
+batch (of one process), every sample has the same. They sum to one in the
+paper too, so both scales are the same.
+
+The gradients stop at the logits: nothing is accumulated in a parameter, no
+backward pass through the student is added, and any logit loss will do. By
+default g_m holds all samples side by side, [B C]; the published code averages
+it over them first, [C] (``average_gradients=True``), and can scale it to unit
+length, with weights divided by that length afterwards (``normalize=True``).
+
+The quadratic programme is solved exactly on the device, without waiting for
+it: of the 3^M ways for a weight to be at 0, at C or between, each leaves a
+linear system, and the best feasible solution is the minimum. With more than
+five teachers it is scikit-learn's ``OneClassSVM`` (nu = 1 / (C M)), as in the
+published code, at about three times the cost for M = 4. A ridge of
+1e-6 of the mean square makes the solution unique: equal teachers weigh the
+same.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+
+import torch
+from sklearn.svm import OneClassSVM
+from torch import Tensor
+
+from mmkd_rl.records import DistillationBatch, TeacherWeights
+from mmkd_rl.registry import WEIGHTINGS
+from mmkd_rl.weighting.base import (
+    WeightingContext,
+    WeightingStrategy,
+    equal_weights,
+)
+
+FEATURES = ('same', 'own')
+_MAX_ENUMERATED = 5
+_RIDGE = 1e-6
+_TOLERANCE = 1e-8
+
+
+@WEIGHTINGS.register_module()
+class AEKD(WeightingStrategy):
+    """Weights from the teachers' gradients.
+
+    Args:
+        context: Given by the distiller.
+        C: The most that one teacher may weigh; with one teacher it is not
+            looked at.
+        feature: Weights of the features: ``'same'``: the logits' ones;
+            ``'own'``: of the gradients of the feature losses at the student's
+            feature (AE-KD-F of the paper; costs M backward passes through
+            projectors). Where logits are not distilled it is always these.
+        average_gradients: Average gradients over the samples first.
+        normalize: Compare gradients of unit length.
+        scale: Both are the paper's: weights sum to one.
+
+    Raises:
+        ValueError: C below 1 / M, or another ``feature`` or scale.
+    """
+
+    needs_classes = False
+
+    def __init__(self,
+                 context: WeightingContext,
+                 C: float = 0.6,
+                 feature: str = 'same',
+                 average_gradients: bool = False,
+                 normalize: bool = False,
+                 scale: str = 'unit') -> None:
+        super().__init__(context, scale)
+        count = self.num_teachers
+        if count > 1 and C < 1 / count - _TOLERANCE:
+            raise ValueError(
+                f'weighting.C must be >= 1 / {count}, one over the number of '
+                f'teachers, or no weights sum to one; got {C}')
+        if feature not in FEATURES:
+            raise ValueError(f'weighting.feature must be one of {FEATURES}, '
+                             f'got {feature!r}')
+        self.C = C
+        self.feature = feature
+        self.average_gradients = average_gradients
+        self.normalize = normalize
+
+    def forward(self, batch: DistillationBatch) -> TeacherWeights:
+        """Weights, [B, M] each, detached, in float32; equal where there is
+        no gradient (evaluation, one teacher)."""
+        gaps, student = batch.gaps, batch.student
+        logit_BM = feature_BM = None
+        if gaps.logit is not None:
+            logit_BM = self._weigh(gaps.logit, student.logits)
+        if gaps.feature is not None and (logit_BM is None or
+                                         self.feature == 'own'):
+            feature_BM = self._weigh(gaps.feature, student.feature)
+        if logit_BM is None:
+            logit_BM = feature_BM
+        assert logit_BM is not None
+        return TeacherWeights(
+            logit_BM, logit_BM if feature_BM is None else feature_BM)
+
+    def _weigh(self, gap_BM: Tensor, at: Tensor) -> Tensor:
+        """Weights, [B, M], of losses by their gradients at a tensor."""
+        equal_BM = equal_weights(gap_BM.detach().float(), self.num_teachers,
+                                 1.)
+        if self.num_teachers == 1 or not (gap_BM.requires_grad and
+                                          at.requires_grad):
+            return equal_BM
+        # Of the sum: a mean's would be small enough to vanish in half
+        # precision, and the weights do not depend on the scale.
+        gradients = [
+            torch.autograd.grad(gap.sum(), at, retain_graph=True)[0]
+            for gap in gap_BM.unbind(1)
+        ]
+        with torch.no_grad(), torch.autocast(at.device.type, enabled=False):
+            return self._solve([g.float() for g in gradients]).to(
+                equal_BM).expand_as(equal_BM)
+
+    def _solve(self, gradients: list[Tensor]) -> Tensor:
+        """alpha, [M], in float64."""
+        rows = torch.stack([
+            (g.mean(0) if self.average_gradients else g).flatten()
+            for g in gradients
+        ])
+        gram = (rows @ rows.T).double()
+        length = gram.diagonal().sqrt()
+        if self.normalize:
+            # A teacher without a gradient would get all the weight: with
+            # which length none has is of no matter, so it gets the largest.
+            length = torch.where(length > 0, length, length.amax())
+            gram = gram / (length.outer(length))
+        alpha = minimum_norm(gram, self.C)
+        if self.normalize:
+            alpha = alpha / length
+            alpha = alpha / alpha.sum()
+        # Without any gradient, or with one that overflowed, no teacher can
+        # be told from another.
+        return torch.where(alpha.isfinite().all(), alpha, 1 / len(alpha))
+
+
+def minimum_norm(gram_MM: Tensor, C: float) -> Tensor:
+    """argmin of alpha^T G alpha / 2, sum one, 0 <= alpha <= C, [M]; equal
+    where G is zero.
+
+    Args:
+        gram_MM: Positive semidefinite, in float64.
+        C: At least 1 / M.
+    """
+    count = len(gram_MM)
+    if C * count <= 1 + _TOLERANCE:
+        return torch.full_like(gram_MM[0], 1 / count)
+    mean = gram_MM.diagonal().mean()
+    scaled_MM = gram_MM / torch.where(mean > 0, mean, 1.)
+    scaled_MM = scaled_MM + _RIDGE * _eye(scaled_MM)
+    if count > _MAX_ENUMERATED:
+        return _by_svm(scaled_MM, C)
+    return _by_enumeration(scaled_MM, C)
+
+
+def _by_enumeration(gram_MM: Tensor, C: float) -> Tensor:
+    """The best of the stationary points, one for each set P of free
+    weights and each set of weights at C: G_PP alpha_P + G_P. alpha_rest =
+    mu, sum alpha = 1."""
+    count = len(gram_MM)
+    free_PM, fixed_PM = _patterns(count, C, gram_MM.device)
+    patterns = len(free_PM)
+    # Rows: a free weight's stationarity or a fixed one's value, then the sum.
+    # Where nothing is free mu has no equation but mu = 1.
+    top = torch.where(free_PM[..., None] > 0, gram_MM, _eye(gram_MM))
+    top = torch.cat([top, -free_PM[..., None]], 2)
+    none_P1 = (free_PM.sum(1, keepdim=True) == 0).to(gram_MM)
+    sums = torch.cat([(1 - none_P1).expand(-1, count), none_P1], 1)
+    matrix = torch.cat([top, sums[:, None]], 1)
+    right = torch.cat([fixed_PM, fixed_PM.new_ones(patterns, 1)], 1)
+    # Not `solve`, which would wait for the device to look for errors.
+    alpha_PM = torch.linalg.solve_ex(matrix, right)[0][:, :count]
+    feasible_P = ((alpha_PM > -_TOLERANCE) &
+                  (alpha_PM < C + _TOLERANCE)).all(1)
+    value_P = ((alpha_PM @ gram_MM) * alpha_PM).sum(1)
+    best = torch.where(feasible_P, value_P, torch.inf).argmin()
+    alpha_M = alpha_PM.index_select(0, best[None])[0].clamp(0, C)
+    return alpha_M / alpha_M.sum()
+
+
+@lru_cache(maxsize=8)
+def _patterns(count: int, C: float,
+              device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which weights are free, 0 or 1, and the values of the others, [P, M]
+    both; only patterns in which a sum of one is possible."""
+    free, fixed = [], []
+    for states in product((0, 1, 2), repeat=count):
+        rest = 1 - C * states.count(2)
+        if -_TOLERANCE <= rest <= C * states.count(1) + _TOLERANCE:
+            free.append([float(s == 1) for s in states])
+            fixed.append([C * (s == 2) for s in states])
+    return (torch.tensor(free, dtype=torch.float64, device=device),
+            torch.tensor(fixed, dtype=torch.float64, device=device))
+
+
+def _eye(like_MM: Tensor) -> Tensor:
+    return torch.eye(len(like_MM), dtype=like_MM.dtype, device=like_MM.device)
+
+
+def _by_svm(gram_MM: Tensor, C: float) -> Tensor:
+    """The same by libsvm, whose weights sum to nu M and are at most 1."""
+    count = len(gram_MM)
+    alpha_M = torch.zeros(count, dtype=torch.float64)
+    gram = gram_MM.cpu().numpy()
+    if not torch.as_tensor(gram).isfinite().all():
+        return gram_MM.new_full((count, ), torch.nan)
+    machine = OneClassSVM(
+        kernel='precomputed', nu=min(1., 1 / (C * count)), tol=1e-9)
+    machine.fit(gram)
+    alpha_M[torch.as_tensor(machine.support_).long()] = torch.as_tensor(
+        machine.dual_coef_[0])
+    return (alpha_M / alpha_M.sum()).to(gram_MM)

@@ -1,0 +1,108 @@
+r"""CA-MKD (Zhang, Chen and Wang, ICASSP 2022): trust in who knows the label.
+
+.. math::
+    w_l^m = \frac{1 - softmax_m CE(z_m, y)}{M - 1}, \qquad
+    w_f^m = \frac{1 - softmax_m CE(c_m(r_m(F_S)), y)}{M - 1}
+
+per sample (sections 2.2 and 2.3). c_m is the classifier of teacher m, run on
+the student's feature as the projector maps it: a teacher whose classifier can
+read the student's feature weighs more. M = 1 gives w = 1.
+
+As in the published code the gradient of the feature loss also flows through
+w_f, into projector and student; ``detach_feature=True`` stops it. The paper's
+weights sum to one, so both scales are the same; the published code divides
+both losses by M once more, which is ``loss_weight / M`` here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmkd_rl.agent import confidence
+from mmkd_rl.records import DistillationBatch, TeacherWeights
+from mmkd_rl.registry import WEIGHTINGS
+from mmkd_rl.weighting.base import WeightingContext, WeightingStrategy
+
+FEATURES = ('student', 'teacher')
+
+
+@WEIGHTINGS.register_module()
+class CAMKD(WeightingStrategy):
+    """Weights from cross entropies with the labels.
+
+    Args:
+        context: Given by the distiller.
+        feature: Whose feature the teacher's classifier reads for the weights
+            of the feature loss: ``'student'``: the student's, mapped;
+            ``'teacher'``: its own, which gives the logits' weights.
+        detach_feature: Keep the feature loss from training the feature
+            weights.
+        scale: Both are the paper's: weights sum to one.
+
+    Raises:
+        ValueError: Another ``feature`` or scale; or ``feature='student'`` and
+            a teacher whose classifier cannot be run alone.
+    """
+
+    def __init__(self,
+                 context: WeightingContext,
+                 feature: str = 'student',
+                 detach_feature: bool = False,
+                 scale: str = 'unit') -> None:
+        super().__init__(context, scale)
+        if feature not in FEATURES:
+            raise ValueError(f'weighting.feature must be one of {FEATURES}, '
+                             f'got {feature!r}')
+        self.detach_feature = detach_feature
+        self.reads_student = feature == 'student' and \
+            context.feature_weight is not None
+        if self.reads_student:
+            self._try_classifiers()
+
+    def forward(self, batch: DistillationBatch) -> TeacherWeights:
+        """Weights, [B, M] each, in float32; those of the features with the
+        student's gradient unless they are detached."""
+        with torch.no_grad():
+            logit_BM = confidence(
+                _cross_entropy(batch, [t.logits for t in batch.teachers]))
+        if not self.reads_student or not batch.pairs:
+            return TeacherWeights(logit_BM, logit_BM)
+        mapped = [
+            m.detach() if self.detach_feature else m for m, _ in batch.pairs
+        ]
+        feature_BM = confidence(
+            _cross_entropy(
+                batch, [self._classify(i, m) for i, m in enumerate(mapped)]))
+        return TeacherWeights(logit_BM, feature_BM)
+
+    @torch.no_grad()
+    def _try_classifiers(self) -> None:
+        """Find out before training whether they can be run alone."""
+        for index, teacher in enumerate(self.context.teachers):
+            self._classify(index, torch.zeros(2, *teacher.feature_shape))
+
+    def _classify(self, index: int, feature: Tensor) -> Tensor:
+        name = self.context.teachers[index].name
+        if self.context.classify is None:
+            raise ValueError(_advice(name, 'there is none'))
+        try:
+            return self.context.classify(index, feature)
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, RuntimeError) as error:
+            # A RuntimeError: shapes that do not fit, as of a map that was
+            # pooled to a vector because the student's feature is one.
+            raise ValueError(_advice(name, str(error))) from error
+
+
+def _advice(name: str, reason: str) -> str:
+    return (f"weighting.feature='student' runs the classifier of teacher "
+            f'{name!r} on mapped features, which fails: {reason}. Set '
+            "weighting.feature='teacher' to weigh features as logits")
+
+
+def _cross_entropy(batch: DistillationBatch, logits: list[Tensor]) -> Tensor:
+    """CE of each teacher's logits, [B, M]."""
+    return torch.stack(
+        [batch.cross_entropy(z.float(), batch.targets) for z in logits], 1)

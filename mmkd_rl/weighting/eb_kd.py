@@ -1,0 +1,61 @@
+r"""EB-KD (Kwon et al., ICASSP 2020): a teacher that is sure weighs more.
+
+.. math::
+    H_m = -\sum_c p_m(c) \ln p_m(c), \quad p_m = softmax(z_m), \qquad
+    w_m \propto 1 - H_m / \sum_j H_j
+
+one weight per sample and teacher, the same for logits and features (the paper
+distils logits only). The temperature is one, whatever the logit loss's. The
+true class plays no part: a teacher that is surely wrong weighs most.
+
+Settled here: 0 ln 0 = 0; where all entropies are zero the weights are equal;
+M = 1, where the formula gives 0, gives w = 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmkd_rl.records import DistillationBatch, TeacherWeights
+from mmkd_rl.registry import WEIGHTINGS
+from mmkd_rl.weighting.base import WeightingStrategy
+
+
+@WEIGHTINGS.register_module()
+class EBKD(WeightingStrategy):
+    """Weights from the entropy of the teachers' predictions.
+
+    Args:
+        context: Given by the distiller.
+        scale: ``'unit'``: divided by M - 1, which makes their sum one;
+            ``'paper'``: 1 - H_m / sum_j H_j as it stands, of sum M - 1.
+
+    Raises:
+        ValueError: Another scale.
+    """
+
+    @torch.no_grad()
+    def forward(self, batch: DistillationBatch) -> TeacherWeights:
+        """Weights, [B, M] each, detached, in float32."""
+        entropy_BM = torch.stack([_entropy(t.logits) for t in batch.teachers],
+                                 1)
+        weights = self._weigh(entropy_BM)
+        return TeacherWeights(weights, weights)
+
+    def _weigh(self, entropy_BM: Tensor) -> Tensor:
+        if self.num_teachers == 1:
+            return torch.ones_like(entropy_BM)
+        total_B1 = entropy_BM.sum(1, keepdim=True)
+        share_BM = torch.where(total_B1 > 0, entropy_BM / total_B1,
+                               1 / self.num_teachers)
+        weights_BM = 1 - share_BM
+        return weights_BM if self.scale == 'paper' else \
+            weights_BM / (self.num_teachers - 1)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """H of softmax over the classes, [B]; averaged over space if there is
+    any."""
+    entropy = torch.special.entr(logits.float().softmax(1)).sum(1)
+    return entropy.flatten(1).mean(1) if entropy.ndim > 1 else entropy
