@@ -1,10 +1,11 @@
 from .agent_alternation_hook import AgentAlternationHook
+from .meta_weighting_hook import MetaWeightingHook
 from .random_state_hook import RandomStateHook
 from .student_export_hook import StudentExportHook
 from .teacher_check_hook import TeacherCheckHook
 from .weight_visualization_hook import WeightVisualizationHook
 
 __all__ = [
-    'AgentAlternationHook', 'RandomStateHook', 'StudentExportHook',
-    'TeacherCheckHook', 'WeightVisualizationHook'
+    'AgentAlternationHook', 'MetaWeightingHook', 'RandomStateHook',
+    'StudentExportHook', 'TeacherCheckHook', 'WeightVisualizationHook'
 ]

@@ -1,7 +1,7 @@
-r"""EB-KD: MobileNetV2 (0.5) from four teachers, weighed by entropy.
+r"""EB-KD: MobileNetV2 from four teachers, weighed by entropy.
 
     python tools/train.py \
-    configs/cifar100/eb_kd/eb-kd_mobilenetv2-x0.5_240e_cifar100.py
+    configs/cifar100/eb_kd/eb-kd_mobilenetv2-x1.0_240e_cifar100.py
 
 Paper: not in MTKD-RL (AAAI 2025); the method is that of Kwon et al. (ICASSP
 2020).
@@ -12,7 +12,7 @@ momentum; the appendix prints 100 and 150; alpha, beta and T are MTKD-RL's,
 the same for all methods.
 """
 _base_ = [
-    '../baseline/mobilenetv2-x0.5_240e_cifar100.py',
+    '../baseline/mobilenetv2-x1.0_240e_cifar100.py',
     '../../_base_/pools/cifar100_table1.py',
     '../../_base_/strategies/eb_kd.py',
 ]

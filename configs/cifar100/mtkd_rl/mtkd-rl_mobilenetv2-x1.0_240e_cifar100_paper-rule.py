@@ -1,7 +1,7 @@
-r"""MTKD-RL: MobileNetV2 (0.5), with the agent's rule as the paper has it.
+r"""MTKD-RL: MobileNetV2, with the agent's rule as the paper has it.
 
     python tools/train.py \
-    configs/cifar100/mtkd_rl/mtkd-rl_mobilenetv2-x0.5_240e_cifar100_paper-rule.py
+    configs/cifar100/mtkd_rl/mtkd-rl_mobilenetv2-x1.0_240e_cifar100_paper-rule.py
 
 Paper: MTKD-RL (AAAI 2025), Table 1: 74.63 +- 0.35 % top-1; Eqs. 6 to 8 and
 Algorithm 2: the reward is taken after the student's update, which costs
@@ -14,7 +14,7 @@ rescaled rewards; the history is bounded; the paper names no optimiser for the
 agent, ours is kept.
 """  # noqa: E501
 _base_ = [
-    '../baseline/mobilenetv2-x0.5_240e_cifar100.py',
+    '../baseline/mobilenetv2-x1.0_240e_cifar100.py',
     '../../_base_/pools/cifar100_table1.py',
     '../../_base_/strategies/mtkd_rl_paper-rule.py',
 ]

@@ -1,9 +1,9 @@
-r"""MMKD: MobileNetV2 (0.5) from four teachers, meta-learned weights.
+r"""AMTML-KD: MobileNetV2 from four teachers, by latent factors.
 
     python tools/train.py \
-    configs/cifar100/mmkd/mmkd_mobilenetv2-x0.5_240e_cifar100.py
+    configs/cifar100/amtml_kd/amtml-kd_mobilenetv2-x1.0_240e_cifar100.py
 
-Paper: MTKD-RL (AAAI 2025), Table 1, MMKD: 74.35 +- 0.34 % top-1.
+Paper: MTKD-RL (AAAI 2025), Table 1, AMTML-KD: 72.89 +- 0.36 % top-1.
 Not yet reproduced. Expected time: AVER's 2.7 h on one RTX 4090 and somewhat
 more; the paper gives none; not measured.
 Differences: the published code's milestones (150, 180, 210) and Nesterov
@@ -11,9 +11,9 @@ momentum; the appendix prints 100 and 150; alpha, beta and T are MTKD-RL's,
 the same for all methods.
 """
 _base_ = [
-    '../baseline/mobilenetv2-x0.5_240e_cifar100.py',
+    '../baseline/mobilenetv2-x1.0_240e_cifar100.py',
     '../../_base_/pools/cifar100_table1.py',
-    '../../_base_/strategies/mmkd.py',
+    '../../_base_/strategies/amtml_kd.py',
 ]
 model = dict(
     _delete_=True,

@@ -1,19 +1,19 @@
-r"""CA-MKD: MobileNetV2 (0.5) from four teachers, weighed by confidence.
+r"""MMKD: MobileNetV2 from four teachers, meta-learned weights.
 
     python tools/train.py \
-    configs/cifar100/ca_mkd/ca-mkd_mobilenetv2-x0.5_240e_cifar100.py
+    configs/cifar100/mmkd/mmkd_mobilenetv2-x1.0_240e_cifar100.py
 
-Paper: MTKD-RL (AAAI 2025), Table 1, CA-MKD: 74.16 +- 0.32 % top-1.
-Not yet reproduced. Expected time: about 3.6 h on one RTX 4090, by the paper's
-54 s an epoch for ShuffleNetV2 (Table 6c); not measured.
+Paper: MTKD-RL (AAAI 2025), Table 1, MMKD: 74.35 +- 0.34 % top-1.
+Not yet reproduced. Expected time: AVER's 2.7 h on one RTX 4090 and somewhat
+more; the paper gives none; not measured.
 Differences: the published code's milestones (150, 180, 210) and Nesterov
 momentum; the appendix prints 100 and 150; alpha, beta and T are MTKD-RL's,
 the same for all methods.
 """
 _base_ = [
-    '../baseline/mobilenetv2-x0.5_240e_cifar100.py',
+    '../baseline/mobilenetv2-x1.0_240e_cifar100.py',
     '../../_base_/pools/cifar100_table1.py',
-    '../../_base_/strategies/ca_mkd.py',
+    '../../_base_/strategies/mmkd.py',
 ]
 model = dict(
     _delete_=True,

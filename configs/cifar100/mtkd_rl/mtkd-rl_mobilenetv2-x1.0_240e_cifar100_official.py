@@ -1,7 +1,7 @@
-r"""MTKD-RL: MobileNetV2 (0.5), with the choices of the published code.
+r"""MTKD-RL: MobileNetV2, with the choices of the published code.
 
     python tools/train.py \
-    configs/cifar100/mtkd_rl/mtkd-rl_mobilenetv2-x0.5_240e_cifar100_official.py
+    configs/cifar100/mtkd_rl/mtkd-rl_mobilenetv2-x1.0_240e_cifar100_official.py
 
 Paper: MTKD-RL (AAAI 2025), Table 1: 74.63 +- 0.35 % top-1. The published
 code's ReadMe: 74.29 % with constant balances, these; 74.77 % with learnable
@@ -13,7 +13,7 @@ Differences: teachers of other resolution do not blur each other; projectors
 are saved; the history is bounded. What the rule can learn: docs/mtkd_rl.md.
 """
 _base_ = [
-    '../baseline/mobilenetv2-x0.5_240e_cifar100.py',
+    '../baseline/mobilenetv2-x1.0_240e_cifar100.py',
     '../../_base_/pools/cifar100_table1.py',
     '../../_base_/strategies/mtkd_rl_official.py',
 ]

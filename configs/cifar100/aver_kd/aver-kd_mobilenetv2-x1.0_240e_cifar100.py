@@ -1,7 +1,7 @@
-r"""AVER (KD): MobileNetV2 (0.5) from four teachers, equal weights, logits.
+r"""AVER (KD): MobileNetV2 from four teachers, equal weights, logits.
 
     python tools/train.py \
-    configs/cifar100/aver_kd/aver-kd_mobilenetv2-x0.5_240e_cifar100.py
+    configs/cifar100/aver_kd/aver-kd_mobilenetv2-x1.0_240e_cifar100.py
 
 Paper: MTKD-RL (AAAI 2025), Table 1, AVER (KD): 71.85 +- 0.27 % top-1.
 Not yet reproduced. Expected time: at most AVER's 2.7 h on one RTX 4090; not
@@ -10,7 +10,7 @@ Differences: the published code's milestones (150, 180, 210) and Nesterov
 momentum; the appendix prints 100 and 150; weights sum to one.
 """
 _base_ = [
-    '../baseline/mobilenetv2-x0.5_240e_cifar100.py',
+    '../baseline/mobilenetv2-x1.0_240e_cifar100.py',
     '../../_base_/pools/cifar100_table1.py',
     '../../_base_/strategies/aver_kd.py',
 ]
