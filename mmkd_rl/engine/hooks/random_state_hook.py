@@ -13,6 +13,8 @@ data loader workers that are not persistent, and deterministic kernels.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -62,6 +64,16 @@ class RandomStateHook(Hook):
                 "the first run's random numbers")
             return
         self._states = states
+
+
+@contextmanager
+def unchanged_random_state(runner: Runner) -> Iterator[None]:
+    """What happens within leaves no trace in the generators."""
+    state = _capture(runner)
+    try:
+        yield
+    finally:
+        _restore(state, runner)
 
 
 def _capture(runner: Runner) -> dict:

@@ -1,0 +1,129 @@
+"""Give NDLoss the teachers' mean feature of each class (KD++, section 3).
+
+Before training every teacher sees the training set once. The means go into
+the loss's buffers and so into checkpoints: a resumed run needs no second pass.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from mmengine import dist
+from mmengine.dataset import DefaultSampler
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mmkd_rl.distillers import MultiTeacherDistiller
+from mmkd_rl.engine.hooks.common import distiller_of
+from mmkd_rl.engine.hooks.random_state_hook import unchanged_random_state
+from mmkd_rl.losses import NDLoss
+from mmkd_rl.losses.nd import class_sums
+from mmkd_rl.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ClassMeanHook(Hook):
+    """Computes the class means of ``NDLoss(means='dataset')``.
+
+    The pass leaves no trace in the random generators: what comes later is as
+    it would be without it. Each process takes its part of the data.
+
+    Args:
+        dataloader: Config of a data loader, for images without augmentation
+            (the authors': the test pipeline on the training set). ``None``:
+            the training set through its own pipeline, in order; the means
+            are then of augmented images, as those that the teachers are
+            given during training.
+
+    Raises:
+        TypeError: ``dataloader`` is no dict.
+    """
+
+    # Before hooks that copy or save the model.
+    priority = 'VERY_HIGH'
+
+    def __init__(self, dataloader: dict | None = None) -> None:
+        if dataloader is not None and not (isinstance(dataloader, dict)
+                                           and 'dataset' in dataloader):
+            raise TypeError(
+                'ClassMeanHook.dataloader must be the config of a data loader '
+                "(a dict with a 'dataset'), or None for the training set, got "
+                f'{dataloader!r}')
+        self.dataloader = dataloader
+
+    def before_train(self, runner: Runner) -> None:
+        """Run the teachers, unless a resumed run has the means already.
+
+        Raises:
+            TypeError: The model's feature loss takes no class means.
+            ValueError: There are no images.
+        """
+        model = distiller_of(runner, type(self).__name__)
+        loss = model.feature_loss
+        if not isinstance(loss, NDLoss) or loss.means != 'dataset':
+            found = None if loss is None else type(loss).__name__
+            if isinstance(loss, NDLoss):
+                found = f'NDLoss(means={loss.means!r})'
+            raise TypeError(
+                'custom_hooks has ClassMeanHook, but model.feature_loss is '
+                f'{found}, which takes no class means; remove the hook or use '
+                "feature_loss=dict(type='NDLoss')")
+        if runner._resume and loss.ready:
+            return
+        start = time.perf_counter()
+        with unchanged_random_state(runner):
+            sums, counts_C = self._sums(runner, model, len(loss.counts))
+        for tensor in (counts_C, *sums):
+            dist.all_reduce(tensor)
+        loss.set_means(sums, counts_C)
+        absent = int((counts_C == 0).sum())
+        runner.logger.info(
+            f'class means of {len(sums)} teachers over '
+            f'{counts_C.sum().item():.0f} images in '
+            f'{time.perf_counter() - start:.1f} s' +
+            (f'; {absent} of {len(counts_C)} classes have none: loss_feature '
+             'is zero for them' if absent else ''))
+
+    def _sums(self, runner: Runner, model: MultiTeacherDistiller,
+              classes: int) -> tuple[list[Tensor], Tensor]:
+        """Of this process's part, in float64."""
+        total: list[Tensor] = []
+        for data in self._loader(runner):
+            with torch.no_grad(), \
+                    runner.optim_wrapper.optim_context(runner.model):
+                # not as in training: mixup would blur the classes
+                data = model.data_preprocessor(data, training=False)
+                outputs = model.teachers(data['inputs'])
+            sums, counts_C = class_sums([o.feature for o in outputs],
+                                        model.task.targets(
+                                            data['data_samples']), classes)
+            batch = [x.double() for x in (counts_C, *sums)]
+            total = [a + b for a, b in zip(total, batch)] if total else batch
+        if not total:
+            raise ValueError('ClassMeanHook: the data loader gives no batch')
+        return total[1:], total[0]
+
+    def _loader(self, runner: Runner) -> DataLoader:
+        if self.dataloader is not None:
+            return runner.build_dataloader(
+                {
+                    'batch_size': runner.train_dataloader.batch_size,
+                    'num_workers': 0,
+                    'sampler': dict(
+                        type='DefaultSampler', shuffle=False, round_up=False),
+                    **self.dataloader
+                },
+                seed=runner.seed)
+        train = runner.train_dataloader
+        return DataLoader(
+            train.dataset,
+            batch_size=train.batch_size or 1,
+            # Not rounded up to the number of processes: no image counts twice
+            sampler=DefaultSampler(
+                train.dataset, shuffle=False, seed=0, round_up=False),
+            num_workers=train.num_workers,
+            collate_fn=train.collate_fn,
+            worker_init_fn=train.worker_init_fn)

@@ -1,0 +1,129 @@
+r"""DIST (Huang et al. 2022, arXiv:2205.10536, Eqs. 7 to 11).
+
+.. math::
+    L = \beta T^2 (1 - mean_i \rho(q_{i:}, p_{i:}))
+      + \gamma T^2 (1 - mean_c \rho(q_{:c}, p_{:c})),
+    \quad p = softmax(z / T)
+
+rho is Pearson's correlation: of the classes of one sample (a row, the paper's
+inter-class relation) and of the samples of one class (a column, intra-class).
+
+**Per sample.** The column term belongs to the batch. With unit vectors (minus
+mean, divided by norm) a_c of the student's and b_c of the teacher's column,
+
+.. math:: 1 - \rho_c = \tfrac12 |a_c - b_c|^2 = \sum_i \tfrac12 (a_{ic} -
+    b_{ic})^2,
+
+so sample i's share is B / (2 C) sum_c (a_ic - b_ic)^2: the shares' batch mean
+is the published term, exactly. Of the many splits with that mean this one is
+never negative, is zero for each sample whose standardised predictions agree,
+and leaves a student that equals its teacher without gradient whatever weights
+the samples get; the share 1 - B / C sum_c a_ic b_ic does neither.
+
+**Zero variance.** As in the published code rho = <.,.> / (|.||.| + eps) =
+k times Pearson's, with k = |.||.| / (|.||.| + eps): where a row or column is
+constant, rho = 0, its cost 1 and its gradient 0. eps is more than a guard: at
+T = 1 the columns of classes that nobody in the batch resembles have norms near
+its root and fade out. ``eps=0`` is the paper's formula. Deviation: k has no
+gradient here, else a student equal to its teacher would not be at rest.
+
+At B = 1 there are no columns: their term is zero.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mmkd_rl.registry import MODELS
+
+#: Of a vector's norm: what is left after subtracting its mean and is smaller
+#: than this is rounding.
+_ROUNDING = 1e-6
+
+
+@MODELS.register_module()
+class DISTLoss(nn.Module):
+    """Distance of correlations between student's and teacher's predictions.
+
+    Args:
+        beta: Weight of the rows (relations between classes).
+        gamma: Weight of the columns (relations between samples).
+        temperature: T; the paper's is 1 on ImageNet and 4 on CIFAR-100.
+        eps: See above; 0: Pearson's correlation as it is.
+        loss_weight: alpha of MTKD-RL, Eq. (2); applied by the distiller.
+
+    Raises:
+        ValueError: T is not positive, or another one negative.
+    """
+
+    def __init__(self,
+                 beta: float = 2.0,
+                 gamma: float = 2.0,
+                 temperature: float = 1.0,
+                 eps: float = 1e-8,
+                 loss_weight: float = 1.0) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError('logit_loss.temperature must be > 0, got '
+                             f'{temperature}')
+        for name, value in (('beta', beta), ('gamma', gamma), ('eps', eps),
+                            ('loss_weight', loss_weight)):
+            if value < 0:
+                raise ValueError(f'logit_loss.{name} must be >= 0, got '
+                                 f'{value}')
+        self.beta, self.gamma, self.eps = beta, gamma, eps
+        self.temperature = temperature
+        self.loss_weight = loss_weight
+
+    def forward(self,
+                student_BC: Tensor,
+                teachers_BMC: Tensor,
+                targets: Tensor | None = None) -> Tensor:
+        """The loss's shares, [B, M], in float32 whatever the inputs.
+
+        Args:
+            student_BC: Student's logits; space may follow the classes: then
+                each pixel is a sample of the columns, and an image's share is
+                the mean of its pixels'.
+            teachers_BMC: Teachers' logits, likewise.
+            targets: Not needed; every logit loss is given them.
+        """
+        # P points of space behind the classes; 1 for plain classification
+        q_B1CP = _with_space((student_BC.float() / self.temperature).softmax(
+            1).unsqueeze(1))
+        p_BMCP = _with_space(
+            (teachers_BMC.float() / self.temperature).softmax(2))
+        loss_BMCP = self.beta * self._gap(q_B1CP, p_BMCP, (2, ))
+        if len(q_B1CP) * q_B1CP.shape[3] > 1:
+            loss_BMCP = loss_BMCP + self.gamma * self._gap(
+                q_B1CP, p_BMCP, (0, 3))
+        return loss_BMCP.mean((2, 3)) * self.temperature**2
+
+    def _gap(self, q: Tensor, p: Tensor, dims: tuple[int, ...]) -> Tensor:
+        """One number an entry, whose mean over ``dims`` is 1 - rho."""
+        unit_q, norm_q = _standardize(q, dims)
+        unit_p, norm_p = _standardize(p, dims)
+        with torch.no_grad():
+            size = norm_q * norm_p
+            k = torch.where(size > 0, size / (size + self.eps), 0.)
+        count = math.prod(q.shape[d] for d in dims)
+        return k * (count / 2) * (unit_q - unit_p).square() + (1 - k)
+
+
+def _with_space(x: Tensor) -> Tensor:
+    """[B, M, C, ...] -> [B, M, C, P]."""
+    return x.flatten(3) if x.ndim > 3 else x.unsqueeze(3)
+
+
+def _standardize(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Minus its mean and of unit length over ``dims``, and the length that it
+    had, which is 0 where there is only rounding."""
+    centred = x - x.mean(dims, keepdim=True)
+    norm = torch.linalg.vector_norm(centred, dim=dims, keepdim=True)
+    varies = norm > _ROUNDING * torch.linalg.vector_norm(
+        x.detach(), dim=dims, keepdim=True)
+    return (centred / torch.where(varies, norm, 1.),
+            torch.where(varies, norm, 0.))

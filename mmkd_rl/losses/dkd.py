@@ -1,0 +1,107 @@
+r"""Decoupled distillation (Zhao et al. 2022, arXiv:2203.08679, Eqs. 5 to 7).
+
+.. math::
+    L = T^2 (\alpha \, KL(b_m \| b_S) + \beta \, KL(\hat p_m \| \hat p_S))
+
+b = (p_y, 1 - p_y) is the belief in the true class y against all others (TCKD),
+p^ the softmax over the other classes alone (NCKD), both at temperature T. KD
+is the case alpha = 1, beta = 1 - p_y of the teacher: it hides NCKD where the
+teacher is sure.
+
+With d = z_y / T - logsumexp of the others, b is a sigmoid of d; so both terms
+are made of logits, and no probability is subtracted from one. C = 2: NCKD is
+zero; C = 1: all is zero. Left out: the published code's linear warm-up of the
+loss over its first 20 epochs. Labels that are probabilities (mixup, label
+smoothing) count as their most probable class, because decoupling needs one.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmkd_rl.registry import MODELS
+
+
+@MODELS.register_module()
+class DKDLoss(nn.Module):
+    """KL divergences of the true class and among the others.
+
+    Args:
+        alpha: Weight of TCKD.
+        beta: Weight of NCKD; the paper's is between 1 and 8 on CIFAR-100
+            (8 for most pairs) and 0.5 on ImageNet.
+        temperature: T; the paper's is 4 on CIFAR-100 and 1 on ImageNet.
+        loss_weight: alpha of MTKD-RL, Eq. (2); applied by the distiller.
+
+    Raises:
+        ValueError: T is not positive, or another one negative.
+    """
+
+    def __init__(self,
+                 alpha: float = 1.0,
+                 beta: float = 8.0,
+                 temperature: float = 4.0,
+                 loss_weight: float = 1.0) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError('logit_loss.temperature must be > 0, got '
+                             f'{temperature}')
+        for name, value in (('alpha', alpha), ('beta', beta),
+                            ('loss_weight', loss_weight)):
+            if value < 0:
+                raise ValueError(f'logit_loss.{name} must be >= 0, got '
+                                 f'{value}')
+        self.alpha, self.beta = alpha, beta
+        self.temperature = temperature
+        self.loss_weight = loss_weight
+
+    def forward(self,
+                student_BC: Tensor,
+                teachers_BMC: Tensor,
+                targets: Tensor | None = None) -> Tensor:
+        """The loss of each sample and teacher, [B, M], in float32.
+
+        Args:
+            student_BC: Student's logits.
+            teachers_BMC: Teachers' logits.
+            targets: Class indices [B], or probabilities [B, C].
+
+        Raises:
+            ValueError: There are no targets, or space behind the classes.
+        """
+        if targets is None:
+            raise ValueError('logit_loss: DKDLoss needs the true labels, and '
+                             'there are none; use KDLoss or DISTLoss')
+        if student_BC.ndim != 2:
+            raise ValueError(
+                'logit_loss: DKDLoss takes one vector of logits an image, got '
+                f'logits of shape {tuple(student_BC.shape)}; use KDLoss')
+        if targets.ndim == 2:
+            targets = targets.argmax(1)
+        z_B1C = student_BC.float().unsqueeze(1) / self.temperature
+        z_BMC = teachers_BMC.float() / self.temperature
+        if z_BMC.shape[2] == 1:
+            return 0 * (z_B1C - z_BMC).sum(2)
+        d_B1, others_B1C = _split(z_B1C, targets)
+        d_BM, others_BMC = _split(z_BMC, targets)
+        tckd_BM = d_BM.sigmoid() * (F.logsigmoid(d_BM) - F.logsigmoid(d_B1)) \
+            + (-d_BM).sigmoid() * (F.logsigmoid(-d_BM) - F.logsigmoid(-d_B1))
+        log_p_BMC = others_BMC.log_softmax(2)
+        nckd_BM = (log_p_BMC.exp() *
+                   (log_p_BMC - others_B1C.log_softmax(2))).sum(2)
+        return (self.alpha * tckd_BM +
+                self.beta * nckd_BM) * self.temperature**2
+
+
+def _split(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The true class's log odds [B, M], and the others' logits [B, M, C - 1],
+    from logits [B, M, C]."""
+    y_B11 = targets.view(-1, 1, 1)
+    # 0 1 .. C - 1 without y
+    index = torch.arange(z.shape[2] - 1, device=z.device)
+    index = index + (index >= y_B11)
+    others = z.gather(2, index.expand(-1, z.shape[1], -1))
+    true = z.gather(2, y_B11.expand(-1, z.shape[1], -1)).squeeze(2)
+    return true - others.logsumexp(2), others

@@ -1,0 +1,223 @@
+r"""ND, the loss of KD++ (Wang et al. 2025, arXiv:2305.17007): the feature's
+direction and norm.
+
+.. math:: L_m = 1 - \frac{\langle s_m, e_y^m \rangle}{\max(|s_m|, |t_m|)}
+
+s_m is the projected student feature r_m(F_S) and t_m the teacher's, both
+averaged over space; e_c^m is the unit vector along teacher m's mean feature of
+class c over the training set. While the student's feature is shorter than the
+teacher's, turning to the class's direction and growing along it both pay; once
+it is longer, only the direction counts. One number per sample and teacher, in
+[0, 2]. It is not zero for a student that equals its teacher: it asks for the
+class's direction, not the sample's.
+
+**Class means** are buffers, so checkpoints carry them: [C, D_m] for each
+teacher. ``means='dataset'`` is the paper's and needs ClassMeanHook, which runs
+the teachers over the training set once; ``'running'`` takes the mean of what
+the teachers gave so far, this batch included. A class that has no image has no
+direction; its samples' loss is zero.
+
+**Labels that are probabilities** (mixup): the loss's mean under them,
+sum_c y_c (1 - <s, e_c> / max(|s|, |t|)), which is the formula with the
+expected direction sum_c y_c e_c; in running means an image counts y_c for
+class c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine import dist
+from torch import Tensor, nn
+
+from mmkd_rl.records import ModelSpec
+from mmkd_rl.registry import MODELS
+
+MEANS = ('dataset', 'running')
+#: Features that are shorter are taken to be as long as this.
+_SHORTEST = 1e-6
+
+
+@MODELS.register_module()
+class NDLoss(nn.Module):
+    """Pull the student's feature along the teacher's mean of its class.
+
+    Args:
+        loss_weight: beta of MTKD-RL, Eq. (2); applied by the distiller. The
+            authors' is between 0.5 and 4, with 2 for most of KD++.
+        means: ``'dataset'``: the training set's, from ClassMeanHook;
+            ``'running'``: of the batches so far, without a pass beforehand.
+            The first is the default because it is the paper's, and because
+            the target then stands still; without its hook the first batch
+            ends with a message.
+
+    Raises:
+        ValueError: The weight is negative, or no such ``means``.
+    """
+
+    #: Images of each class in the means, [C].
+    counts: Tensor
+
+    def __init__(self,
+                 loss_weight: float = 2.0,
+                 means: str = 'dataset') -> None:
+        super().__init__()
+        if loss_weight < 0:
+            raise ValueError('feature_loss.loss_weight must be >= 0, got '
+                             f'{loss_weight}')
+        if means not in MEANS:
+            raise ValueError(f'feature_loss.means must be one of {MEANS}, got '
+                             f'{means!r}')
+        self.loss_weight = loss_weight
+        self.means = means
+        self._ready = False  # saves a look at the device
+
+    def setup(self, student: ModelSpec, teachers: Sequence[ModelSpec]) -> None:
+        """Make room for the class means.
+
+        Args:
+            student: The student's sizes.
+            teachers: The teachers'.
+        """
+        classes = student.num_classes
+        self.register_buffer('counts', torch.zeros(classes))
+        for m, spec in enumerate(teachers):
+            self.register_buffer(f'mean{m}',
+                                 torch.zeros(classes, spec.channels))
+        self.num_teachers = len(teachers)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are class means."""
+        if not self._ready:
+            self._ready = bool(self.counts.any())
+        return self._ready
+
+    @torch.no_grad()
+    def set_means(self, sums: Sequence[Tensor], counts: Tensor) -> None:
+        """Take class means.
+
+        Args:
+            sums: For each teacher its features' sums, [C, D_m].
+            counts: Images in them, [C].
+        """
+        assert len(sums) == self.num_teachers
+        self.counts.copy_(counts)
+        for m, sums_CD in enumerate(sums):
+            self._mean(m).copy_(sums_CD / counts.clamp_min(1e-6)[:, None])
+        self._ready = False
+
+    def forward(self,
+                pairs: Sequence[tuple[Tensor, Tensor]],
+                targets: Tensor | None = None) -> Tensor:
+        """L_m, [B, M], in float32.
+
+        Args:
+            pairs: For each teacher r_m(F_S) and F_m, [B, D_m, ...] both.
+            targets: Class indices [B], or probabilities [B, C].
+
+        Raises:
+            ValueError: There are no targets, or no class means.
+        """
+        if targets is None or targets.ndim > 2:
+            raise ValueError(
+                'feature_loss: NDLoss needs one label an image, and '
+                f"{'there are none' if targets is None else 'got many'}; use "
+                'FitNetLoss')
+        if not hasattr(self, 'num_teachers'):
+            raise ValueError('NDLoss does not know its sizes; outside of a '
+                             'distiller call setup(student, teachers) first')
+        assert len(pairs) == self.num_teachers
+        # Autocast would run the products with the labels in half precision.
+        with torch.autocast(pairs[0][0].device.type, enabled=False):
+            return self._loss(pairs, targets)
+
+    def _loss(self, pairs: Sequence[tuple[Tensor, Tensor]],
+              targets: Tensor) -> Tensor:
+        students = [_pool(s) for s, _ in pairs]
+        teachers = [_pool(t).detach() for _, t in pairs]
+        # Only a training step adds: a second look at the same batch has no
+        # gradient.
+        if self.means == 'running' and self.training and \
+                torch.is_grad_enabled():
+            self._add(teachers, targets)
+        if self.means == 'dataset' and not self.ready:
+            raise ValueError(
+                'feature_loss: NDLoss has no class means. Add '
+                "dict(type='mmkd_rl.ClassMeanHook') to custom_hooks, or take "
+                "feature_loss=dict(type='NDLoss', means='running')")
+        share_B = self._known(targets)
+        columns: list[Tensor] = [share_B] * len(pairs)
+        for group in _same_width(students):
+            s_BGD = torch.stack([students[m] for m in group], 1)
+            t_BGD = torch.stack([teachers[m] for m in group], 1)
+            e_BGD = torch.stack(
+                [self._direction(m, targets) for m in group], 1)
+            length_BG = torch.maximum(
+                torch.linalg.vector_norm(s_BGD, dim=2),
+                torch.linalg.vector_norm(t_BGD, dim=2)).clamp_min(_SHORTEST)
+            loss_BG = share_B[:, None] - (s_BGD * e_BGD).sum(2) / length_BG
+            for m, loss_B in zip(group, loss_BG.unbind(1)):
+                columns[m] = loss_B
+        return torch.stack(columns, 1)
+
+    def _mean(self, index: int) -> Tensor:
+        return self.get_buffer(f'mean{index}')
+
+    def _known(self, targets: Tensor) -> Tensor:
+        """How much of each label falls on classes with a direction, [B]."""
+        known_C = (self.counts > 0).float()
+        return known_C[targets] if targets.ndim == 1 else \
+            targets.float() @ known_C
+
+    def _direction(self, index: int, targets: Tensor) -> Tensor:
+        """The expected direction, [B, D_m]; zero for an unknown class."""
+        mean_CD = self._mean(index)
+        if targets.ndim == 1:
+            return F.normalize(mean_CD[targets], dim=1)
+        return targets.float() @ F.normalize(mean_CD, dim=1)
+
+    @torch.no_grad()
+    def _add(self, teachers: Sequence[Tensor], targets: Tensor) -> None:
+        """One more batch, of all processes, for the running means."""
+        sums, counts_C = class_sums(teachers, targets, len(self.counts))
+        for tensor in (counts_C, *sums):
+            dist.all_reduce(tensor)
+        self.counts.add_(counts_C)
+        total_C1 = self.counts.clamp_min(1e-6)[:, None]
+        for m, sums_CD in enumerate(sums):
+            mean_CD = self._mean(m)
+            mean_CD.add_((sums_CD - counts_C[:, None] * mean_CD) / total_C1)
+
+
+def class_sums(features: Sequence[Tensor], targets: Tensor,
+               num_classes: int) -> tuple[list[Tensor], Tensor]:
+    """Sums of features over the images of each class, and their numbers.
+
+    Args:
+        features: [B, D_m, ...] each; space is averaged over.
+        targets: Class indices [B], or probabilities [B, C].
+        num_classes: C.
+
+    Returns:
+        [C, D_m] for each, and [C], all in float32.
+    """
+    with torch.autocast(targets.device.type, enabled=False):
+        y_CB = (F.one_hot(targets, num_classes)
+                if targets.ndim == 1 else targets).float().T
+        return [y_CB @ _pool(f) for f in features], y_CB.sum(1)
+
+
+def _pool(feature: Tensor) -> Tensor:
+    feature = feature.float()
+    return feature.flatten(2).mean(2) if feature.ndim > 2 else feature
+
+
+def _same_width(features: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of the features, those of one D together."""
+    groups: dict[int, list[int]] = {}
+    for m, feature in enumerate(features):
+        groups.setdefault(feature.shape[1], []).append(m)
+    return list(groups.values())
