@@ -1,4 +1,5 @@
 from .agent_alternation_hook import AgentAlternationHook
+from .class_mean_hook import ClassMeanHook
 from .meta_weighting_hook import MetaWeightingHook
 from .random_state_hook import RandomStateHook
 from .student_export_hook import StudentExportHook
@@ -6,6 +7,7 @@ from .teacher_check_hook import TeacherCheckHook
 from .weight_visualization_hook import WeightVisualizationHook
 
 __all__ = [
-    'AgentAlternationHook', 'MetaWeightingHook', 'RandomStateHook',
-    'StudentExportHook', 'TeacherCheckHook', 'WeightVisualizationHook'
+    'AgentAlternationHook', 'ClassMeanHook', 'MetaWeightingHook',
+    'RandomStateHook', 'StudentExportHook', 'TeacherCheckHook',
+    'WeightVisualizationHook'
 ]
