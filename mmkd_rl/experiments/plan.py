@@ -1,0 +1,430 @@
+"""Which runs a request needs, and in which order.
+
+A run is what its complete config says: losses, strategy, networks, data,
+schedule, seed, and the same of its teachers. The hash of that is its identity
+and part of its folder's name, so that a run with another config is never taken
+for done, and two tables that share a cell share its run. Not part of it: where
+images, weights and outputs lie, how many processes run side by side, and the
+package's code (``result.json`` notes its commit; delete a folder to run it
+again).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmkd_rl.experiments import runs, scales
+from mmkd_rl.experiments.conductor import Job
+from mmkd_rl.experiments.scales import Scale
+from mmkd_rl.experiments.tables import Cell, Table, check_names
+
+# Table 6(c): seconds an epoch of ShuffleNetV2 on an RTX 4090.
+_PAPER_EPOCH = {'baseline': 29., 'aver': 41., 'aver-kd': 41., 'ca-mkd': 54.,
+                'mtkd-rl': 47.}
+
+
+@dataclass
+class Run(Job):
+    """One training.
+
+    Attributes:
+        identity: See this module.
+        config: Complete but for paths, which :meth:`prepare` writes.
+        seed: Of all random generators.
+        epochs: Its length.
+        checkpoints: File of the weights of each teacher, in order.
+        teacher_configs: File of the config of each, likewise.
+        tool: ``tools/train.py``.
+        gpus: Processes of one run; 0: no launcher.
+    """
+    identity: str = ''
+    config: Config = field(default_factory=Config)
+    seed: int = 0
+    epochs: int = 1
+    checkpoints: list[str] = field(default_factory=list)
+    teacher_configs: list[str] = field(default_factory=list)
+    tool: str = 'tools/train.py'
+    gpus: int = 0
+
+    @property
+    def output(self) -> Path:
+        """Its last checkpoint."""
+        return self.folder / f'epoch_{self.epochs}.pth'
+
+    def result(self) -> runs.Result | None:
+        """What came out, if it is done."""
+        return runs.read_result(self.folder, self.identity)
+
+    def done(self) -> str | None:
+        """See :meth:`Job.done`. A student needs no more than its result; a
+        teacher's weights are read by others."""
+        result = self.result()
+        if result is None or (self.is_teacher and not self.output.is_file()):
+            return None
+        return _in_words(result)
+
+    @property
+    def is_teacher(self) -> bool:
+        """Whether others need it."""
+        return self.folder.parent.name == 'teachers'
+
+    def prepare(self) -> list[str]:
+        """Write the complete config; see :meth:`Job.prepare`."""
+        cfg = copy.deepcopy(self.config)
+        cfg.work_dir = str(self.folder)
+        for i, (config, weights) in enumerate(
+                zip(self.teacher_configs, self.checkpoints, strict=True)):
+            cfg.model.teachers[i].update(config=config, checkpoint=weights)
+        path = self.folder / runs.CONFIG
+        runs.write_text(path, cfg.pretty_text)
+        command = [sys.executable]
+        if self.gpus:
+            command += ['-m', 'torch.distributed.run', '--standalone',
+                        f'--nproc_per_node={self.gpus}']
+        command += [self.tool, str(path)]
+        if self.gpus:
+            command += ['--launcher', 'pytorch']
+        point = self.resumes_from()
+        return command + (['--resume', str(point)] if point else [])
+
+    def resumes_from(self) -> Path | None:
+        """The checkpoint that it would go on from."""
+        return runs.resume_point(self.folder, self.epochs,
+                                 self.config.train_cfg.get('val_interval', 1))
+
+    def ended(self, seconds: float, cpu_seconds: float, threads: int,
+              whole: bool) -> str:
+        """See :meth:`Job.ended`."""
+        times = runs.read_times(self.folder)
+        runs.write_json(
+            self.folder / runs.TIMES,
+            dict(seconds=times.seconds + seconds,
+                 cpu_seconds=times.cpu_seconds + cpu_seconds,
+                 attempts=times.attempts + 1,
+                 threads=threads))
+        if not whole:
+            return ''
+        return _in_words(
+            runs.collect(self.folder, self.identity, self.seed, self.epochs))
+
+    def state(self) -> str:
+        """Done, resumes or new, in words."""
+        if text := self.done():
+            return f'done: {text}'
+        point = self.resumes_from()
+        return f'resumes from {point.name}' if point else 'new'
+
+
+@dataclass
+class Plan:
+    """What a request needs.
+
+    Attributes:
+        runs: By name, teachers first.
+        cells: The table's cells with their runs, one a seed.
+        missing: Cells without a config yet, with the reason.
+        notes: What the reader of the table must know.
+    """
+    runs: dict[str, Run] = field(default_factory=dict)
+    cells: list[tuple[Cell, list[Run]]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def needed(self) -> list[Run]:
+        """The runs without teachers that only finished students need."""
+        wanted = {
+            name for run in self.runs.values()
+            if not run.is_teacher and not run.done() for name in run.needs
+        }
+        return [run for run in self.runs.values()
+                if not run.is_teacher or run.name in wanted]
+
+
+class Planner:
+    """Makes runs of cells.
+
+    Args:
+        scale: The budget.
+        work_dir: Where everything goes; a folder a scale in it.
+        data_root: Of the images; ``None``: the configs' own.
+        spoil: The teacher that learns permuted labels.
+        weights: Checkpoints of teachers that the user has, by name.
+        tool: ``tools/train.py``.
+        gpus: Processes of one run; 0: no launcher.
+    """
+
+    def __init__(self,
+                 scale: Scale,
+                 work_dir: Path,
+                 data_root: str | None = None,
+                 spoil: str | None = None,
+                 weights: Mapping[str, str] | None = None,
+                 tool: str = 'tools/train.py',
+                 gpus: int = 0) -> None:
+        self.scale, self.root = scale, work_dir / scale.name
+        self.data_root, self.spoil = data_root, spoil
+        self.weights = dict(weights or {})
+        self.tool, self.gpus = tool, gpus
+        for name, path in self.weights.items():
+            if not Path(path).is_file():
+                raise FileNotFoundError(
+                    f'--teacher {name}={path}: there is no such file')
+        if scale.teachers:
+            if spoil is not None:
+                check_names('--spoil', [spoil], scale.teachers,
+                            f'the pool of --scale {scale.name}')
+            check_names('--teacher', self.weights, scale.teachers,
+                        f'the pool of --scale {scale.name}')
+
+    def plan(self,
+             table: Table,
+             students: Iterable[str] | None = None,
+             methods: Iterable[str] | None = None,
+             seeds: Iterable[int] = (0, 1, 2),
+             strict: bool = True) -> Plan:
+        """All runs of a request.
+
+        Args:
+            table: Of which table.
+            students: Which; ``None``: all. At the small scales all become
+                one, and these say whose configs are shrunk: the first one's.
+            methods: Which; ``None``: all.
+            seeds: One run each.
+            strict: Raise where a cell has no config; else note it.
+
+        Raises:
+            ValueError: An unknown name; see also :mod:`.scales`.
+            FileNotFoundError: A config or a teacher's weights are missing.
+        """
+        asked = list(students or [])
+        cells = table.select(asked or None, methods)
+        if self.scale.student is not None:
+            whose = asked[0] if asked else table.stand_in
+            cells = [cell for cell in cells if cell.student == whose]
+        out = Plan()
+        for cell in cells:
+            try:
+                self._add(out, table, cell, list(seeds))
+            except FileNotFoundError as error:
+                if strict:
+                    raise
+                out.missing.append(f'{cell.student}, {cell.title}: {error}')
+        out.notes = list(dict.fromkeys(out.notes))
+        # Teachers first; among students seed by seed, so that a first column
+        # of the table exists early.
+        order = sorted(out.runs.values(),
+                       key=lambda run: (not run.is_teacher, run.seed))
+        out.runs = {run.name: run for run in order}
+        return out
+
+    def _add(self, out: Plan, table: Table, cell: Cell,
+             seeds: list[int]) -> None:
+        leaf = scales.load(cell.config)
+        for key, value in cell.options.items():
+            scales.set_option(leaf, key, value)
+        teachers: list[_Teacher] = []
+        if scales.is_distiller(leaf):
+            if cell.teachers is not None:
+                leaf.model.teachers = leaf.model.teachers[:cell.teachers]
+            given = len(leaf.model.teachers)
+            if self.scale.student is not None:
+                leaf = scales.on_small(leaf, self.scale)
+                if len(leaf.model.teachers) < given:
+                    out.notes.append(
+                        f"The paper's pool has {given} teachers, this one "
+                        f'{len(leaf.model.teachers)}: '
+                        f'{", ".join(t.name for t in leaf.model.teachers)}.')
+            teachers = [self._teacher(t) for t in leaf.model.teachers]
+            names = [t.name for t in teachers]
+            if self.spoil is not None and self.spoil not in names and \
+                    self.scale.student is None:
+                check_names('--spoil', [self.spoil], names,
+                            f'the pool of {cell.config}')
+        elif self.scale.student is not None:
+            leaf = scales.on_small(leaf, self.scale)
+        marks = {t.name: scales.PERMUTED for t in teachers
+                 if t.name == self.spoil}
+        scales.complete(leaf, self.scale, marks)
+        for i, teacher in enumerate(teachers):
+            leaf.model.teachers[i].update(config='', checkpoint='')
+            if teacher.run is not None:
+                out.runs.setdefault(teacher.run.name, teacher.run)
+        base = _identity(leaf, [t.identity for t in teachers])
+        if self.data_root is not None:
+            scales.move_data(leaf, self.data_root)
+        name = self.scale.student_name or cell.student
+        kind = f'{cell.method}_{name}_{base[:8]}'
+        made = []
+        for seed in seeds:
+            cfg = copy.deepcopy(leaf)
+            cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+            made.append(Run(
+                name=f'{cell.method} {name} seed {seed} [{base[:8]}]',
+                folder=self.root / kind / f'seed{seed}',
+                needs=[t.run.name for t in teachers if t.run is not None],
+                expected=self._expected(cell.method, bool(teachers), cfg,
+                                        self.root / kind),
+                identity=f'{base}-{seed}',
+                config=cfg,
+                seed=seed,
+                epochs=cfg.train_cfg.max_epochs,
+                checkpoints=[t.checkpoint for t in teachers],
+                teacher_configs=[t.config for t in teachers],
+                tool=self.tool,
+                gpus=self.gpus))
+        # Cells that differ in name only (all of Fig. 2's and Table 1's
+        # MTKD-RL) are one run.
+        known = {run.identity: run for run in out.runs.values()}
+        made = [known.get(run.identity, run) for run in made]
+        made = [self._as_on_disk(run) for run in made]
+        out.runs.update({run.name: run for run in made})
+        out.cells.append((cell, made))
+
+    def _as_on_disk(self, run: Run) -> Run:
+        """The same run under the name that another table gave it."""
+        base = run.identity.rpartition('-')[0][:8]
+        if run.folder.parent.exists():
+            return run
+        for folder in sorted(self.root.glob(f'*_{base}')):
+            run.folder = folder / run.folder.name
+            break
+        return run
+
+    def _teacher(self, entry: Any) -> _Teacher:
+        """Where a teacher's weights come from."""
+        name = str(entry.name)
+        small = bool(self.scale.teachers)
+        where = f'mmkd_rl::{self.scale.teachers[name]}' if small else \
+            str(entry.config)
+        spoiled = name == self.spoil
+        given = self.weights.get(name)
+        if given is None and not small and not spoiled:
+            path = str(entry.get('checkpoint') or '')
+            if '://' in path or Path(path).is_file():
+                given = path
+        cfg = scales.small(self.scale.teachers[name], self.scale) if small \
+            else scales.load_named(where)
+        if given is not None and not spoiled:
+            return _Teacher(name, where, given, _file_identity(given))
+        if 'train_dataloader' not in cfg:
+            raise FileNotFoundError(
+                f'teacher {name!r}: {entry.get("checkpoint")!r} does not '
+                f'exist, and {where} is not made for training; give its '
+                f'weights as --teacher {name}=FILE')
+        if spoiled:
+            scales.permute_labels(cfg, cfg.data_preprocessor.num_classes)
+        scales.complete(cfg, self.scale, {})
+        identity = _identity(cfg, [])
+        if self.data_root is not None:
+            scales.move_data(cfg, self.data_root)
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': 0}
+        label = f'{name}-permuted' if spoiled else name
+        folder = self.root / 'teachers' / f'{label}_{identity[:8]}'
+        run = Run(
+            name=f'teacher {label} [{identity[:8]}]',
+            folder=folder,
+            needs=[],
+            expected=self._expected(name, False, cfg, folder),
+            identity=f'{identity}-0',
+            config=cfg,
+            seed=0,
+            epochs=cfg.train_cfg.max_epochs,
+            tool=self.tool,
+            gpus=self.gpus)
+        return _Teacher(name, str(folder / runs.CONFIG), str(run.output),
+                        run.identity, run)
+
+    def _expected(self, name: str, distilled: bool, cfg: Config,
+                  folder: Path) -> float | None:
+        """Seconds: of other seeds' runs, else as stated, else ``None``."""
+        seen = []
+        for path in [*folder.glob(runs.RESULT), *folder.glob('*/result.json')]:
+            try:
+                seen.append(json.loads(path.read_text())['seconds'])
+            except (OSError, ValueError, KeyError):
+                continue
+        if seen:
+            return sum(seen) / len(seen)
+        if self.scale.seconds:
+            usual = 'distilled' if distilled else 'baseline'
+            return self.scale.seconds.get(name, self.scale.seconds[usual])
+        if cfg.get('data_preprocessor', {}).get('num_classes') == 100 and \
+                name in _PAPER_EPOCH:
+            return _PAPER_EPOCH[name] * cfg.train_cfg.max_epochs
+        return None
+
+
+@dataclass
+class _Teacher:
+    """A teacher of a run.
+
+    Attributes:
+        name: In the pool.
+        config: Path or name of its config.
+        checkpoint: File of its weights.
+        identity: Of these.
+        run: That trains it; ``None``: the weights are there.
+    """
+    name: str
+    config: str
+    checkpoint: str
+    identity: str
+    run: Run | None = None
+
+
+def check_data(plan: Plan) -> None:
+    """Look whether the images are there, before hours are spent.
+
+    Raises:
+        FileNotFoundError: A folder is missing or empty.
+    """
+    for run in plan.needed():
+        if run.done():
+            continue
+        for folder in scales.data_folders(run.config):
+            path = Path(folder)
+            if not path.is_dir() or next(path.iterdir(), None) is None:
+                raise FileNotFoundError(
+                    f'no images in {folder!r} (from {os.getcwd()}). Put the '
+                    'class folders there, or give the folder that holds '
+                    f'{path.name!r} as --data-root; how to make them: '
+                    'configs/cifar100/README.md (CIFAR-100), '
+                    'configs/imagenet/README.md (ImageNet)')
+
+
+def _identity(cfg: Config, teachers: list[str]) -> str:
+    """Hash of what is run; paths and seeds are not in it."""
+    content = cfg.to_dict()
+    for key in ('work_dir', 'randomness', 'resume', 'load_from', 'log_level'):
+        content.pop(key, None)
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for name in ('num_workers', 'persistent_workers', 'pin_memory'):
+            content.get(key, {}).pop(name, None)
+    text = json.dumps([content, teachers], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file_identity(path: str) -> str:
+    """Of weights that were given: what is in them, or their address."""
+    if '://' in path:
+        return path
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _in_words(result: runs.Result) -> str:
+    return (f'{result.last:.2f} % (best {result.best:.2f} in epoch '
+            f'{result.best_epoch})')

@@ -1,0 +1,307 @@
+"""From a table's config to the one that is run, at one of three scales.
+
+``paper``: the config as it is. ``short`` and ``tiny`` keep what makes the
+experiment (losses, strategy, hooks, number of teachers) and put it on a small
+student, teachers, data and schedule, the same for all tables.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+import mmkd_rl
+
+PERMUTED = 'labels permuted'
+_CPU_TEACHERS = {
+    'resnet14': 'cifar100/teachers/resnet14_1xb128-3e_cifar100.py',
+    'wrn10-2': 'cifar100/teachers/wrn10-2_1xb128-3e_cifar100.py',
+    'resnet20': 'cifar100/teachers/resnet20_1xb128-2e_cifar100.py',
+}
+_CPU_STUDENT = 'cifar100/baseline/resnet8_1xb64-6e_cifar100-fifth.py'
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A budget.
+
+    Attributes:
+        name: As on the command line.
+        summary: What it is, for the report's head.
+        student: Config of the student that stands in for all, in ``configs``;
+            ``None``: each its own.
+        student_name: Its name.
+        teachers: Configs of the pool, best first, so that a smaller pool is
+            the first ones.
+        interval: Of the weights' record, in iterations.
+        shrink: Changes a small config further, in place.
+        seconds: Expected, by a teacher's name, ``'baseline'`` or
+            ``'distilled'``; on one core of a server's CPU.
+        needs_data: Whether images must lie in ``--data-root``.
+    """
+    name: str
+    summary: str
+    student: str | None = None
+    student_name: str = ''
+    teachers: dict[str, str] = field(default_factory=dict)
+    interval: int = 100
+    shrink: Callable[[Config], None] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    needs_data: bool = True
+
+
+def configs_folder() -> Path:
+    """Where the package's configs lie, installed or not."""
+    return Path(mmkd_rl.__file__).resolve().parent / '.mim' / 'configs'
+
+
+def load(name: str) -> Config:
+    """A config of ours.
+
+    Args:
+        name: File under ``configs/``; a ``*`` stands for anything.
+
+    Raises:
+        FileNotFoundError: None fits, or several do.
+    """
+    folder = configs_folder()
+    found = sorted(folder.glob(name))
+    if len(found) != 1:
+        what = 'there is no such config' if not found else \
+            f'several configs fit: {", ".join(p.name for p in found)}'
+        raise FileNotFoundError(f'configs/{name}: {what}')
+    return Config.fromfile(found[0])
+
+
+def load_named(name: str) -> Config:
+    """A config as a teacher names it: a path, or ``mmkd_rl::...``.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if name.startswith('mmkd_rl::'):
+        return load(name.partition('::')[2])
+    if '::' in name:
+        import mmengine.hub
+        return mmengine.hub.get_config(name)
+    if not Path(name).is_file():
+        raise FileNotFoundError(f'{name!r} is not a file')
+    return Config.fromfile(name)
+
+
+def set_option(cfg: Config, key: str, value: Any) -> None:
+    """Put ``value`` at a dotted key, in the place of what was there.
+
+    Raises:
+        KeyError: The way to it does not exist.
+    """
+    *way, last = key.split('.')
+    node: Any = cfg
+    for part in way:
+        node = node[int(part)] if isinstance(node, list) else node.get(part)
+        if node is None:
+            raise KeyError(f'{key!r}: the config has no {part!r}')
+    node[last] = copy.deepcopy(value)
+
+
+def is_distiller(cfg: Config) -> bool:
+    """Whether the config distils."""
+    return _plain(cfg.model.type) == 'MultiTeacherDistiller'
+
+
+def on_small(leaf: Config, scale: Scale) -> Config:
+    """The experiment of ``leaf`` on the scale's student, data and schedule.
+
+    Teachers' configs and checkpoints are the planner's to fill in.
+    """
+    assert scale.student is not None
+    cfg = small(scale.student, scale)
+    if not is_distiller(leaf):
+        return cfg
+    given = leaf.model
+    model = {
+        key: given[key]
+        for key in ('type', 'logit_loss', 'feature_loss', 'weighting',
+                    'projector') if key in given
+    }
+    cfg.model = ConfigDict(
+        **copy.deepcopy(model),
+        student=cfg.model,
+        teachers=[
+            dict(name=name)
+            for name in list(scale.teachers)[:len(given.teachers)]
+        ],
+        probe_size=32)
+    cfg.custom_hooks = copy.deepcopy(leaf.get('custom_hooks', []))
+    for hook in cfg.custom_hooks:
+        if _plain(hook.type) == 'AgentAlternationHook':
+            hook.update(warmup=1, interval=1, by_epoch=True)
+    return cfg
+
+
+def small(name: str, scale: Scale) -> Config:
+    """A student's or teacher's own config at a small scale."""
+    cfg = load(name)
+    if scale.shrink is not None:
+        scale.shrink(cfg)
+    # Worker processes would change the order of random numbers with --jobs.
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        cfg[key].update(num_workers=0, persistent_workers=False)
+    cfg.train_cfg.val_interval = 1
+    return cfg
+
+
+def complete(cfg: Config, scale: Scale, marks: dict[str, str]) -> None:
+    """Add what every run of a table has: weights' record, exact resume.
+
+    Args:
+        cfg: Changed in place.
+        scale: Its interval is the record's.
+        marks: Notes on teachers for the record's picture.
+    """
+    if is_distiller(cfg):
+        cfg.pop('teachers', None)  # a variable of the leaf, now in the model
+    hooks = list(cfg.get('custom_hooks') or [])
+    names = [_plain(hook['type']) for hook in hooks]
+    if is_distiller(cfg) and 'WeightVisualizationHook' not in names:
+        hooks.append(ConfigDict(type='mmkd_rl.WeightVisualizationHook'))
+    if 'RandomStateHook' not in names:
+        hooks.append(ConfigDict(type='mmkd_rl.RandomStateHook'))
+    for hook in hooks:
+        if _plain(hook['type']) == 'WeightVisualizationHook':
+            hook['interval'] = scale.interval
+            if marks:
+                hook['mark'] = dict(marks)
+    cfg.custom_hooks = hooks
+    # Two: one that is not yet validated is of no use for a resume.
+    cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=2)
+
+
+def permute_labels(cfg: Config, classes: int) -> None:
+    """Let a teacher learn a permutation of the classes, in place.
+
+    Raises:
+        ValueError: Its training pipeline does not end with PackInputs.
+    """
+    for dataset in _datasets(cfg.train_dataloader.dataset):
+        steps = list(dataset.get('pipeline') or [])
+        at = [i for i, s in enumerate(steps) if _plain(s.type) == 'PackInputs']
+        if not at:
+            continue
+        steps.insert(at[-1], ConfigDict(
+            type='mmkd_rl.PermuteLabels', num_classes=classes, seed=0))
+        dataset.pipeline = steps
+        return
+    raise ValueError('--spoil needs a training pipeline with PackInputs, '
+                     'and this teacher has none')
+
+
+def move_data(cfg: Config, root: str) -> None:
+    """Put ``root`` in the place of the config's ``data_root``, everywhere."""
+    old = cfg.get('data_root')
+    if not old:
+        return
+    old, new = str(old).rstrip('/'), root.rstrip('/')
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            for key in value:
+                value[key] = moved(value[key])
+            return value
+        if isinstance(value, list):
+            return [moved(item) for item in value]
+        if isinstance(value, str) and (value == old
+                                       or value.startswith(old + '/')):
+            return new + value[len(old):]
+        return value
+
+    for key in ('data_root', 'train_dataloader', 'val_dataloader',
+                'test_dataloader', 'val_evaluator', 'test_evaluator',
+                'custom_hooks'):
+        if key in cfg:
+            cfg[key] = moved(cfg[key])
+
+
+def data_folders(cfg: Config) -> list[str]:
+    """Folders of images that the config reads."""
+    found = []
+    for key in ('train_dataloader', 'val_dataloader'):
+        for dataset in _datasets(cfg[key].dataset):
+            if 'data_root' in dataset:
+                found.append(str(dataset.data_root))
+    return list(dict.fromkeys(found))
+
+
+def _datasets(dataset: Any) -> Iterator[Any]:
+    """A data set's config and those that it wraps."""
+    while dataset is not None:
+        yield dataset
+        dataset = dataset.get('dataset')
+
+
+def _plain(kind: str) -> str:
+    """A type's name without its scope."""
+    return str(kind).rpartition('.')[2]
+
+
+def _on_digits(cfg: Config) -> None:
+    """A handful of iterations on the embedded digits."""
+    digits = load('_base_/demo_digits.py')
+    for key in ('data_preprocessor', 'train_dataloader', 'val_dataloader',
+                'test_dataloader', 'val_evaluator', 'test_evaluator'):
+        cfg[key] = digits[key]
+    # Left-overs of CIFAR-100 would be in the report's config, and mislead.
+    for key in ('data_root', 'train_pipeline', 'test_pipeline'):
+        cfg.pop(key, None)
+    cfg.train_dataloader.batch_size = 32
+    cfg.train_dataloader.drop_last = True
+    for key, images in (('train_dataloader', 128), ('val_dataloader', 100),
+                        ('test_dataloader', 100)):
+        cfg[key].dataset.update(renderings=1, indices=images)
+    cfg.model.head.num_classes = 10
+    cfg.optim_wrapper = ConfigDict(
+        type='OptimWrapper', optimizer=dict(type='AdamW', lr=4e-3))
+    cfg.param_scheduler = []
+    cfg.max_epochs = 2
+    cfg.train_cfg = ConfigDict(by_epoch=True, max_epochs=2)
+    cfg.default_hooks.logger.interval = 1
+
+
+SCALES = {
+    scale.name: scale
+    for scale in (
+        Scale('paper', 'networks, data and schedule of the paper'),
+        Scale(
+            'short',
+            "ResNet-8 on a fifth of CIFAR-100's training images (10,000, "
+            '6 epochs), all test images; teachers trained on all images: '
+            'ResNet-14 and WRN-10-2 (3 epochs), ResNet-20 (2 epochs); '
+            'bfloat16',
+            _CPU_STUDENT,
+            'resnet8',
+            _CPU_TEACHERS,
+            interval=39,
+            seconds=dict(
+                resnet14=290, resnet20=260, baseline=100, distilled=190,
+                mmkd=250, **{'wrn10-2': 350})),
+        Scale(
+            'tiny',
+            'ResNet-8 and teachers ResNet-14, WRN-10-2, ResNet-20, 8 '
+            'iterations each on 128 rendered digits, 100 test images: it '
+            'shows that everything runs; **its numbers mean nothing**',
+            _CPU_STUDENT,
+            'resnet8',
+            _CPU_TEACHERS,
+            interval=1,
+            shrink=_on_digits,
+            seconds=dict.fromkeys(
+                ('resnet14', 'resnet20', 'wrn10-2', 'baseline', 'distilled'),
+                9.),
+            needs_data=False),
+    )
+}

@@ -1,0 +1,96 @@
+"""From the folders of runs to the rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from mmkd_rl.experiments import runs
+from mmkd_rl.experiments.plan import Plan, Planner, Run
+from mmkd_rl.experiments.report import Row, mean_std
+from mmkd_rl.experiments.scales import Scale
+from mmkd_rl.experiments.tables import Cell, Table
+
+
+def gather(
+    planner: Callable[[str | None], Planner],
+    table: Table,
+    scale: Scale,
+    plan: Plan,
+    students: Sequence[str] | None,
+    seeds: Sequence[int],
+    spoil: str | None,
+    failed: Collection[str] = ()
+) -> tuple[list[Row], dict[str, runs.Result], list[str]]:
+    """Results of a request, and of earlier ones for the same table.
+
+    Args:
+        planner: Makes one, with a teacher spoiled or with none.
+        table: Which.
+        scale: Of the runs.
+        plan: Of the request.
+        students: As asked for.
+        seeds: Likewise; earlier runs with others are shown, too.
+        spoil: The spoiled teacher.
+        failed: Names of the request's runs that failed.
+
+    Returns:
+        Rows, results of the teachers by name, notes.
+    """
+    small = scale.student is not None
+    shown = students if small else None
+    whole = planner(spoil).plan(table, shown, None, seeds, strict=False)
+    asked = {(cell.student, cell.method) for cell, _ in plan.cells}
+    before: dict[tuple[str, str], list[float]] = {}
+    if spoil is not None:
+        clean = planner(None).plan(table, shown, None, seeds, strict=False)
+        before = {(cell.student, cell.method):
+                  [r.last for r in _finished(made).values()]
+                  for cell, made in clean.cells}
+    rows = []
+    for cell, made in whole.cells:
+        key = (cell.student, cell.method)
+        results = _finished(made)
+        if not results and key not in asked:
+            continue
+        states = [f'seed {run.seed} '
+                  f'{"failed" if run.name in failed else "not finished"}'
+                  for run in made
+                  if key in asked and run.seed not in results]
+        rows.append(Row(
+            cell,
+            scale.student_name if small else cell.student,
+            results,
+            made[0].folder.parent,
+            _paper(table, cell, students, small),
+            mean_std(before.get(key, []))[0],
+            ', '.join(states)))
+    teachers = {}
+    for run in whole.runs.values():
+        result = run.result() if run.is_teacher else None
+        if result is not None:
+            name = run.folder.name.rpartition('_')[0]
+            teachers[name.removesuffix('-permuted')] = result
+    return rows, teachers, list(dict.fromkeys(plan.notes + whole.notes))
+
+
+def _finished(made: list[Run]) -> dict[int, runs.Result]:
+    """Results by seed, of all seeds that lie there."""
+    base = made[0].identity.rpartition('-')[0]
+    out = {}
+    for path in made[0].folder.parent.glob('seed*'):
+        seed = path.name.removeprefix('seed')
+        result = runs.read_result(path, f'{base}-{seed}')
+        if result is not None:
+            out[result.seed] = result
+    return dict(sorted(out.items()))
+
+
+def _paper(table: Table, cell: Cell, students: Sequence[str] | None,
+           small: bool) -> dict[str, tuple[float | None, float | None]]:
+    """The paper's numbers: of this student, or of all that one stands for."""
+    return {
+        table.students[other.student]: (other.mean, other.std)
+        for other in table.cells if other.method == cell.method and
+        (other.student in (students or table.students) if small else
+         other.student == cell.student)
+    }

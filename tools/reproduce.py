@@ -1,0 +1,166 @@
+"""Repeat a table of the paper: train what is missing, write the table.
+
+    python tools/reproduce.py table1 --scale short
+    python tools/reproduce.py table1 --students resnet56 --methods mtkd-rl \\
+        --seeds 0
+
+Run it again to go on where it was stopped: what is done is skipped, what was
+cut off is resumed. docs/reproduce.md says more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'table', metavar='TABLE',
+        help='table1, table2, table3, table6a, table6b, table7 or fig2')
+    parser.add_argument(
+        '--students', nargs='+', metavar='NAME',
+        help='as in the names of the configs; default: all')
+    parser.add_argument(
+        '--methods', nargs='+', metavar='NAME', help='likewise')
+    parser.add_argument(
+        '--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N',
+        help='default: 0 1 2')
+    parser.add_argument(
+        '--scale', default='paper',
+        help='paper: the configs as they are (default); short: small networks '
+        'on a fifth of CIFAR-100, hours on 2 cores; tiny: minutes, to see '
+        'that it runs')
+    parser.add_argument(
+        '--data-root', metavar='DIR',
+        help="holds train/ and test/ (or val/); default: the configs' own")
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/reproduce'),
+        help='default: work_dirs/reproduce')
+    parser.add_argument(
+        '--jobs', type=int, default=1, metavar='N',
+        help='runs side by side, each with cores / N threads (default: 1)')
+    parser.add_argument(
+        '--gpus', type=int, default=0, metavar='N',
+        help='train each run with N processes by torchrun; batches in the '
+        'configs are of one process')
+    parser.add_argument(
+        '--spoil', metavar='TEACHER',
+        help='train this teacher of the pool on permuted labels')
+    parser.add_argument(
+        '--teacher', action='append', default=[], metavar='NAME=FILE',
+        help="a teacher's weights, instead of training it; may be repeated")
+    parser.add_argument(
+        '--dry-run', action='store_true', help='say what would be run')
+    return parser.parse_args(argv)
+
+
+def reproduce(args: argparse.Namespace, command: str) -> int:
+    """All of it; the exit code.
+
+    Raises:
+        ValueError, FileNotFoundError, KeyError: Something in the request.
+    """
+    # Here, so that --help comes at once.
+    from mmkd_rl.experiments import Conductor, find_table
+    from mmkd_rl.experiments.conductor import clock, total_expected
+    from mmkd_rl.experiments.plan import Planner, check_data
+    from mmkd_rl.experiments.scales import SCALES
+    from mmkd_rl.experiments.tables import check_names
+
+    check_names('--scale', [args.scale], SCALES, 'mmkd_rl')
+    for key, low in (('jobs', 1), ('gpus', 0)):
+        if getattr(args, key) < low:
+            raise ValueError(
+                f'--{key} must be >= {low}, got {getattr(args, key)}')
+    if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
+        raise ValueError('--seeds must be different numbers >= 0, got '
+                         f'{args.seeds}')
+    weights = {}
+    for text in args.teacher:
+        name, equals, path = text.partition('=')
+        if not equals:
+            raise ValueError(f'--teacher must be NAME=FILE, got {text!r}')
+        weights[name] = path
+
+    def planner(spoil: str | None) -> Planner:
+        return Planner(scale, args.work_dir, args.data_root, spoil, weights,
+                       str(Path(__file__).with_name('train.py')), args.gpus)
+
+    table, scale = find_table(args.table), SCALES[args.scale]
+    plan = planner(args.spoil).plan(table, args.students, args.methods,
+                                    args.seeds)
+    jobs = plan.needed()
+    todo = [run for run in jobs if not run.done()]
+    total = total_expected(todo, args.jobs)
+    print(f'{table.source}, scale {scale.name}: {len(jobs)} runs, '
+          f'{len(jobs) - len(todo)} of them done before; expected '
+          f'{clock(total)} (h:mm:ss) for the rest, {args.jobs} at a time',
+          flush=True)
+    if args.dry_run:
+        for run in jobs:
+            print(f'  {run.name:48} {clock(run.expected):>8}  {run.state()}')
+            print(f'    {run.folder}')
+        return 0
+    check_data(plan)
+    cores = len(os.sched_getaffinity(0))
+    conductor = Conductor(jobs, args.jobs, max(1, cores // args.jobs),
+                          lambda line: print(line, flush=True))
+    try:
+        conductor.run()
+    finally:
+        # What is there is worth a table, also after Ctrl-C.
+        paths = write_report(args, command, planner, plan, conductor.failed)
+        print(f'{paths[0]}; also {", ".join(p.name for p in paths[1:])}',
+              flush=True)
+    if conductor.failed:
+        print(f'{len(conductor.failed)} runs failed: '
+              f'{", ".join(conductor.failed)}', file=sys.stderr)
+        return FAILED
+    return 0
+
+
+def write_report(args, command, planner, plan, failed) -> list[Path]:
+    """Write the table of all that is there, also of earlier requests."""
+    from mmkd_rl.experiments import find_table
+    from mmkd_rl.experiments.report import Report
+    from mmkd_rl.experiments.scales import SCALES
+    from mmkd_rl.experiments.summary import gather
+
+    table, scale = find_table(args.table), SCALES[args.scale]
+    rows, teachers, notes = gather(planner, table, scale, plan, args.students,
+                                   args.seeds, args.spoil, failed)
+    args.work_dir.joinpath(scale.name).mkdir(parents=True, exist_ok=True)
+    return Report(table, scale, rows, teachers, command, args.seeds,
+                  args.spoil, notes).write(args.work_dir / scale.name)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code: 0, 1 for a failed run, 2 for wrong input, 130."""
+    args = parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    command = f'python tools/reproduce.py {shlex.join(words)}'
+    from mmkd_rl.experiments import Interrupted
+    try:
+        return reproduce(args, command)
+    except Interrupted:
+        print(f'stopped; to go on:\n  {command}', file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, FileNotFoundError, KeyError) as error:
+        text = error.args[0] if isinstance(error, KeyError) else error
+        print(f'reproduce: {text}', file=sys.stderr)
+        return BAD_INPUT
+
+
+if __name__ == '__main__':
+    sys.exit(main())
