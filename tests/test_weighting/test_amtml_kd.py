@@ -1,0 +1,345 @@
+"""AMTML-KD: its target is the mixture, with all gradients; its relations
+against loops."""
+
+import copy
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmkd_rl.losses import DKDLoss, KDLoss
+from mmkd_rl.records import Gaps, ModelOutput, TeacherWeights
+from mmkd_rl.registry import MODELS, WEIGHTINGS, build
+from mmkd_rl.weighting.amtml_kd import angles, distances
+from tests.test_weighting.steps import check_training
+from tests.toy import (
+    World,
+    context,
+    distiller,
+    random_batch,
+    samples,
+    spec,
+    toy_teachers,
+)
+
+PLAIN = dict(distance_weight=0., angle_weight=0., regularization=0.)
+
+
+def strategy(count=3, ctx=None, random=True, **cfg):
+    torch.manual_seed(0)
+    made = build(
+        WEIGHTINGS,
+        dict(type='AMTMLKD', **cfg),
+        'model.weighting',
+        context=ctx or context(count, logit_loss=KDLoss()))
+    if random:
+        torch.nn.init.normal_(made.latent)
+    return made
+
+
+def kd_batch(count=3, size=6, space=(), seed=0):
+    """A batch whose gaps are KD's; its feature is a leaf."""
+    batch = random_batch(size, count, seed)
+    torch.manual_seed(seed)
+    z = torch.randn(size, 5, *space, requires_grad=True)
+    f = torch.randn(size, 8, 2, 3, requires_grad=True)
+    teachers = tuple(
+        ModelOutput(3 * torch.randn(size, 5, *space), torch.randn(size, 4))
+        for _ in range(count))
+    gap = KDLoss()(z, torch.stack([t.logits for t in teachers], 1))
+    return random_batch(
+        size,
+        count,
+        student=ModelOutput(z, f),
+        teachers=teachers,
+        targets=batch.targets,
+        gaps=Gaps(gap, None, None))
+
+
+def reference_weights(made, feature):
+    """softmax_m W^T (theta_m * u), in loops."""
+    W = made.projection.detach().double().numpy()
+    theta = made.latent.detach().double().numpy()
+    rows = []
+    for sample in feature.detach().double().numpy():
+        u = [float(channel.max()) for channel in sample]
+        a = [sum(W[d] * t[d] * u[d] for d in range(len(u))) for t in theta]
+        total = sum(math.exp(v) for v in a)
+        rows.append([math.exp(v) / total for v in a])
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize('scale', ['unit', 'paper'])
+@pytest.mark.parametrize('count', [2, 4])
+def test_reference(count, scale):
+    made, batch = strategy(count, scale=scale), kd_batch(count)
+    weights = made(batch)
+    expected = reference_weights(made, batch.student.feature)
+    torch.testing.assert_close(weights.logit, expected)
+    torch.testing.assert_close(weights.feature, expected)
+    torch.testing.assert_close(weights.logit.sum(1), torch.ones(6))
+    assert weights.logit.requires_grad and not weights.feature.requires_grad
+    assert (expected - 1 / count).abs().max() > .05
+
+
+@pytest.mark.parametrize('space', [(), (2, 3)])
+@pytest.mark.parametrize('count', [1, 2, 4])
+def test_the_target_is_the_mixture_with_all_gradients(count, space):
+    """alpha sum w D - alpha T^2 JSD is alpha T^2 KL(sum w p || p_S), and so
+    are its gradients in the student's logits and feature, W and theta."""
+    made = strategy(
+        count,
+        ctx=context(count, logit_loss=KDLoss(), logit_weight=.7),
+        **PLAIN)
+    batch = kd_batch(count, space=space)
+    leaves = [
+        batch.student.logits, batch.student.feature, made.projection,
+        made.latent
+    ]
+    weights = made(batch)
+    got = .7 * (weights.logit * batch.gaps.logit).sum(1).mean() + sum(
+        made.losses(batch, weights).values())
+
+    u = batch.student.feature.amax((2, 3))
+    w = torch.stack([(made.projection * theta * u).sum(1)
+                     for theta in made.latent], 1).softmax(1)
+    expected = 0.
+    for b in range(6):
+        p = sum(w[b, m] * (t.logits[b] / 4).softmax(0)
+                for m, t in enumerate(batch.teachers))
+        log_q = (batch.student.logits[b] / 4).log_softmax(0)
+        kl = (p * (p.log() - log_q)).sum(0)
+        expected = expected + .7 * 16 * kl.mean() / 6
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    for a, b in zip(
+            torch.autograd.grad(got, leaves),
+            torch.autograd.grad(expected, leaves)):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_another_logit_loss_integrates_losses():
+    ctx = context(logit_loss=DKDLoss())
+    batch = kd_batch()
+    made = strategy(ctx=ctx, **PLAIN)
+    assert set(made.losses(batch, made(batch))) == {'loss_latent'}
+    assert 'loss_mixture' in strategy().losses(batch, made(batch))
+
+
+def test_teachers_that_were_left_out_are_not_in_the_mixture():
+    """The distiller may take weights away, all of a sample's even."""
+    made, batch = strategy(2, **PLAIN), kd_batch(2)
+    w = torch.tensor([[1., 0.], [0., 0.], [.5, .5], [.25, .25]] + [[0., 1.]] *
+                     2)
+    got = made.losses(batch, TeacherWeights(w, w))['loss_mixture']
+    expected = 0.
+    for b, total in ((2, 1.), (3, .5)):
+        p = [(t.logits[b] / 4).softmax(0) for t in batch.teachers]
+        h = [-(q * q.log()).sum() for q in (*p, (p[0] + p[1]) / 2)]
+        expected -= 16 * total * (h[2] - (h[0] + h[1]) / 2) / 6
+    torch.testing.assert_close(got, expected)
+
+
+def test_identical_teachers_keep_equal_weights():
+    """Nothing is to be gained by preferring one."""
+    batch = kd_batch()
+    same = random_batch(
+        student=batch.student,
+        teachers=(batch.teachers[0], ) * 3,
+        gaps=Gaps(batch.gaps.logit[:, :1].expand(-1, 3), None, None))
+    made = strategy(random=False, **PLAIN)
+    weights = made(same)
+    torch.testing.assert_close(weights.logit, torch.full((6, 3), 1 / 3))
+    loss = (weights.logit * same.gaps.logit).sum(1).mean() + sum(
+        made.losses(same, weights).values())
+    loss.backward()
+    for p in made.parameters():
+        torch.testing.assert_close(
+            p.grad, torch.zeros_like(p), atol=1e-5, rtol=0)
+
+
+def test_training_prefers_the_nearer_teacher():
+    """The mixture nearest to the student is the teacher that agrees."""
+    z = torch.randn(32, 5, generator=torch.Generator().manual_seed(0))
+    teachers = tuple(ModelOutput(t, torch.zeros(32, 4)) for t in (-z, z))
+    batch = random_batch(
+        32,
+        2,
+        student=ModelOutput(z, torch.rand(32, 8, 1, 1)),
+        teachers=teachers,
+        gaps=Gaps(
+            KDLoss()(z, torch.stack([t.logits for t in teachers], 1)), None,
+            None))
+    made = strategy(2, random=False, **PLAIN)
+    optimizer = torch.optim.SGD(made.parameters(), lr=.5)
+    for _ in range(50):
+        weights = made(batch)
+        loss = (weights.logit * batch.gaps.logit).sum(1).mean() + sum(
+            made.losses(batch, weights).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert (made(batch).logit[:, 1] > .8).all()
+
+
+def test_latent_is_the_papers_regulariser():
+    made, batch = strategy(), kd_batch()
+    got = made.losses(batch, made(batch))['loss_latent']
+    torch.testing.assert_close(
+        got, .1 * (made.projection.square().sum() +
+                   made.latent.square().sum()))
+
+
+def reference_distances(x):
+    d = [np.linalg.norm(a - b) for a, b in combinations(x, 2)]
+    return np.array(d) / np.mean(d)
+
+
+def reference_angles(x):
+    out = []
+    for j in range(len(x)):
+        for i, k in combinations(range(len(x)), 2):
+            if j not in (i, k):
+                a, b = x[i] - x[j], x[k] - x[j]
+                out.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    return np.array(out)
+
+
+def test_relations_are_as_in_loops():
+    x = np.random.default_rng(0).normal(size=(6, 4))
+    np.testing.assert_allclose(
+        distances(torch.tensor(x)).numpy(), reference_distances(x))
+    np.testing.assert_allclose(
+        angles(torch.tensor(x)).numpy(), reference_angles(x))
+
+
+def huber(a, b):
+    d = np.abs(a - b)
+    return np.where(d < 1, d**2 / 2, d - .5).mean()
+
+
+def test_relation_losses_are_as_in_loops():
+    made = strategy(distance_weight=3., angle_weight=2., relation_samples=4)
+    batch = kd_batch()
+    weights = made(batch)
+    losses = made.losses(batch, weights)
+    w = weights.feature.double().mean(0).numpy()
+    s = batch.student.embedding.detach().double().numpy()
+    t = [t.feature.double().numpy() for t in batch.teachers]
+    for name, relate, count, factor in (
+        ('loss_distance', reference_distances, 6, 3.),
+        ('loss_angle', reference_angles, 4, 2.)):
+        target = sum(v * relate(x[:count]) for v, x in zip(w, t))
+        assert losses[name].item() == pytest.approx(
+            factor * huber(relate(s[:count]), target), rel=1e-4)
+    # they train the student, not the weights
+    (losses['loss_distance'] + losses['loss_angle']).backward()
+    assert batch.student.feature.grad.abs().max() > 0
+    assert made.latent.grad is None and made.projection.grad is None
+
+
+def test_relations_are_blind_to_rotation_and_size():
+    x = torch.randn(8, 4, dtype=torch.float64)
+    q = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))[0]
+    for relate in (distances, angles):
+        torch.testing.assert_close(relate(x), relate(3 * x @ q + 1))
+
+
+def test_relations_of_one_point_have_finite_gradients():
+    x = torch.ones(6, 4)
+    x[4:] = torch.randn(2, 4)
+    for points in (x, torch.ones(6, 4), x[:3]):
+        points = points.clone().requires_grad_()
+        (distances(points).square().sum() + angles(points).sum()).backward()
+        assert points.grad.isfinite().all()
+        assert points.grad.abs().max() < 1e4
+
+
+@pytest.mark.parametrize('count, size', [(1, 6), (3, 1), (3, 2), (1, 1)])
+def test_one_teacher_and_few_samples(count, size):
+    made, batch = strategy(count), kd_batch(count, size)
+    weights = made(batch)
+    assert weights.logit.shape == (size, count)
+    torch.testing.assert_close(weights.logit.sum(1), torch.ones(size))
+    losses = made.losses(batch, weights)
+    sum(losses.values()).backward()
+    assert all(v.ndim == 0 and v.isfinite() for v in losses.values())
+    assert all(p.grad.isfinite().all() for p in made.parameters())
+    if count == 1:
+        assert torch.equal(weights.logit, torch.ones(size, 1))
+        assert losses['loss_mixture'].abs() < 1e-4
+    if size < 3:
+        assert losses['loss_angle'] == 0
+
+
+def test_confident_teachers_have_finite_gradients():
+    made, batch = strategy(), kd_batch()
+    teachers = tuple(
+        ModelOutput(1e4 * t.logits, t.feature) for t in batch.teachers)
+    batch = random_batch(
+        student=batch.student, teachers=teachers, gaps=batch.gaps)
+    sum(made.losses(batch, made(batch)).values()).backward()
+    assert all(p.grad.isfinite().all() for p in made.parameters())
+
+
+@pytest.mark.parametrize('dtype', [torch.half, torch.bfloat16])
+def test_half_precision_and_vectors(dtype):
+    ctx = context(student=spec(shape=(8, )), logit_loss=KDLoss())
+    made = strategy(ctx=ctx)
+    batch = random_batch(
+        student=ModelOutput(
+            torch.randn(6, 5).to(dtype), torch.randn(6, 8).to(dtype)),
+        teachers=tuple(
+            ModelOutput(torch.randn(6, 5).to(dtype),
+                        torch.randn(6, 4).to(dtype)) for _ in range(3)))
+    weights = made(batch)
+    losses = made.losses(batch, weights)
+    assert weights.logit.dtype == torch.float32
+    assert all(v.dtype == torch.float32 and v.isfinite()
+               for v in losses.values())
+
+
+def test_the_distillers_loss_is_the_mixtures(tmp_path):
+    """Through the distiller, and the optimiser trains what is the
+    strategy's."""
+    torch.manual_seed(0)
+    model = MODELS.build(
+        distiller(
+            toy_teachers(tmp_path),
+            feature_loss=None,
+            weighting=dict(type='AMTMLKD', **PLAIN)))
+    torch.nn.init.normal_(model.weighting.latent)
+    images, labels = World().batch(8)
+    seen = {}
+    model.weighting.register_forward_hook(
+        lambda _, args, out: seen.update(batch=args[0], out=out))
+    losses = model(images, samples(labels), mode='loss')
+    p = sum(seen['out'].logit[:, m, None] * (t.logits / 4).softmax(1)
+            for m, t in enumerate(seen['batch'].teachers))
+    log_q = (seen['batch'].student.logits / 4).log_softmax(1)
+    torch.testing.assert_close(
+        losses['loss_logit'] + losses['loss_mixture'],
+        16 * F.kl_div(log_q, p, reduction='batchmean'))
+    names = {n for n, _ in model.named_parameters()}
+    assert {'weighting.projection', 'weighting.latent'} < names
+    twin = copy.deepcopy(model)
+    assert twin.weighting.latent is not model.weighting.latent
+
+
+def test_training(tmp_path):
+    check_training(tmp_path, dict(type='AMTMLKD'), own_parameters=2)
+
+
+@pytest.mark.parametrize('cfg, error, message', [
+    (dict(distance_weight=-1), ValueError, 'weighting.distance_weight.*-1'),
+    (dict(angle_weight=-1), ValueError, 'weighting.angle_weight.*-1'),
+    (dict(regularization=-1), ValueError, 'weighting.regularization.*-1'),
+    (dict(relation_samples=2), ValueError, 'relation_samples must be >= 3'),
+    (dict(scale='papers'), ValueError, "weighting.scale.*'papers'"),
+    (dict(angle=1), TypeError, "model.weighting.*'angle'"),
+])
+def test_bad_configs(cfg, error, message):
+    with pytest.raises(error, match=message):
+        strategy(**cfg)
