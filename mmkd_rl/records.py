@@ -114,10 +114,12 @@ class Transition:
 
     Attributes:
         state: [B, S].
-        action: Weights that were used, logits first, [B, 2, M].
+        action: What the agent did, w^gen with its exploration, logits first,
+            [B, 2, M]; during the warm-up, what it would have done.
         sources: The action's two sources beside the agent, confidence first,
             [B, 2, 2, M]: logits or features, which source, teacher.
-        reward: [B, M], before normalisation.
+        reward: [B, M], before normalisation; [B, 2, M] where teachers earn
+            apart for logits and features.
     """
     state: Tensor
     action: Tensor

@@ -31,10 +31,12 @@ class History:
         ValueError: The bound is not positive.
     """
 
+    #: Where the user sets the bound.
+    key = 'weighting.history_bytes'
+
     def __init__(self, max_bytes: int = 8 * 2**20) -> None:
         if max_bytes < 1:
-            raise ValueError('weighting.history_bytes must be >= 1, got '
-                             f'{max_bytes}')
+            raise ValueError(f'{self.key} must be >= 1, got {max_bytes}')
         self.max_bytes = max_bytes
         self.clear()
 
@@ -73,20 +75,23 @@ class History:
         self._seen += 1
         if not keep:
             return
-        samples = len(transition.state)
-        row = _nbytes(transition) // samples
-        if row > self.max_bytes:
-            raise ValueError(
-                f'weighting.history_bytes={self.max_bytes} holds no single '
-                f'sample, which takes {row} bytes')
-        if row * samples > self.max_bytes:
-            transition = Transition(*(
-                getattr(transition, f)[:self.max_bytes // row].clone()
-                for f in _FIELDS))
-        self._batches.append(transition)
+        self._batches.append(self._fitting(transition))
         while self.nbytes > self.max_bytes:
             self._batches = self._batches[::2]
             self._stride *= 2
+
+    def _fitting(self, transition: Transition) -> Transition:
+        """As many of its samples as fit in ``max_bytes``."""
+        samples = len(transition.state)
+        row = _nbytes(transition) // samples
+        if row > self.max_bytes:
+            raise ValueError(f'{self.key}={self.max_bytes} holds no single '
+                             f'sample, which takes {row} bytes')
+        if row * samples <= self.max_bytes:
+            return transition
+        return Transition(*(
+            getattr(transition, f)[:self.max_bytes // row].clone()
+            for f in _FIELDS))
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move along with the distiller."""

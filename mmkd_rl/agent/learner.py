@@ -53,17 +53,15 @@ class AgentLearner:
 
     def synchronize(self) -> None:
         """Give every process the first one's policy."""
-        for tensor in self.policy.state_dict().values():
-            dist.broadcast(tensor)
+        for module in (self.policy, self.updater.extra):
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """What ``nn.Module._apply`` does to the tree: device, precision."""
         self.policy._apply(fn)
         self.history.apply_(fn)
-        for state in self.updater.optimizer.state.values():
-            for name, value in state.items():
-                if isinstance(value, Tensor) and name != 'step':
-                    state[name] = fn(value)
+        self.updater.apply_(fn)
 
     def state_dict(self) -> dict:
         """Tensors and plain values only."""

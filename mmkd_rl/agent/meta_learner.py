@@ -15,6 +15,7 @@ from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 
 from mmkd_rl.agent.hard_samples import HardBuffer
+from mmkd_rl.registry import build
 
 
 class WeightNetwork(nn.Module):
@@ -44,7 +45,6 @@ class WeightNetwork(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """[B, S] to [B, M]; rows sum to one."""
-        state = state.to(self.first.weight.dtype)
         return self.last(self.first(state).relu()).softmax(1)
 
 
@@ -53,15 +53,20 @@ class MetaLearner:
 
     Args:
         networks: By name, ``'logit'`` and ``'feature'`` or one of them.
-        optimizer: Config of the optimiser, without the parameters.
+        optimizer: Config of the optimiser, without the parameters; what it
+            leaves out is Adam's with 1e-3.
         buffer: Hard samples.
+
+    Raises:
+        ValueError, TypeError: No such optimiser, or not such arguments.
     """
 
-    def __init__(self, networks: dict[str, WeightNetwork], optimizer: dict,
-                 buffer: HardBuffer) -> None:
+    def __init__(self, networks: dict[str, WeightNetwork],
+                 optimizer: dict | None, buffer: HardBuffer) -> None:
         self.networks = nn.ModuleDict(networks)
-        self.optimizer: torch.optim.Optimizer = OPTIMIZERS.build(
-            dict(optimizer, params=list(self.networks.parameters())))
+        self.optimizer: torch.optim.Optimizer = build(
+            OPTIMIZERS, {'type': 'Adam', 'lr': 1e-3, **(optimizer or {})},
+            'weighting.optimizer', params=self.parameters())
         self.buffer = buffer
         #: Updates so far; 0 while weights are equal.
         self.updates = 0

@@ -94,9 +94,7 @@ class WeightPolicy(nn.Module):
             state: [B, S], as it was built (it is standardised here), in any
                 precision.
         """
-        state = state.to(self.constant_balance.dtype)
-        if self.standardizer is not None:
-            state = self.standardizer(state)
+        state = self.standardized(state)
         parts = state.split(self.sizes, dim=1) if len(self.trunks) > 1 or \
             self.num_teachers == 1 else (state, )
         scores = [
@@ -107,6 +105,11 @@ class WeightPolicy(nn.Module):
         scores_B2M = torch.stack(scores, 2) if len(scores) > 1 else \
             scores[0].view(-1, 2, self.num_teachers)
         return F.log_softmax(scores_B2M, dim=-1)
+
+    def standardized(self, state: Tensor) -> Tensor:
+        """[B, S] as the network sees it, in its precision."""
+        state = state.to(self.constant_balance.dtype)
+        return state if self.standardizer is None else self.standardizer(state)
 
     def parameter_groups(self) -> list:
         """For an optimiser: parameters with a learning rate of their own

@@ -50,7 +50,8 @@ class Reward(ABC):
 
     @abstractmethod
     def __call__(self, batch: DistillationBatch) -> Tensor:
-        """R, [B, M], detached, larger is better."""
+        """R, [B, M], detached, larger is better; [B, 2, M] where teachers
+        earn apart for their logits and their features."""
 
 
 @REWARDS.register_module()
@@ -107,7 +108,8 @@ def normalize_reward(reward_BM: Tensor, how: str = 'minmax') -> Tensor:
     """Make rewards comparable: positive for teachers to be raised.
 
     Args:
-        reward_BM: R.
+        reward_BM: R; [B, 2, M] if logits and features have their own, which
+            are then normalised apart.
         how: ``'minmax'``: to [0, 1] over the teachers of each sample, then
             minus their mean (Eq. 8, the mean being of the rescaled rewards);
             ``'literal'``: Eq. (8) as printed, minus the mean of the raw
@@ -116,14 +118,17 @@ def normalize_reward(reward_BM: Tensor, how: str = 'minmax') -> Tensor:
             hardly differ hardly count; ``'none'``.
 
     Returns:
-        [B, M]. Where all teachers earn the same, zero (``'literal'``: minus
-        their mean).
+        As ``reward_BM``. Where all teachers earn the same, zero
+        (``'literal'``: minus their mean).
 
     Raises:
         ValueError: Another ``how``.
     """
     if how == 'none':
         return reward_BM
+    if reward_BM.ndim == 3:
+        return torch.stack(
+            [normalize_reward(r, how) for r in reward_BM.unbind(1)], 1)
     mean_B1 = reward_BM.mean(1, keepdim=True)
     if how == 'standard':
         centred = reward_BM - mean_B1

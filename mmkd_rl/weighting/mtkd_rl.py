@@ -131,10 +131,12 @@ class MTKDRL(WeightingStrategy):
         ce_BM = _cross_entropy(batch)
         state_BS = self.build_state(batch, ce_BM)
         sources_B22M = self._sources(batch, ce_BM)
+        policy = self.learner.policy
+        log_w_B2M = policy(state_BS)
+        generated_B2M = self.learner.updater.explore(
+            log_w_B2M) if self.training else log_w_B2M.exp()
         if self.learner.updates:
-            policy = self.learner.policy
-            action_B2M = mix(
-                policy(state_BS).exp(), sources_B22M, policy.balances())
+            action_B2M = mix(generated_B2M, sources_B22M, policy.balances())
         else:
             total = 1. if self.scale == 'unit' else float(self.num_teachers)
             action_B2M = equal_weights(
@@ -144,7 +146,7 @@ class MTKDRL(WeightingStrategy):
             # something that is standardised before it is used.
             half_BS = state_BS.clamp(-_HALF_MAX, _HALF_MAX).half()
             self._pending = Transition(
-                half_BS, action_B2M.contiguous(), sources_B22M,
+                half_BS, generated_B2M.contiguous(), sources_B22M,
                 torch.empty_like(ce_BM) if self.needs_second_look else
                 self.reward(batch))
         return TeacherWeights(
