@@ -134,6 +134,17 @@ def test_running_means_are_means_of_all_that_came(soft):
             got, reference(pairs, means, labels[-1].argmax(1)))
 
 
+def test_running_means_are_of_all_processes(monkeypatch):
+    """As if the other process had the same images three times."""
+    alone, many = make('running').train(), make('running').train()
+    alone(random_pairs(), TARGETS)
+    monkeypatch.setattr('mmengine.dist.all_reduce',
+                        lambda tensor: tensor.mul_(4))
+    many(random_pairs(), TARGETS)
+    assert torch.equal(many.counts, 4 * alone.counts)
+    torch.testing.assert_close(many.mean1, alone.mean1)
+
+
 def test_a_second_look_and_evaluation_add_nothing():
     loss = make('running').train()
     loss(random_pairs(), TARGETS)
