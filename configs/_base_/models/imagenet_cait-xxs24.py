@@ -5,7 +5,7 @@ distilled; the paper's student starts from none (77.32 % alone).
 Here without mixup and the like: a training config adds ``train_cfg``.
 """
 model = dict(
-    type='mmpretrain.TimmClassifier',
+    type='mmkd_rl.TimmClassifier',
     model_name='cait_xxs24_224',
     num_classes=1000,
     loss=dict(

@@ -1,6 +1,7 @@
 """ResNet-50 for ImageNet, a teacher of Table 2.
 
-Weights of 76.13 % top-1: torchvision's ``ResNet50_Weights.IMAGENET1K_V1``, which
+Weights of 76.13 % top-1: torchvision's
+``ResNet50_Weights.IMAGENET1K_V1``, which
 ``tools/model_converters/convert.py --from torchvision`` makes into a
 checkpoint of this model.
 MMPretrain's own ``resnet50_8xb32_in1k`` has 76.55 %.

@@ -1,6 +1,7 @@
 """Wide ResNet-50-2 for ImageNet, a teacher of Table 2.
 
-Weights of 78.47 % top-1: torchvision's ``Wide_ResNet50_2_Weights.IMAGENET1K_V1``, which
+Weights of 78.47 % top-1: torchvision's
+``Wide_ResNet50_2_Weights.IMAGENET1K_V1``, which
 ``tools/model_converters/convert.py --from torchvision`` makes into a
 checkpoint of this model.
 MMPretrain has the same, converted, as

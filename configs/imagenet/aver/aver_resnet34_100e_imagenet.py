@@ -1,0 +1,24 @@
+r"""AVER (KD+FitNet): ResNet-34 from four teachers, equal weights.
+
+    bash tools/dist_train.sh \
+    configs/imagenet/aver/aver_resnet34_100e_imagenet.py 8
+
+Paper: MTKD-RL (AAAI 2025), Table 2, AVER (KD+FitNet): 75.55 % top-1, one run.
+Not yet reproduced. Expected time: not measured; the paper, on 8 A800, gives
+none.
+Differences: weights sum to one.
+"""
+_base_ = [
+    '../baseline/resnet34_100e_imagenet.py',
+    '../../_base_/pools/imagenet_table2.py',
+    '../../_base_/strategies/aver.py',
+]
+model = dict(
+    _delete_=True,
+    type='mmkd_rl.MultiTeacherDistiller',
+    student={{_base_.model}},
+    teachers={{_base_.teachers}},
+    logit_loss={{_base_.logit_loss}},
+    feature_loss={{_base_.feature_loss}},
+    weighting={{_base_.weighting}},
+    probe_size=64)

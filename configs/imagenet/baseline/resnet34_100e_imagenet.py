@@ -1,0 +1,16 @@
+r"""ResNet-34 on ImageNet, 100 epochs: a student of Table 2, alone.
+
+    bash tools/dist_train.sh \
+    configs/imagenet/baseline/resnet34_100e_imagenet.py 8
+
+Paper: MTKD-RL (AAAI 2025), Table 2, Baseline: 73.64 % top-1, one run.
+Not yet reproduced. Expected time: not measured; the paper, on 8 A800, gives
+none.
+Differences: none known.
+"""
+_base_ = [
+    '../../_base_/models/imagenet_resnet34.py',
+    '../../_base_/datasets/imagenet.py',
+    '../../_base_/schedules/imagenet_100e.py',
+    '../../_base_/imagenet_runtime.py',
+]

@@ -1,0 +1,18 @@
+r"""ResNeXt-50 (32x4d) on ImageNet: a teacher of Table 2, with public weights.
+
+    python tools/test.py \
+    configs/imagenet/teachers/resnext50-32x4d_imagenet.py checkpoints/resnext50-32x4d.pth
+
+Paper: MTKD-RL (AAAI 2025), Table 2, teacher pool: 77.62 % top-1.
+Not yet run. Weights: torchvision's ``ResNeXt50_32X4D_Weights.IMAGENET1K_V1``,
+made into ``checkpoints/resnext50-32x4d.pth`` by
+``tools/model_converters/convert.py --from torchvision``.
+Differences: none known; the paper does not say which weights it took, these
+have its accuracy.
+"""  # noqa: E501
+_base_ = [
+    '../../_base_/models/imagenet_resnext50-32x4d.py',
+    '../../_base_/datasets/imagenet.py',
+    '../../_base_/schedules/imagenet_100e.py',
+    '../../_base_/imagenet_runtime.py',
+]
