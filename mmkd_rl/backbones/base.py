@@ -98,8 +98,8 @@ class CifarBackbone(BaseModule):
         name = type(self).__name__
         self.num_stages = len(stage_channels)
         if out_indices is None:
-            out_indices = self.num_stages - 1
-        if isinstance(out_indices, int):
+            out_indices = (self.num_stages - 1, )
+        elif isinstance(out_indices, int):
             out_indices = (out_indices, )
         allowed = tuple(range(self.num_stages))
         if not out_indices or any(i not in allowed for i in out_indices):

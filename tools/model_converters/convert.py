@@ -1,0 +1,245 @@
+r"""Rename the weights in a published checkpoint to what our configs load.
+
+    python tools/model_converters/convert.py SOURCE OUT --from FORMAT \
+        [--config CONFIG]
+
+FORMAT says whose names the file has:
+
+- ``torchvision``: ResNet, ResNeXt and Wide ResNet, for MMPretrain's networks
+  of these names. (``TorchVisionClassifier`` loads torchvision's files as they
+  are, of any network.)
+- ``timm``: DeiT and ViT with a class token, timm's and Facebook's own files,
+  for MMPretrain's ``VisionTransformer`` and, with a distillation token,
+  ``DistilledVisionTransformer``. (``TimmClassifier`` loads timm's
+  files as they are, of any network.)
+- ``crd``: the CIFAR networks of the CRD repository and of what has grown from
+  it, MTKD-RL's published code included: ResNet, WRN, VGG, MobileNetV2,
+  ShuffleNetV2 and the RegNets, for our ``Cifar...`` backbones. Which of them
+  it is can be seen from the names.
+
+With ``--config`` the result is loaded into that config's model first, so that
+a wrong file is found out here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+from torch import Tensor
+
+import mmkd_rl  # noqa: F401  (makes the scope known)
+from mmkd_rl.teachers.loading import (
+    build_network,
+    load_model_config,
+    load_weights,
+    read_checkpoint,
+)
+from mmkd_rl.utils import checkpoint_io
+
+# Patterns of whole names and what they become; the first that fits counts.
+Rules = tuple[tuple[str, str], ...]
+_END = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
+_HEAD: Rules = ((rf'(?:fc|linear)\.{_END}', r'head.fc.\1'), )
+
+TORCHVISION: Rules = (
+    (rf'((?:conv|bn)1\.{_END})', r'backbone.\1'),
+    (rf'(layer[1-4]\.\d+\.(?:(?:conv|bn)\d|downsample\.[01])\.{_END})',
+     r'backbone.\1'),
+    *_HEAD,
+)
+
+TIMM: Rules = (
+    (r'((?:cls|dist)_token|pos_embed)', r'backbone.\1'),
+    (r'patch_embed\.proj\.(weight|bias)',
+     r'backbone.patch_embed.projection.\1'),
+    (r'blocks\.(\d+)\.norm([12])\.(weight|bias)',
+     r'backbone.layers.\1.ln\2.\3'),
+    (r'blocks\.(\d+)\.attn\.(qkv|proj)\.(weight|bias)',
+     r'backbone.layers.\1.attn.\2.\3'),
+    (r'blocks\.(\d+)\.mlp\.fc1\.(weight|bias)',
+     r'backbone.layers.\1.ffn.layers.0.0.\2'),
+    (r'blocks\.(\d+)\.mlp\.fc2\.(weight|bias)',
+     r'backbone.layers.\1.ffn.layers.1.\2'),
+    (r'norm\.(weight|bias)', r'backbone.ln1.\1'),
+    (r'(head(?:_dist)?)\.(weight|bias)', r'head.layers.\1.\2'),
+)
+
+_STEM_AND_HEAD: Rules = ((rf'((?:conv|bn)[12]\.{_END})', r'backbone.\1'),
+                         *_HEAD)
+
+# family: (a name that only it has, rules)
+CRD: dict[str, tuple[str, Rules]] = {
+    'wrn': (r'block1\.layer\.0\.bn1\.weight', (
+        (rf'block(\d)\.layer\.(\d+)\.((?:conv|bn)\d\.{_END})',
+         r'backbone.layer\1.\2.\3'),
+        (r'block(\d)\.layer\.(\d+)\.convShortcut\.weight',
+         r'backbone.layer\1.\2.downsample.weight'),
+        *_STEM_AND_HEAD,
+    )),
+    'shufflenetv2': (r'layer1\.0\.conv5\.weight', (
+        *((rf'(layer\d\.0)\.{old}\.{_END}', rf'backbone.\1.{new}.\2')
+          for old, new in (
+              ('conv1', 'branch1.0'), ('bn1', 'branch1.1'),
+              ('conv2', 'branch1.2'), ('bn2', 'branch1.3'),
+              ('conv3', 'branch2.0'), ('bn3', 'branch2.1'),
+              ('conv4', 'branch2.3'), ('bn4', 'branch2.4'),
+              ('conv5', 'branch2.5'), ('bn5', 'branch2.6'))),
+        *((rf'(layer\d\.[1-9]\d*)\.{old}\.{_END}', rf'backbone.\1.{new}.\2')
+          for old, new in (
+              ('conv1', 'branch2.0'), ('bn1', 'branch2.1'),
+              ('conv2', 'branch2.3'), ('bn2', 'branch2.4'),
+              ('conv3', 'branch2.5'), ('bn3', 'branch2.6'))),
+        *_STEM_AND_HEAD,
+    )),
+    'regnet': (r'layer1\.0\.conv3\.weight', (
+        (rf'(layer\d\.\d+\.(?:conv|bn)\d\.{_END})', r'backbone.\1'),
+        (rf'(layer\d\.\d+)\.shortcut\.([01])\.{_END}',
+         r'backbone.\1.downsample.\2.\3'),
+        (r'(layer\d\.\d+)\.se\.se([12])\.(weight|bias)',
+         r'backbone.\1.se.fc\2.\3'),
+        *_STEM_AND_HEAD,
+    )),
+    'resnet': (r'layer1\.0\.conv2\.weight', (
+        (rf'(layer[1-3]\.\d+\.(?:(?:conv|bn)\d|downsample\.[01])\.{_END})',
+         r'backbone.\1'),
+        *_STEM_AND_HEAD,
+    )),
+    'mobilenetv2': (r'blocks\.0\.0\.conv\.0\.weight', (
+        # its seven groups of blocks are four stages here
+        *((rf'blocks\.{old}\.{j}\.conv\.{k}\.{_END}',
+           rf'backbone.layer{stage}.{first + j}.{new}.\1')
+          for old, stage, first, depth in ((0, 1, 0, 1), (1, 1, 1, 2),
+                                           (2, 2, 0, 3), (3, 3, 0, 4),
+                                           (4, 3, 4, 3), (5, 4, 0, 3),
+                                           (6, 4, 3, 1))
+          for j in range(depth)
+          for k, new in ((0, 'conv1'), (1, 'bn1'), (3, 'conv2'), (4, 'bn2'),
+                         (6, 'conv3'), (7, 'bn3'))),
+        (rf'conv([12])\.0\.{_END}', r'backbone.conv\1.\2'),
+        (rf'conv([12])\.1\.{_END}', r'backbone.bn\1.\2'),
+        (r'classifier\.(?:0\.)?(weight|bias)', r'head.fc.\1'),
+    )),
+    'vgg': (r'block0\.0\.weight', (
+        # of conv, bn, relu, the third has no weights
+        *((rf'block{i}\.{3 * j + k}\.{_END}',
+           rf'backbone.layer{i + 1}.{j}.{new}.\1')
+          for i in range(5) for j in range(4)
+          for k, new in ((0, 'conv'), (1, 'bn'))),
+        (r'classifier\.(weight|bias)', r'head.fc.\1'),
+    )),
+}
+
+FORMATS = ('torchvision', 'timm', 'crd')
+
+
+def convert(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The same weights under the names of MMPretrain's or our networks.
+
+    Args:
+        weights: Of a whole classifier.
+        source: One of ``FORMATS``.
+
+    Raises:
+        ValueError: Another format, or names that it does not have.
+    """
+    if source == 'torchvision':
+        return rename(weights, TORCHVISION,
+                      "torchvision's ResNet, ResNeXt and Wide ResNet")
+    if source == 'timm':
+        return rename(weights, TIMM, "timm's DeiT and ViT with a class token")
+    if source == 'crd':
+        for family, (mark, rules) in CRD.items():
+            if any(re.fullmatch(mark, name) for name in weights):
+                return rename(weights, rules, f"the CRD repository's {family}")
+        raise ValueError("none of the CRD repository's networks "
+                         f'({", ".join(sorted(CRD))}) has these names: '
+                         f'{_some(weights)}')
+    raise ValueError(f'--from must be one of {FORMATS}, got {source!r}')
+
+
+def rename(weights: dict[str, Tensor], rules: Rules,
+           whose: str) -> dict[str, Tensor]:
+    """Apply ``rules`` to every name.
+
+    Raises:
+        ValueError: No rule fits a name.
+    """
+    renamed = {}
+    unknown = []
+    for name, tensor in weights.items():
+        for pattern, new in rules:
+            if match := re.fullmatch(pattern, name):
+                renamed[match.expand(new)] = tensor
+                break
+        else:
+            unknown.append(name)
+    if unknown:
+        raise ValueError(f'{len(unknown)} of {len(weights)} weights are not '
+                         f'of {whose}: {_some(unknown)}')
+    return renamed
+
+
+def _some(names) -> str:
+    names = list(names)
+    return ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
+
+
+def read(path: str) -> dict[str, Tensor]:
+    """The weights in a file, under whichever key it keeps them.
+
+    Raises:
+        FileNotFoundError, ValueError: See
+            :func:`mmkd_rl.teachers.loading.read_checkpoint`.
+    """
+    content = checkpoint_io.load(path, 'SOURCE')
+    if isinstance(content, dict) and isinstance(content.get('net'), dict):
+        weights = content['net']
+        if all(isinstance(v, Tensor) for v in weights.values()):
+            prefix = 'module.' if all(
+                n.startswith('module.') for n in weights) else ''
+            return {n[len(prefix):]: t for n, t in weights.items()}
+    return read_checkpoint(path, 'SOURCE')
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('source', help='file or address of the checkpoint')
+    parser.add_argument('out', help='file to write')
+    parser.add_argument(
+        '--from',
+        dest='source_format',
+        required=True,
+        choices=FORMATS,
+        help='whose names the weights have')
+    parser.add_argument(
+        '--config', help='config (or package::path) whose model must fit')
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Convert; 2 for the user's mistakes."""
+    args = parse_args()
+    try:
+        weights = convert(read(args.source), args.source_format)
+        if args.config is not None:
+            cfg, scope = load_model_config(args.config, '--config')
+            load_weights(
+                build_network(cfg, scope, '--config'), weights, args.source,
+                'SOURCE')
+        checkpoint_io.save(
+            dict(
+                state_dict=weights,
+                meta=dict(converted_from=args.source_format)), args.out)
+    except (ValueError, TypeError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    fits = f', fits {args.config}' if args.config else ''
+    print(f'{args.out}: {len(weights)} tensors{fits}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
