@@ -77,7 +77,7 @@ class MMKD(WeightingStrategy):
     Args:
         context: Given by the distiller.
         hidden: Width of the networks' hidden layer.
-        optimizer: Config of the networks' optimiser.
+        optimizer: Config of the networks' optimiser; ``None``: Adam, 1e-3.
         inner_steps: K.
         inner_lr: eta; ``None``: the student's current learning rates.
         ce_step: Take another step, on the cross entropy, before it is
@@ -127,8 +127,7 @@ class MMKD(WeightingStrategy):
             {
                 name: WeightNetwork(size, self.num_teachers, hidden)
                 for name, size in sizes.items()
-            }, optimizer or dict(type='Adam', lr=1e-3),
-            HardBuffer(buffer_size, buffer_bytes, hard_share))
+            }, optimizer, HardBuffer(buffer_size, buffer_bytes, hard_share))
         self._hardness: Tensor | None = None
         #: Set by the hook that trains the networks.
         self.attended = False
@@ -154,12 +153,13 @@ class MMKD(WeightingStrategy):
         equal_BM = equal_weights(batch.student.logits.detach().float(),
                                  self.num_teachers, 1.)
         networks = self.learner.networks
-        device = batch.student.logits.device.type
-        with torch.autocast(device, enabled=False):
+        dtype = self.learner.parameters()[0].dtype
+        # Autocast would round the differences between teachers away.
+        with torch.autocast(equal_BM.device.type, enabled=False):
             return TeacherWeights(
-                networks['logit'](_logits(batch))
+                networks['logit'](_logits(batch, dtype))
                 if 'logit' in networks else equal_BM,
-                networks['feature'](_relations(batch))
+                networks['feature'](_relations(batch, dtype))
                 if 'feature' in networks else equal_BM)
 
     def remember(self, batch: HardSamples) -> None:
@@ -213,12 +213,17 @@ class MMKD(WeightingStrategy):
 
         Returns:
             What to log.
+
+        Raises:
+            RuntimeError: The student cannot be differentiated twice.
         """
         if self.inner_lr is not None:
             rates = dict.fromkeys(parameters, self.inner_lr)
         with torch.enable_grad():
             before, after = self.meta_losses(observe, parameters, rates,
                                              restrict)
+            if not self.learner.updates:
+                _refuse_dead_ends(after)
             own = self.learner.parameters()
             found = torch.autograd.grad(after, own, allow_unused=True)
         finite, norm = self.learner.step([
@@ -269,22 +274,40 @@ def _descend(theta: Mapping[str, Tensor], rates: Mapping[str, float],
     }
 
 
+def _refuse_dead_ends(value: Tensor) -> None:
+    """Look for functions that are ``once_differentiable``: PyTorch complains
+    only where their own second derivative is asked for; what flows through
+    them to the weights would be left out in silence."""
+    todo = [value.grad_fn]
+    seen = set(todo)
+    while todo:
+        node = todo.pop()
+        if node is None:
+            continue
+        if node.name().endswith('Error'):
+            raise RuntimeError('a function marked once_differentiable cannot '
+                               'be differentiated twice')
+        new = {n for n, _ in node.next_functions} - seen
+        seen |= new
+        todo.extend(new)
+
+
 def _cross_entropy(batch: DistillationBatch) -> Tensor:
     return batch.cross_entropy(batch.student.logits, batch.targets).mean()
 
 
-def _logits(batch: DistillationBatch) -> Tensor:
+def _logits(batch: DistillationBatch, dtype: torch.dtype) -> Tensor:
     """[z_1, ..., z_M, z_S], [B, (M + 1) C]."""
     return torch.cat([
-        _pool(o.logits).float() for o in (*batch.teachers, batch.student)
+        _pool(o.logits.to(dtype)) for o in (*batch.teachers, batch.student)
     ], 1)
 
 
-def _relations(batch: DistillationBatch) -> Tensor:
+def _relations(batch: DistillationBatch, dtype: torch.dtype) -> Tensor:
     """[rho_1, ..., rho_M], [B, sum_m D_m]."""
     columns = []
     for projected, target in batch.pairs:
-        a, b = (F.normalize(_pool(x).float(), dim=1)
+        a, b = (F.normalize(_pool(x.to(dtype)), dim=1)
                 for x in (projected, target))
         columns.append(a.shape[1] * a * b)
     return torch.cat(columns, 1)

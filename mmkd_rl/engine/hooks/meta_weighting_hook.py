@@ -168,7 +168,7 @@ def meta_step(model: MultiTeacherDistiller,
     except RuntimeError as error:
         if str(error) == _CHECKPOINTING or not any(
                 part in str(error)
-                for part in ('differentiate twice', 'is not implemented',
+                for part in ('differentiated twice', 'is not implemented',
                              'not compatible with .grad')):
             raise
         raise RuntimeError(
