@@ -27,6 +27,11 @@ class ClassificationTask(Task):
     def feature_tap(self, model: nn.Module, key: str) -> str | dict:
         """Backbone's output, or the input of the last linear layer."""
         if isinstance(getattr(model, 'backbone', None), nn.Module):
+            layers = getattr(getattr(model, 'head', None), 'layers', None)
+            if hasattr(layers, 'head_dist'):
+                # A distilled DeiT's backbone gives two tokens; the class
+                # token is the feature.
+                return dict(path='head.layers.head', source='input')
             return 'backbone'
         linear = [
             name for name, module in model.named_modules()

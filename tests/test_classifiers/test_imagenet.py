@@ -1,0 +1,184 @@
+"""The networks of Tables 2 and 3 have the sizes printed there, and vision
+transformers are distilled like any other network."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmkd_rl.registry import MODELS
+from mmkd_rl.teachers.loading import build_network, load_model_config
+from tests.toy import CLASSES, World, distiller, samples, toy_teachers
+
+BASES = Path(__file__).parents[2] / 'configs' / '_base_' / 'models'
+SIZES = {  # millions of parameters, billions of multiply-adds
+    'resnet18': (11.7, 1.8),
+    'resnet34': (21.8, 3.7),
+    'resnet50': (25.6, 4.1),
+    'resnet101': (44.5, 7.8),
+    'wide-resnet50-2': (68.9, 11.4),
+    'resnext50-32x4d': (25.0, 4.2),
+    'deit-tiny': (5.7, 1.3),
+    'deit-small': (22.1, 4.6),
+    'deit-base': (86.6, 17.5),
+    'cait-xxs24': (12.0, 2.5),
+    'cait-s24': (46.9, 9.4),
+}
+IMAGE = dict(img_size=4, patch_size=2)
+ARCH = dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=16)
+
+
+def vit(kind='VisionTransformer', head='VisionTransformerClsHead'):
+    return dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type=f'mmpretrain.{kind}', arch=ARCH, **IMAGE),
+        neck=None,
+        head=dict(
+            type=f'mmpretrain.{head}',
+            num_classes=CLASSES,
+            in_channels=8,
+            init_cfg=None,
+            loss=dict(
+                type='mmpretrain.LabelSmoothLoss', label_smooth_val=0.1)))
+
+
+def cait():
+    return dict(
+        type='mmkd_rl.TimmClassifier',
+        model_name='cait_xxs24_224',
+        embed_dim=8,
+        depth=2,
+        num_heads=2,
+        depth_token_only=1,
+        init_values=0.5,
+        num_classes=CLASSES,
+        **IMAGE)
+
+
+TRANSFORMERS = {
+    'deit': vit(),
+    'distilled deit': vit('DistilledVisionTransformer', 'DeiTClsHead'),
+    'cait': cait(),
+}
+
+
+def test_every_base_is_tested():
+    names = {p.stem.partition('_')[2] for p in BASES.glob('imagenet_*.py')}
+    assert names == SIZES.keys()
+
+
+@pytest.mark.parametrize('name', SIZES)
+def test_size_is_the_printed_one(name):
+    config, scope = load_model_config(
+        str(BASES / f'imagenet_{name}.py'), 'config')
+    # Where they can be built without memory, they are: it is quicker.
+    place = 'meta' if name.startswith(('cait', 'deit')) else 'cpu'
+    with torch.device(place):
+        net = build_network(config, scope, 'config')
+    net = net.to('meta').requires_grad_(False).eval()
+    with FlopCounterMode(display=False) as counter:
+        logits = net(torch.empty(1, 3, 224, 224, device='meta'), mode='tensor')
+    assert logits.shape == (1, 1000)
+    parameters, multiply_adds = SIZES[name]
+    got = sum(p.numel() for p in net.parameters()) / 1e6
+    assert got == pytest.approx(parameters, rel=0.02)
+    # within 2 %, and for the small ones within what one decimal tells
+    assert counter.get_total_flops() / 2e9 == pytest.approx(
+        multiply_adds, rel=0.02, abs=0.05)
+
+
+def build(folder, student, **kwargs):
+    torch.manual_seed(0)
+    teachers = toy_teachers(folder, count=1)
+    for name, config in TRANSFORMERS.items():
+        teacher = MODELS.build(copy.deepcopy(config))
+        path = folder / f'{name}.pth'
+        torch.save(dict(state_dict=teacher.state_dict()), path)
+        teachers.append(
+            dict(name=name, config=config, checkpoint=str(path)))
+    model = MODELS.build(
+        distiller(teachers, student=copy.deepcopy(student), **kwargs))
+    return model.train()
+
+
+@pytest.mark.parametrize('name', ['deit', 'cait'])
+def test_transformers_are_students_and_teachers(tmp_path, name):
+    """One step with a vector and a map among the teachers: the default taps
+    find class tokens, and every weight of the student moves."""
+    model = build(
+        tmp_path, TRANSFORMERS[name], weighting=dict(type='MTKDRL'))
+    images, labels = World().batch(6)
+    before = {n: p.clone() for n, p in model.student.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    losses = model(images, samples(labels), mode='loss')
+    assert set(losses) == {'loss_student', 'loss_logit', 'loss_feature'}
+    sum(losses.values()).backward()
+    optimizer.step()
+    # a key's bias changes no softmax
+    still = [
+        n for n, p in model.student.named_parameters()
+        if torch.equal(p, before[n]) and not n.endswith('attn.k.bias')
+    ]
+    assert not still
+    sizes = [
+        (p.layers[0].in_features, p.layers[0].out_features)
+        for p in model.projectors
+    ]
+    assert sizes == [(8, CLASSES), (8, 8), (8, 8), (8, 8)]
+
+
+@pytest.mark.parametrize('name', ['deit', 'cait'])
+def test_a_distillation_of_a_transformer_loads_again(tmp_path, name):
+    """MMPretrain's TimmClassifier does not, inside another model."""
+    model = build(tmp_path, TRANSFORMERS[name])
+    state = {n: torch.zeros_like(t) for n, t in model.state_dict().items()}
+    twin = copy.deepcopy(model)
+    for other in (model, twin):
+        other.load_state_dict(state, strict=True)
+        assert not any(p.any() for p in other.parameters())
+    assert not any('.model.' in n for n in state)
+
+
+def test_the_feature_of_a_distilled_deit_is_its_class_token():
+    from mmkd_rl.tasks import ClassificationTask
+    model = MODELS.build(
+        copy.deepcopy(TRANSFORMERS['distilled deit'])).eval()
+    images = torch.rand(2, 3, 4, 4)
+    seen = []
+    tap = ClassificationTask().feature_tap(model, 'key')
+    model.get_submodule(tap['path']).register_forward_pre_hook(
+        lambda module, args: seen.append(args[0]))
+    model(images, mode='tensor')
+    token, _ = model.backbone(images)[-1]
+    torch.testing.assert_close(seen[0], token)
+
+
+def test_timms_checkpoints_load_as_they_are():
+    import timm
+    config = cait()
+    model = MODELS.build(dict(config))
+    for key in ('type', 'model_name'):
+        config.pop(key)
+    original = timm.create_model('cait_xxs24_224', **config)
+    model.load_state_dict(original.state_dict(), strict=True)
+    assert model.state_dict().keys() == original.state_dict().keys()
+    images = torch.rand(2, 3, 4, 4)
+    assert torch.equal(model.eval()(images), original.eval()(images))
+
+
+def test_defaults_without_a_prefix_are_mmpretrains():
+    """MMPretrain fills in names without saying whose they are."""
+    from mmengine.registry import init_default_scope
+    init_default_scope('mmkd_rl')
+    model = MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='mmkd_rl.CifarResNet', depth=8),
+            head=dict(
+                type='mmpretrain.LinearClsHead',
+                num_classes=3,
+                in_channels=64)))
+    assert type(model.data_preprocessor).__name__ == 'ClsDataPreprocessor'
+    assert type(model.head.loss_module).__name__ == 'CrossEntropyLoss'
