@@ -4,7 +4,7 @@ r"""CA-MKD (Zhang, Chen and Wang, ICASSP 2022): trust in who knows the label.
     w_l^m = \frac{1 - softmax_m CE(z_m, y)}{M - 1}, \qquad
     w_f^m = \frac{1 - softmax_m CE(c_m(r_m(F_S)), y)}{M - 1}
 
-per sample (sections 2.2 and 2.3). c_m is the classifier of teacher m, run on
+per sample. c_m is the classifier of teacher m, run on
 the student's feature as the projector maps it: a teacher whose classifier can
 read the student's feature weighs more. M = 1 gives w = 1.
 
