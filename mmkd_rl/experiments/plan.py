@@ -17,7 +17,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,10 @@ class Run(Job):
             cfg.model.teachers[i].update(config=config, checkpoint=weights)
         path = self.folder / runs.CONFIG
         runs.write_text(path, cfg.pretty_text)
+        times = runs.read_times(self.folder)
+        if (commit := runs.commit()) not in times.commits:
+            times.commits.append(commit)
+            runs.write_json(self.folder / runs.TIMES, asdict(times))
         command = [sys.executable]
         if self.gpus:
             command += ['-m', 'torch.distributed.run', '--standalone',
@@ -106,12 +110,11 @@ class Run(Job):
               whole: bool) -> str:
         """See :meth:`Job.ended`."""
         times = runs.read_times(self.folder)
-        runs.write_json(
-            self.folder / runs.TIMES,
-            dict(seconds=times.seconds + seconds,
-                 cpu_seconds=times.cpu_seconds + cpu_seconds,
-                 attempts=times.attempts + 1,
-                 threads=threads))
+        times.seconds += seconds
+        times.cpu_seconds += cpu_seconds
+        times.attempts += 1
+        times.threads = threads
+        runs.write_json(self.folder / runs.TIMES, asdict(times))
         if not whole:
             return ''
         return _in_words(
@@ -230,12 +233,8 @@ class Planner:
     def _add(self, out: Plan, table: Table, cell: Cell,
              seeds: list[int]) -> None:
         leaf = scales.load(cell.config)
-        for key, value in cell.options.items():
-            scales.set_option(leaf, key, value)
         teachers: list[_Teacher] = []
         if scales.is_distiller(leaf):
-            if cell.teachers is not None:
-                leaf.model.teachers = leaf.model.teachers[:cell.teachers]
             given = len(leaf.model.teachers)
             if self.scale.student is not None:
                 leaf = scales.on_small(leaf, self.scale)
@@ -405,7 +404,8 @@ def check_data(plan: Plan) -> None:
 def _identity(cfg: Config, teachers: list[str]) -> str:
     """Hash of what is run; paths and seeds are not in it."""
     content = cfg.to_dict()
-    for key in ('work_dir', 'randomness', 'resume', 'load_from', 'log_level'):
+    for key in ('work_dir', 'randomness', 'resume', 'load_from', 'log_level',
+                'data_root'):
         content.pop(key, None)
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         for name in ('num_workers', 'persistent_workers', 'pin_memory'):

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mmkd_rl.experiments import runs
 from mmkd_rl.experiments.conductor import clock
@@ -29,7 +30,8 @@ from mmkd_rl.visualization.weights import WeightRecord
 
 NOTHING = '–'
 _COLOURS = ('#444444', '#8c564b', '#1f77b4', '#17becf', '#2ca02c', '#bcbd22',
-            '#ff7f0e', '#9467bd', '#d62728', '#e377c2', '#7f7f7f', '#aec7e8')
+            '#ff7f0e', '#9467bd', '#d62728', '#e377c2', '#7f7f7f', '#aec7e8',
+            '#98df8a', '#c5b0d5', '#ffbb78', '#000080')
 
 
 def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -161,8 +163,9 @@ class Report:
     def markdown(self, pictures: Sequence[str] = ()) -> str:
         """The Markdown table with its head."""
         spoiled = f', teacher {self.spoil} spoiled' if self.spoil else ''
-        commits = sorted({r.commit or 'unknown' for row in self.rows
-                          for r in row.results.values()})
+        commits = sorted({c for row in self.rows
+                          for r in row.results.values()
+                          for c in r.commit.split() or ['unknown']})
         head = [
             ('scale', f'`{self.scale.name}`: {self.scale.summary}'),
             ('command', f'`{self.command}`'),
@@ -268,6 +271,9 @@ class Report:
     def _draw(self, folder: Path, stem: str) -> list[Path]:
         out = []
         students = list(dict.fromkeys(row.student for row in self.rows))
+        # By the table's order, so that a method keeps its colour.
+        colours = {name: _COLOURS[i % len(_COLOURS)]
+                   for i, name in enumerate(self.table.methods)}
         for student in students:
             rows = [row for row in self.rows
                     if row.student == student and row.results]
@@ -276,7 +282,7 @@ class Report:
             if self.spoil:
                 title += f', {self.spoil} spoiled'
             if rows:
-                out.append(_save(plot_accuracy(rows, title),
+                out.append(_save(plot_accuracy(rows, title, colours),
                                  folder / f'{stem}_accuracy{suffix}.png'))
             records = {row.cell.title: _records(row) for row in rows}
             records = {name: found for name, found in records.items() if found}
@@ -287,19 +293,22 @@ class Report:
         return out
 
 
-def plot_accuracy(rows: Sequence[Row], title: str) -> Figure:
+def plot_accuracy(rows: Sequence[Row], title: str,
+                  colours: Mapping[str, str]) -> Figure:
     """Mean accuracy of each method over epochs; seeds as faint lines.
 
     Args:
         rows: Each with at least one result.
         title: Of the figure.
+        colours: By method.
     """
     figure = Figure(figsize=(9, 5), layout='constrained')
     FigureCanvasAgg(figure)
     axis = figure.subplots()
-    for i, row in enumerate(rows):
-        colour = _COLOURS[i % len(_COLOURS)]
-        curves = [dict(map(tuple, r.accuracy)) for r in row.results.values()]
+    for row in rows:
+        colour = colours[row.cell.method]
+        curves = [{int(epoch): top1 for epoch, top1 in r.accuracy}
+                  for r in row.results.values()]
         # Only where all seeds were validated: else the mean would jump.
         epochs = sorted(set(curves[0]).intersection(*curves))
         means = [statistics.fmean(c[e] for c in curves) for e in epochs]
@@ -312,7 +321,7 @@ def plot_accuracy(rows: Sequence[Row], title: str) -> Figure:
                   label=f'{row.cell.title}  {spread}')
     axis.set_xlabel('epoch')
     axis.set_ylabel('top-1 accuracy, %')
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_title(title, fontsize=11)
     axis.grid(alpha=.25)
     figure.legend(loc='outside right upper', fontsize=9,
@@ -350,12 +359,12 @@ def plot_weights(records: Mapping[str, Sequence[WeightRecord]], title: str,
     for axis in axes.flat:
         axis.set_ylim(0, None)
     figure.suptitle(title, fontsize=11)
-    handles = {}
+    handles: dict[str, Any] = {}
     for axis in axes.flat:
         for handle, label in zip(*axis.get_legend_handles_labels(),
                                  strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(),
+    figure.legend(list(handles.values()), list(handles),
                   loc='outside lower center', ncols=len(names) + 1,
                   fontsize=9)
     return figure

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ class Result:
         cpu_seconds: Processor time, likewise.
         attempts: Processes that it took.
         version: Of the package.
-        commit: Of the repository; ``''``: unknown.
+        commit: Of the repository when it was started; ``''``: unknown; "+":
+            with changes. Several, if it was changed before a resume.
         weights: Where the teachers' weights are noted; ``''``: nowhere.
         threads: Of the last process; 0: not limited.
     """
@@ -62,6 +63,7 @@ class Times:
     cpu_seconds: float = 0.
     attempts: int = 0
     threads: int = 0
+    commits: list[str] = field(default_factory=list)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -156,7 +158,7 @@ def collect(folder: Path, identity: str, seed: int, epochs: int) -> Result:
         round(times.seconds, 1),
         round(times.cpu_seconds, 1),
         times.attempts,
-        commit=commit(),
+        commit=' '.join(times.commits),
         weights=weights.name if weights.is_file() else '',
         threads=times.threads)
     write_json(folder / RESULT, asdict(result))

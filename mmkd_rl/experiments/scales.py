@@ -10,14 +10,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
 
 import mmkd_rl
 
 PERMUTED = 'labels permuted'
+_RUNNER_KEYS = set(signature(Runner.__init__).parameters) | {
+    'auto_scale_lr', 'custom_imports', 'data_root', 'env_cfg',
+    'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn'
+}
 _CPU_TEACHERS = {
     'resnet14': 'cifar100/teachers/resnet14_1xb128-3e_cifar100.py',
     'wrn10-2': 'cifar100/teachers/wrn10-2_1xb128-3e_cifar100.py',
@@ -94,21 +100,6 @@ def load_named(name: str) -> Config:
     return Config.fromfile(name)
 
 
-def set_option(cfg: Config, key: str, value: Any) -> None:
-    """Put ``value`` at a dotted key, in the place of what was there.
-
-    Raises:
-        KeyError: The way to it does not exist.
-    """
-    *way, last = key.split('.')
-    node: Any = cfg
-    for part in way:
-        node = node[int(part)] if isinstance(node, list) else node.get(part)
-        if node is None:
-            raise KeyError(f'{key!r}: the config has no {part!r}')
-    node[last] = copy.deepcopy(value)
-
-
 def is_distiller(cfg: Config) -> bool:
     """Whether the config distils."""
     return _plain(cfg.model.type) == 'MultiTeacherDistiller'
@@ -164,8 +155,9 @@ def complete(cfg: Config, scale: Scale, marks: dict[str, str]) -> None:
         scale: Its interval is the record's.
         marks: Notes on teachers for the record's picture.
     """
-    if is_distiller(cfg):
-        cfg.pop('teachers', None)  # a variable of the leaf, now in the model
+    # Variables of the bases: they do nothing, and would mislead a reader.
+    for key in set(cfg) - _RUNNER_KEYS:
+        cfg.pop(key)
     hooks = list(cfg.get('custom_hooks') or [])
     names = [_plain(hook['type']) for hook in hooks]
     if is_distiller(cfg) and 'WeightVisualizationHook' not in names:

@@ -1,0 +1,168 @@
+"""Jobs of a few lines of Python: order, locks, failures, interruption."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from mmkd_rl.experiments.conductor import (
+    LOCK,
+    Conductor,
+    Interrupted,
+    Job,
+    clock,
+    total_expected,
+)
+
+
+@dataclass
+class Script(Job):
+    """Runs a few lines; done when they wrote the file ``out``."""
+    code: str = 'open("out", "w").write("x")'
+
+    def done(self):
+        path = self.folder / 'out'
+        return path.read_text() if path.is_file() else None
+
+    def prepare(self):
+        lines = f'import os, sys, time; os.chdir({str(self.folder)!r})\n'
+        return [sys.executable, '-S', '-c', lines + self.code]
+
+    def ended(self, seconds, cpu_seconds, threads, whole):
+        with (self.folder / 'times').open('a') as file:
+            file.write(f'{seconds} {cpu_seconds} {threads} {whole}\n')
+        if whole and self.done() is None:
+            raise FileNotFoundError('no out')
+        return self.done() or ''
+
+
+def script(root, name, code=None, needs=()):
+    job = Script(name, root / name, list(needs), 1.)
+    if code is not None:
+        job.code = code
+    return job
+
+
+def test_order_follows_the_needs(tmp_path):
+    """b is listed first but needs a; each notes what it saw."""
+    jobs = [
+        script(tmp_path, 'b', 'open("out", "w").write('
+               'str(os.path.exists("../a/out")))', ['a']),
+        script(tmp_path, 'a'),
+    ]
+    conductor = Conductor(jobs, 2, 1, lambda line: None)
+    conductor.run()
+    assert conductor.results == {'a': 'x', 'b': 'True'}
+
+
+def test_threads_and_times_are_noted(tmp_path):
+    job = script(
+        tmp_path, 'a', 'sum(range(4_000_000)); open("out", "w").write('
+        'os.environ["OMP_NUM_THREADS"])')
+    Conductor([job], 1, 3, lambda line: None).run()
+    assert job.done() == '3'
+    seconds, cpu, threads, whole = (job.folder / 'times').read_text().split()
+    assert float(cpu) > 0.005 and float(seconds) > 0
+    assert (threads, whole) == ('3', 'True')
+
+
+def test_what_is_done_is_skipped(tmp_path):
+    job = script(tmp_path, 'a')
+    Conductor([job], say=lambda line: None).run()
+    written = (job.folder / 'out').stat().st_mtime_ns
+    again = Conductor([job], say=lambda line: None)
+    again.run()
+    assert again.reused == ['a']
+    assert (job.folder / 'out').stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize('code, reason', [
+    ('print("no luck"); sys.exit(3)', 'exit code 3'),
+    ('print("no luck")', 'no out'),
+])
+def test_failure_stops_only_what_needs_it(tmp_path, code, reason):
+    said = []
+    conductor = Conductor([
+        script(tmp_path, 'a', code),
+        script(tmp_path, 'b', needs=['a']),
+        script(tmp_path, 'c'),
+    ], say=said.append)
+    conductor.run()
+    assert conductor.failed['a'] == reason
+    assert 'needs a' in conductor.failed['b']
+    assert conductor.results == {'c': 'x'}
+    assert 'no luck' in ''.join(said)  # the end of the log
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_interruption_ends_the_processes(tmp_path, number):
+    """The child's own child, too: a data loader must not stay behind."""
+    code = ('import subprocess\n'
+            'p = subprocess.Popen([sys.executable, "-S", "-c", '
+            '"import time; time.sleep(60)"])\n'
+            'open("pid.tmp", "w").write(str(p.pid))\n'
+            'os.rename("pid.tmp", "pid")\n'
+            'time.sleep(60)')
+    job = script(tmp_path, 'a', code)
+
+    def interrupt():
+        while not (job.folder / 'pid').is_file():
+            time.sleep(.02)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    threading.Thread(target=interrupt, daemon=True).start()
+    start = time.monotonic()
+    with pytest.raises(Interrupted):
+        Conductor([job], say=lambda line: None).run()
+    assert time.monotonic() - start < 30
+    assert (job.folder / 'times').read_text().split()[-1] == 'False'
+    assert signal.getsignal(number) is before
+    pid = int((job.folder / 'pid').read_text())
+    deadline = time.monotonic() + 5
+    while _alive(pid) and time.monotonic() < deadline:
+        time.sleep(.02)
+    assert not _alive(pid)
+
+
+def _alive(pid):
+    """Whether it runs; a zombie that nobody has reaped does not."""
+    try:
+        with open(f'/proc/{pid}/stat') as file:
+            return file.read().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return False
+
+
+def test_waits_for_another_conductor(tmp_path):
+    """Another process holds the lock, makes the output and ends."""
+    job = script(tmp_path, 'a', 'open("out", "w").write("ours")')
+    job.folder.mkdir()
+    with (job.folder / LOCK).open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        other = subprocess.Popen(
+            [sys.executable, '-S', '-c', 'import time; time.sleep(.6); '
+             f'open({str(job.folder / "out")!r}, "w").write("theirs")'],
+            pass_fds=(lock.fileno(), ))
+    said = []
+    conductor = Conductor([job], say=said.append)
+    conductor.run()
+    other.wait()
+    assert conductor.results == {'a': 'theirs'}
+    assert 'another process' in said[0] and len(said) == 1
+
+
+def test_clock_and_total():
+    assert clock(None) == 'unknown'
+    assert clock(59.6) == '1:00' and clock(3725) == '1:02:05'
+    jobs = [Job('a', None, [], 10.), Job('b', None, [], 20.)]
+    assert total_expected(jobs, 2) == 15.
+    assert total_expected([*jobs, Job('c', None)], 2) is None

@@ -1,0 +1,256 @@
+"""Which runs a request needs: order, identity, what is shared, messages."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mmkd_rl.experiments import TABLES, Planner, find_table, runs, scales
+from mmkd_rl.experiments.plan import check_data
+from mmkd_rl.experiments.scales import SCALES
+
+
+def plan(root, table='table1', scale='tiny', methods=('aver', 'mtkd-rl'),
+         seeds=(0, ), students=None, **kwargs):
+    return Planner(SCALES[scale], root, **kwargs).plan(
+        TABLES[table], students, methods, seeds)
+
+
+def hooks(run):
+    return {h.type.rpartition('.')[2]: h for h in run.config.custom_hooks}
+
+
+def finish(run, last=50.):
+    """As if it had been run."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.output.write_text('')
+    runs.write_json(
+        run.folder / runs.RESULT,
+        dict(identity=run.identity, seed=run.seed, accuracy=[[1, last]],
+             last=last, best=last, best_epoch=1, seconds=7., cpu_seconds=6.,
+             attempts=1))
+
+
+def test_teachers_come_first_and_once(tmp_path):
+    made = plan(tmp_path, seeds=(0, 1))
+    names = [run.name.split(' [')[0] for run in made.runs.values()]
+    assert names == [
+        'teacher resnet14', 'teacher wrn10-2', 'teacher resnet20',
+        'aver resnet8 seed 0', 'mtkd-rl resnet8 seed 0',
+        'aver resnet8 seed 1', 'mtkd-rl resnet8 seed 1'
+    ]
+    order = list(made.runs)
+    for run in made.runs.values():
+        assert all(order.index(n) < order.index(run.name) for n in run.needs)
+        assert len(run.needs) == (0 if run.is_teacher else 3)
+
+
+def test_losses_strategy_and_hooks_stay(tmp_path):
+    (_, (run, )), = plan(tmp_path, methods=['mtkd-rl']).cells
+    leaf = scales.load(
+        'cifar100/mtkd_rl/mtkd-rl_resnet56_240e_cifar100.py')
+    for key in ('logit_loss', 'feature_loss', 'weighting'):
+        assert run.config.model[key] == leaf.model[key]
+    assert run.config.model.student.backbone.depth == 8
+    assert run.config.train_dataloader.dataset.type == 'mmkd_rl.DigitsDataset'
+    assert {'AgentAlternationHook', 'WeightVisualizationHook',
+            'RandomStateHook', 'TeacherCheckHook'} <= set(hooks(run))
+    assert hooks(run)['WeightVisualizationHook'].interval == 1
+
+
+def test_paper_scale_is_the_config(tmp_path):
+    (_, (run, )), = plan(tmp_path, scale='paper', methods=['aver'],
+                         students=['resnet56']).cells
+    leaf = scales.load('cifar100/aver/aver_resnet56_240e_cifar100.py')
+    for key in ('train_dataloader', 'optim_wrapper', 'param_scheduler',
+                'train_cfg', 'val_dataloader'):
+        assert run.config[key] == leaf[key], key
+    assert run.epochs == 240 and len(run.needs) == len(leaf.model.teachers)
+    assert [t.name for t in run.config.model.teachers] == \
+        [t.name for t in leaf.model.teachers]
+
+
+def test_identity_is_what_is_run(tmp_path):
+    """Paths do not change it; the seed, a loss and a teacher do."""
+    one = list(plan(tmp_path / 'a', scale='short').runs.values())
+    moved = list(plan(tmp_path / 'b', scale='short',
+                      data_root='elsewhere').runs.values())
+    assert [r.identity for r in one] == [r.identity for r in moved]
+    assert len({r.identity for r in one}) == len(one)
+    spoiled = plan(tmp_path / 'a', scale='short', spoil='wrn10-2')
+    assert not {r.identity for r in one if not r.is_teacher} & \
+        set(r.identity for r in spoiled.runs.values())
+    # Two of the three teachers are the same.
+    assert len(set(plan(tmp_path / 'a', scale='short').runs)
+               & set(spoiled.runs)) == 2
+
+
+def test_another_config_is_not_taken_for_done(tmp_path):
+    (_, (run, )), = plan(tmp_path, methods=['aver']).cells
+    finish(run)
+    assert run.done() == '50.00 % (best 50.00 in epoch 1)'
+    run.identity = 'another'
+    assert run.done() is None
+
+
+def test_teachers_of_finished_students_are_not_needed(tmp_path):
+    made = plan(tmp_path, methods=['aver'])
+    assert len(made.needed()) == 4
+    finish(made.cells[0][1][0])
+    assert [r.is_teacher for r in made.needed()] == [False]
+    # But a teacher whose weights were deleted is not done.
+    teacher = next(iter(made.runs.values()))
+    finish(teacher)
+    assert teacher.done()
+    teacher.output.unlink()
+    assert teacher.done() is None
+
+
+def test_tables_share_the_runs_of_equal_cells(tmp_path):
+    made = plan(tmp_path, 'fig2', methods=['mtkd-rl', 'alpha-1', 'teachers-4'])
+    assert len({r.identity for _, (r, ) in made.cells}) == 1
+    assert len(made.runs) == 4
+    (_, (run, )), = plan(tmp_path, methods=['mtkd-rl'], students=[
+        'shufflenetv2-x1.0']).cells
+    finish(run)
+    (_, (same, )), = plan(tmp_path, 'fig2', methods=['alpha-1']).cells
+    assert same.done() and same.folder == run.folder
+
+
+def test_smaller_pools_and_their_note(tmp_path):
+    made = plan(tmp_path, 'fig2', methods=['teachers-1', 'teachers-4'])
+    pools = [[t.name for t in r.config.model.teachers]
+             for _, (r, ) in made.cells]
+    assert pools == [['resnet14'], ['resnet14', 'wrn10-2', 'resnet20']]
+    assert len(made.notes) == 1 and '4 teachers, this one 3' in made.notes[0]
+
+
+def test_spoiled_teacher_learns_permuted_labels(tmp_path):
+    made = plan(tmp_path, methods=['aver'], spoil='wrn10-2', scale='short')
+    teacher = made.runs[next(n for n in made.runs if 'permuted' in n)]
+    steps = [s.type for s in
+             teacher.config.train_dataloader.dataset.pipeline]
+    assert steps[-2:] == ['mmkd_rl.PermuteLabels', 'mmpretrain.PackInputs']
+    assert 'PermuteLabels' not in str(teacher.config.val_dataloader)
+    (_, (run, )), = made.cells
+    assert 'PermuteLabels' not in str(run.config.train_dataloader)
+    assert hooks(run)['WeightVisualizationHook'].mark == {
+        'wrn10-2': 'labels permuted'}
+    assert str(teacher.output) in run.checkpoints
+
+
+def test_given_weights_are_used(tmp_path):
+    file = tmp_path / 'w.pth'
+    file.write_text('weights')
+    made = plan(tmp_path, methods=['aver'], weights={'wrn10-2': str(file)})
+    (_, (run, )), = made.cells
+    assert str(file) in run.checkpoints and len(run.needs) == 2
+    file.write_text('others')
+    other = plan(tmp_path, methods=['aver'], weights={'wrn10-2': str(file)})
+    assert other.cells[0][1][0].identity != run.identity
+
+
+def test_data_root_reaches_every_data_set(tmp_path):
+    made = plan(tmp_path, scale='short', data_root=str(tmp_path / 'images'))
+    for run in made.runs.values():
+        assert set(scales.data_folders(run.config)) == {
+            str(tmp_path / 'images' / kind) for kind in ('train', 'test')}
+    with pytest.raises(FileNotFoundError, match='--data-root'):
+        check_data(made)
+    for kind in ('train', 'test'):
+        (tmp_path / 'images' / kind / 'apple').mkdir(parents=True)
+    check_data(made)
+    check_data(plan(tmp_path, scale='tiny'))  # needs none
+
+
+def test_expected_time_is_learned(tmp_path):
+    made = plan(tmp_path, methods=['aver'], seeds=(0, 1))
+    first, second = made.cells[0][1]
+    assert first.expected == second.expected == 9.
+    finish(first)
+    again = plan(tmp_path, methods=['aver'], seeds=(0, 1))
+    assert again.cells[0][1][1].expected == 7.
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(methods=['mtkdrl']), "no 'mtkdrl'.*near: mtkd-rl"),
+    (dict(students=['resnet65']), "no 'resnet65'.*near: resnet56"),
+    (dict(spoil='resnet15'), "no 'resnet15'.*near: resnet14"),
+    (dict(weights={'resnet1': __file__}), "--teacher.*no 'resnet1'"),
+])
+def test_unknown_names(tmp_path, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        plan(tmp_path, **kwargs)
+
+
+def test_unknown_table_and_file(tmp_path):
+    with pytest.raises(ValueError, match="no 'table4'.*near: table"):
+        find_table('table4')
+    with pytest.raises(FileNotFoundError, match='wrn10-2=nowhere'):
+        plan(tmp_path, weights={'wrn10-2': 'nowhere'})
+    with pytest.raises(FileNotFoundError, match='no such config'):
+        scales.load('cifar100/none.py')
+
+
+def test_tables_say_what_the_paper_says():
+    """Its text: gains over all students, worked out from the cells."""
+    table = TABLES['table1']
+    cells = {(c.student, c.method): c.mean for c in table.cells}
+
+    def gain(a, b):
+        return sum(cells[s, a] - cells[s, b]
+                   for s in table.students) / len(table.students)
+
+    assert gain('aver-kd', 'baseline') == pytest.approx(1.98, abs=.01)
+    assert gain('aver', 'aver-kd') == pytest.approx(.68, abs=.01)
+    assert gain('mtkd-rl', 'ca-mkd') == pytest.approx(.31, abs=.01)
+    assert gain('mtkd-rl', 'mmkd') == pytest.approx(.33, abs=.01)
+    for name, student, points in (('table2', 'resnet18', 2.47),
+                                  ('table2', 'resnet34', 3.13),
+                                  ('table3', 'deit-tiny', 2.91),
+                                  ('table3', 'cait-xxs24', 1.90)):
+        cells = {(c.student, c.method): c.mean for c in TABLES[name].cells}
+        assert cells[student, 'mtkd-rl'] - cells[student, 'baseline'] == \
+            pytest.approx(points)
+
+
+def test_configs_of_the_tables_exist():
+    missing = []
+    for table in TABLES.values():
+        if table.data == 'CIFAR-100':
+            for cell in table.cells:
+                found = list(scales.configs_folder().glob(cell.config))
+                missing += [] if len(found) == 1 else [cell.config]
+    assert not missing
+
+
+def test_broken_records_count_as_nothing(tmp_path):
+    (tmp_path / runs.RESULT).write_text('{"identity": ')
+    (tmp_path / runs.TIMES).write_text(json.dumps(dict(hours=1)))
+    assert runs.read_result(tmp_path, 'x') is None
+    assert runs.read_times(tmp_path) == runs.Times()
+
+
+def test_resume_point_needs_the_accuracy(tmp_path):
+    """Killed between checkpoint 2 and its validation: back to 1."""
+    assert runs.resume_point(tmp_path, 3, 1) is None
+    log = tmp_path / '20260101_000000' / 'vis_data' / 'scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text('{"loss": 1.0, "step": 4}\n'
+                   '{"accuracy/top1": 40.0, "step": 1}\n{"accuracy/to')
+    for epoch in (1, 2):
+        (tmp_path / f'epoch_{epoch}.pth').write_text('')
+    assert runs.resume_point(tmp_path, 3, 1).name == 'epoch_1.pth'
+    # Validated every third epoch only: nothing is missing at 2.
+    assert runs.resume_point(tmp_path, 3, 3).name == 'epoch_2.pth'
+    later = tmp_path / '20260101_000100' / 'vis_data' / 'scalars.json'
+    later.parent.mkdir(parents=True)
+    later.write_text('{"accuracy/top1": 50.0, "step": 2}\n')
+    assert runs.resume_point(tmp_path, 3, 1).name == 'epoch_2.pth'
+    assert runs.read_curve(tmp_path) == {1: 40., 2: 50.}
+    with pytest.raises(FileNotFoundError, match='checkpoint of epoch 3'):
+        runs.collect(tmp_path, 'x', 0, 3)
+    result = runs.collect(tmp_path, 'x', 0, 2)
+    assert (result.last, result.best, result.best_epoch) == (50., 50., 2)
+    assert [p.name for p in tmp_path.glob('*.pth')] == ['epoch_2.pth']

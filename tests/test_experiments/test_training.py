@@ -1,0 +1,87 @@
+"""Real runs on the embedded digits: killed and resumed, and not."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from mmkd_rl.experiments import TABLES, Planner
+from mmkd_rl.experiments.scales import SCALES
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'train.py'
+
+
+def start(run):
+    """The run's own command in a fork, which has all imports already."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    command = run.prepare()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        with open(run.folder / 'log.txt', 'a') as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        sys.argv = command[1:]
+        runpy.run_path(command[1], run_name='__main__')
+        code = 0
+    except SystemExit as error:
+        code = int(error.code or 0)
+    finally:
+        os._exit(code)
+
+
+def train(run):
+    """To its end."""
+    code = os.waitstatus_to_exitcode(os.waitpid(start(run), 0)[1])
+    assert code == 0, (run.folder / 'log.txt').read_text()[-2000:]
+    run.ended(1., 1., 1, True)
+    return run.result()
+
+
+def test_killed_and_resumed_is_the_same(tmp_path):
+    """Teachers once; a student in one go; another killed after its first
+    epoch, in the middle of the second, and resumed: the same accuracies, the
+    same weights to the bit. An MTKD-RL run: agent and history go along."""
+    torch.set_num_threads(1)
+    plan = Planner(SCALES['tiny'], tmp_path, tool=str(TOOL)).plan(
+        TABLES['fig2'], None, ['teachers-1'], [0])
+    (_, (whole, )), = plan.cells
+    teacher = plan.runs[whole.needs[0]]
+    train(teacher)
+    assert teacher.done()
+    expected = train(whole)
+    assert [epoch for epoch, _ in expected.accuracy] == [1, 2]
+    assert expected.weights == 'teacher_weights.json'
+
+    cut = Planner(SCALES['tiny'], tmp_path, tool=str(TOOL)).plan(
+        TABLES['fig2'], None, ['teachers-1'], [0]).cells[0][1][0]
+    cut.folder = tmp_path / 'cut'
+    pid = start(cut)
+    log = cut.folder / 'log.txt'
+    deadline = time.monotonic() + 100
+    while 'Epoch(train) [2][1/4]' not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(.005)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert cut.done() is None and not (cut.folder / 'epoch_2.pth').exists()
+    assert cut.state() == 'resumes from epoch_1.pth'
+    again = train(cut)
+    assert again.accuracy == expected.accuracy
+    assert again.identity == expected.identity
+
+    def weights(run):
+        return torch.load(run.folder / 'student.pth',
+                          weights_only=True)['state_dict']
+
+    ours, theirs = weights(cut), weights(whole)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
