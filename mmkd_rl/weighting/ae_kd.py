@@ -5,10 +5,11 @@ r"""AE-KD (Du et al., NeurIPS 2020): the direction on which teachers agree.
     \sum_m \alpha_m = 1, \; 0 \le \alpha_m \le C, \qquad
     g_m = \nabla_{z_S} \sum_i D_m^i
 
-The weights of a multi-objective step, by way of the student's logits. C bounds how far one teacher may be followed: at 1 / M all weigh the
-same, at 1 a teacher may be left out by the others. The weights belong to the
-batch (of one process), every sample has the same. They sum to one in the
-paper too, so both scales are the same.
+The weights of a multi-objective step, by way of the student's logits. C bounds
+how far one teacher may be followed: at 1 / M all weigh the same, at 1 a
+teacher may be left out by the others. The weights belong to the batch (of one
+process), every sample has the same. They sum to one in the paper too, so both
+scales are the same.
 
 The gradients stop at the logits: nothing is accumulated in a parameter, no
 backward pass through the student is added, and any logit loss will do. By

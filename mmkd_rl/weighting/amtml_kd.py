@@ -119,13 +119,17 @@ class AMTMLKD(WeightingStrategy):
             losses = {}
             if isinstance(self.context.logit_loss, KDLoss):
                 losses['loss_mixture'] = -self._jensen_shannon(batch, weights)
+            if self.distance_weight or self.angle_weight:
+                student_BD = batch.student.embedding.float()
+                teachers = [t.embedding.float() for t in batch.teachers]
             if self.distance_weight:
                 losses['loss_distance'] = self.distance_weight * _relation(
-                    batch, weights, distances)
+                    student_BD, teachers, weights, distances)
             if self.angle_weight:
                 count = self.relation_samples
                 losses['loss_angle'] = self.angle_weight * _relation(
-                    batch, weights, lambda x_BD: angles(x_BD[:count]))
+                    student_BD, teachers, weights,
+                    lambda x_BD: angles(x_BD[:count]))
             # Also at weight zero: every parameter must have a gradient when
             # training is distributed.
             losses['loss_latent'] = self.regularization * (
@@ -157,18 +161,18 @@ def _entropy(p: Tensor, dim: int) -> Tensor:
     return -(p * p.clamp_min(_EPSILON).log()).sum(dim)
 
 
-def _relation(batch: DistillationBatch, weights: TeacherWeights,
+def _relation(student_BD: Tensor, teachers: Sequence[Tensor],
+              weights: TeacherWeights,
               relate: Callable[[Tensor], Tensor]) -> Tensor:
     """Mean Huber loss between the student's relations and the teachers'
     weighted ones; zero where a batch is too small to have any."""
-    student_P = relate(batch.student.embedding.float())
+    student_P = relate(student_BD)
     if not student_P.numel():
         return student_P.sum()
     with torch.no_grad():
         mean_M = weights.feature.mean(0)
         target_P = _average(mean_M / mean_M.sum().clamp_min(_EPSILON),
-                            [relate(t.embedding.float())
-                             for t in batch.teachers])
+                            [relate(t_BD) for t_BD in teachers])
     return F.smooth_l1_loss(student_P, target_P)
 
 
