@@ -5,10 +5,14 @@ them alike: the student's plain step, the teachers' forward pass, the step with
 equal weights (AVER) and the step with the config's own strategy. Look at the
 ratios; seconds are those of this machine. Medians over the iterations.
 
-The strategy's step includes its share of the agent's updates. Peak memory is
-what a step needs at once: all tensors that live between steps (weights,
-gradients, optimiser, teachers, agent and its history as full as it gets) plus
-the highest sum of what the step allocates.
+The strategy's step includes its share of the agent's updates, or of MMKD's
+meta steps. Peak memory is what a step needs at once: all tensors that live
+between steps (weights, gradients, optimiser, teachers, agent and its history
+as full as it gets) plus the highest sum of what the step allocates.
+
+With --strategies several are compared with AVER instead, all in turns, in one
+Markdown table beside Table 6(c) of MTKD-RL's paper. Each has its defaults, or
+the config's options where the config is its own.
 """
 
 from __future__ import annotations
@@ -36,10 +40,24 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import mmkd_rl  # noqa: F401
+from mmkd_rl.engine.hooks.meta_weighting_hook import meta_step, remember
 from mmkd_rl.registry import MODELS
-from mmkd_rl.weighting import MTKDRL
+from mmkd_rl.weighting import MMKD, MTKDRL
 
 Step = Callable[[], Any]
+
+#: By the names that configs have in theirs.
+STRATEGIES = dict(
+    aver='AverageWeighting',
+    eb_kd='EBKD',
+    ae_kd='AEKD',
+    amtml_kd='AMTMLKD',
+    ca_mkd='CAMKD',
+    mmkd='MMKD',
+    mtkd_rl='MTKDRL')
+#: MTKD-RL, Table 6(c): seconds an epoch and GB, CIFAR-100, one RTX 4090.
+PAPER = dict(
+    baseline=(29, 2.3), aver=(41, 2.8), ca_mkd=(54, 2.9), mtkd_rl=(47, 3.2))
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,6 +70,12 @@ def parse_args() -> argparse.Namespace:
         '--iters', type=int, default=30, help='timed turns (%(default)s)')
     parser.add_argument(
         '--warmup', type=int, default=5, help='turns before (%(default)s)')
+    parser.add_argument(
+        '--strategies',
+        nargs='+',
+        choices=list(STRATEGIES),
+        metavar='NAME',
+        help='compare these with AVER: %(choices)s')
     parser.add_argument('--json', metavar='FILE', help='write the figures')
     parser.add_argument(
         '--untrained',
@@ -73,13 +97,19 @@ class Contestant:
         self.model = model.train()
         self.optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
         self.data = data
+        self.strategy = getattr(model, 'weighting', None)
 
     def step(self) -> None:
-        """What the runner does in an iteration."""
+        """What the runner and the hooks do in an iteration."""
         self.model.train_step(self.data, self.optimizer)
-        strategy = getattr(self.model, 'weighting', None)
-        if isinstance(strategy, MTKDRL):
-            strategy.remember(self.model.look_again())
+        if isinstance(self.strategy, MTKDRL):
+            self.strategy.remember(self.model.look_again())
+        elif isinstance(self.strategy, MMKD):
+            remember(self.model)
+
+    def meta_step(self) -> None:
+        """What MMKD's hook does now and then."""
+        meta_step(self.model, self.optimizer)
 
     def resident(self) -> Iterable[Tensor]:
         """Tensors that live from one step to the next."""
@@ -89,10 +119,14 @@ class Contestant:
         yield from _optimizer_tensors(self.optimizer.optimizer)
         for teacher in getattr(self.model, 'teachers', ()):
             yield from _tensors(teacher)
-        strategy = getattr(self.model, 'weighting', None)
-        if isinstance(strategy, MTKDRL):
-            yield from _tensors(strategy.learner.policy)
-            yield from _optimizer_tensors(strategy.learner.updater.optimizer)
+        if isinstance(self.strategy, MTKDRL):
+            learner = self.strategy.learner
+            yield from _tensors(learner.policy)
+            yield from _optimizer_tensors(learner.updater.optimizer)
+        elif isinstance(self.strategy, MMKD):
+            yield from _tensors(self.strategy.learner.networks)
+            yield from _optimizer_tensors(self.strategy.learner.optimizer)
+            yield from self.strategy.learner.buffer.tensors()
 
 
 def main() -> int:
@@ -111,6 +145,8 @@ def main() -> int:
             teacher.checkpoint = 'untrained'
     model_cfg = cfg.model
     model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    if args.strategies:
+        return _compare(args, cfg, data, len(loader), device)
     strategy = Contestant(
         MODELS.build(copy.deepcopy(model_cfg)).to(device), cfg, data)
     aver_cfg = copy.deepcopy(model_cfg)
@@ -129,22 +165,18 @@ def main() -> int:
         'aver': aver.step,
         'strategy': strategy.step,
     }
-    agent_s = _agent_seconds(strategy, args.warmup)
+    agent_s = _own_seconds(strategy, cfg, args.warmup)
     times = _in_turns(steps, args.warmup, args.iters)
     median = {name: statistics.median(t) for name, t in times.items()}
     floor = [a + b for a, b in zip(times['student'], times['teachers'])]
     total = [t + agent_s for t in times['strategy']]
     history = _history_bytes(strategy, _interval(cfg, len(loader)))
-    peaks = {
-        name: _peak(step) + resident
-        for name, step, resident in (
-            ('student', student.step, _nbytes(student.resident())),
-            ('teachers', teachers,
-             sum(_nbytes(_tensors(t)) for t in aver.model.teachers)),
-            ('aver', aver.step, _nbytes(aver.resident())),
-            ('strategy', strategy.step,
-             _nbytes(strategy.resident()) + history))
-    }
+    peaks = dict(
+        student=_memory(student),
+        teachers=_peak(teachers) +
+        sum(_nbytes(_tensors(t)) for t in aver.model.teachers),
+        aver=_memory(aver),
+        strategy=_memory(strategy) + history)
     result = dict(
         student_s=median['student'],
         teachers_s=median['teachers'],
@@ -166,12 +198,80 @@ def main() -> int:
         device=torch.cuda.get_device_name() if device == 'cuda' else 'cpu',
         torch=torch.__version__)
     _report(result)
-    if args.json:
-        temporary = args.json + '.tmp'
-        with open(temporary, 'w') as file:
-            json.dump(result, file, indent=2)
-        os.replace(temporary, args.json)
+    _write(result, args.json)
     return 0
+
+
+def _compare(args: argparse.Namespace, cfg: Config, data: dict,
+             iters_per_epoch: int, device: str) -> int:
+    """Several strategies in turns."""
+    names = list(dict.fromkeys(['aver', *args.strategies]))
+    contestants = {}
+    for name in names:
+        model_cfg = copy.deepcopy(cfg.model)
+        own = model_cfg.get('weighting', {})
+        if own.get('type', '').rpartition('.')[2] != STRATEGIES[name]:
+            own = dict(type=STRATEGIES[name])
+        model_cfg.weighting = dict(own, type=f'mmkd_rl.{STRATEGIES[name]}')
+        contestants[name] = Contestant(
+            MODELS.build(model_cfg).to(device), cfg, data)
+    aver = contestants['aver']
+    contestants = {
+        'baseline': Contestant(
+            copy.deepcopy(aver.model.student), cfg, data), **contestants
+    }
+    steps: dict[str, Step] = {n: c.step for n, c in contestants.items()}
+    own_s = {
+        n: _own_seconds(c, cfg, args.warmup)
+        for n, c in contestants.items() if not isinstance(c.strategy, MMKD)
+    }
+    meta = [n for n, c in contestants.items() if isinstance(c.strategy, MMKD)]
+    for name in meta:
+        contestants[name].step()  # so that there is something to learn from
+        steps[f'{name} meta'] = contestants[name].meta_step
+    times = _in_turns(steps, args.warmup, args.iters)
+    every = _meta_interval(cfg)
+    for name in contestants:
+        shares = times.pop(f'{name} meta', [0.] * args.iters)
+        times[name] = [
+            t + m / every + own_s.get(name, 0.)
+            for t, m in zip(times[name], shares)
+        ]
+    agent_every = _interval(cfg, iters_per_epoch)
+    peaks = {
+        n: _memory(c) + _history_bytes(c, agent_every)
+        for n, c in contestants.items()
+    }
+    rows = {
+        n: dict(
+            step_s=statistics.median(times[n]),
+            over_aver=_ratio(times[n], times['aver']),
+            peak_mb=peaks[n] / 2**20,
+            memory_over_aver=peaks[n] / peaks['aver'])
+        for n in contestants
+    }
+    inputs = aver.model.data_preprocessor(data, True)['inputs']
+    result = dict(
+        strategies=rows,
+        meta_interval=every,
+        batch_size=len(inputs),
+        image_shape=list(inputs.shape[1:]),
+        iters=args.iters,
+        threads=torch.get_num_threads(),
+        device=torch.cuda.get_device_name() if device == 'cuda' else 'cpu',
+        torch=torch.__version__)
+    _report_comparison(result)
+    _write(result, args.json)
+    return 0
+
+
+def _write(result: dict, path: str | None) -> None:
+    if path is None:
+        return
+    temporary = path + '.tmp'
+    with open(temporary, 'w') as file:
+        json.dump(result, file, indent=2)
+    os.replace(temporary, path)
 
 
 def _in_turns(steps: dict[str, Step], warmup: int,
@@ -188,9 +288,15 @@ def _in_turns(steps: dict[str, Step], warmup: int,
     return times
 
 
-def _agent_seconds(contestant: Contestant, iters: int) -> float:
-    """Seconds of the agent's updates per iteration of the student."""
-    strategy = contestant.model.weighting
+def _own_seconds(contestant: Contestant, cfg: Config, iters: int) -> float:
+    """Seconds per iteration of the student in which the strategy's own
+    networks are trained."""
+    strategy = contestant.strategy
+    if isinstance(strategy, MMKD):
+        contestant.step()
+        return statistics.median(
+            _seconds(contestant.meta_step)
+            for _ in range(3)) / _meta_interval(cfg)
     if not isinstance(strategy, MTKDRL):
         return 0.
     per_batch = []
@@ -212,10 +318,26 @@ def _interval(cfg: Config, iters_per_epoch: int) -> int:
     return iters_per_epoch
 
 
+def _meta_interval(cfg: Config) -> int:
+    """The student's iterations between two meta steps."""
+    for hook in cfg.get('custom_hooks', ()):
+        if hook['type'].endswith('MetaWeightingHook'):
+            return hook.get('interval', 5)
+    return 5
+
+
+def _memory(contestant: Contestant) -> int:
+    """Bytes at the highest point of an iteration, history left out."""
+    peak = _peak(contestant.step)
+    if isinstance(contestant.strategy, MMKD):
+        peak = max(peak, _peak(contestant.meta_step))
+    return peak + _nbytes(contestant.resident())
+
+
 def _history_bytes(contestant: Contestant, iters: int) -> int:
     """Memory of the history when it is fullest, ``iters`` iterations after
     the agent's last update."""
-    strategy = contestant.model.weighting
+    strategy = contestant.strategy
     if not isinstance(strategy, MTKDRL):
         return 0
     history = strategy.learner.history
@@ -283,6 +405,27 @@ def _nbytes(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
+def _report_comparison(result: dict) -> None:
+    print(f"batch {result['batch_size']} of {result['image_shape']}, "
+          f"{result['iters']} turns, {result['device']}, "
+          f"{result['threads']} threads, torch {result['torch']}; a meta step "
+          f"every {result['meta_interval']} iterations\n")
+    print('| method | ms a step | / AVER | peak MiB | / AVER | '
+          'paper: s an epoch | / AVER | paper: GB | / AVER |')
+    print('|---|--:|--:|--:|--:|--:|--:|--:|--:|')
+    for name, row in result['strategies'].items():
+        cells = [
+            name, f"{1000 * row['step_s']:.1f}", f"{row['over_aver']:.3f}",
+            f"{row['peak_mb']:.1f}", f"{row['memory_over_aver']:.3f}"
+        ]
+        if name in PAPER:
+            for value, aver in zip(PAPER[name], PAPER['aver']):
+                cells += [str(value), f'{value / aver:.2f}']
+        else:
+            cells += [''] * 4
+        print(f"| {' | '.join(cells)} |")
+
+
 def _report(result: dict) -> None:
     def ms(key: str) -> str:
         return f'{1000 * result[key]:9.2f} ms'
@@ -296,7 +439,7 @@ def _report(result: dict) -> None:
     print(f"floor, their sum       {ms('floor_s')}")
     print(f"AVER, step             {ms('aver_s')}  {memory['aver']}")
     print(f"strategy, step         {ms('strategy_s')}  {memory['strategy']}")
-    print(f"  of that the agent    {ms('agent_s')}  "
+    print(f"  of that its training {ms('agent_s')}  "
           f"{result['history_mb']:9.1f} MiB history\n")
     print(f"strategy / floor  {result['strategy_over_floor']:.3f}   "
           f"AVER / floor  {result['aver_over_floor']:.3f}   "

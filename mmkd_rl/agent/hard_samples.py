@@ -86,6 +86,10 @@ class HardBuffer:
         """Bytes that it holds."""
         return sum(map(_nbytes, self._batches))
 
+    def tensors(self) -> list[Tensor]:
+        """All that it holds."""
+        return [t for b in self._batches for t in b.columns()]
+
     def clear(self) -> None:
         """Forget everything."""
         self._batches = []

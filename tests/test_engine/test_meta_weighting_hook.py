@@ -290,7 +290,7 @@ def test_mixed_precision(tmp_path):
     lose small gradients, is not used."""
     found = []
     for kind in (OptimWrapper, BFloat16OptimWrapper):
-        model = build(tmp_path, student=resnet())
+        model = build(tmp_path)
         optim = wrapper(model, kind)
         step(model, optim)
         model.weighting.learner.step = lambda g: (

@@ -45,6 +45,60 @@ def test_report_of_a_real_config(benchmark, tmp_path, monkeypatch, capsys):
     assert 'strategy / floor' in capsys.readouterr().out
 
 
+def test_comparison_of_strategies(benchmark, tmp_path, monkeypatch, capsys):
+    out = tmp_path / 'cost.json'
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, 'argv', [
+        'benchmark.py', 'configs/demo/student_mtkd_rl.py', '--untrained',
+        '--strategies', 'ca_mkd', 'mmkd', 'mtkd_rl', '--iters', '1',
+        '--warmup', '1', '--json', str(out), '--cfg-options',
+        'train_dataloader.dataset.renderings=1',
+        'train_dataloader.batch_size=8'
+    ])
+    assert benchmark.main() == 0
+    rows = json.loads(out.read_text())['strategies']
+    assert list(rows) == ['baseline', 'aver', 'ca_mkd', 'mmkd', 'mtkd_rl']
+    assert rows['aver']['over_aver'] == rows['aver']['memory_over_aver'] == 1
+    assert rows['baseline']['memory_over_aver'] < 1
+    # An agent, or networks with a buffer, need room.
+    for name in ('mtkd_rl', 'mmkd'):
+        assert rows[name]['memory_over_aver'] > 1
+    lines = [line for line in capsys.readouterr().out.splitlines()
+             if line.startswith('|')]
+    assert len(lines) == 2 + len(rows)
+    assert len({line.count('|') for line in lines}) == 1
+    assert '| ca_mkd |' in lines[4] and '| 54 | 1.32 | 2.9 | 1.04 |' in lines[4]
+
+
+def test_comparison_counts_the_meta_steps_share(benchmark, monkeypatch):
+    """A step of 10 ms with a meta step of 50 ms in five takes twice as
+    long."""
+    clock = [0.]
+    cfg = benchmark.Config(dict(custom_hooks=[]))
+
+    class Fake:
+        strategy = object.__new__(benchmark.MMKD)
+
+        def step(self):
+            clock[0] += .01
+
+        def meta_step(self):
+            clock[0] += .05
+
+    monkeypatch.setattr(benchmark.time, 'perf_counter', lambda: clock[0])
+    assert benchmark._own_seconds(Fake(), cfg, 2) == pytest.approx(.01)
+    cfg.custom_hooks.append(dict(type='mmkd_rl.MetaWeightingHook', interval=2))
+    assert benchmark._own_seconds(Fake(), cfg, 2) == pytest.approx(.025)
+
+
+def test_unknown_strategy(benchmark, monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys, 'argv', ['benchmark.py', 'x.py', '--strategies', 'mmdk'])
+    with pytest.raises(SystemExit):
+        benchmark.parse_args()
+    assert "'mmdk'" in capsys.readouterr().err
+
+
 def test_peak_is_that_of_the_step(benchmark):
     """A step that holds two arrays of 4 MB at once peaks at 8 MB, though it
     allocates 12."""
