@@ -178,6 +178,7 @@ class Planner:
         self.data_root, self.spoil = data_root, spoil
         self.weights = dict(weights or {})
         self.tool, self.gpus = tool, gpus
+        self._pool: dict[str, _Teacher] = {}
         for name, path in self.weights.items():
             if not Path(path).is_file():
                 raise FileNotFoundError(
@@ -243,7 +244,7 @@ class Planner:
                         f"The paper's pool has {given} teachers, this one "
                         f'{len(leaf.model.teachers)}: '
                         f'{", ".join(t.name for t in leaf.model.teachers)}.')
-            teachers = [self._teacher(t) for t in leaf.model.teachers]
+            teachers = [self._cached(t) for t in leaf.model.teachers]
             names = [t.name for t in teachers]
             if self.spoil is not None and self.spoil not in names and \
                     self.scale.student is None:
@@ -298,6 +299,13 @@ class Planner:
             run.folder = folder / run.folder.name
             break
         return run
+
+    def _cached(self, entry: Any) -> _Teacher:
+        key = json.dumps([entry.name, entry.get('config'),
+                          entry.get('checkpoint')], default=str)
+        if key not in self._pool:
+            self._pool[key] = self._teacher(entry)
+        return self._pool[key]
 
     def _teacher(self, entry: Any) -> _Teacher:
         """Where a teacher's weights come from."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,13 @@ def load(name: str) -> Config:
         what = 'there is no such config' if not found else \
             f'several configs fit: {", ".join(p.name for p in found)}'
         raise FileNotFoundError(f'configs/{name}: {what}')
-    return Config.fromfile(found[0])
+    return copy.deepcopy(_read(found[0]))
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path) -> Config:
+    """A plan reads some configs dozens of times."""
+    return Config.fromfile(path)
 
 
 def load_named(name: str) -> Config:

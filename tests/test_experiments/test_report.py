@@ -116,7 +116,7 @@ def test_loss_against_the_unspoiled_pool(tmp_path):
 @pytest.mark.parametrize('arguments, message', [
     (['tabel1'], 'near: table1'),
     (['table1', '--methods', 'avr'], 'near: aver'),
-    (['table1', '--scale', 'smal'], 'near: '),
+    (['table1', '--scale', 'shrot'], 'near: short'),
     (['table1', '--jobs', '0'], '--jobs must be >= 1, got 0'),
     (['table1', '--seeds', '1', '1'], '--seeds must be different'),
     (['table1', '--teacher', 'wrn'], '--teacher must be NAME=FILE'),
