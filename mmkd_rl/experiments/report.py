@@ -59,21 +59,30 @@ class Row:
         results: Of the finished runs, by seed.
         folder: Of these runs.
         paper: The paper's number for each of its students.
-        unspoiled: Mean of the same cell with the unspoiled pool.
+        unspoiled: Last accuracy by seed of the same cell with the unspoiled
+            pool.
         state: Of runs that are not finished.
+        off: Kinds of distillation that its config turns off.
     """
     cell: Cell
     student: str
     results: dict[int, runs.Result]
     folder: Path
     paper: dict[str, tuple[float | None, float | None]]
-    unspoiled: float | None = None
+    unspoiled: Mapping[int, float] = field(default_factory=dict)
     state: str = ''
+    off: Sequence[str] = ()
 
     def values(self, key: str) -> list[float]:
         """One number of all seeds."""
         return [float(getattr(self.results[s], key))
                 for s in sorted(self.results)]
+
+    def change(self) -> float | None:
+        """Mean difference to the unspoiled pool, over the seeds of both."""
+        both = [seed for seed in self.results if seed in self.unspoiled]
+        return mean_std([self.results[seed].last - self.unspoiled[seed]
+                         for seed in both])[0]
 
     def as_dict(self) -> dict[str, Any]:
         """For the JSON table."""
@@ -89,9 +98,8 @@ class Row:
             best=dict(mean=best, std=best_std, runs=self.values('best')),
             paper={name: dict(mean=mean, std=std)
                    for name, (mean, std) in self.paper.items()},
-            unspoiled=self.unspoiled,
-            change=None if self.unspoiled is None or last is None else
-            last - self.unspoiled,
+            unspoiled=dict(self.unspoiled),
+            change=self.change(),
             seconds=mean_std(self.values('seconds'))[0],
             cpu_seconds=mean_std(self.values('cpu_seconds'))[0],
             commits=sorted({r.commit for r in self.results.values()}),
@@ -204,8 +212,8 @@ class Report:
             notes.append(
                 f'Teacher {self.spoil} was trained with its classes permuted, '
                 'so that it is surely wrong; its accuracy below is on the '
-                'true labels. "Change" is the last epoch\'s mean less that of '
-                'the unspoiled pool.')
+                'true labels. "Change" is against the unspoiled pool: the '
+                "last epoch's mean difference over the seeds of both.")
         notes += [self.table.note] if self.table.note else []
         return notes + self.notes
 
@@ -288,7 +296,8 @@ class Report:
             records = {name: found for name, found in records.items() if found}
             if records:
                 mark = {self.spoil: self.spoil_note} if self.spoil else {}
-                out.append(_save(plot_weights(records, title, mark),
+                off = {row.cell.title: row.off for row in rows}
+                out.append(_save(plot_weights(records, title, mark, off),
                                  folder / f'{stem}_weights{suffix}.png'))
         return out
 
@@ -330,15 +339,18 @@ def plot_accuracy(rows: Sequence[Row], title: str,
 
 
 def plot_weights(records: Mapping[str, Sequence[WeightRecord]], title: str,
-                 mark: Mapping[str, str] | None = None) -> Figure:
+                 mark: Mapping[str, str] | None = None,
+                 off: Mapping[str, Sequence[str]] | None = None) -> Figure:
     """Mean weights of the teachers over training, a row a method.
 
     Args:
         records: By method, one a seed; weights are shown as shares.
         title: Of the figure.
         mark: Notes by teacher; those are drawn dashed.
+        off: By method, the kinds (``'logit'``, ``'feature'``) that it does
+            not distil.
     """
-    mark = mark or {}
+    mark, off = mark or {}, off or {}
     figure = Figure(
         figsize=(9.5, 1.0 + 1.55 * len(records)), layout='constrained')
     FigureCanvasAgg(figure)
@@ -348,7 +360,11 @@ def plot_weights(records: Mapping[str, Sequence[WeightRecord]], title: str,
         t for group in records.values() for r in group for t in r.teachers))
     for line, (method, group) in zip(axes, records.items(), strict=True):
         for axis, kind in zip(line, ('logit', 'feature'), strict=True):
-            _plot_shares(axis, group, kind, names, mark)
+            if kind in off.get(method, ()):
+                axis.text(.5, .5, 'not distilled', transform=axis.transAxes,
+                          ha='center', color='0.4')
+            else:
+                _plot_shares(axis, group, kind, names, mark)
             axis.grid(alpha=.25)
         line[0].set_ylabel(method, fontsize=9)
     top = axes[0]
@@ -379,10 +395,6 @@ def _plot_shares(axis: Any, group: Sequence[WeightRecord], kind: str,
     sums = [[statistics.fmean(t[p][m] for t in tables)
              for m in range(len(teachers))] for p in points]
     total = [math.fsum(row) for row in sums]
-    if not points or max(total) == 0:
-        axis.text(.5, .5, 'not distilled', transform=axis.transAxes,
-                  ha='center', color='0.4')
-        return
     for m, teacher in enumerate(teachers):
         axis.plot(points, [row[m] / (t or 1.) for row, t in zip(sums, total)],
                   '--' if teacher in mark else '-',

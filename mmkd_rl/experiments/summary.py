@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from mmkd_rl.experiments import runs
 from mmkd_rl.experiments.plan import Plan, Planner, Run
-from mmkd_rl.experiments.report import Row, mean_std
+from mmkd_rl.experiments.report import Row
 from mmkd_rl.experiments.scales import Scale
 from mmkd_rl.experiments.tables import Cell, Table
 
@@ -40,11 +40,11 @@ def gather(
     shown = students if small else None
     whole = planner(spoil).plan(table, shown, None, seeds, strict=False)
     asked = {(cell.student, cell.method) for cell, _ in plan.cells}
-    before: dict[tuple[str, str], list[float]] = {}
+    before: dict[tuple[str, str], dict[int, float]] = {}
     if spoil is not None:
         clean = planner(None).plan(table, shown, None, seeds, strict=False)
         before = {(cell.student, cell.method):
-                  [r.last for r in _finished(made).values()]
+                  {seed: r.last for seed, r in _finished(made).items()}
                   for cell, made in clean.cells}
     rows = []
     for cell, made in whole.cells:
@@ -62,8 +62,10 @@ def gather(
             results,
             made[0].folder.parent,
             _paper(table, cell, students, small),
-            mean_std(before.get(key, []))[0],
-            ', '.join(states)))
+            before.get(key, {}),
+            ', '.join(states),
+            [kind for kind in ('logit', 'feature')
+             if made[0].config.model.get(f'{kind}_loss', '') is None]))
     teachers = {}
     for run in whole.runs.values():
         result = run.result() if run.is_teacher else None

@@ -110,7 +110,10 @@ def test_loss_against_the_unspoiled_pool(tmp_path):
     assert report.rows[0].as_dict()['change'] == pytest.approx(-4.)
     text = report.write(tmp_path)[0].read_text()
     assert '-4.00' in text and 'wrn10-2 spoiled' in text
-    assert make(tmp_path / 'alone', 'wrn10-2').rows[0].unspoiled is None
+    assert make(tmp_path / 'alone', 'wrn10-2').rows[0].change() is None
+    # Only the seeds that both have: 46 - 4 - 46 = -4, not 42 - 50.
+    assert make(tmp_path, 'wrn10-2', (2, ), -4.).rows[0].change() == \
+        pytest.approx(-4.)
 
 
 @pytest.mark.parametrize('arguments, message', [

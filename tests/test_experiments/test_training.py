@@ -64,8 +64,10 @@ def test_killed_and_resumed_is_the_same(tmp_path):
     cut = Planner(SCALES['tiny'], tmp_path, tool=str(TOOL)).plan(
         TABLES['fig2'], None, ['teachers-1'], [0]).cells[0][1][0]
     cut.folder = tmp_path / 'cut'
-    pid = start(cut)
+    cut.folder.mkdir()
     log = cut.folder / 'log.txt'
+    log.touch()
+    pid = start(cut)
     deadline = time.monotonic() + 100
     while 'Epoch(train) [2][1/4]' not in log.read_text():
         assert time.monotonic() < deadline
