@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmkd_rl.agent.history import History
 from mmkd_rl.agent.policy import WeightPolicy
+from mmkd_rl.agent.reward import Reward
 from mmkd_rl.agent.updaters import Updater
 
 
@@ -23,13 +24,16 @@ class AgentLearner:
         policy: The agent's network.
         updater: How it is trained.
         history: What it is trained on.
+        reward: The rule that rewards it, if what that remembers is to be
+            saved and moved.
     """
 
     def __init__(self, policy: WeightPolicy, updater: Updater,
-                 history: History) -> None:
+                 history: History, reward: Reward | None = None) -> None:
         self.policy = policy
         self.updater = updater
         self.history = history
+        self.reward = reward
         #: Updates so far; 0 while equal weights warm the student up.
         self.updates = 0
 
@@ -62,14 +66,18 @@ class AgentLearner:
         self.policy._apply(fn)
         self.history.apply_(fn)
         self.updater.apply_(fn)
+        if self.reward is not None:
+            self.reward.apply_(fn)
 
     def state_dict(self) -> dict:
         """Tensors and plain values only."""
+        memory = self.reward.state_dict() if self.reward else {}
         return dict(
             policy={k: v.cpu() for k, v in self.policy.state_dict().items()},
             updater=self.updater.state_dict(),
             history=self.history.state_dict(),
-            updates=self.updates)
+            updates=self.updates,
+            **({'reward': memory} if memory else {}))
 
     def load_state_dict(self, state: dict) -> None:
         """Restore what :meth:`state_dict` returned.
@@ -87,4 +95,7 @@ class AgentLearner:
         self.history.load_state_dict(state['history'])
         device = next(self.policy.parameters()).device
         self.history.apply_(lambda t: t.to(device))
+        if self.reward is not None:
+            self.reward.load_state_dict(state.get('reward', {}))
+            self.reward.apply_(lambda t: t.to(device))
         self.updates = state['updates']

@@ -34,8 +34,9 @@ class WeightPolicy(nn.Module):
         standardize: Standardise the states (off in the published code).
         balance: gamma of the agent, confidence and divergence in the action
             (Eqs. 13, 14), normalised to sum to one; 0 leaves a source out.
-        learnable_balance: Let the balances of the sources that are not left
-            out be trained, through a softmax that starts equal (A.1).
+        learnable_balance: Train the balances of the sources that are not
+            left out, through a softmax that starts at ``balance`` (A.1, which
+            has both; ``False``: they stay).
         balance_lr: Learning rate of these six numbers; ``None``: that of the
             rest. They need a larger one than a network of thousands: at
             Adam's 1e-3 a softmax of equal scores takes thousands of steps to
@@ -54,7 +55,7 @@ class WeightPolicy(nn.Module):
                  per_teacher: bool = False,
                  standardize: bool = True,
                  balance: Sequence[float] = (1., 1., 1.),
-                 learnable_balance: bool = False,
+                 learnable_balance: bool = True,
                  balance_lr: float | None = 0.05) -> None:
         super().__init__()
         if len(balance) != NUM_SOURCES or min(balance) < 0 or \
@@ -83,8 +84,10 @@ class WeightPolicy(nn.Module):
         gamma = torch.tensor([float(b) for b in balance])
         self.register_buffer('constant_balance',
                              (gamma / gamma.sum()).repeat(2, 1))
-        self.balance = nn.Parameter(torch.zeros(
-            2, NUM_SOURCES)) if learnable_balance else None
+        # Of a source that is left out the score is never used.
+        start = self.constant_balance.clamp_min(1e-6).log()
+        self.balance = nn.Parameter(
+            start - start.mean()) if learnable_balance else None
         self.balance_lr = balance_lr
 
     def forward(self, state: Tensor) -> Tensor:

@@ -22,12 +22,21 @@ by minus the inner product of the two gradients,
 with p at T = 1, q at the losses' T: positive where imitating teacher m lowers
 the student's cross entropy. Over the teachers it ranks
 q_m[y] - <p_S, q_m>: belief in the true class beyond what the student's own
-mistakes would get. Samples that the student knows weigh nothing.
+mistakes would get. Samples that the student knows weigh nothing. With
+``feature='own'`` features earn apart, by the same inner product at the
+student's last feature map,
+
+.. math:: R^f_m = <\nabla_{F_S} CE_S, \nabla_{F_S} MSE_m>
+
+so that the two heads of w^gen learn different things. Further rules are in
+``rewards/``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -39,8 +48,25 @@ from mmkd_rl.registry import REWARDS
 NORMALIZATIONS = ('minmax', 'literal', 'standard', 'none')
 
 
+@dataclass(frozen=True)
+class Step:
+    """What the student's step was.
+
+    Attributes:
+        weights: Of the teachers, as used, logits first, [B, 2, M].
+        ce: CE(z_S, y) before it, [B].
+    """
+    weights: Tensor
+    ce: Tensor
+
+
 class Reward(ABC):
     """Rule that gives each teacher its reward on each sample."""
+
+    #: ``'before'``, ``'after'``: the only ``reward_time`` that it knows.
+    only: str | None = None
+    #: Whether it is one number a sample for all teachers, in [0, 1].
+    scalar = False
 
     def __init__(self, logit_weight: float, feature_weight: float,
                  temperature: float) -> None:
@@ -49,9 +75,28 @@ class Reward(ABC):
         self.temperature = temperature
 
     @abstractmethod
-    def __call__(self, batch: DistillationBatch) -> Tensor:
+    def __call__(self, batch: DistillationBatch,
+                 step: Step | None = None) -> Tensor:
         """R, [B, M], detached, larger is better; [B, 2, M] where teachers
-        earn apart for their logits and their features."""
+        earn apart for their logits and their features.
+
+        Args:
+            batch: The batch, with ``reward_time='after'`` as the student sees
+                it after its step.
+            step: What the step was; some rules need it.
+        """
+
+    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move what it remembers, if anything."""
+        return None
+
+    def state_dict(self) -> dict:
+        """What it remembers."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        return None
 
 
 @REWARDS.register_module()
@@ -65,7 +110,8 @@ class DistanceReward(Reward):
     """
 
     @torch.no_grad()
-    def __call__(self, batch: DistillationBatch) -> Tensor:
+    def __call__(self, batch: DistillationBatch,
+                 step: Step | None = None) -> Tensor:
         """R, [B, M]."""
         ce_B = batch.cross_entropy(batch.student.logits.float(),
                                    batch.targets)
@@ -87,21 +133,80 @@ class AgreementReward(Reward):
         logit_weight: alpha, given by the distiller; unused.
         feature_weight: beta, given by the distiller; unused.
         temperature: T of the logit loss, given by the distiller.
+        feature: What features earn: ``'same'``, or their ``'own'``, which
+            costs M gradients of the projectors and one of the student's head.
+
+    Raises:
+        ValueError: Another ``feature``.
     """
 
-    @torch.no_grad()
-    def __call__(self, batch: DistillationBatch) -> Tensor:
-        """R, [B, M]."""
+    def __init__(self, logit_weight: float, feature_weight: float,
+                 temperature: float, feature: str = 'same') -> None:
+        super().__init__(logit_weight, feature_weight, temperature)
+        if feature not in ('same', 'own'):
+            raise ValueError("weighting.reward.feature must be 'same' or "
+                             f"'own', got {feature!r}")
+        if feature == 'own':
+            if not feature_weight:
+                raise ValueError("weighting.reward.feature='own' needs a "
+                                 'model.feature_loss, which is off')
+            self.only = 'before'  # the second look has no gradients
+        self.feature = feature
+
+    def __call__(self, batch: DistillationBatch,
+                 step: Step | None = None) -> Tensor:
+        """R, [B, M]; [B, 2, M] with ``feature='own'``.
+
+        Raises:
+            ValueError: ``'own'``, and the student's logits are not computed
+                from the feature that is tapped.
+        """
+        with torch.no_grad():
+            # Not einsum: autocast would lower its precision.
+            logit_BM = (logit_gradient(batch).unsqueeze(1) *
+                        self.pull(batch)).sum(2)
+        if self.feature == 'same':
+            return logit_BM
+        return torch.stack([logit_BM, feature_agreement(batch)], 1)
+
+    def pull(self, batch: DistillationBatch) -> Tensor:
+        """grad_z D_m = T (q_S - q_m), [B, M, C]."""
         z_BC = batch.student.logits.float()
-        truth_BC = batch.targets if batch.targets.ndim > 1 else F.one_hot(
-            batch.targets, z_BC.shape[1])
-        ce_gradient_BC = z_BC.softmax(1) - truth_BC
         z_BMC = torch.stack([t.logits for t in batch.teachers], 1).float()
         gap_BMC = (z_BC / self.temperature).softmax(1).unsqueeze(1) \
             - (z_BMC / self.temperature).softmax(2)
-        # Not einsum: autocast would lower its precision.
-        return self.temperature * (ce_gradient_BC.unsqueeze(1) *
-                                   gap_BMC).sum(2)
+        return self.temperature * gap_BMC
+
+
+def logit_gradient(batch: DistillationBatch) -> Tensor:
+    """grad_z CE_S = p_S - e_y, [B, C]."""
+    z_BC = batch.student.logits.float()
+    truth_BC = batch.targets if batch.targets.ndim > 1 else F.one_hot(
+        batch.targets, z_BC.shape[1])
+    return z_BC.softmax(1) - truth_BC
+
+
+def feature_agreement(batch: DistillationBatch) -> Tensor:
+    """<grad_F CE_S, grad_F MSE_m> at the student's feature, [B, M]. The graph
+    stays as it was; nothing passes through the student's backbone."""
+    feature, gap_BM = batch.student.feature, batch.gaps.feature
+    assert gap_BM is not None
+    outputs = batch.student.logits
+    try:
+        down, = torch.autograd.grad(
+            outputs, feature, logit_gradient(batch).to(outputs).detach(),
+            retain_graph=True)
+        columns = []
+        for m in range(gap_BM.shape[1]):
+            pull, = torch.autograd.grad(
+                gap_BM[:, m].sum(), feature, retain_graph=True)
+            columns.append((pull.float() * down.float()).flatten(1).sum(1))
+    except RuntimeError as error:
+        raise ValueError(
+            "weighting.reward.feature='own' needs a student whose logits come "
+            'from the feature at model.taps, both with gradient; use '
+            f"feature='same' here ({error})") from error
+    return torch.stack(columns, 1)
 
 
 def normalize_reward(reward_BM: Tensor, how: str = 'minmax') -> Tensor:

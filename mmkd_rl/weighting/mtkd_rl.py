@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from mmengine.logging import print_log
@@ -34,7 +35,8 @@ from mmkd_rl.agent import (
     mix,
 )
 from mmkd_rl.agent.learner import AgentLearner
-from mmkd_rl.agent.reward import Reward
+from mmkd_rl.agent.reward import Reward, Step
+from mmkd_rl.agent.updaters import Updater
 from mmkd_rl.records import DistillationBatch, TeacherWeights, Transition
 from mmkd_rl.registry import REWARDS, UPDATERS, WEIGHTINGS, build
 from mmkd_rl.weighting.base import (
@@ -101,14 +103,15 @@ class MTKDRL(WeightingStrategy):
             logit_weight=context.logit_weight or 0.,
             feature_weight=context.feature_weight or 0.,
             temperature=context.temperature)
-        self.learner = AgentLearner(
-            policy,
-            build(
-                UPDATERS,
-                {'type': 'PolicyGradient', **(updater or {})},
-                'weighting.updater',
-                policy=policy), History(history_bytes))
-        self._pending: Transition | None = None
+        made: Updater = build(
+            UPDATERS,
+            {'type': 'PolicyGradient', **(updater or {})},
+            'weighting.updater',
+            policy=policy)
+        _check_fit(self.reward, reward_time, made)
+        self.learner = AgentLearner(policy, made, History(history_bytes),
+                                    self.reward)
+        self._pending: tuple[Transition, Step] | None = None
         #: Set by the hook that trains the agent.
         self.attended = False
         self._warned = False
@@ -145,10 +148,14 @@ class MTKDRL(WeightingStrategy):
             # The state is the bulk of the history; half precision does for
             # something that is standardised before it is used.
             half_BS = state_BS.clamp(-_HALF_MAX, _HALF_MAX).half()
+            step = Step(
+                action_B2M,
+                batch.cross_entropy(batch.student.logits.float(),
+                                    batch.targets))
             self._pending = Transition(
                 half_BS, generated_B2M.contiguous(), sources_B22M,
                 torch.empty_like(ce_BM) if self.needs_second_look else
-                self.reward(batch))
+                self.reward(batch, step)), step
         return TeacherWeights(
             logit=action_B2M[:, 0], feature=action_B2M[:, 1])
 
@@ -162,10 +169,10 @@ class MTKDRL(WeightingStrategy):
         pending, self._pending = self._pending, None
         if pending is None:
             return
+        transition, step = pending
         if after is not None:
-            pending = Transition(pending.state, pending.action,
-                                 pending.sources, self.reward(after))
-        self.learner.history.add(pending)
+            transition = replace(transition, reward=self.reward(after, step))
+        self.learner.history.add(transition)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move the agent."""
@@ -184,6 +191,27 @@ class MTKDRL(WeightingStrategy):
             torch.stack([conf_BM, div_l], 1),
             torch.stack([conf_BM, div_f], 1)
         ], 1)
+
+
+def _check_fit(reward: Reward, reward_time: str, updater: Updater) -> None:
+    """Raise ValueError for parts that do not work together."""
+    rule, method = type(reward).__name__, type(updater).__name__
+    if reward.only not in (None, reward_time):
+        raise ValueError(
+            f'weighting.reward={rule} with these arguments works with '
+            f'reward_time={reward.only!r} only, got {reward_time!r}')
+    if reward.scalar and not updater.scalar_reward:
+        raise ValueError(
+            f'weighting.reward={rule} is the same for all teachers, so '
+            f'{method} would learn nothing from it; use '
+            "updater=dict(type='BCEUpdater') with it, or "
+            "reward=dict(type='AgreementReward')")
+    if updater.scalar_reward and not reward.scalar:
+        raise ValueError(
+            f'weighting.updater={method} takes one reward in [0, 1] for all '
+            f'teachers, and {rule} gives one each, of any sign; use '
+            "reward=dict(type='BatchReward') with it, or "
+            "updater=dict(type='PolicyGradient')")
 
 
 def _cross_entropy(batch: DistillationBatch) -> Tensor:

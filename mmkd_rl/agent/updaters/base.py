@@ -54,6 +54,9 @@ class Updater(ABC):
             lambda < 0.
     """
 
+    #: Whether it takes one reward a sample for all teachers, in [0, 1].
+    scalar_reward = False
+
     def __init__(self,
                  policy: WeightPolicy,
                  optimizer: dict,

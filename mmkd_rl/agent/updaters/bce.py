@@ -35,6 +35,8 @@ class BCEUpdater(Updater):
         max_grad_norm: See :class:`Updater`; none as published.
     """
 
+    scalar_reward = True
+
     def __init__(self,
                  policy: WeightPolicy,
                  optimizer: dict | None = None,

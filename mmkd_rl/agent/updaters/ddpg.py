@@ -88,8 +88,8 @@ class DDPG(DPG):
         self.discount, self.tau = discount, tau
         self.replay = Replay(replay_bytes)
         super().__init__(policy, *args, **kwargs)
-        self.target_critic = self.extra['target_critic']
-        self.target_policy = self.extra['target_policy']
+        self.target_critic = self.networks['target_critic']
+        self.target_policy = self.networks['target_policy']
 
     def prepare(self, batches: Sequence[Transition]) -> None:
         """The history goes into the replay buffer."""
@@ -112,8 +112,8 @@ class DDPG(DPG):
         with torch.no_grad():
             for target, online in ((self.target_critic, self.critic),
                                    (self.target_policy, self.policy)):
-                for old, new in zip(target.parameters(), online.parameters()):
-                    old.lerp_(new, self.tau)
+                for p, q in zip(target.parameters(), online.parameters()):
+                    p.lerp_(q, self.tau)
                 # The standardiser's statistics are no weights: taken over.
                 for old, new in zip(target.buffers(), online.buffers()):
                     old.copy_(new)

@@ -81,15 +81,15 @@ class DPG(Updater):
             raise ValueError(
                 f'weighting.updater.noise must be >= 0, got {noise}')
         self.noise = noise
-        extra = self._networks(policy, critic_hidden)
+        self.networks = self._networks(policy, critic_hidden)
         super().__init__(
             policy,
             optimizer or dict(type='Adam', lr=1e-3),
             epochs=epochs,
-            extra=extra,
+            extra=self.networks,
             extra_lr=critic_lr,
             **kwargs)
-        self.critic = extra['critic']
+        self.critic = self.networks['critic']
 
     def explore(self, log_w_B2M: Tensor) -> Tensor:
         """softmax(log w + sigma n)."""

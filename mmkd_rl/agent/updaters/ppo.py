@@ -81,7 +81,7 @@ class PPO(Updater):
                  policy: WeightPolicy,
                  optimizer: dict | None = None,
                  clip: float = 0.2,
-                 concentration: float = 4.,
+                 concentration: float = 2.,
                  value_lr: float = 3e-3,
                  value_weight: float = 0.5,
                  value_hidden: int = 128,
@@ -93,7 +93,7 @@ class PPO(Updater):
         extra = _Extra(sum(policy.sizes), value_hidden, concentration)
         super().__init__(
             policy,
-            optimizer or dict(type='Adam', lr=1e-3),
+            optimizer or dict(type='Adam', lr=3e-3),
             epochs=epochs,
             extra=extra,
             extra_lr=value_lr,
