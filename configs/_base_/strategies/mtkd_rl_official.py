@@ -8,7 +8,7 @@ _base_ = './mtkd_rl.py'
 projector = dict(act=True)
 weighting = dict(
     scale='paper',
-    agent=dict(standardize=False),
+    agent=dict(standardize=False, learnable_balance=False),
     reward=dict(type='BatchReward'),
     reward_time='before',
     updater=dict(

@@ -6,7 +6,7 @@ pass of it.
 _base_ = './mtkd_rl.py'
 weighting = dict(
     scale='paper',
-    agent=dict(standardize=False),
+    agent=dict(standardize=False, learnable_balance=False),
     reward=dict(type='DistanceReward'),
     reward_time='after',
     updater=dict(

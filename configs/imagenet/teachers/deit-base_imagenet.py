@@ -1,12 +1,14 @@
 r"""DeiT-Base on ImageNet: a teacher of Table 3, with public weights.
 
+    python tools/model_converters/convert.py DOWNLOADED \
+        checkpoints/deit-base.pth --from timm \
+        --config configs/imagenet/teachers/deit-base_imagenet.py
     python tools/test.py \
     configs/imagenet/teachers/deit-base_imagenet.py checkpoints/deit-base.pth
 
 Paper: MTKD-RL (AAAI 2025), Table 3, teacher pool: 81.80 % top-1.
-Not yet run. Weights: timm's ``deit_base_patch16_224.fb_in1k``, made into
-``checkpoints/deit-base.pth`` by ``tools/model_converters/convert.py --from
-timm``.
+Not yet run. Weights: timm's ``deit_base_patch16_224.fb_in1k``, converted by
+the first command.
 Differences: none known; the paper does not say which weights it took, these
 have its architecture.
 """

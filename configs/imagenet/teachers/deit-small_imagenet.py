@@ -1,12 +1,14 @@
 r"""DeiT-Small on ImageNet: a teacher of Table 3, with public weights.
 
+    python tools/model_converters/convert.py DOWNLOADED \
+        checkpoints/deit-small.pth --from timm \
+        --config configs/imagenet/teachers/deit-small_imagenet.py
     python tools/test.py \
     configs/imagenet/teachers/deit-small_imagenet.py checkpoints/deit-small.pth
 
 Paper: MTKD-RL (AAAI 2025), Table 3, teacher pool: 79.82 % top-1.
-Not yet run. Weights: timm's ``deit_small_patch16_224.fb_in1k``, made into
-``checkpoints/deit-small.pth`` by ``tools/model_converters/convert.py --from
-timm``.
+Not yet run. Weights: timm's ``deit_small_patch16_224.fb_in1k``, converted by
+the first command.
 Differences: none known; the paper does not say which weights it took, these
 have its architecture.
 """

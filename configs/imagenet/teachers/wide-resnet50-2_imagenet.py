@@ -1,12 +1,14 @@
 r"""Wide ResNet-50-2 on ImageNet: a teacher of Table 2, with public weights.
 
+    python tools/model_converters/convert.py DOWNLOADED \
+        checkpoints/wide-resnet50-2.pth --from torchvision \
+        --config configs/imagenet/teachers/wide-resnet50-2_imagenet.py
     python tools/test.py \
     configs/imagenet/teachers/wide-resnet50-2_imagenet.py checkpoints/wide-resnet50-2.pth
 
 Paper: MTKD-RL (AAAI 2025), Table 2, teacher pool: 78.47 % top-1.
 Not yet run. Weights: torchvision's ``Wide_ResNet50_2_Weights.IMAGENET1K_V1``,
-made into ``checkpoints/wide-resnet50-2.pth`` by
-``tools/model_converters/convert.py --from torchvision``.
+converted by the first command.
 Differences: none known; the paper does not say which weights it took, these
 have its accuracy.
 """  # noqa: E501
