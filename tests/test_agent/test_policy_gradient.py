@@ -27,6 +27,7 @@ def policy(count=3, **kwargs):
     torch.manual_seed(0)
     net = WeightPolicy([3] * count, hidden=5, **{
         'standardize': False,
+        'learnable_balance': False,
         **kwargs
     })
     for head in net.heads:
@@ -130,7 +131,9 @@ def test_log_gradient_at_the_scores_is_the_reward():
             return scores.log_softmax(-1)
 
     updater = PolicyGradient(
-        Fixed([3] * 3), objective='log', normalization='none',
+        Fixed([3] * 3, learnable_balance=False),
+        objective='log',
+        normalization='none',
         entropy_weight=0.)
     updater.loss(transition([[0.5, -0.75, 0.25]]))[0].backward()
     torch.testing.assert_close(
@@ -151,7 +154,7 @@ def test_with_entropy_it_rests_at_the_softmax_of_the_reward(weight):
 
 
 def test_logged_entropy_is_in_nats():
-    net = WeightPolicy([3] * 3)
+    net = WeightPolicy([3] * 3, learnable_balance=False)
     scalars = PolicyGradient(net, dict(type='SGD', lr=0.)).update(
         history(transition([1., 0., 0.])))
     assert scalars['entropy'] == pytest.approx(np.log(3))
