@@ -67,7 +67,8 @@ def test_comparison_of_strategies(benchmark, tmp_path, monkeypatch, capsys):
              if line.startswith('|')]
     assert len(lines) == 2 + len(rows)
     assert len({line.count('|') for line in lines}) == 1
-    assert '| ca_mkd |' in lines[4] and '| 54 | 1.32 | 2.9 | 1.04 |' in lines[4]
+    assert '| ca_mkd |' in lines[4]
+    assert '| 54 | 1.32 | 2.9 | 1.04 |' in lines[4]
 
 
 def test_comparison_counts_the_meta_steps_share(benchmark, monkeypatch):
