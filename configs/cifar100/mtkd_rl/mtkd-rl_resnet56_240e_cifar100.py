@@ -7,8 +7,8 @@ Paper: MTKD-RL (AAAI 2025), Table 1, MTKD-RL: 75.35 +- 0.33 % top-1.
 Not yet reproduced. Expected time: about 3.1 h on one RTX 4090, by the paper's
 47 s an epoch for ShuffleNetV2 (Table 6c); not measured.
 Differences: the published code's milestones (150, 180, 210) and Nesterov
-momentum; the appendix prints 100 and 150; reward, updater and standardised
-states are our defaults, see docs/mtkd_rl.md.
+momentum; the appendix prints 100 and 150; reward, updater, learnable balances
+and standardised states are our defaults, see docs/mtkd_rl.md.
 """
 _base_ = [
     '../baseline/resnet56_240e_cifar100.py',

@@ -6,8 +6,8 @@ r"""MTKD-RL: ShuffleNetV2, by the schedule of the paper's appendix.
 Paper: MTKD-RL (AAAI 2025), Table 1: 78.39 +- 0.14 % top-1.
 Not yet reproduced. Expected time: about 3.1 h on one RTX 4090, by the paper's
 47 s an epoch (Table 6c); not measured.
-Differences: reward, updater and standardised states are our defaults, see
-docs/mtkd_rl.md.
+Differences: reward, updater, learnable balances and standardised states are
+our defaults, see docs/mtkd_rl.md.
 """  # noqa: E501
 _base_ = [
     '../baseline/shufflenetv2-x1.0_240e_cifar100_paper-schedule.py',

@@ -7,8 +7,8 @@ Paper: MTKD-RL (AAAI 2025), Table 3, MTKD-RL: 79.22 % top-1, one run.
 Not yet reproduced. Expected time: not measured; the paper, on 8 A800, gives
 none.
 Differences: what the paper does not print is DeiT's (repeated augmentation,
-drop path 0.1), without weight averaging; reward, updater and standardised
-states are our defaults, see docs/mtkd_rl.md.
+drop path 0.1), without weight averaging; reward, updater, learnable balances
+and standardised states are our defaults, see docs/mtkd_rl.md.
 """
 _base_ = [
     '../baseline/cait-xxs24_300e_imagenet.py',

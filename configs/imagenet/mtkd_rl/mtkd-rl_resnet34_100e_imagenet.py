@@ -6,8 +6,8 @@ r"""MTKD-RL: ResNet-34 from four teachers, weighed by an agent.
 Paper: MTKD-RL (AAAI 2025), Table 2, MTKD-RL: 76.77 % top-1, one run.
 Not yet reproduced. Expected time: not measured; the paper, on 8 A800, gives
 none.
-Differences: reward, updater and standardised states are our defaults, see
-docs/mtkd_rl.md.
+Differences: reward, updater, learnable balances and standardised states are
+our defaults, see docs/mtkd_rl.md.
 """
 _base_ = [
     '../baseline/resnet34_100e_imagenet.py',
