@@ -1,6 +1,7 @@
 """MTKD-RL: an agent weighs the teachers (Yang et al., AAAI 2025).
 
-Reward, updater, balances and standardised states are our defaults, docs/mtkd_rl.md.
+Reward, updater, balances and standardised states are our defaults, see
+docs/mtkd_rl.md.
 """
 _base_ = './kd_fitnet.py'
 weighting = dict(type='MTKDRL')
