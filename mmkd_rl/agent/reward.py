@@ -197,9 +197,11 @@ def feature_agreement(batch: DistillationBatch) -> Tensor:
             outputs, feature, logit_gradient(batch).to(outputs).detach(),
             retain_graph=True)
         columns = []
-        for m in range(gap_BM.shape[1]):
+        for one_M in torch.eye(gap_BM.shape[1], device=gap_BM.device):
+            # As a direction: a slice taken without gradient has no graph.
             pull, = torch.autograd.grad(
-                gap_BM[:, m].sum(), feature, retain_graph=True)
+                gap_BM, feature, one_M.to(gap_BM).expand_as(gap_BM),
+                retain_graph=True)
             columns.append((pull.float() * down.float()).flatten(1).sum(1))
     except RuntimeError as error:
         raise ValueError(

@@ -5,8 +5,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmkd_rl.agent import AgreementReward, DistanceReward, normalize_reward
-from mmkd_rl.records import Gaps
+from mmkd_rl.agent import (
+    AgreementReward,
+    BatchReward,
+    DistanceReward,
+    HeldOutReward,
+    ImprovementReward,
+    LikelihoodReward,
+    normalize_reward,
+)
+from mmkd_rl.agent.reward import Step
+from mmkd_rl.records import Gaps, ModelOutput
 from tests.toy import random_batch
 
 T = 4.
@@ -116,3 +125,138 @@ def test_the_units_of_the_reward_do_not_matter(how):
 def test_unknown_normalization():
     with pytest.raises(ValueError, match="normalization.*'minmax'.*'zscore'"):
         normalize_reward(torch.rand(2, 2), 'zscore')
+
+
+def step(size=6, count=3, seed=1):
+    g = torch.Generator().manual_seed(seed)
+    return Step(
+        torch.randn(size, 2, count, generator=g).softmax(-1),
+        torch.rand(size, generator=g))
+
+
+def test_the_batch_reward_in_loops():
+    batch, done = random_batch(), step()
+    loss = []
+    for i in range(6):
+        total = float(F.cross_entropy(batch.student.logits[i],
+                                      batch.targets[i]))
+        for m in range(3):
+            total += 0.5 * float(done.weights[i, 0, m] *
+                                 batch.gaps.logit[i, m])
+            total += 2. * float(done.weights[i, 1, m] *
+                                batch.gaps.feature[i, m])
+        loss.append(-total)
+    score = np.clip((loss - np.mean(loss)) / np.std(loss), 0, 1)
+    reward = BatchReward(0.5, 2., T)(batch, done)
+    for m in range(3):
+        np.testing.assert_allclose(reward[:, m], score, atol=1e-5)
+
+
+def test_held_out_is_agreement_with_the_others_gradients():
+    rule = HeldOutReward(1., 5., T, memory=4)
+    first, batch = random_batch(seed=1), random_batch(seed=2)
+    rule(first)
+    reward = rule(batch)
+    f = np.concatenate([b.student.embedding for b in (batch, first)])[:10]
+    z = np.concatenate([b.student.logits for b in (batch, first)])[:10]
+    y = np.concatenate([b.targets for b in (batch, first)])[:10]
+    f = f - f.mean(0)
+    for i in range(6):
+        z_i = torch.from_numpy(z[i]).double().requires_grad_()
+        for m in range(3):
+            down, = torch.autograd.grad(
+                kd(z_i, batch.teachers[m].logits[i].double()), z_i)
+            expected = 0.
+            for j in range(10):
+                cos = f[i] @ f[j] / np.linalg.norm(f[i]) / np.linalg.norm(
+                    f[j])
+                p = np.exp(z[j]) / np.exp(z[j]).sum()
+                p[y[j]] -= 1
+                if j != i and cos > 0:
+                    expected += cos * float(down.numpy() @ p) / 9
+            assert float(reward[i, m]) == pytest.approx(expected, abs=1e-5)
+    other = HeldOutReward(1., 5., T, memory=4)
+    other.load_state_dict(rule.state_dict())
+    torch.testing.assert_close(other(first), rule(first), rtol=0, atol=0)
+
+
+def test_likelihood_and_margin():
+    batch = random_batch()
+    for kind in ('likelihood', 'margin'):
+        reward = LikelihoodReward(1., 5., T, kind)(batch)
+        for i in range(6):
+            for m in range(3):
+                p = batch.teachers[m].logits[i].softmax(0)
+                y = int(batch.targets[i])
+                rest = torch.cat([p[:y], p[y + 1:]])
+                expected = p[y].log() if kind == 'likelihood' else \
+                    p[y] - rest.max()
+                torch.testing.assert_close(reward[i, m], expected)
+
+
+@pytest.mark.parametrize('attribution', ['share', 'regression'])
+def test_improvement_goes_to_the_teacher_that_it_came_with(attribution):
+    batch, done = random_batch(size=200), step(size=200)
+    after = F.cross_entropy(batch.student.logits, batch.targets,
+                            reduction='none')
+    done = Step(done.weights, after + done.weights[:, 0, 1])
+    reward = ImprovementReward(1., 5., T, attribution)(batch, done)
+    assert reward.shape == (200, 2, 3)
+    assert reward[:, 0].mean(0).argmax() == 1
+    if attribution == 'regression':
+        # up to what all share: weights sum to one
+        beta = reward[0, 0] - reward[0, 0].mean()
+        torch.testing.assert_close(
+            beta, torch.tensor([-1., 2., -1.]) / 3, atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize('rule', [
+    BatchReward, HeldOutReward, LikelihoodReward, ImprovementReward])
+@pytest.mark.parametrize('size, count', [(1, 3), (6, 1), (1, 1)])
+def test_small_batches_stay_finite(rule, size, count):
+    reward = rule(1., 5., T)(random_batch(size, count), step(size, count))
+    assert reward.shape[0] == size and reward.shape[-1] == count
+    assert reward.isfinite().all()
+
+
+def test_features_own_reward_is_the_agreement_at_the_feature():
+    batch = random_batch()
+    g = torch.Generator().manual_seed(3)
+    with torch.enable_grad():
+        feature = torch.randn(6, 4, 2, 2, generator=g, requires_grad=True)
+        head = torch.randn(5, 4, generator=g)
+        target = torch.randn(6, 3, 4, 2, 2, generator=g)
+        logits = feature.mean((2, 3)) @ head.T
+        gap = (feature[:, None] - target).square().flatten(2).mean(2)
+    batch = random_batch(student=ModelOutput(logits, feature),
+                         gaps=Gaps(batch.gaps.logit, gap, None))
+    with torch.no_grad():  # as the strategy calls it
+        reward = AgreementReward(1., 5., T, feature='own')(batch)
+    assert reward.shape == (6, 2, 3) and not reward.requires_grad
+    torch.testing.assert_close(reward[:, 0],
+                               AgreementReward(1., 5., T)(batch))
+    for i in range(6):
+        p = logits[i].detach().softmax(0)
+        p[batch.targets[i]] -= 1
+        down = (p @ head)[:, None, None].expand(4, 2, 2) / 4
+        for m in range(3):
+            pull = 2 * (feature[i].detach() - target[i, m]) / 16
+            torch.testing.assert_close(reward[i, 1, m], (down * pull).sum(),
+                                       rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('rule, kwargs, message', [
+    (AgreementReward, dict(feature='both'), "feature must be 'same' or"),
+    (HeldOutReward, dict(memory=-1), 'memory must be >= 0, got -1'),
+    (LikelihoodReward, dict(kind='mean'), "kind must be one of.*'mean'"),
+    (ImprovementReward, dict(attribution='all'), "attribution.*'all'"),
+    (ImprovementReward, dict(ridge=0), 'ridge must be > 0, got 0'),
+])
+def test_bad_arguments(rule, kwargs, message):
+    with pytest.raises(ValueError, match=f'weighting.reward.{message}'):
+        rule(1., 5., T, **kwargs)
+
+
+def test_own_features_need_a_feature_loss():
+    with pytest.raises(ValueError, match='feature_loss, which is off'):
+        AgreementReward(1., 0., T, feature='own')

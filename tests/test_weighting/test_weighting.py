@@ -159,6 +159,14 @@ def test_huge_states_stay_finite_in_the_half_precision_history():
     (dict(state=[]), ValueError, 'weighting.state must name'),
     (dict(state=['cosine']), ValueError, "weighting.state.*'cosine'"),
     (dict(history_bytes=0), ValueError, 'weighting.history_bytes'),
+    (dict(reward=dict(type='BatchReward')), ValueError,
+     'BatchReward is the same for all.*PolicyGradient would.*BCEUpdater'),
+    (dict(updater=dict(type='BCEUpdater')), ValueError,
+     'BCEUpdater takes one reward.*AgreementReward gives.*BatchReward'),
+    (dict(reward=dict(type='ImprovementReward')), ValueError,
+     "ImprovementReward.*reward_time='after' only, got 'before'"),
+    (dict(reward=dict(feature='own'), reward_time='after'), ValueError,
+     "AgreementReward.*reward_time='before' only, got 'after'"),
     (dict(warmup=1), TypeError, "model.weighting.*'warmup'"),
 ])
 def test_bad_configs(cfg, error, message):
