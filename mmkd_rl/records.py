@@ -86,6 +86,10 @@ class DistillationBatch:
         pairs: For each teacher r_m(F_S), with gradient, and F_m, of one shape
             [B, D_m, ...]; empty where features are not distilled.
         cross_entropy: The task's CE(logits, targets), one number a sample.
+        verdicts: What each teacher says of the student's classes by itself,
+            [B, C] each, for judging the teacher; ``None``: its logits, which
+            are that too unless a class map completed them with what the
+            student believes. See :attr:`own_logits`.
     """
     student: ModelOutput
     teachers: tuple[ModelOutput, ...]
@@ -94,6 +98,14 @@ class DistillationBatch:
     pairs: tuple[tuple[Tensor, Tensor], ...] = ()
     cross_entropy: Callable[[Tensor, Tensor], Tensor] = partial(
         F.cross_entropy, reduction='none')
+    verdicts: tuple[Tensor, ...] | None = None
+
+    @property
+    def own_logits(self) -> tuple[Tensor, ...]:
+        """Logits of each teacher without anything of the student, [B, C]:
+        what its entropy and its cross entropy are of."""
+        return tuple(t.logits for t in self.teachers) \
+            if self.verdicts is None else self.verdicts
 
 
 @dataclass(frozen=True)

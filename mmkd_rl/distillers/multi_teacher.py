@@ -218,6 +218,7 @@ class MultiTeacherDistiller(BaseModel):
     def _batch(self, student: ModelOutput, teachers: tuple[ModelOutput, ...],
                targets: Tensor) -> DistillationBatch:
         """Everybody's output with how far the student is from each teacher."""
+        verdicts = self.teachers.verdicts(teachers)
         teachers = self.teachers.align(teachers, student.logits,
                                        self.weighting.context.temperature)
         logit = feature = similarity = None
@@ -234,7 +235,7 @@ class MultiTeacherDistiller(BaseModel):
             similarity = _similarity(pairs)
         return DistillationBatch(
             student, teachers, targets, Gaps(logit, feature, similarity),
-            pairs, self.task.cross_entropy)
+            pairs, self.task.cross_entropy, verdicts)
 
     def restrict_weights(self, weights: TeacherWeights,
                          targets: Tensor) -> TeacherWeights:

@@ -85,7 +85,9 @@ class ClassMap(nn.Module):
 
     def select(self, teacher_BK: Tensor) -> Tensor:
         """The same without a student, [B, C]: a class that it does not know
-        gets the lowest of its scores."""
+        gets the lowest of its scores. It is what a teacher is judged by: of
+        completed logits, entropy and cross entropy are mostly the
+        student's."""
         own_BC = teacher_BK[:, self.index]
         low_B1 = teacher_BK.amin(1, keepdim=True)
         return torch.where(self.known, own_BC, low_B1)

@@ -166,6 +166,19 @@ class TeacherPool:
                                                      temperature))
             if m in self._maps else o for m, o in enumerate(outputs))
 
+    def verdicts(self, outputs: tuple[ModelOutput, ...]
+                 ) -> tuple[Tensor, ...] | None:
+        """Logits over the student's classes without anything of the
+        student; ``None``: the teachers' logits are that.
+
+        Args:
+            outputs: What :meth:`__call__` returned.
+        """
+        if not self._maps:
+            return None
+        return tuple(self._maps[m].select(o.logits) if m in
+                     self._maps else o.logits for m, o in enumerate(outputs))
+
     def knows(self, targets: Tensor) -> Tensor | None:
         """Which teachers know the classes of a batch, [B, M] in [0, 1];
         ``None``: all know all."""

@@ -38,8 +38,7 @@ class EBKD(WeightingStrategy):
     @torch.no_grad()
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
         """Weights, [B, M] each, detached, in float32."""
-        entropy_BM = torch.stack([_entropy(t.logits) for t in batch.teachers],
-                                 1)
+        entropy_BM = torch.stack([_entropy(z) for z in batch.own_logits], 1)
         weights = self._weigh(entropy_BM)
         return TeacherWeights(weights, weights)
 

@@ -217,6 +217,6 @@ def _check_fit(reward: Reward, reward_time: str, updater: Updater) -> None:
 def _cross_entropy(batch: DistillationBatch) -> Tensor:
     """CE(z_m, y), [B, M]."""
     return torch.stack([
-        batch.cross_entropy(t.logits.float(), batch.targets)
-        for t in batch.teachers
+        batch.cross_entropy(z.float(), batch.targets)
+        for z in batch.own_logits
     ], 1)

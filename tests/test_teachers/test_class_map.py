@@ -132,6 +132,33 @@ def test_a_step_with_a_teacher_of_fewer_classes(tmp_path, strategy):
     assert all(p.grad.isfinite().all() for p in model.student.parameters())
 
 
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('weighting', [
+    dict(type='EBKD'),
+    dict(type='CAMKD', feature='teacher'),
+    dict(type='MTKDRL')
+])
+def test_a_teacher_is_judged_without_the_student(tmp_path, weighting):
+    """However sure the student is of a class that the teacher does not know,
+    the teacher's entropy and cross entropy are its own."""
+    model = build([*toy_teachers(tmp_path, 1), few_classes(tmp_path)],
+                  weighting=weighting)
+    images, labels = World().batch(40)
+    chosen = labels >= 2
+    found = []
+    for bias in (0., 50.):
+        with torch.no_grad():
+            model.student.head.fc.bias[0] = bias
+        model(images[chosen], samples(labels[chosen]), mode='loss')
+        if weighting['type'] == 'MTKDRL':  # w^conf of the logits
+            found.append(model.weighting._pending[0].sources[:, 0, 0])
+        else:
+            found.append(model.last_weights.logit)
+    torch.testing.assert_close(found[0], found[1])
+    # and the two teachers, right and sure alike, are trusted alike
+    assert ((found[0].mean(0) - .5).abs() < .2).all()
+
+
 def test_a_class_that_no_teacher_has_seen(tmp_path):
     """Its images teach nothing by logits; the student's own loss stays."""
     model = build([few_classes(tmp_path)], feature_loss=None)
