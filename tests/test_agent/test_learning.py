@@ -99,6 +99,14 @@ def test_finds_the_teacher_that_is_right(tmp_path, noise, seed):
         assert share > 0.5
 
 
+@pytest.mark.parametrize('noise', ['confident', 'soft'])
+@pytest.mark.parametrize('updater', ['DPG', 'DDPG', 'PPO'])
+def test_other_updaters_find_it_too(tmp_path, noise, updater):
+    for share in mean_weight_on_the_right_one(
+            tmp_path, noise, dict(updater=dict(type=updater)), 0):
+        assert share > 0.5
+
+
 def test_the_papers_reward_finds_it_among_loud_ones(tmp_path):
     share, _ = mean_weight_on_the_right_one(
         tmp_path, 'confident', dict(reward=dict(type='DistanceReward')), 0)
@@ -184,16 +192,18 @@ def simplex(count: int, steps: int = 20) -> Tensor:
     return grid[grid.sum(1) == steps] / steps
 
 
-@pytest.mark.parametrize('seed, state', [(0, None), (1, None),
-                                         (0, ['feature', 'logit'])])
-def test_beats_the_best_constant_weights(tmp_path, seed, state):
+@pytest.mark.parametrize('seed, weighting', [
+    (0, {}), (1, {}), (0, dict(state=['feature', 'logit'])),
+    *((0, dict(updater=dict(type=u))) for u in ('DPG', 'DDPG', 'PPO'))
+])
+def test_beats_the_best_constant_weights(tmp_path, seed, weighting):
     """Where the best teacher depends on the input; also if the state does not
     hold the teachers' cross entropy, which knows the label."""
     world = GroupWorld(seed)
     experts = [
         world.expert(tmp_path / f'{g}.pth', g) for g in range(world.GROUPS)
     ]
-    model = train(experts, world.batch, dict(state=state), seed)
+    model = train(experts, world.batch, weighting, seed)
     images, labels, groups = world.batch(1000)
     p_BMC = torch.stack([o.logits for o in model.teachers(images)],
                         1).softmax(-1)
