@@ -495,8 +495,10 @@ def test_the_short_run_goes_through(folders, tmp_path):
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         cfg[name].update(num_workers=0, persistent_workers=False)
     cfg.train_cfg.update(max_epochs=2, val_interval=2)
+    (agent, ) = [h for h in cfg.custom_hooks if 'Alternation' in h.type]
+    agent.update(warmup=1, interval=1)  # iteration, of four
     runner = Runner.from_cfg(cfg)
     runner.train()
-    assert runner.model.weighting.learner.updates == 2
+    assert runner.model.weighting.learner.updates == 4
     names = {p.name for p in (tmp_path / 'work').iterdir()}
     assert {'epoch_2.pth', 'student.pth'} <= names

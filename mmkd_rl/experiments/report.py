@@ -204,7 +204,8 @@ class Report:
                 f'{self.table.data}, its students {self._student_titles()}; '
                 'all stand here as one small student. Its numbers are shown '
                 'for the order of the methods only. Losses and strategies are '
-                'those of its configs; the agent is trained after each epoch.')
+                "those of its configs; MTKD-RL's agent is trained every "
+                f'{_turn(self.scale)}.')
         elif not self.spoil:
             notes.append("What differs from the paper is in each config's "
                          'head.')
@@ -440,3 +441,7 @@ def machine() -> str:
         'no GPU'
     return (f'{len(os.sched_getaffinity(0))} cores of {name}; {gpu}; '
             f'torch {torch.__version__}, Python {platform.python_version()}')
+
+
+def _turn(scale: Scale) -> str:
+    return 'epoch' if scale.turn is None else f'{scale.turn} iterations'

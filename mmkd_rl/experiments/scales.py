@@ -46,6 +46,8 @@ class Scale:
         teachers: Configs of the pool, best first, so that a smaller pool is
             the first ones.
         interval: Of the weights' record, in iterations.
+        turn: Student's iterations between two turns of an agent, and before
+            the first; ``None``: an epoch.
         shrink: Changes a small config further, in place.
         seconds: Expected, by a teacher's name, ``'baseline'`` or
             ``'distilled'``; on one core of a server's CPU.
@@ -57,6 +59,7 @@ class Scale:
     student_name: str = ''
     teachers: dict[str, str] = field(default_factory=dict)
     interval: int = 100
+    turn: int | None = None
     shrink: Callable[[Config], None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     needs_data: bool = True
@@ -138,7 +141,9 @@ def on_small(leaf: Config, scale: Scale) -> Config:
     cfg.custom_hooks = copy.deepcopy(leaf.get('custom_hooks', []))
     for hook in cfg.custom_hooks:
         if _plain(hook.type) == 'AgentAlternationHook':
-            hook.update(warmup=1, interval=1, by_epoch=True)
+            length = scale.turn or 1
+            hook.update(
+                warmup=length, interval=length, by_epoch=scale.turn is None)
     return cfg
 
 
@@ -285,6 +290,8 @@ SCALES = {
             'resnet8',
             _CPU_TEACHERS,
             interval=39,
+            # An epoch of 156 iterations would leave an agent five turns.
+            turn=39,
             seconds=dict(
                 resnet14=290, resnet20=260, baseline=100, distilled=190,
                 mmkd=250, **{'wrn10-2': 350})),

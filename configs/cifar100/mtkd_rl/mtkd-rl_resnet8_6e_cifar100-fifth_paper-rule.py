@@ -26,7 +26,9 @@ model = dict(
     probe_size=32)
 custom_hooks = [
     dict(type='TeacherCheckHook'),
-    dict(type='AgentAlternationHook', warmup=1, interval=1, by_epoch=True),
+    # A quarter of an epoch: whole ones would leave the agent five turns.
+    dict(
+        type='AgentAlternationHook', warmup=39, interval=39, by_epoch=False),
     dict(type='WeightVisualizationHook', interval=39),
     dict(type='StudentExportHook'),
 ]
