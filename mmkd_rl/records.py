@@ -91,6 +91,9 @@ class DistillationBatch:
             are that too unless a class map completed them with what the
             student believes. See :attr:`own_logits`.
     """
+        knows: Which teachers know each sample's class, [B, M] in [0, 1];
+            ``None``: all know all. Logits of those that do not are not
+            distilled, whatever their weights.
     student: ModelOutput
     teachers: tuple[ModelOutput, ...]
     targets: Tensor
@@ -100,6 +103,7 @@ class DistillationBatch:
         F.cross_entropy, reduction='none')
     verdicts: tuple[Tensor, ...] | None = None
 
+    knows: Tensor | None = None
     @property
     def own_logits(self) -> tuple[Tensor, ...]:
         """Logits of each teacher without anything of the student, [B, C]:

@@ -235,7 +235,8 @@ class MultiTeacherDistiller(BaseModel):
             similarity = _similarity(pairs)
         return DistillationBatch(
             student, teachers, targets, Gaps(logit, feature, similarity),
-            pairs, self.task.cross_entropy, verdicts)
+            pairs, self.task.cross_entropy, verdicts,
+            self.teachers.knows(targets))
 
     def restrict_weights(self, weights: TeacherWeights,
                          targets: Tensor) -> TeacherWeights:

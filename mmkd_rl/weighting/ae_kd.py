@@ -16,6 +16,7 @@ backward pass through the student is added, and any logit loss will do. By
 default g_m holds all samples side by side, [B C]; the published code averages
 it over them first, [C] (``average_gradients=True``), and can scale it to unit
 length, with weights divided by that length afterwards (``normalize=True``).
+With class maps, images whose class teacher m does not know are not in g_m.
 
 The quadratic programme is solved exactly on the device, without waiting for
 it: of the 3^M ways for a weight to be at 0, at C or between, each leaves a
@@ -98,7 +99,10 @@ class AEKD(WeightingStrategy):
         gaps, student = batch.gaps, batch.student
         logit_BM = feature_BM = None
         if gaps.logit is not None:
-            logit_BM = self._weigh(gaps.logit, student.logits)
+            # What is not distilled pulls at nothing.
+            distilled_BM = gaps.logit if batch.knows is None else \
+                gaps.logit * batch.knows
+            logit_BM = self._weigh(distilled_BM, student.logits)
         if gaps.feature is not None and (logit_BM is None or
                                          self.feature == 'own'):
             feature_BM = self._weigh(gaps.feature, student.feature)

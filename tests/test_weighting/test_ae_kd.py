@@ -1,6 +1,8 @@
 """AE-KD: its quadratic programme against scipy's, its gradients against the
 formula of KD's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -214,6 +216,48 @@ def test_a_lone_zero_gradient_with_normalize():
     weights = strategy(normalize=True)(batch).logit
     assert weights.isfinite().all()
     torch.testing.assert_close(weights.sum(1), torch.ones(6))
+
+
+@pytest.mark.parametrize('average', [False, True])
+def test_what_a_teacher_does_not_know_does_not_count(average):
+    """An image's gradient is multiplied by how much of its label is known."""
+    batch = kd_batch()
+    knows = torch.tensor([[1., 1., 0.]] * 2 + [[1., .5, 1.]] * 4)
+    weights = strategy(average_gradients=average)(
+        replace(batch, knows=knows)).logit
+    g = gradients_of_kd(batch) * knows.T[..., None].numpy()
+    rows = g.mean(1) if average else g.reshape(3, -1)
+    expected = torch.tensor(slsqp(rows @ rows.T, .6)).float().expand(6, 3)
+    torch.testing.assert_close(weights, expected, atol=2e-4, rtol=0)
+    everything = strategy(average_gradients=average)(batch).logit
+    # of the averaged gradients the same teachers stop at the same bounds
+    assert average or (weights - everything).abs().max() > .01
+
+
+def test_unknown_classes_in_the_distiller(tmp_path):
+    """A teacher without a class pulls at nothing on its images."""
+    torch.manual_seed(0)
+    teacher, = toy_teachers(tmp_path, 1)
+    model = MODELS.build(
+        distiller(
+            [teacher, dict(teacher, name='few', class_map={0: 0, 1: 1})],
+            feature_loss=None,
+            weighting=dict(type='AEKD', C=1.)))
+    images, _ = World().batch(12)
+    found = []
+    model.weighting.register_forward_hook(
+        lambda _, args, out: found.append((args[0], out.logit)))
+    model(images, samples(torch.tensor([0] * 6 + [3] * 6)), mode='loss')
+    (batch, got), = found
+    half = torch.tensor([1.] * 6 + [0.] * 6)
+    assert torch.equal(batch.knows, torch.stack([torch.ones(12), half], 1))
+    rows = torch.stack([
+        torch.autograd.grad((gap * knows).sum(), batch.student.logits,
+                            retain_graph=True)[0].flatten().double()
+        for gap, knows in zip(batch.gaps.logit.T, (torch.ones(12), half))
+    ])
+    torch.testing.assert_close(
+        got, minimum_norm(rows @ rows.T, 1.).float().expand(12, 2))
 
 
 def test_without_gradients_weights_are_equal():
