@@ -30,8 +30,7 @@ class Projector(nn.Module):
                  teacher: ModelSpec,
                  act: bool = False) -> None:
         super().__init__()
-        self.as_map = len(student.feature_shape) == 3 and \
-            len(teacher.feature_shape) == 3
+        self.as_map = len(mapped_shape(student, teacher)) == 3
         layers: list[nn.Module]
         if self.as_map:
             layers = [
@@ -70,6 +69,14 @@ class Projector(nn.Module):
             self.layers.train()
             return projected, teacher
         return self.layers(student), teacher
+
+
+def mapped_shape(student: ModelSpec, teacher: ModelSpec) -> tuple[int, ...]:
+    """(D_m, H, W) or (D_m,): what a :class:`Projector` makes of both."""
+    if len(student.feature_shape) == len(teacher.feature_shape) == 3:
+        return (teacher.channels, *map(min, student.feature_shape[1:],
+                                       teacher.feature_shape[1:]))
+    return (teacher.channels, )
 
 
 def _pool(feature: Tensor) -> Tensor:

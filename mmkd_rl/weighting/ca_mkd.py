@@ -27,6 +27,8 @@ from torch import Tensor
 from mmkd_rl.agent import confidence
 from mmkd_rl.records import DistillationBatch, TeacherWeights
 from mmkd_rl.registry import WEIGHTINGS
+from mmkd_rl.taps import mapped_shape
+from mmkd_rl.utils.precision import autocasts_to_half
 from mmkd_rl.weighting.base import WeightingContext, WeightingStrategy
 
 FEATURES = ('student', 'teacher')
@@ -82,22 +84,36 @@ class CAMKD(WeightingStrategy):
 
     @torch.no_grad()
     def _try_classifiers(self) -> None:
-        """Find out before training whether they can be run alone."""
-        for index, teacher in enumerate(self.context.teachers):
-            self._classify(index, torch.zeros(2, *teacher.feature_shape))
-
     def _classify(self, index: int, feature: Tensor) -> Tensor:
-        name = self.context.teachers[index].name
-        if self.context.classify is None:
-            raise ValueError(_advice(name, 'there is none'))
-        try:
-            return self.context.classify(index, feature)
-        except torch.OutOfMemoryError:
-            raise
-        except (ValueError, RuntimeError) as error:
-            # A RuntimeError: shapes that do not fit, as of a map that was
-            # pooled to a vector because the student's feature is one.
-            raise ValueError(_advice(name, str(error))) from error
+        classify = self.context.classify
+        assert classify is not None
+        device = feature.device.type
+        if not autocasts_to_half(device):
+            return classify(index, feature)
+        # The scores of a feature that no teacher has seen before can overflow
+        # there, which would make all the weights NaN.
+        with torch.autocast(device, enabled=False):
+            return classify(index, feature.float())
+
+        """Find out before training whether they can be run alone, on what
+        the projectors give."""
+        context = self.context
+        for index, teacher in enumerate(context.teachers):
+            if context.classify is None:
+                raise ValueError(_advice(teacher.name, 'there is none'))
+            shape = mapped_shape(context.student, teacher)
+            try:
+                context.classify(index, torch.zeros(2, *shape))
+            except torch.OutOfMemoryError:
+                raise
+            except (ValueError, RuntimeError, AssertionError) as error:
+                # A RuntimeError: shapes that do not fit, as of a map that was
+                # pooled to a vector because the student's feature is one.
+                raise ValueError(
+                    _advice(
+                        teacher.name,
+                        f'on features of shape {shape}, as the projector '
+                        f'gives them: {error}')) from error
 
 
 def _advice(name: str, reason: str) -> str:

@@ -1,6 +1,7 @@
 """CA-MKD against loops over its formulas; classifiers on mapped features."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,10 @@ from mmkd_rl.records import Gaps, ModelOutput
 from mmkd_rl.registry import MODELS, WEIGHTINGS, build
 from tests.test_weighting.steps import check_training
 from tests.toy import (
+    CLASSES,
+    ToyBackbone,
     World,
+    classifier,
     context,
     distiller,
     random_batch,
@@ -183,6 +187,100 @@ def test_a_classifier_that_cannot_run_alone_is_found_at_build(tmp_path):
     # where features are not distilled nobody needs it
     MODELS.build(
         distiller(teachers, weighting=dict(type='CAMKD'), feature_loss=None))
+
+
+def flat(classes=CLASSES, side=2):
+    """A network whose classifier reads a map of one size only."""
+    return dict(
+        classifier(classes),
+        backbone=dict(type='mmkd_rl.SideBackbone', width=classes, side=side),
+        neck=None,
+        head=dict(
+            type='mmpretrain.LinearClsHead',
+            num_classes=classes,
+            in_channels=classes * side**2))
+
+
+@MODELS.register_module(force=True)
+class SideBackbone(ToyBackbone):
+    """Maps of a given side; flattened where that is wanted."""
+
+    def __init__(self, width=8, side=2):
+        super().__init__(width)
+        self.side = side
+
+    def forward(self, x):
+        x, = super().forward(x)
+        return (x.expand(-1, -1, self.side, self.side), )
+
+
+@pytest.mark.parametrize('student, why', [
+    (dict(taps=dict(feature='neck')), 'a vector'),
+    (dict(), 'a coarser map'),
+])
+def test_a_classifier_is_tried_on_what_the_projector_gives(
+        tmp_path, student, why):
+    """A classifier that flattens a 2 x 2 map cannot read a student's feature
+    that is pooled: found when it is built, not in the first iteration."""
+    teacher = dict(
+        name='flat', checkpoint='untrained',
+        config=dict(flat(), neck=dict(type='mmkd_rl.Flatten')))
+    with pytest.raises(
+            ValueError,
+            match=r"(?s)feature='student'.*teacher 'flat'.*as the projector "
+            r"gives them.*weighting.feature='teacher'"):
+        MODELS.build(
+            distiller([teacher], weighting=dict(type='CAMKD'), **student))
+    fine = MODELS.build(
+        distiller(
+            [teacher],
+            weighting=dict(type='CAMKD'),
+            student=dict(
+                classifier(8),
+                backbone=dict(type='mmkd_rl.SideBackbone', width=8))))
+    images, labels = World().batch(4)
+    fine(images, samples(labels), mode='loss')
+
+
+@MODELS.register_module(force=True)
+class Flatten(nn.Module):
+    """A map as a vector."""
+
+    def forward(self, xs):
+        return tuple(x.flatten(1) for x in xs)
+
+
+def test_an_error_in_training_is_shown_as_it_is():
+    made = strategy()
+    real = made.context.classify
+
+    def broken(index, feature):
+        raise RuntimeError('device lost')
+
+    object.__setattr__(made.context, 'classify', broken)
+    with pytest.raises(RuntimeError, match='^device lost$'):
+        made(batch_with_pairs())
+    object.__setattr__(made.context, 'classify', real)
+
+
+def test_scores_that_overflow_in_half_precision():
+    """Weights of 300 and features of 100 give scores beyond float16's
+    65504."""
+    layers = Classifiers()
+    for layer in layers.layers:
+        nn.init.normal_(layer.weight, 0, 300)
+    made = strategy(ctx=context(classify=layers))
+    batch = batch_with_pairs()
+    batch = replace(
+        batch, pairs=tuple(((100 * a).half(), b) for a, b in batch.pairs))
+    with torch.autocast('cpu', torch.float16):
+        assert not layers(0, batch.pairs[0][0]).isfinite().all()
+        weights = made(batch).feature
+    assert weights.isfinite().all() and weights.dtype == torch.float32
+    expected = made(
+        replace(batch,
+                pairs=tuple((a.float(), b) for a, b in batch.pairs))).feature
+    torch.testing.assert_close(weights, expected)
 
 
 def test_bad_configs():

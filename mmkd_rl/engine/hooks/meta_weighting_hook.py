@@ -24,6 +24,7 @@ from mmkd_rl.distillers import MultiTeacherDistiller
 from mmkd_rl.engine.hooks.common import distiller_of
 from mmkd_rl.records import DistillationBatch, ModelOutput
 from mmkd_rl.registry import HOOKS
+from mmkd_rl.utils.precision import autocasts_to_half
 from mmkd_rl.weighting import MMKD
 
 #: Where a checkpoint keeps the networks.
@@ -193,9 +194,8 @@ class _Observer(nn.Module):
 def _without_half(device: str) -> AbstractContextManager:
     """float16 becomes float32: the inner gradients have no loss scale that
     would keep them from vanishing. Other precisions stay."""
-    half = torch.is_autocast_enabled(device) and \
-        torch.get_autocast_dtype(device) == torch.float16
-    return torch.autocast(device, enabled=False) if half else nullcontext()
+    return torch.autocast(device, enabled=False) \
+        if autocasts_to_half(device) else nullcontext()
 
 
 def _rates(trained: dict[str, nn.Parameter],
