@@ -67,7 +67,8 @@ class Gaps:
         logit: Logit loss of each teacher, [B, M].
         feature: Feature loss of each teacher, [B, M].
         similarity: Cosine of the pooled projected student feature and the
-            pooled teacher feature, [B, M], detached.
+            pooled teacher feature, [B, M], detached; ``None`` also where the
+            strategy does not look at it.
     """
     logit: Tensor | None
     feature: Tensor | None

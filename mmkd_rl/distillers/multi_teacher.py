@@ -232,7 +232,8 @@ class MultiTeacherDistiller(BaseModel):
                 projector(student.feature, t.feature)
                 for projector, t in zip(self.projectors, teachers))
             feature = self.feature_loss(pairs, targets)
-            similarity = _similarity(pairs)
+            if self.weighting.needs_similarity:
+                similarity = _similarity(pairs)
         return DistillationBatch(
             student, teachers, targets, Gaps(logit, feature, similarity),
             pairs, self.task.cross_entropy, verdicts,

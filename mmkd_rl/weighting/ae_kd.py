@@ -71,6 +71,7 @@ class AEKD(WeightingStrategy):
     """
 
     needs_classes = False
+    needs_similarity = False
 
     def __init__(self,
                  context: WeightingContext,

@@ -74,6 +74,7 @@ class AMTMLKD(WeightingStrategy):
     """
 
     needs_classes = False
+    needs_similarity = False
 
     def __init__(self,
                  context: WeightingContext,

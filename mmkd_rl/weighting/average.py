@@ -12,6 +12,7 @@ class AverageWeighting(WeightingStrategy):
     """Equal weights; its published scale is 1 / M too."""
 
     needs_classes = False
+    needs_similarity = False
 
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
         """1 / M, [B, M] each."""

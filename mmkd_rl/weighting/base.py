@@ -59,6 +59,8 @@ class WeightingStrategy(nn.Module, ABC):
     needs_second_look: bool = False
     #: Whether it looks at what teachers say of the student's classes.
     needs_classes: bool = True
+    #: Whether it looks at :attr:`Gaps.similarity`.
+    needs_similarity: bool = True
 
     def __init__(self, context: WeightingContext, scale: str = 'unit') -> None:
         super().__init__()

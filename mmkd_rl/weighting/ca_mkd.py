@@ -52,6 +52,8 @@ class CAMKD(WeightingStrategy):
             a teacher whose classifier cannot be run alone.
     """
 
+    needs_similarity = False
+
     def __init__(self,
                  context: WeightingContext,
                  feature: str = 'student',

@@ -35,6 +35,8 @@ class EBKD(WeightingStrategy):
         ValueError: Another scale.
     """
 
+    needs_similarity = False
+
     @torch.no_grad()
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
         """Weights, [B, M] each, detached, in float32."""

@@ -95,6 +95,7 @@ class MMKD(WeightingStrategy):
     """
 
     needs_second_look = True
+    needs_similarity = False
 
     def __init__(self,
                  context: WeightingContext,

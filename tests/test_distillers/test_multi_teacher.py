@@ -264,3 +264,33 @@ def test_two_experts_are_told_apart_in_order(tmp_path):
         reward = transition.reward.mean(0)
         assert (reward[0] > reward[1]) == (order[0] == right)
         assert model.teacher_names == ('n0', 'n1')
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('weighting, needed', [
+    ('AverageWeighting', False), ('EBKD', False), ('AEKD', False),
+    ('AMTMLKD', False), ('CAMKD', False), ('MMKD', False), ('MTKDRL', True)])
+def test_similarity_is_computed_for_those_who_look_at_it(
+        teachers, weighting, needed):
+    model = build(teachers, weighting=dict(type=weighting))
+    assert model.weighting.needs_similarity is needed
+    found = []
+    model.weighting.register_forward_hook(
+        lambda _, args, __: found.append(args[0].gaps.similarity))
+    images, labels = World().batch(4)
+    model(images, samples(labels), mode='loss')
+    assert [f is not None for f in found] == [needed]
+
+
+def test_other_classes_with_features_alone(tmp_path):
+    """The message names all strategies that do not look at classes."""
+    other = dict(name='t', config=classifier(8, classes=3),
+                 checkpoint='untrained')
+    with pytest.raises(
+            ValueError,
+            match=r"CAMKD looks at classes.*'t' has 3 and the student 5.*"
+            r"\['AEKD', 'AMTMLKD', 'AverageWeighting'\]"):
+        build([other], logit_loss=None,
+              weighting=dict(type='CAMKD', feature='teacher'))
+    for kind in ('AEKD', 'AMTMLKD', 'AverageWeighting'):
+        build([other], logit_loss=None, weighting=dict(type=kind))
