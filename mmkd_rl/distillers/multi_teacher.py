@@ -102,6 +102,7 @@ class MultiTeacherDistiller(BaseModel):
             MODELS, logit_loss, 'model.logit_loss')
         self.feature_loss = None if feature_loss is None else build(
             MODELS, feature_loss, 'model.feature_loss')
+        self.teachers.watch_features = self.feature_loss is not None
         if hasattr(self.feature_loss, 'setup'):
             self.feature_loss.setup(student_spec, teacher_specs)
         self.projectors = nn.ModuleList(

@@ -202,12 +202,18 @@ def class_sums(features: Sequence[Tensor], targets: Tensor,
         num_classes: C.
 
     Returns:
-        [C, D_m] for each, and [C], all in float32.
+        [C, D_m] for each, and [C], all in float32. An image of which any
+        feature is not finite is not in them: one would spoil a mean for good.
     """
     with torch.autocast(targets.device.type, enabled=False):
-        y_CB = (F.one_hot(targets, num_classes)
-                if targets.ndim == 1 else targets).float().T
-        return [y_CB @ _pool(f) for f in features], y_CB.sum(1)
+        pooled = [_pool(f) for f in features]
+        finite_B1 = torch.stack([f_BD.isfinite().all(1)
+                                 for f_BD in pooled]).all(0)[:, None]
+        y_CB = ((F.one_hot(targets, num_classes) if targets.ndim == 1 else
+                 targets).float() * finite_B1).T
+        return [
+            y_CB @ torch.where(finite_B1, f_BD, 0.) for f_BD in pooled
+        ], y_CB.sum(1)
 
 
 def _pool(feature: Tensor) -> Tensor:

@@ -80,6 +80,8 @@ class TeacherPool:
         #: By the teacher's index; only those whose classes are others.
         self._maps: dict[int, ClassMap] = {}
         self._finite: Tensor | None = None
+        #: Whether features are used, so that they must be finite, too.
+        self.watch_features = False
 
     def __len__(self) -> int:
         return len(self._teachers)
@@ -204,12 +206,19 @@ class TeacherPool:
                 makes the host wait for the device.
         """
         outputs = tuple(ModelOutput(*t(images)) for t in self._teachers)
-        finite = torch.stack([o.logits.isfinite().all() for o in outputs])
+        finite = torch.stack([self._is_finite(o) for o in outputs])
         first = self._finite is None
         self._finite = finite if first else self._finite & finite
         if first:
             self.check_finite()
         return outputs
+
+    def _is_finite(self, output: ModelOutput) -> Tensor:
+        finite = output.logits.isfinite().all()
+        if self.watch_features:
+            # Of the sum: a map is large, and this needs no other one.
+            finite &= output.feature.sum(dtype=torch.float32).isfinite()
+        return finite
 
     def classify(self, index: int, feature: Tensor) -> Tensor:
         """Logits of one teacher's classifier over the student's classes, see
@@ -239,9 +248,9 @@ class TeacherPool:
         bad = [n for n, ok in zip(self.names, self._finite.tolist()) if not ok]
         self._finite = None
         raise FloatingPointError(
-            f'teachers {bad} gave NaN or infinite logits; look at their '
-            'checkpoint, their normalization and, with mixed precision, their '
-            'range')
+            f'teachers {bad} gave NaN or infinite logits or features; look at '
+            'their checkpoint, their normalization and, with mixed precision, '
+            'their range')
 
 
 def _name(cfg: dict, index: int) -> str:

@@ -134,6 +134,21 @@ def test_running_means_are_means_of_all_that_came(soft):
             got, reference(pairs, means, labels[-1].argmax(1)))
 
 
+@pytest.mark.parametrize('soft', [False, True])
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_running_means_keep_nothing_that_is_not_finite(soft, value):
+    """As if that image had not been there, for none of the teachers."""
+    y = torch.rand(6, 4).softmax(1) if soft else TARGETS
+    pairs = random_pairs()
+    rest = make('running').train()
+    rest([(s[1:], t[1:]) for s, t in pairs], y[1:])
+    loss = make('running').train()
+    pairs[1][1][0, 3, 1, 1] = value
+    loss(pairs, y)
+    for name, buffer in rest.state_dict().items():
+        torch.testing.assert_close(loss.get_buffer(name), buffer)
+
+
 def test_running_means_are_of_all_processes(monkeypatch):
     """As if the other process had the same images three times."""
     alone, many = make('running').train(), make('running').train()

@@ -248,3 +248,27 @@ def test_a_later_nan_is_remembered_and_named(model):
     model.teachers(images)
     with pytest.raises(FloatingPointError, match=r"\['t1'\] gave NaN"):
         model.teachers.check_finite()
+
+
+@pytest.mark.parametrize('value', ['nan', 'inf', '-inf'])
+@pytest.mark.parametrize('kwargs, used', [
+    (dict(), True), (dict(feature_loss=None), False)])
+def test_a_feature_that_is_not_finite(tmp_path, value, kwargs, used):
+    """Also where the logits are: a classifier may not look at a channel."""
+    model = MODELS.build(distiller(toy_teachers(tmp_path), **kwargs)).train()
+    images, _ = World().batch(4)
+    model.teachers(images)
+    bad = list(model.teachers)[1].model
+    bad.backbone.register_forward_hook(
+        lambda _, __, out: (out[0].index_fill(
+            1, torch.tensor([2]), float(value)), ))
+    bad.neck.register_forward_pre_hook(
+        lambda _, args: (tuple(x.nan_to_num(0, 0, 0) for x in args[0]), ))
+    outputs = model.teachers(images)
+    assert outputs[1].logits.isfinite().all()
+    if used:
+        with pytest.raises(FloatingPointError, match=r"\['t1'\] gave NaN or "
+                           'infinite logits or features'):
+            model.teachers.check_finite()
+    else:
+        model.teachers.check_finite()
