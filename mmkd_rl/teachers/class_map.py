@@ -11,15 +11,18 @@ believes itself: with K the known classes and at the logit loss's temperature,
 
 the student's part detached. Then KL(p'_m || p_S) = p_S(K) KL(p_m(. | K) ||
 p_S(. | K)): the gradient says how to divide among the known classes, and
-nothing of how much the others should get. And on an image of a class that it
-does not know, a teacher's logits are not distilled at all: its weight goes to
-those that know, and is lost where nobody does. Its feature is of use
-nevertheless and keeps its weight.
+nothing of how much the others should get. That is so with KL only: DIST's
+correlations and DKD's two parts tie known and unknown classes together, and
+with them a little is said of both. And on an image of a class that it does not
+know, a teacher's logits are not distilled at all: its weight goes to those
+that know, and is lost where nobody does. Its feature is of use nevertheless
+and keeps the weight that the strategy gives it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +66,7 @@ class ClassMap(nn.Module):
             raise ValueError(f"{key}: class_map knows none of the student's "
                              'classes; set logit_loss=None to distil its '
                              'features alone')
+        self.key = key
         index = torch.tensor(row)
         self.register_buffer('index', index.clamp_min(0))
         self.register_buffer('known', index != UNSEEN)
@@ -75,7 +79,11 @@ class ClassMap(nn.Module):
             teacher_BK: Its logits over its own classes.
             student_BC: The student's logits; detached here.
             temperature: Of the logit loss.
+
+        Raises:
+            ValueError: Logits with space behind the classes.
         """
+        self._refuse_dense(teacher_BK)
         own_BC = teacher_BK[:, self.index].float()
         student_BC = student_BC.detach().float()
         gap_B1 = self._log_mass(own_BC, temperature) - self._log_mass(
@@ -87,7 +95,12 @@ class ClassMap(nn.Module):
         """The same without a student, [B, C]: a class that it does not know
         gets the lowest of its scores. It is what a teacher is judged by: of
         completed logits, entropy and cross entropy are mostly the
-        student's."""
+        student's.
+
+        Raises:
+            ValueError: Logits with space behind the classes.
+        """
+        self._refuse_dense(teacher_BK)
         own_BC = teacher_BK[:, self.index]
         low_B1 = teacher_BK.amin(1, keepdim=True)
         return torch.where(self.known, own_BC, low_B1)
@@ -101,6 +114,14 @@ class ClassMap(nn.Module):
         known_C = self.known.float()
         return targets.float() @ known_C if targets.ndim > 1 else \
             known_C[targets]
+
+    def _refuse_dense(self, teacher_BK: Tensor) -> None:
+        if teacher_BK.ndim != 2:
+            raise ValueError(
+                f'{self.key}: class_map takes one vector of scores an image, '
+                f'[B, C], and its logits are {tuple(teacher_BK.shape)}; leave '
+                'class_map out and set logit_loss=None to distil its features '
+                'alone')
 
     def _log_mass(self, logits_BC: Tensor, temperature: float) -> Tensor:
         """Log of the unnormalised mass of the known classes, [B, 1]."""
@@ -134,8 +155,8 @@ def _as_list(classes: Sequence[int] | Mapping[int, int], num_student: int,
             f"{key}: class_map must be a list with the teacher's index of "
             "each of the student's classes, or a dict from the student's "
             f"indices to the teacher's, got {classes!r}")
-    return list(classes)
+    return [int(c) for c in classes]
 
 
 def _is_index(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)

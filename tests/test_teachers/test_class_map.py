@@ -1,10 +1,11 @@
 """Teachers that know other classes than the student's."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from mmkd_rl.losses import KDLoss
+from mmkd_rl.losses import DISTLoss, DKDLoss, KDLoss
 from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers.class_map import ClassMap, restrict
 from tests.toy import (
@@ -59,6 +60,41 @@ def test_nothing_is_said_about_unknown_classes(logits):
     loss.sum().backward()
     assert z.grad[:, [1, 3]].abs().max() < 1e-6
     assert z.grad[:, known].abs().max() > 1e-2
+
+
+@pytest.mark.parametrize('loss', [
+    DISTLoss(temperature=T), DKDLoss(temperature=T)])
+def test_other_losses_tie_known_and_unknown_classes_together(logits, loss):
+    """What the docstring says of them."""
+    teacher, student = logits
+    z = student.float().requires_grad_()
+    completed = ClassMap([2, -1, 0, -1, 3], 4, CLASSES, 't').complete(
+        teacher, z, T)
+    loss(z, completed.unsqueeze(1), torch.tensor([0, 2, 4] * 2)).sum(
+        ).backward()
+    assert z.grad[:, [1, 3]].abs().max() > 1e-4
+
+
+def test_scores_with_space_behind_the_classes():
+    class_map = ClassMap([2, -1, 0, -1, 3], 4, CLASSES, "teacher 't'")
+    dense = torch.zeros(2, 4, 3, 3)
+    for call in (lambda: class_map.select(dense),
+                 lambda: class_map.complete(dense, torch.zeros(2, 5, 3, 3),
+                                            T)):
+        with pytest.raises(ValueError, match=r"teacher 't': class_map takes "
+                           r'one vector.*\(2, 4, 3, 3\).*logit_loss=None'):
+            call()
+
+
+def test_integers_of_numpy():
+    row = [2, -1, 0, -1, 3]
+    expected = ClassMap(row, 4, CLASSES, 't')
+    for value in (list(np.array(row)),
+                  {np.int64(c): np.int32(i)
+                   for c, i in enumerate(row) if i >= 0}):
+        made = ClassMap(value, 4, CLASSES, 't')
+        assert torch.equal(made.index, expected.index)
+        assert torch.equal(made.known, expected.known)
 
 
 def test_a_whole_map_renames_and_no_more(logits):
