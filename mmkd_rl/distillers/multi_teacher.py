@@ -123,13 +123,16 @@ class MultiTeacherDistiller(BaseModel):
         for teacher in teacher_specs:
             if self.weighting.needs_classes and \
                     teacher.num_classes != student_spec.num_classes:
+                others = sorted(
+                    name for name, kind in WEIGHTINGS.module_dict.items()
+                    if not getattr(kind, 'needs_classes', True))
                 raise ValueError(
                     f'weighting.type={type(self.weighting).__name__} looks '
                     f'at classes, but teacher {teacher.name!r} has '
                     f'{teacher.num_classes} and the student '
                     f'{student_spec.num_classes}; give the teacher '
-                    "class_map=[...], or use weighting=dict(type="
-                    "'AverageWeighting')")
+                    'class_map=[...], or use a weighting of a type in '
+                    f'{others}')
         #: Weights of the last training batch, detached, for whoever reports.
         self.last_weights: TeacherWeights | None = None
         self._is_original: _Original | None = _Original()

@@ -95,6 +95,11 @@ class NDLoss(nn.Module):
             self._ready = bool(self.counts.any())
         return self._ready
 
+    @property
+    def class_means(self) -> list[Tensor]:
+        """For each teacher, [C, D_m]."""
+        return [self._mean(m) for m in range(self.num_teachers)]
+
     @torch.no_grad()
     def set_means(self, sums: Sequence[Tensor], counts: Tensor) -> None:
         """Take class means.

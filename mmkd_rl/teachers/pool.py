@@ -227,6 +227,14 @@ class TeacherPool:
         return self._maps[index].select(logits) if index in self._maps \
             else logits
 
+    def check_first(self, device: torch.device) -> None:
+        """What the first batch's :meth:`__call__` does together with the
+        other processes, for one that has no batch."""
+        if self._finite is None:
+            self._finite = torch.ones(
+                len(self), dtype=torch.bool, device=device)
+            self.check_finite()
+
     def check_finite(self, together: bool = True) -> None:
         """Complain if a teacher has given NaN or infinity so far.
 

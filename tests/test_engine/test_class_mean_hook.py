@@ -207,6 +207,38 @@ def test_processes_share_the_work(tmp_path, teachers, monkeypatch):
             loss.get_buffer(f'mean{m}').double(), mean, rtol=1e-4, atol=1e-6)
 
 
+def test_a_process_without_images(tmp_path, teachers, monkeypatch):
+    """One image for two processes: the other one makes the same calls, in
+    the same order."""
+    calls, kept = [], []
+
+    def all_reduce(tensor, op='sum'):
+        calls[-1].append((op, tuple(tensor.shape)))
+        if op == 'sum' and rank == 0:
+            kept.append(tensor.clone())
+        elif op == 'sum':
+            tensor += kept.pop(0)
+
+    monkeypatch.setattr('mmengine.dist.all_reduce', all_reduce)
+    model = distiller(teachers, feature_loss=ND)
+    runners = [toy_runner(tmp_path, model, size=1, batch_size=2)
+               for _ in range(2)]
+    for rank, runner in enumerate(runners):
+        calls.append([])
+        runner._train_loop = runner.build_train_loop(runner._train_loop)
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info',
+                            lambda rank=rank: (rank, 2))
+        ClassMeanHook().before_train(runner)
+        # and neither looks again at the first training batch
+        runner.model.teachers(torch.zeros(1, 3, 4, 4))
+    assert calls[0] == calls[1] and calls[0][0][0] == 'min'
+    for key, value in runners[0].model.feature_loss.state_dict().items():
+        assert torch.equal(
+            value, runners[1].model.feature_loss.state_dict()[key]), key
+    assert runners[1].model.feature_loss.counts.sum() == 1
+
+
 @pytest.mark.parametrize('feature_loss, found', [
     (dict(type='FitNetLoss'), 'FitNetLoss'),
     (None, 'None'),

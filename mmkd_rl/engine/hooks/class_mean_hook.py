@@ -75,9 +75,12 @@ class ClassMeanHook(Hook):
             return
         start = time.perf_counter()
         with unchanged_random_state(runner):
-            sums, counts_C = self._sums(runner, model, len(loss.counts))
+            sums, counts_C = self._sums(runner, model, loss)
         for tensor in (counts_C, *sums):
             dist.all_reduce(tensor)
+        if not counts_C.any():
+            raise ValueError('ClassMeanHook: the data loader gives no image '
+                             'with finite features')
         loss.set_means(sums, counts_C)
         absent = int((counts_C == 0).sum())
         runner.logger.info(
@@ -88,9 +91,12 @@ class ClassMeanHook(Hook):
              'is zero for them' if absent else ''))
 
     def _sums(self, runner: Runner, model: MultiTeacherDistiller,
-              classes: int) -> tuple[list[Tensor], Tensor]:
-        """Of this process's part, in float64."""
-        total: list[Tensor] = []
+              loss: NDLoss) -> tuple[list[Tensor], Tensor]:
+        """Of this process's part, in float64; zeros where it has none."""
+        total = [
+            torch.zeros_like(b, dtype=torch.float64)
+            for b in (loss.counts, *loss.class_means)
+        ]
         for data in self._loader(runner):
             with torch.no_grad(), \
                     runner.optim_wrapper.optim_context(runner.model):
@@ -99,11 +105,12 @@ class ClassMeanHook(Hook):
                 outputs = model.teachers(data['inputs'])
             sums, counts_C = class_sums([o.feature for o in outputs],
                                         model.task.targets(
-                                            data['data_samples']), classes)
-            batch = [x.double() for x in (counts_C, *sums)]
-            total = [a + b for a, b in zip(total, batch)] if total else batch
-        if not total:
-            raise ValueError('ClassMeanHook: the data loader gives no batch')
+                                            data['data_samples']),
+                                        len(loss.counts))
+            for a, b in zip(total, (counts_C, *sums)):
+                a += b.double()
+        # The others look at their teachers together at the first batch.
+        model.teachers.check_first(loss.counts.device)
         return total[1:], total[0]
 
     def _loader(self, runner: Runner) -> DataLoader:

@@ -55,7 +55,8 @@ class MetaWeightingHook(Hook):
     priority = 'NORMAL'
 
     def __init__(self, interval: int = 5) -> None:
-        if not isinstance(interval, int) or interval < 1:
+        if not isinstance(interval, int) or isinstance(interval, bool) or \
+                interval < 1:
             raise ValueError('MetaWeightingHook.interval must be an integer '
                              f'>= 1, got {interval!r}')
         self.interval = interval
