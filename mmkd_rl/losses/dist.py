@@ -1,4 +1,4 @@
-r"""DIST (Huang et al. 2022, arXiv:2205.10536, Eqs. 7 to 11).
+r"""DIST (Huang et al. 2022, arXiv:2205.10536).
 
 .. math::
     L = \beta T^2 (1 - mean_i \rho(q_{i:}, p_{i:}))
@@ -51,7 +51,7 @@ class DISTLoss(nn.Module):
     Args:
         beta: Weight of the rows (relations between classes).
         gamma: Weight of the columns (relations between samples).
-        temperature: T; the paper's is 1 on ImageNet and 4 on CIFAR-100.
+        temperature: T.
         eps: See above; 0: Pearson's correlation as it is.
         loss_weight: alpha of MTKD-RL, Eq. (2); applied by the distiller.
 
