@@ -299,6 +299,9 @@ def _build_student(cfg: dict | str, preprocessor: dict | None,
     if scope is None:
         current = DefaultScope.get_current_instance()
         scope = current and current.scope_name
+    if str(model.get('type')).rpartition('.')[2] == 'TimmClassifier':
+        # MMPretrain's does not find its own weights inside another model.
+        model['type'] = 'mmkd_rl.TimmClassifier'
     return build_network(model, task.scope_for(scope), 'model.student')
 
 

@@ -129,10 +129,14 @@ def test_transformers_are_students_and_teachers(tmp_path, name):
     assert sizes == [(8, CLASSES), (8, 8), (8, 8), (8, 8)]
 
 
-@pytest.mark.parametrize('name', ['deit', 'cait'])
+@pytest.mark.parametrize('name', ['deit', 'cait', "MMPretrain's cait"])
 def test_a_distillation_of_a_transformer_loads_again(tmp_path, name):
-    """MMPretrain's TimmClassifier does not, inside another model."""
-    model = build(tmp_path, TRANSFORMERS[name])
+    """MMPretrain's TimmClassifier does not, inside another model: it is
+    replaced."""
+    student = dict(TRANSFORMERS[name.split()[-1]])
+    if 'MMPretrain' in name:
+        student['type'] = 'mmpretrain.TimmClassifier'
+    model = build(tmp_path, student)
     state = {n: torch.zeros_like(t) for n, t in model.state_dict().items()}
     twin = copy.deepcopy(model)
     for other in (model, twin):
