@@ -91,10 +91,10 @@ class DistillationBatch:
             [B, C] each, for judging the teacher; ``None``: its logits, which
             are that too unless a class map completed them with what the
             student believes. See :attr:`own_logits`.
-    """
         knows: Which teachers know each sample's class, [B, M] in [0, 1];
             ``None``: all know all. Logits of those that do not are not
             distilled, whatever their weights.
+    """
     student: ModelOutput
     teachers: tuple[ModelOutput, ...]
     targets: Tensor
@@ -103,8 +103,8 @@ class DistillationBatch:
     cross_entropy: Callable[[Tensor, Tensor], Tensor] = partial(
         F.cross_entropy, reduction='none')
     verdicts: tuple[Tensor, ...] | None = None
-
     knows: Tensor | None = None
+
     @property
     def own_logits(self) -> tuple[Tensor, ...]:
         """Logits of each teacher without anything of the student, [B, C]:

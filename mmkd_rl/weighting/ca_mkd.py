@@ -84,8 +84,6 @@ class CAMKD(WeightingStrategy):
                 batch, [self._classify(i, m) for i, m in enumerate(mapped)]))
         return TeacherWeights(logit_BM, feature_BM)
 
-    @torch.no_grad()
-    def _try_classifiers(self) -> None:
     def _classify(self, index: int, feature: Tensor) -> Tensor:
         classify = self.context.classify
         assert classify is not None
@@ -97,6 +95,8 @@ class CAMKD(WeightingStrategy):
         with torch.autocast(device, enabled=False):
             return classify(index, feature.float())
 
+    @torch.no_grad()
+    def _try_classifiers(self) -> None:
         """Find out before training whether they can be run alone, on what
         the projectors give."""
         context = self.context
