@@ -38,11 +38,14 @@ def gather(
     """
     small = scale.student is not None
     shown = students if small else None
-    whole = planner(spoil).plan(table, shown, None, seeds, strict=False)
+    # Extra methods, too: those that were run once belong in the table.
+    whole = planner(spoil).plan(
+        table, shown, list(table.methods), seeds, strict=False)
     asked = {(cell.student, cell.method) for cell, _ in plan.cells}
     before: dict[tuple[str, str], dict[int, float]] = {}
     if spoil is not None:
-        clean = planner(None).plan(table, shown, None, seeds, strict=False)
+        clean = planner(None).plan(
+            table, shown, list(table.methods), seeds, strict=False)
         before = {(cell.student, cell.method):
                   {seed: r.last for seed, r in _finished(made).items()}
                   for cell, made in clean.cells}

@@ -45,13 +45,14 @@ def pretend(run, curve, shift=0.):
              cpu_seconds=90., commit='abc', weights='w.json'))
 
 
-def make(root, spoil=None, seeds=(0, 1, 2), shift=0.):
-    """A table of two methods of which one is finished."""
+def make(root, spoil=None, seeds=(0, 1, 2), shift=0.,
+         methods=('aver', 'mtkd-rl')):
+    """A table of methods of which the first is finished."""
     def planner(spoiled):
         return Planner(SCALES['tiny'], root, spoil=spoiled)
 
     table = TABLES['table1']
-    plan = planner(spoil).plan(table, None, ['aver', 'mtkd-rl'], seeds)
+    plan = planner(spoil).plan(table, None, list(methods), seeds)
     for run in plan.cells[0][1]:
         pretend(run, CURVES[run.seed], shift)
     rows, teachers, notes = gather(planner, table, SCALES['tiny'], plan, None,
@@ -102,6 +103,15 @@ def test_one_seed_has_no_deviation(tmp_path):
 def test_earlier_seeds_are_in_the_table(tmp_path):
     make(tmp_path)
     assert make(tmp_path, seeds=(1, )).rows[0].as_dict()['seeds'] == [0, 1, 2]
+
+
+def test_methods_that_must_be_named_are_in_the_table(tmp_path):
+    """Now, and in later tables that do not name them."""
+    asked = make(tmp_path, seeds=(0, ), methods=['mtkd-rl_official'])
+    for report in (asked, make(tmp_path, seeds=(0, ))):
+        assert 'mtkd-rl_official' in [r.cell.method for r in report.rows]
+    make(tmp_path / 'other', seeds=(0, ))
+    assert len(make(tmp_path / 'other', seeds=(0, )).rows) == 2
 
 
 def test_loss_against_the_unspoiled_pool(tmp_path):
