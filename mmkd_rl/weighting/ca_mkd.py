@@ -11,7 +11,7 @@ read the student's feature weighs more. M = 1 gives w = 1.
 In the published code the gradient of the feature loss also flows through w_f,
 into projector and student: ``detach_feature=False``. That rewards a student
 which a teacher's classifier misreads wherever that teacher's features are far,
-and cost 2.7 points in our short CIFAR-100 run (docs/results/cifar100.md), so
+and cost 2.6 points in our short CIFAR-100 run (docs/results/cifar100.md), so
 it is off by default. The paper's weights sum to one, so both scales are the
 same; the published code divides both losses by M once more, which is
 ``loss_weight / M`` here.
