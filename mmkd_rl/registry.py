@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mmengine import registry as mmengine_registry
@@ -88,13 +89,14 @@ def build(registry: Registry, cfg: dict, key: str, **kwargs: Any) -> Any:
         **kwargs: Arguments that the user does not give.
 
     Raises:
-        TypeError: ``cfg`` is no dict with a ``type``.
+        TypeError: ``cfg`` is no dict with a ``type``, or see
+            :func:`construct`.
         ValueError: The type is not registered; the message names the nearest
             ones that are.
     """
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise TypeError(f'{key} must be a dict with a "type", got {cfg!r}')
-    args = {**cfg, **kwargs}
+    args = dict(cfg)
     kind = args.pop('type')
     # Looked up here, not by `registry.build`: that would look in the default
     # scope of the user's config first, where our names are unknown.
@@ -104,12 +106,94 @@ def build(registry: Registry, cfg: dict, key: str, **kwargs: Any) -> Any:
         near = difflib.get_close_matches(kind, names, n=3) or names
         raise ValueError(f'{key}.type={kind!r} is not a registered '
                          f'{registry.name}; did you mean one of {near}?')
+    return construct(part, args, key, **kwargs)
+
+
+def construct(part: Callable[..., Any], options: dict, key: str,
+              **given: Any) -> Any:
+    """Call a class with what the user wrote.
+
+    Args:
+        part: The class, or a function.
+        options: The user's arguments.
+        key: The key under which they stand, for messages.
+        **given: Arguments that the user does not give.
+
+    Raises:
+        TypeError: ``options`` is no dict, or see :func:`refuse_unknown`.
+    """
+    if not isinstance(options, dict):
+        raise TypeError(f'{key} must be a dict, got {options!r}')
+    takes = option_names(part)
+    if takes is not None:
+        takes = [name for name in takes if name not in given]
+        refuse_unknown([o for o in options if o not in takes], key,
+                       part.__name__, takes)
+    elif '_delete_' in options:
+        refuse_unknown(['_delete_'], key, part.__name__, [])
     try:
-        return part(**args)
+        return part(**options, **given)
     except TypeError as error:
         if 'unexpected keyword' not in str(error):
             raise
-        takes = [p for p in inspect.signature(part).parameters
-                 if p not in kwargs]
-        raise TypeError(f'{key}: {error}; {part.__name__} takes {takes}'
-                        ) from error
+        raise TypeError(f'{key}: {error}') from error
+
+
+def refuse_unknown(unknown: Iterable[str], key: str, name: str,
+                   takes: Sequence[str]) -> None:
+    """Complain of options that a part does not have.
+
+    Args:
+        unknown: They, if there are any.
+        key: The key under which they stand.
+        name: The part's.
+        takes: The options that it has.
+
+    Raises:
+        TypeError: There are; the message has all that there could be, and
+            the nearest one.
+    """
+    unknown = list(unknown)
+    if '_delete_' in unknown:
+        raise TypeError(
+            f'{key} has _delete_: `_delete_=True` in {key} replaces a key of '
+            'a base config, and no base has it: remove it')
+    if not unknown:
+        return
+    near = {
+        o: difflib.get_close_matches(o, takes, n=1, cutoff=0.6)
+        for o in unknown
+    }
+    hints = [f'did you mean {n[0]!r}?' for n in near.values() if n]
+    raise TypeError(f'{key}: {name} has no option '
+                    f'{", ".join(map(repr, unknown))}; it takes '
+                    f'{list(takes)}' + '; '.join(['', *hints]))
+
+
+def option_names(part: Callable[..., Any]) -> list[str] | None:
+    """The arguments that a class or a function takes, those that it hands on
+    to its base classes included; ``None``: any, or not to be found out.
+
+    A base's argument that only its subclasses set is named in the attribute
+    ``not_options`` of the class.
+    """
+    names: dict[str, None] = {}
+    chain = [
+        c.__init__ for c in inspect.getmro(part) if '__init__' in vars(c)
+    ] if inspect.isclass(part) else [part]
+    for call in chain:
+        try:
+            parameters = list(inspect.signature(call).parameters.values())
+        except (TypeError, ValueError):
+            return None
+        if call is not part:
+            parameters = parameters[1:]
+        names.update({
+            p.name: None
+            for p in parameters
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        })
+        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            hidden = getattr(part, 'not_options', ())
+            return [name for name in names if name not in hidden]
+    return None

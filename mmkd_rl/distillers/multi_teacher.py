@@ -9,6 +9,7 @@ Sums over teachers are taken per sample, then averaged over the batch.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,7 +26,14 @@ from mmkd_rl.records import (
     ModelSpec,
     TeacherWeights,
 )
-from mmkd_rl.registry import MODELS, TASKS, WEIGHTINGS, build
+from mmkd_rl.registry import (
+    MODELS,
+    TASKS,
+    WEIGHTINGS,
+    build,
+    construct,
+    refuse_unknown,
+)
 from mmkd_rl.taps import Projector
 from mmkd_rl.tasks import Task
 from mmkd_rl.teachers import Normalization, TeacherPool
@@ -62,6 +70,7 @@ class MultiTeacherDistiller(BaseModel):
             those that accept only one need theirs.
         data_preprocessor: The student's, as in its own config.
         init_cfg: See ``mmengine.model.BaseModule``.
+        **unknown: None: anything else ends with a message.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: Whatever is wrong with the
@@ -79,7 +88,11 @@ class MultiTeacherDistiller(BaseModel):
                  task: dict = dict(type='ClassificationTask'),
                  probe_size: int | tuple[int, int] = 64,
                  data_preprocessor: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+                 init_cfg: dict | None = None,
+                 **unknown: Any) -> None:
+        # Python's own message would not say what there is.
+        refuse_unknown(unknown, 'model', type(self).__name__,
+                       _option_names(type(self)))
         adapter: Task = build(TASKS, task, 'model.task')
         network = _build_student(student, data_preprocessor, adapter)
         # The student's own preprocessor is used, so that its batch
@@ -106,20 +119,20 @@ class MultiTeacherDistiller(BaseModel):
         if hasattr(self.feature_loss, 'setup'):
             self.feature_loss.setup(student_spec, teacher_specs)
         self.projectors = nn.ModuleList(
-            Projector(student_spec, t, **(projector or {}))
+            construct(
+                Projector, {} if projector is None else projector,
+                'model.projector', student=student_spec, teacher=t)
             for t in teacher_specs if self.feature_loss is not None)
-        self.weighting: WeightingStrategy = build(
-            WEIGHTINGS,
-            weighting,
-            'model.weighting',
-            context=WeightingContext(
-                student=student_spec,
-                teachers=teacher_specs,
-                logit_weight=_weight(self.logit_loss),
-                feature_weight=_weight(self.feature_loss),
-                temperature=getattr(self.logit_loss, 'temperature', 4.),
-                classify=self.teachers.classify,
-                logit_loss=self.logit_loss))
+        context = WeightingContext(
+            student=student_spec,
+            teachers=teacher_specs,
+            logit_weight=_weight(self.logit_loss),
+            feature_weight=_weight(self.feature_loss),
+            temperature=getattr(self.logit_loss, 'temperature', 4.),
+            classify=self.teachers.classify,
+            logit_loss=self.logit_loss)
+        self.weighting: WeightingStrategy = _build_weighting(
+            weighting, context)
         for teacher in teacher_specs:
             if self.weighting.needs_classes and \
                     teacher.num_classes != student_spec.num_classes:
@@ -127,8 +140,8 @@ class MultiTeacherDistiller(BaseModel):
                     name for name, kind in WEIGHTINGS.module_dict.items()
                     if not getattr(kind, 'needs_classes', True))
                 raise ValueError(
-                    f'weighting.type={type(self.weighting).__name__} looks '
-                    f'at classes, but teacher {teacher.name!r} has '
+                    f'model.weighting.type={type(self.weighting).__name__} '
+                    f'looks at classes, but teacher {teacher.name!r} has '
                     f'{teacher.num_classes} and the student '
                     f'{student_spec.num_classes}; give the teacher '
                     'class_map=[...], or use a weighting of a type in '
@@ -303,6 +316,24 @@ def _build_student(cfg: dict | str, preprocessor: dict | None,
         # MMPretrain's does not find its own weights inside another model.
         model['type'] = 'mmkd_rl.TimmClassifier'
     return build_network(model, task.scope_for(scope), 'model.student')
+
+
+def _option_names(kind: type) -> list[str]:
+    return [
+        p.name for p in inspect.signature(kind).parameters.values()
+        if p.kind is not p.VAR_KEYWORD
+    ]
+
+
+def _build_weighting(cfg: dict, context: WeightingContext
+                     ) -> WeightingStrategy:
+    """Strategies name their keys from ``weighting.`` on."""
+    try:
+        return build(WEIGHTINGS, cfg, 'model.weighting', context=context)
+    except (TypeError, ValueError) as error:
+        if str(error).startswith('weighting.'):
+            raise type(error)(f'model.{error}') from error
+        raise
 
 
 def _weight(loss: Any) -> float | None:

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import product
+from numbers import Real
 
 import torch
 from sklearn.svm import OneClassSVM
@@ -67,6 +68,7 @@ class AEKD(WeightingStrategy):
         scale: Both are the paper's: weights sum to one.
 
     Raises:
+        TypeError: C is no number.
         ValueError: C below 1 / M, or another ``feature`` or scale.
     """
 
@@ -82,6 +84,8 @@ class AEKD(WeightingStrategy):
                  scale: str = 'unit') -> None:
         super().__init__(context, scale)
         count = self.num_teachers
+        if not isinstance(C, Real) or isinstance(C, bool):
+            raise TypeError(f'weighting.C must be a number, got {C!r}')
         if count > 1 and C < 1 / count - _TOLERANCE:
             raise ValueError(
                 f'weighting.C must be >= 1 / {count}, one over the number of '

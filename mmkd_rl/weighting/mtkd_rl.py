@@ -38,7 +38,13 @@ from mmkd_rl.agent.learner import AgentLearner
 from mmkd_rl.agent.reward import Reward, Step
 from mmkd_rl.agent.updaters import Updater
 from mmkd_rl.records import DistillationBatch, TeacherWeights, Transition
-from mmkd_rl.registry import REWARDS, UPDATERS, WEIGHTINGS, build
+from mmkd_rl.registry import (
+    REWARDS,
+    UPDATERS,
+    WEIGHTINGS,
+    build,
+    construct,
+)
 from mmkd_rl.weighting.base import (
     WeightingContext,
     WeightingStrategy,
@@ -95,17 +101,21 @@ class MTKDRL(WeightingStrategy):
             state,
             has_logit=context.logit_weight is not None,
             has_feature=context.feature_weight is not None)
-        policy = WeightPolicy(self.build_state.sizes, **(agent or {}))
+        policy: WeightPolicy = construct(
+            WeightPolicy,
+            {} if agent is None else agent,
+            'weighting.agent',
+            sizes=self.build_state.sizes)
         self.reward: Reward = build(
             REWARDS,
-            {'type': 'AgreementReward', **(reward or {})},
+            _typed(reward, 'AgreementReward', 'weighting.reward'),
             'weighting.reward',
             logit_weight=context.logit_weight or 0.,
             feature_weight=context.feature_weight or 0.,
             temperature=context.temperature)
         made: Updater = build(
             UPDATERS,
-            {'type': 'PolicyGradient', **(updater or {})},
+            _typed(updater, 'PolicyGradient', 'weighting.updater'),
             'weighting.updater',
             policy=policy)
         _check_fit(self.reward, reward_time, made)
@@ -191,6 +201,12 @@ class MTKDRL(WeightingStrategy):
             torch.stack([conf_BM, div_l], 1),
             torch.stack([conf_BM, div_f], 1)
         ], 1)
+
+
+def _typed(cfg: dict | None, default: str, key: str) -> dict:
+    if cfg is not None and not isinstance(cfg, dict):
+        raise TypeError(f'{key} must be a dict, got {cfg!r}')
+    return {'type': default, **(cfg or {})}
 
 
 def _check_fit(reward: Reward, reward_time: str, updater: Updater) -> None:

@@ -229,6 +229,23 @@ def test_mixed_precision_of_the_student_leaves_losses_in_float32(teachers):
     (dict(student=dict(type='mmpretrain.NoNet')), ValueError,
      'model.student.*NoNet'),
     (dict(teachers=[]), ValueError, 'at least one'),
+    (dict(projector=dict(actt=True)), TypeError,
+     r"^model.projector: Projector has no option 'actt'; it takes \['act'\]; "
+     r"did you mean 'act'\?"),
+    (dict(projector='act'), TypeError, "model.projector must be.*'act'"),
+    (dict(weigthing=dict(type='EBKD')), TypeError,
+     r"^model: MultiTeacherDistiller has no option 'weigthing'; it takes "
+     r"\['student'.*'init_cfg'\]; did you mean 'weighting'\?"),
+    (dict(logit_loss=dict(type='KDLoss', _delete_=True)), TypeError,
+     '`_delete_=True` in model.logit_loss replaces a key of a base config, '
+     'and no base has it: remove it'),
+    (dict(_delete_=True), TypeError, '`_delete_=True` in model replaces'),
+    (dict(weighting=dict(type='EBKD', scale='x')), ValueError,
+     '^model.weighting.scale must'),
+    (dict(weighting=dict(type='AEKD', C='x')), TypeError,
+     "^model.weighting.C must be a number, got 'x'"),
+    (dict(weighting=dict(type='AEKD', context=1)), TypeError,
+     "no option 'context'"),
 ])
 def test_bad_configs(teachers, changes, error, message):
     with pytest.raises(error, match=message):

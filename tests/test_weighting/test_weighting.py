@@ -168,10 +168,31 @@ def test_huge_states_stay_finite_in_the_half_precision_history():
     (dict(reward=dict(feature='own'), reward_time='after'), ValueError,
      "AgreementReward.*reward_time='before' only, got 'after'"),
     (dict(warmup=1), TypeError, "model.weighting.*'warmup'"),
+    (dict(agent=dict(hiden=2)), TypeError,
+     r"weighting.agent: WeightPolicy has no option 'hiden'; it takes "
+     r"\['hidden', .*'balance_lr'\]; did you mean 'hidden'\?"),
+    (dict(agent=4), TypeError, 'weighting.agent must be a dict, got 4'),
+    (dict(updater='PPO'), TypeError, "weighting.updater must be.*'PPO'"),
+    (dict(updater=dict(optimizer=dict(type='Adam', lrr=1))), TypeError,
+     "weighting.updater: .*'lrr'"),
+    (dict(updater=dict(_delete_=True, type='PPO')), TypeError,
+     'in weighting.updater replaces'),
 ])
 def test_bad_configs(cfg, error, message):
     with pytest.raises(error, match=message):
         strategy(**cfg)
+
+
+def test_inherited_options_are_named():
+    """All that a user can write, nothing that only the code can."""
+    with pytest.raises(TypeError, match='weighting.updater: PPO has no opt'
+                       "ion 'clp'.*did you mean 'clip'") as error:
+        strategy(updater=dict(type='PPO', clp=.2))
+    assert "'value_hidden'" in str(error.value)
+    assert "'normalization'" in str(error.value)
+    for hidden in ('kwargs', 'policy', 'extra'):
+        assert f"'{hidden}" not in str(error.value)
+    strategy(updater=dict(type='DDPG', tau=.1, noise=.1, entropy_weight=.2))
 
 
 def test_warns_once_without_the_hook(caplog):

@@ -56,6 +56,8 @@ class Updater(ABC):
 
     #: Whether it takes one reward a sample for all teachers, in [0, 1].
     scalar_reward = False
+    #: Arguments that subclasses set and no config does.
+    not_options = ('extra', 'extra_lr')
 
     def __init__(self,
                  policy: WeightPolicy,
