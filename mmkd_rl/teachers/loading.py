@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,9 @@ from torch import Tensor, nn
 
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
+
+#: What to write for ``checkpoint`` where an untrained teacher is meant.
+UNTRAINED = 'untrained'
 
 
 def load_model_config(config: str | dict, key: str) -> tuple[dict, str | None]:
@@ -121,6 +126,61 @@ def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:
     return dict(content)
 
 
+def require_checkpoints(teachers: Sequence[dict]) -> None:
+    """Find all files that are not there before anything is built.
+
+    Args:
+        teachers: As :class:`TeacherPool` takes them, each with a ``name``.
+
+    Raises:
+        FileNotFoundError: It names every teacher without its file, and says
+            how to get each.
+    """
+    missing = [
+        (i, t) for i, t in enumerate(teachers)
+        if _is_missing(t.get('checkpoint'))
+    ]
+    if not missing:
+        return
+    lines = [
+        f"teacher {t['name']!r}: checkpoint={t['checkpoint']!r}: no such file"
+        + _how_to_get(t) for _, t in missing
+    ]
+    places = ' '.join(
+        f'model.teachers.{i}.checkpoint=FILE' for i, _ in missing)
+    lines.append(f'{len(missing)} of {len(teachers)} teachers have no file '
+                 f'(looked for from {os.getcwd()}). One that lies elsewhere: '
+                 f'--cfg-options {places}')
+    if any(str(t.get('config')).startswith('mmkd_rl::cifar100/')
+           for _, t in missing):
+        lines.append('tools/reproduce.py trains what a table of the paper '
+                     'needs, teachers included')
+    raise FileNotFoundError('\n'.join(lines))
+
+
+def _is_missing(checkpoint: object) -> bool:
+    """Of what is no path something else is said later."""
+    return isinstance(checkpoint, str) and checkpoint not in (
+        '', UNTRAINED) and '://' not in checkpoint and not os.path.isfile(
+            checkpoint)
+
+
+def _how_to_get(teacher: dict) -> str:
+    config, path = teacher.get('config'), Path(teacher['checkpoint'])
+    if not isinstance(config, str):
+        return ''
+    ours = config.startswith('mmkd_rl::')
+    if not ours and not os.path.isfile(config):
+        return ''
+    if path.parts[0] == 'checkpoints':
+        place = config.replace('mmkd_rl::', 'configs/')
+        return f'; the head of {place} says where its weights are'
+    command = f'python tools/train.py {config}'
+    if path.parent != Path('work_dirs', Path(config.split('::')[-1]).stem):
+        command += f' --work-dir {path.parent}'
+    return f'; train it: {command}'
+
+
 def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str,
                  key: str) -> None:
     """Load weights, all of them, into a network of the same architecture.
@@ -164,8 +224,9 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str,
             parts.append(f'{len(left_over)} left over: {_some(left_over)}')
         raise ValueError(
             f'{key}={path!r} does not fit {type(model).__name__} '
-            f'({len(own)} weights in the config, {len(weights)} in the file): '
-            + '; '.join(parts))
+            f'({sum(map(_matters, own))} weights in the config, '
+            f'{sum(map(_matters, weights))} in the file): ' +
+            '; '.join(parts) + _whose_names(own, weights))
     bad = [
         n for n, t in weights.items()
         if t.is_floating_point() and not torch.isfinite(t).all()
@@ -180,6 +241,18 @@ def _matters(name: str) -> bool:
     """Preprocessors keep constants and old files lack batch counters."""
     return not name.startswith('data_preprocessor.') and not name.endswith(
         'num_batches_tracked')
+
+
+def _whose_names(own: dict, weights: dict) -> str:
+    """What to do about a file with torchvision's names of a ResNet's weights
+    for MMPretrain's network."""
+    if 'backbone.conv1.weight' in own and {
+            'conv1.weight', 'fc.weight', 'layer1.0.conv1.weight'
+    } <= weights.keys():
+        return (". The names in the file are torchvision's; rename them: "
+                'python tools/model_converters/convert.py FILE OUT --from '
+                'torchvision')
+    return ''
 
 
 def _class_counts(own: dict, weights: dict) -> tuple[int, int] | None:

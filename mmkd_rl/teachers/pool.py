@@ -20,10 +20,12 @@ from mmkd_rl.records import ModelOutput, ModelSpec
 from mmkd_rl.tasks import Task
 from mmkd_rl.teachers.class_map import ClassMap
 from mmkd_rl.teachers.loading import (
+    UNTRAINED,
     build_network,
     load_model_config,
     load_weights,
     read_checkpoint,
+    require_checkpoints,
 )
 from mmkd_rl.teachers.normalization import InputAdapter, Normalization
 from mmkd_rl.teachers.runtime import FrozenTeacher
@@ -32,8 +34,6 @@ _KEYS = {
     'name', 'config', 'checkpoint', 'taps', 'normalization', 'input_size',
     'class_map'
 }
-#: What to write for ``checkpoint`` where an untrained teacher is meant.
-UNTRAINED = 'untrained'
 
 
 class TeacherPool:
@@ -72,6 +72,7 @@ class TeacherPool:
                 raise ValueError(
                     f'teachers[{i}].name={name!r} is taken by '
                     f'teachers[{names.index(name)}]; names must differ')
+        require_checkpoints(teachers)
         self.names = tuple(names)
         self._teachers = tuple(
             _build_teacher(cfg, name, task, student_normalization)

@@ -5,11 +5,12 @@ import pickle
 
 import pytest
 import torch
+import torchvision
 
 from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers import load_model_config, load_weights, read_checkpoint
 from mmkd_rl.utils import checkpoint_io
-from tests.toy import classifier, distiller, toy_teachers
+from tests.toy import CLASSES, classifier, distiller, toy_teachers
 
 
 @pytest.fixture
@@ -36,6 +37,62 @@ def test_a_missing_checkpoint(teachers):
     with pytest.raises(FileNotFoundError,
                        match="teacher 't0': checkpoint='absent.pth'"):
         build(teachers, checkpoint='absent.pth')
+
+
+def test_all_missing_checkpoints_are_named_at_once(
+        teachers, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'own.py').write_text(f'model = {classifier()!r}')
+    t14 = 'mmkd_rl::cifar100/teachers/resnet14_1xb128-3e_cifar100.py'
+    r50 = 'mmkd_rl::imagenet/teachers/resnet50_imagenet.py'
+    run = 'work_dirs/resnet14_1xb128-3e_cifar100/epoch_3.pth'
+    with pytest.raises(FileNotFoundError) as error:
+        MODELS.build(distiller([
+            teachers[0],
+            dict(name='a', config=t14, checkpoint=run),
+            dict(name='b', config='own.py', checkpoint='runs/b/epoch_1.pth'),
+            dict(name='c', config=r50, checkpoint='checkpoints/resnet50.pth'),
+            dict(name='d', config=classifier(), checkpoint='d.pth'),
+            dict(name='e', config=classifier(), checkpoint='untrained')
+        ]))
+    *lines, total, reproduce = str(error.value).splitlines()
+    assert lines == [
+        f"teacher 'a': checkpoint={run!r}: no such file; train it: python "
+        f'tools/train.py {t14}',
+        "teacher 'b': checkpoint='runs/b/epoch_1.pth': no such file; train "
+        'it: python tools/train.py own.py --work-dir runs/b',
+        "teacher 'c': checkpoint='checkpoints/resnet50.pth': no such file; "
+        'the head of configs/imagenet/teachers/resnet50_imagenet.py says '
+        'where its weights are',
+        "teacher 'd': checkpoint='d.pth': no such file",
+    ]
+    assert total.startswith('4 of 6 teachers have no file')
+    assert total.endswith(
+        '--cfg-options model.teachers.1.checkpoint=FILE '
+        'model.teachers.2.checkpoint=FILE model.teachers.3.checkpoint=FILE '
+        'model.teachers.4.checkpoint=FILE')
+    assert reproduce.startswith('tools/reproduce.py trains')
+
+
+def test_torchvisions_names_are_known(tmp_path):
+    network = torchvision.models.resnet18(num_classes=CLASSES)
+    torch.save(network.state_dict(), tmp_path / 'r.pth')
+    teacher = dict(
+        name='r',
+        checkpoint=str(tmp_path / 'r.pth'),
+        config=dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='mmpretrain.ResNet', depth=18),
+            neck=dict(type='mmpretrain.GlobalAveragePooling'),
+            head=dict(
+                type='mmpretrain.LinearClsHead',
+                num_classes=CLASSES,
+                in_channels=512)))
+    with pytest.raises(ValueError, match='convert.py FILE OUT --from torchvis'
+                       'ion') as error:
+        MODELS.build(distiller([teacher]))
+    count = len(list(network.parameters())) + 2 * 20  # of batch norm
+    assert f'({count} weights in the config, {count} in' in str(error.value)
 
 
 @pytest.mark.parametrize('legacy', [False, True])
