@@ -17,6 +17,10 @@ with them a little is said of both. And on an image of a class that it does not
 know, a teacher's logits are not distilled at all: its weight goes to those
 that know, and is lost where nobody does. Its feature is of use nevertheless
 and keeps the weight that the strategy gives it.
+
+Two classes of the student must not share one of the teacher's: p_m(. | K)
+would count its probability twice, and how it divides between the two the
+teacher does not say.
 """
 
 from __future__ import annotations
@@ -43,8 +47,8 @@ class ClassMap(nn.Module):
 
     Raises:
         TypeError: Neither a list nor a dict of integers.
-        ValueError: Another length, an index that does not exist, or no class
-            in common.
+        ValueError: Another length, an index that does not exist or stands
+            there twice, or no class in common.
     """
 
     index: Tensor
@@ -63,9 +67,19 @@ class ClassMap(nn.Module):
             raise ValueError(f'{key}: class_map has {bad[:5]}, but the '
                              f"teacher's classes are 0 to {num_teacher - 1}")
         if max(row) == UNSEEN:
-            raise ValueError(f"{key}: class_map knows none of the student's "
-                             'classes; set logit_loss=None to distil its '
-                             'features alone')
+            raise ValueError(
+                f"{key}: class_map knows none of the student's classes; leave "
+                'class_map out and set model.logit_loss=None, so that all '
+                "teachers' features alone are distilled, or leave this "
+                'teacher out')
+        for index in row:
+            if index != UNSEEN and row.count(index) > 1:
+                twice = [c for c in range(num_student) if row[c] == index]
+                raise ValueError(
+                    f"{key}: class_map has the teacher's class {index} for "
+                    f"the student's {twice[:5]}; its probability would count "
+                    'once for each. Give it to the one that means the same, '
+                    f'and {UNSEEN} to those that are only parts of it')
         self.key = key
         index = torch.tensor(row)
         self.register_buffer('index', index.clamp_min(0))

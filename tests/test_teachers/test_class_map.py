@@ -248,7 +248,11 @@ def test_moves_with_the_distiller(tmp_path):
     ([0, 1, 2], ValueError, 'has 3 entries and the student 5 classes'),
     ([0, 1, 2, 3, 9], ValueError,
      r"has \[3, 9\], but the teacher's classes are 0 to 2"),
-    ([-1] * 5, ValueError, 'knows none'),
+    ([-1] * 5, ValueError, 'knows none.*leave class_map out and set model.'
+     'logit_loss=None, .* or leave this teacher out'),
+    ([0, 2, -1, -1, 2], ValueError, r"has the teacher's class 2 for the "
+     r"student's \[1, 4\]; its probability would count once for each"),
+    ({1: 0, 3: 0}, ValueError, r"class 0 for the student's \[1, 3\]"),
     ({7: 0}, ValueError, r"names \[7\], but the student's classes are 0 to 4"),
     ('abc', TypeError, 'must be a list'),
     ([0, 1, 2, 1.5, 0], TypeError, 'must be a list'),
