@@ -27,7 +27,11 @@ from mmkd_rl.experiments import runs, scales
 from mmkd_rl.experiments.conductor import Job
 from mmkd_rl.experiments.scales import Scale
 from mmkd_rl.experiments.tables import Cell, Table, check_names
+from mmkd_rl.utils import checkpoint_io
 
+# Where configs look for weights that others have trained and published; what
+# is trained here lies in work_dirs.
+_PUBLIC = 'checkpoints'
 # Table 6(c): seconds an epoch of ShuffleNetV2 on an RTX 4090.
 _PAPER_EPOCH = {'baseline': 29., 'aver': 41., 'aver-kd': 41., 'ca-mkd': 54.,
                 'mtkd-rl': 47.}
@@ -189,6 +193,8 @@ class Planner:
                             f'the pool of --scale {scale.name}')
             check_names('--teacher', self.weights, scale.teachers,
                         f'the pool of --scale {scale.name}')
+        for name, path in self.weights.items():
+            _check_weights(path, f'--teacher {name}')
 
     def plan(self,
              table: Table,
@@ -207,22 +213,27 @@ class Planner:
             strict: Raise where a cell has no config; else note it.
 
         Raises:
-            ValueError: An unknown name; see also :mod:`.scales`.
-            FileNotFoundError: A config or a teacher's weights are missing.
+            ValueError: An unknown name, or weights that cannot be read; see
+                also :mod:`.scales`.
+            FileNotFoundError: A config or teachers' weights are missing.
         """
         asked = list(students or [])
         cells = table.select(asked or None, methods)
         if self.scale.student is not None:
             whose = asked[0] if asked else table.stand_in
             cells = [cell for cell in cells if cell.student == whose]
-        out = Plan()
+        out, absent = Plan(), list[_Absent]()
         for cell in cells:
             try:
                 self._add(out, table, cell, list(seeds))
             except FileNotFoundError as error:
-                if strict:
+                if strict and not isinstance(error, _NoWeights):
                     raise
+                if isinstance(error, _NoWeights):
+                    absent += error.teachers
                 out.missing.append(f'{cell.student}, {cell.title}: {error}')
+        if strict and absent:
+            raise _NoWeights(absent)
         out.notes = list(dict.fromkeys(out.notes))
         # Teachers first; among students seed by seed, so that a first column
         # of the table exists early.
@@ -244,7 +255,7 @@ class Planner:
                         f"The paper's pool has {given} teachers, this one "
                         f'{len(leaf.model.teachers)}: '
                         f'{", ".join(t.name for t in leaf.model.teachers)}.')
-            teachers = [self._cached(t) for t in leaf.model.teachers]
+            teachers = self._teachers(leaf)
             names = [t.name for t in teachers]
             if self.spoil is not None and self.spoil not in names and \
                     self.scale.student is None:
@@ -300,6 +311,17 @@ class Planner:
             break
         return run
 
+    def _teachers(self, leaf: Config) -> list[_Teacher]:
+        absent, found = list[_Absent](), []
+        for entry in leaf.model.teachers:
+            try:
+                found.append(self._cached(entry))
+            except _NoWeights as error:
+                absent += error.teachers
+        if absent:
+            raise _NoWeights(absent)
+        return found
+
     def _cached(self, entry: Any) -> _Teacher:
         key = json.dumps([entry.name, entry.get('config'),
                           entry.get('checkpoint')], default=str)
@@ -317,8 +339,13 @@ class Planner:
         given = self.weights.get(name)
         if given is None and not small and not spoiled:
             path = str(entry.get('checkpoint') or '')
-            if '://' in path or Path(path).is_file():
+            if '://' in path:
                 given = path
+            elif Path(path).is_file():
+                _check_weights(path, f'teacher {name!r} of the config')
+                given = path
+            elif Path(path).parts[:1] == (_PUBLIC, ):
+                raise _NoWeights([_Absent(name, path, where)])
         cfg = scales.small(self.scale.teachers[name], self.scale) if small \
             else scales.load_named(where)
         if given is not None and not spoiled:
@@ -365,9 +392,11 @@ class Planner:
         if self.scale.seconds:
             usual = 'distilled' if distilled else 'baseline'
             return self.scale.seconds.get(name, self.scale.seconds[usual])
-        if cfg.get('data_preprocessor', {}).get('num_classes') == 100 and \
-                name in _PAPER_EPOCH:
-            return _PAPER_EPOCH[name] * cfg.train_cfg.max_epochs
+        on_cifar = cfg.get('data_preprocessor', {}).get('num_classes') == 100
+        if on_cifar and (distilled or name in _PAPER_EPOCH):
+            # A method that Table 6(c) does not have counts as its slowest.
+            epoch = _PAPER_EPOCH.get(name, max(_PAPER_EPOCH.values()))
+            return epoch * cfg.train_cfg.max_epochs
         return None
 
 
@@ -387,6 +416,39 @@ class _Teacher:
     checkpoint: str
     identity: str
     run: Run | None = None
+
+
+@dataclass(frozen=True)
+class _Absent:
+    """A teacher whose public weights are not there.
+
+    Attributes:
+        name: In the pool.
+        checkpoint: Where they were looked for.
+        config: Whose head says where they are.
+    """
+    name: str
+    checkpoint: str
+    config: str
+
+
+class _NoWeights(FileNotFoundError):
+    """Public weights that are not there, of one teacher or several."""
+
+    def __init__(self, teachers: Iterable[_Absent]) -> None:
+        self.teachers = list(dict.fromkeys(teachers))
+        lines = [
+            f'  {t.name}: no {t.checkpoint!r}; see the head of '
+            f'{t.config.replace("mmkd_rl::", "configs/")}'
+            for t in self.teachers
+        ]
+        super().__init__('\n'.join([
+            'public weights are missing, and these teachers are not trained '
+            f'here (looked for from {os.getcwd()}):', *lines,
+            'Each head says which weights they are, and how '
+            'tools/model_converters/convert.py makes that file of them; or '
+            'give a file as --teacher NAME=FILE'
+        ]))
 
 
 def check_data(plan: Plan) -> None:
@@ -420,6 +482,18 @@ def _identity(cfg: Config, teachers: list[str]) -> str:
             content.get(key, {}).pop(name, None)
     text = json.dumps([content, teachers], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_weights(path: str, key: str) -> None:
+    """Look into a checkpoint before hours are spent.
+
+    Raises:
+        ValueError: It cannot be read, or there are no weights in it.
+    """
+    content = checkpoint_io.load(path, key)
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f'{key}={path!r} holds no weights: it is a '
+                         f'{type(content).__name__}, not a filled dict')
 
 
 def _file_identity(path: str) -> str:

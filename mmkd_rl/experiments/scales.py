@@ -130,6 +130,8 @@ def on_small(leaf: Config, scale: Scale) -> Config:
         for key in ('type', 'logit_loss', 'feature_loss', 'weighting',
                     'projector') if key in given
     }
+    # With its scope in some leaves: that would be another identity.
+    model['type'] = _plain(given.type)
     cfg.model = ConfigDict(
         **copy.deepcopy(model),
         student=cfg.model,
@@ -293,8 +295,8 @@ SCALES = {
             # An epoch of 156 iterations would leave an agent five turns.
             turn=39,
             seconds=dict(
-                resnet14=290, resnet20=260, baseline=100, distilled=190,
-                mmkd=250, **{'wrn10-2': 350})),
+                resnet14=290, resnet20=260, baseline=110, distilled=220,
+                mmkd=265, **{'wrn10-2': 350})),
         Scale(
             'tiny',
             'ResNet-8 and teachers ResNet-14, WRN-10-2, ResNet-20, 8 '

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from mmkd_rl.experiments import TABLES, Planner, find_table, runs, scales
 from mmkd_rl.experiments.plan import check_data
@@ -118,6 +119,15 @@ def test_tables_share_the_runs_of_equal_cells(tmp_path):
     assert same.done() and same.folder == run.folder
 
 
+@pytest.mark.parametrize('scale', ['tiny', 'short'])
+def test_small_scales_share_equal_cells_of_both_data_sets(tmp_path, scale):
+    """One config spells a type with its scope, the other without."""
+    one, other = (
+        plan(tmp_path, table, scale, methods=['mtkd-rl']).cells[0][1][0]
+        for table in ('table1', 'table7'))
+    assert one.identity == other.identity
+
+
 def test_smaller_pools_and_their_note(tmp_path):
     made = plan(tmp_path, 'fig2', methods=['teachers-1', 'teachers-4'])
     pools = [[t.name for t in r.config.model.teachers]
@@ -142,13 +152,71 @@ def test_spoiled_teacher_learns_permuted_labels(tmp_path):
 
 def test_given_weights_are_used(tmp_path):
     file = tmp_path / 'w.pth'
-    file.write_text('weights')
+    torch.save(dict(weight=torch.zeros(1)), file)
     made = plan(tmp_path, methods=['aver'], weights={'wrn10-2': str(file)})
     (_, (run, )), = made.cells
     assert str(file) in run.checkpoints and len(run.needs) == 2
-    file.write_text('others')
+    torch.save(dict(weight=torch.ones(1)), file)
     other = plan(tmp_path, methods=['aver'], weights={'wrn10-2': str(file)})
     assert other.cells[0][1][0].identity != run.identity
+
+
+@pytest.mark.parametrize('content, message', [
+    ('weights', "--teacher wrn10-2='.*' is not a PyTorch checkpoint"),
+    ([], "--teacher wrn10-2='.*' holds no weights"),
+])
+def test_given_weights_are_looked_into(tmp_path, content, message):
+    """When it is planned, not hours later."""
+    file = tmp_path / 'w.pth'
+    if isinstance(content, str):
+        file.write_text(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(ValueError, match=message):
+        plan(tmp_path, weights={'wrn10-2': str(file)})
+
+
+def test_public_teachers_are_not_trained(tmp_path, monkeypatch):
+    """Their files are named all at once, and taken once they are there."""
+    monkeypatch.chdir(tmp_path)
+
+    def made(methods=('aver', 'mtkd-rl'), **kwargs):
+        return plan(tmp_path, 'table3', 'paper', students=['deit-tiny'],
+                    methods=methods, **kwargs)
+
+    with pytest.raises(FileNotFoundError) as error:
+        made()
+    text = str(error.value)
+    names = ['cait-s24', 'deit-base', 'deit-small']
+    for name in names:
+        assert text.count(f'checkpoints/{name}.pth') == 1
+        assert f'configs/imagenet/teachers/{name}_imagenet.py' in text
+    assert 'convert.py' in text and '--teacher NAME=FILE' in text
+    (tmp_path / 'checkpoints').mkdir()
+    files = {}
+    for name in names:
+        files[name] = f'checkpoints/{name}.pth'
+        torch.save(dict(weight=torch.zeros(1)), files[name])
+    for _, (run, ) in made().cells:
+        assert not run.needs
+        assert set(run.checkpoints) == set(files.values())
+    # One is elsewhere.
+    (tmp_path / files['deit-base']).rename('mine.pth')
+    (_, (run, )), = made(methods=['aver'],
+                         weights={'deit-base': 'mine.pth'}).cells
+    assert 'mine.pth' in run.checkpoints and not run.needs
+    # The teacher that is to be wrong must be trained.
+    spoiled = made(methods=['aver'], spoil='deit-base')
+    assert len(spoiled.cells[0][1][0].needs) == 1
+
+
+def test_expected_time_at_the_papers_scale(tmp_path):
+    """Table 6(c) has students on CIFAR-100, and no MMKD."""
+    made = plan(tmp_path, scale='paper', methods=['mtkd-rl', 'mmkd'],
+                students=['resnet56'])
+    expected = {r.name.split()[0]: r.expected for r in made.runs.values()}
+    assert expected == {'teacher': None, 'mtkd-rl': 47 * 240,
+                        'mmkd': 54 * 240}
 
 
 def test_data_root_reaches_every_data_set(tmp_path):
