@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 from mmkd_rl.utils import cli
@@ -243,6 +244,29 @@ def test_bad_input_ends_with_one_message(error, code, text, capsys):
     assert caught.value.code == code
     message = capsys.readouterr().err
     assert text in message and 'Traceback' not in message
+
+
+@pytest.mark.parametrize('path, expected', [
+    ('data/cifar100/train/', [
+        'No such file or directory', 'train_dataloader.dataset.data_root='
+        "'data/cifar100/train'", '--cfg-options train_dataloader.dataset.'
+        'data_root=FOLDER', 'configs/cifar100/README.md']),
+    ('data/imagenet/val', ['configs/imagenet/README.md']),
+    ('data/mine/list.txt', ["val_dataloader.dataset.dataset.ann_file="
+                            "'data/mine/list.txt'"]),
+])
+def test_missing_data_name_their_setting(path, expected, capsys):
+    cfg = Config(dict(
+        train_dataloader=dict(
+            dataset=dict(type='A', data_root='data/cifar100/train')),
+        val_dataloader=dict(dataset=dict(
+            type='B', dataset=dict(ann_file='data/mine/list.txt')))))
+    with pytest.raises(SystemExit), cli.clear_errors() as stage:
+        stage.cfg = cfg
+        os.scandir(path)
+    message = capsys.readouterr().err
+    assert all(text in message for text in expected), message
+    assert ('README' in message) == ('README' in expected[-1])
 
 
 def test_debug_shows_the_traceback(capsys):

@@ -42,6 +42,7 @@ def main() -> None:
         suffix = check_out(args.out) if args.out else ''
         cfg = cli.load_config(args.config)
         cli.apply_common_arguments(cfg, args)
+        stage.cfg = cfg
         cli.check_checkpoint(args.checkpoint, 'checkpoint')
         cfg.load_from, cfg.resume = args.checkpoint, False
         cli.start_distributed_on_cpu(cfg)

@@ -94,6 +94,7 @@ def main() -> None:
     with cli.clear_errors(args.debug) as stage:
         cfg = cli.load_config(args.config)
         apply_arguments(cfg, args)
+        stage.cfg = cfg
         cli.start_distributed_on_cpu(cfg)
         runner = cli.build_runner(cfg)
         stage.resume_command = shlex.join([sys.executable, *sys.argv]) + (

@@ -200,6 +200,8 @@ class Stage:
     def __init__(self) -> None:
         self.runner: Runner | None = None
         self.resume_command = ''
+        #: For messages that name one of its settings.
+        self.cfg: Config | None = None
 
     @property
     def running(self) -> bool:
@@ -255,6 +257,50 @@ def describe(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+#: Where data are expected and what says how to put them there.
+_DATA_GUIDES = {
+    'data/cifar100': 'configs/cifar100/README.md',
+    'data/imagenet': 'configs/imagenet/README.md',
+}
+
+
+def missing_data(error: BaseException, cfg: Config | None) -> str:
+    """For a file of a data set that is not there: the setting that names it
+    and what says how to get it, as the end of a message; else nothing."""
+    path = getattr(error, 'filename', None)
+    if not isinstance(error, FileNotFoundError) or not isinstance(path, str):
+        return ''
+    text = ''
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = (cfg or {}).get(name)
+        found = loader and _setting_of(path, loader, name)
+        if found:
+            text = (f'\n{found[0]}={found[1]!r} (from {os.getcwd()}): put the '
+                    'data there, or name their place: --cfg-options '
+                    f'{found[0]}=FOLDER (and likewise in the other data '
+                    'loaders)')
+            break
+    for folder, guide in _DATA_GUIDES.items():
+        if osp.normpath(path).startswith(folder):
+            text += f'\n{guide} says how to prepare the data'
+    return text
+
+
+def _setting_of(path: str, cfg: dict, key: str) -> tuple[str, str] | None:
+    """Key and value of a data set's root within which the path is."""
+    for name, value in cfg.items():
+        below = f'{key}.{name}'
+        if isinstance(value, dict):
+            found = _setting_of(path, value, below)
+            if found:
+                return found
+        elif name in ('data_root', 'data_prefix', 'ann_file') and isinstance(
+                value, str) and value and osp.normpath(
+                    path).startswith(osp.normpath(value)):
+            return below, value
+    return None
+
+
 @contextlib.contextmanager
 def clear_errors(debug: bool = False) -> Iterator[Stage]:
     """End the process with one message where the input was wrong.
@@ -287,7 +333,8 @@ def clear_errors(debug: bool = False) -> Iterator[Stage]:
             traceback.print_exc()
             code = EXIT_FAILED if stage.running else EXIT_BAD_INPUT
         else:
-            print(f'\nERROR: {describe(error)}\n({type(error).__name__}; '
+            text = describe(error) + missing_data(error, stage.cfg)
+            print(f'\nERROR: {text}\n({type(error).__name__}; '
                   '--debug shows where it was raised)', file=sys.stderr)
             code = EXIT_BAD_INPUT
     finally:
