@@ -31,7 +31,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import product
-from numbers import Real
 
 import torch
 from sklearn.svm import OneClassSVM
@@ -84,7 +83,7 @@ class AEKD(WeightingStrategy):
                  scale: str = 'unit') -> None:
         super().__init__(context, scale)
         count = self.num_teachers
-        if not isinstance(C, Real) or isinstance(C, bool):
+        if not isinstance(C, (int, float)) or isinstance(C, bool):
             raise TypeError(f'weighting.C must be a number, got {C!r}')
         if count > 1 and C < 1 / count - _TOLERANCE:
             raise ValueError(
