@@ -102,11 +102,12 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
                                     args.seeds)
     jobs = plan.needed()
     todo = [run for run in jobs if not run.done()]
-    total = total_expected(todo, args.jobs)
+    known = [run for run in todo if run.expected is not None]
+    total = total_expected(known, args.jobs) if known or not todo else None
     print(f'{table.source}, scale {scale.name}: {len(jobs)} runs, '
           f'{len(jobs) - len(todo)} of them done before; expected '
-          f'{clock(total)} (h:mm:ss) for the rest, {args.jobs} at a time',
-          flush=True)
+          f'{clock(total)} (h:mm:ss) for the rest, {args.jobs} at a time'
+          f'{not_estimated(todo)}', flush=True)
     if args.dry_run:
         for run in jobs:
             print(f'  {run.name:48} {clock(run.expected):>8}  {run.state()}')
@@ -128,6 +129,19 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
               f'{", ".join(conductor.failed)}', file=sys.stderr)
         return FAILED
     return 0
+
+
+def not_estimated(runs) -> str:
+    """What the expected time leaves out, in words."""
+    unknown = [run for run in runs if run.expected is None]
+    if not unknown:
+        return ''
+    teachers = sum(run.is_teacher for run in unknown)
+    counts = ((teachers, 'teachers'), (len(unknown) - teachers, 'students'))
+    parts = ', '.join(f'{n} {what}' for n, what in counts if n)
+    source = '' if len(unknown) == len(runs) else \
+        ' (by Table 6(c), one RTX 4090)'
+    return f'{source}; not estimated: {parts}'
 
 
 def write_report(args, command, planner, plan, failed) -> list[Path]:

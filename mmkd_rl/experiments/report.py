@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mmkd_rl.experiments import runs
@@ -29,6 +30,8 @@ from mmkd_rl.experiments.tables import Cell, Table
 from mmkd_rl.visualization.weights import WeightRecord
 
 NOTHING = '–'
+# Shares that are nearer than this are one line in the picture.
+_SAME = .01
 _COLOURS = ('#444444', '#8c564b', '#1f77b4', '#17becf', '#2ca02c', '#bcbd22',
             '#ff7f0e', '#9467bd', '#d62728', '#e377c2', '#7f7f7f', '#aec7e8',
             '#98df8a', '#c5b0d5', '#ffbb78', '#000080')
@@ -176,11 +179,10 @@ class Report:
                           for c in r.commit.split() or ['unknown']})
         head = [
             ('scale', f'`{self.scale.name}`: {self.scale.summary}'),
-            ('command', f'`{self.command}`'),
+            ('last command', f'`{self.command}`'),
             ('commit', f'{runs.commit() or "unknown"} (this table); '
              f'{", ".join(commits) or NOTHING} (students\' runs; "+": with '
              'changes)'),
-            ('seeds', ', '.join(map(str, self.seeds))),
             ('machine', machine()),
             ('date', datetime.date.today().isoformat()),
         ]
@@ -196,7 +198,9 @@ class Report:
     def _all_notes(self) -> list[str]:
         notes = [
             'Top-1 accuracy in %. ± is the sample standard deviation over '
-            'seeds. "Best" is each run\'s best epoch on the test set.'
+            'seeds. "Best" is each run\'s best epoch on the test set. Rows '
+            'may be of earlier commands, too. Times are those of all attempts at '
+            'a run.'
         ]
         if self.scale.name != 'paper':
             notes.append(
@@ -224,7 +228,7 @@ class Report:
     def _teacher_lines(self) -> list[str]:
         if not self.teachers:
             return []
-        lines = ['| teacher | last | best | wall | CPU s |',
+        lines = ['| teacher | last | best | wall, all attempts | CPU s |',
                  '|---|---:|---:|---:|---:|']
         for name, r in self.teachers.items():
             title = f'{name} ({self.spoil_note})' if name == self.spoil \
@@ -239,7 +243,7 @@ class Report:
         papers = list(dict.fromkeys(
             name for row in self.rows for name in row.paper))
         own = self.scale.name == 'paper'
-        columns = ['method', 'n', 'last', 'best', 'each seed, last']
+        columns = ['method', 'n', 'seeds', 'last', 'best', 'each seed, last']
         columns += ['change'] if self.spoil else []
         columns += ['paper'] if own else [f'paper, {n}' for n in papers]
         columns += ['wall a run', 'CPU s a run']
@@ -261,6 +265,7 @@ class Report:
         cells = [
             row.cell.title + (f' ({row.state})' if row.state else ''),
             str(len(row.results)),
+            ', '.join(map(str, sorted(row.results))) or NOTHING,
             plus_minus(d['last']['mean'], d['last']['std']),
             plus_minus(d['best']['mean'], d['best']['std']),
             ' '.join(f'{v:.2f}' for v in d['last']['runs']) or NOTHING,
@@ -347,7 +352,8 @@ def plot_weights(records: Mapping[str, Sequence[WeightRecord]], title: str,
     Args:
         records: By method, one a seed; weights are shown as shares.
         title: Of the figure.
-        mark: Notes by teacher; those are drawn dashed.
+        mark: Notes by teacher; those are drawn dashed. Teachers whose
+            shares are the same take turns along their line.
         off: By method, the kinds (``'logit'``, ``'feature'``) that it does
             not distil.
     """
@@ -376,11 +382,13 @@ def plot_weights(records: Mapping[str, Sequence[WeightRecord]], title: str,
     for axis in axes.flat:
         axis.set_ylim(0, None)
     figure.suptitle(title, fontsize=11)
-    handles: dict[str, Any] = {}
-    for axis in axes.flat:
-        for handle, label in zip(*axis.get_legend_handles_labels(),
-                                 strict=True):
-            handles.setdefault(label, handle)
+    handles = {
+        f'{name} ({mark[name]})' if name in mark else name:
+        Line2D([], [], color=f'C{i}', linewidth=1.7,
+               linestyle='--' if name in mark else '-')
+        for i, name in enumerate(names)
+    }
+    handles['equal'] = Line2D([], [], color='0.5', linewidth=1, linestyle=':')
     figure.legend(list(handles.values()), list(handles),
                   loc='outside lower center', ncols=len(names) + 1,
                   fontsize=9)
@@ -396,15 +404,28 @@ def _plot_shares(axis: Any, group: Sequence[WeightRecord], kind: str,
     sums = [[statistics.fmean(t[p][m] for t in tables)
              for m in range(len(teachers))] for p in points]
     total = [math.fsum(row) for row in sums]
+    shares = [[row[m] / (t or 1.) for row, t in zip(sums, total)]
+              for m in range(len(teachers))]
     for m, teacher in enumerate(teachers):
-        axis.plot(points, [row[m] / (t or 1.) for row, t in zip(sums, total)],
-                  '--' if teacher in mark else '-',
+        axis.plot(points, shares[m],
+                  linestyle=_in_turns(shares, m) or
+                  ('--' if teacher in mark else '-'),
                   color=f'C{names.index(teacher)}', linewidth=1.7,
-                  marker='o' if len(points) < 4 else None, markersize=3,
-                  label=f'{teacher} ({mark[teacher]})'
-                  if teacher in mark else teacher)
-    axis.axhline(1 / len(teachers), color='0.5', linewidth=1, linestyle=':',
-                 label='equal')
+                  marker='o' if len(points) < 4 else None, markersize=3)
+    axis.axhline(1 / len(teachers), color='0.5', linewidth=1, linestyle=':')
+
+
+def _in_turns(shares: Sequence[Sequence[float]],
+              m: int) -> tuple[float, tuple[float, float]] | None:
+    """Dashes of a line that lies on others, so that each is seen."""
+    together = [
+        k for k, other in enumerate(shares)
+        if all(abs(a - b) < _SAME for a, b in zip(shares[m], other))
+    ]
+    if len(together) < 2:
+        return None
+    on, count = 6., len(together)
+    return on * (-together.index(m) % count), (on, on * (count - 1))
 
 
 def _records(row: Row) -> list[WeightRecord]:

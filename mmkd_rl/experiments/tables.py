@@ -73,13 +73,19 @@ class Table:
             ValueError: A name that the table does not have.
         """
         students = list(students or self.students)
-        named = list(methods or [])
+        # 'MTKD_RL' and 'mtkd-rl' are one, but some names have both signs.
+        spelled = {_spelling(name): name for name in self.methods}
+        named = [spelled.get(_spelling(n), n) for n in methods or []]
         check_names('--students', students, self.students, self.name)
         check_names('--methods', named, self.methods, self.name)
         return [
             cell for cell in self.cells if cell.student in students and
             (cell.method in named if named else not cell.extra)
         ]
+
+
+def _spelling(name: str) -> str:
+    return name.lower().replace('_', '-')
 
 
 def check_names(key: str, given: Iterable[str], known: Iterable[str],

@@ -11,7 +11,12 @@ import pytest
 from PIL import Image
 
 from mmkd_rl.experiments import TABLES, Planner, runs
-from mmkd_rl.experiments.report import Report, mean_std, plus_minus
+from mmkd_rl.experiments.report import (
+    Report,
+    mean_std,
+    plot_weights,
+    plus_minus,
+)
 from mmkd_rl.experiments.scales import SCALES
 from mmkd_rl.experiments.summary import gather
 from mmkd_rl.visualization.weights import WeightRecord
@@ -87,12 +92,27 @@ def test_the_table(tmp_path):
     assert row['paper']['ResNet-56'] == dict(mean=73.93, std=.16)
     assert other['last']['mean'] is None and 'not finished' in other['state']
     text = files[0].read_text()
-    assert '| AVER (KD+FitNet) | 3 | 50.00 ± 3.61 | 50.67 ± 3.21 |' in text
+    assert '| AVER (KD+FitNet) | 3 | 0, 1, 2 | 50.00 ± 3.61 | 50.67' in text
     assert '73.93 ± 0.16' in text and 'numbers mean nothing' in text
-    assert '`the command`' in text and '4 teachers, this one 3' in text
+    assert '| last command | `the command` |' in text
+    assert '4 teachers, this one 3' in text
     head = [line for line in text.splitlines() if line.startswith('|')]
     table = head[head.index(next(h for h in head if '| method' in h)):]
     assert len({line.count('|') for line in table}) == 1
+
+
+def test_equal_weights_are_all_seen():
+    """Their dashes fill the line without lying on each other."""
+    record = WeightRecord(['a', 'b', 'c'], [1, 2], [[.2] * 3] * 2,
+                          [[.1, .1, .8]] * 2, [[1., 1.]] * 2)
+    logit, feature = plot_weights({'AVER': [record]}, 'title').axes
+    seen = []
+    for line in logit.lines[:3]:
+        offset, (on, gap) = line._unscaled_dash_pattern
+        seen += [(p + offset) % (on + gap) < on for p in range(18)]
+    assert [sum(seen[p::18]) for p in range(18)] == [1] * 18
+    assert [line.get_linestyle() for line in feature.lines[:3]] == [
+        '--', '--', '-']
 
 
 def test_one_seed_has_no_deviation(tmp_path):
@@ -140,6 +160,15 @@ def test_wrong_requests(tool, capsys, arguments, message):
     assert message in error and error.count('\n') == 1
 
 
+def test_time_of_students_where_teachers_are_unknown(tool, capsys, tmp_path):
+    assert tool.main(['table1', '--students', 'resnet56', '--methods',
+                      'MTKD_RL', '--seeds', '0', '--dry-run', '--work-dir',
+                      str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert 'expected 3:08:00' in text  # 240 epochs of 47 s
+    assert 'Table 6(c)' in text and 'not estimated: 4 teachers' in text
+
+
 def test_missing_data(tool, capsys, tmp_path):
     assert tool.main(['table1', '--scale', 'short', '--methods', 'baseline',
                       '--data-root', str(tmp_path / 'no'), '--work-dir',
@@ -152,8 +181,8 @@ def test_dry_run(tool, capsys, tmp_path):
                       '--dry-run', '--jobs', '2', '--work-dir',
                       str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    # Teachers 290, 350 and 260 s, three students 190 s each, two at a time.
-    assert '6 runs, 0 of them done before; expected 12:15' in text
+    # Teachers 290, 350 and 260 s, three students 220 s each, two at a time.
+    assert '6 runs, 0 of them done before; expected 13:00' in text
     assert text.index('teacher resnet14') < text.index('mtkd-rl resnet8')
-    assert '3:10' in text and 'new' in text
+    assert '3:40' in text and 'new' in text
     assert not list(tmp_path.iterdir())
