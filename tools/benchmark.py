@@ -13,6 +13,9 @@ as full as it gets) plus the highest sum of what the step allocates.
 With --strategies several are compared with AVER instead, all in turns, in one
 Markdown table beside Table 6(c) of MTKD-RL's paper. Each has its defaults, or
 the config's options where the config is its own.
+
+With --untrained no file but the config is needed: where the images are
+missing, random ones of their size take their place.
 """
 
 from __future__ import annotations
@@ -36,13 +39,20 @@ from mmengine.config import Config, DictAction
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import mmkd_rl  # noqa: F401
 from mmkd_rl.engine.hooks.meta_weighting_hook import meta_step, remember
 from mmkd_rl.registry import MODELS
+from mmkd_rl.utils.cli import clear_errors, load_config
 from mmkd_rl.weighting import MMKD, MTKDRL
+
+#: Fewer turns than this say little about a comparison.
+FEW = 5
+#: Images of an epoch by number of classes, where there are none to count.
+EPOCHS = {100: 50_000, 1000: 1_281_167}
 
 Step = Callable[[], Any]
 
@@ -73,6 +83,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--strategies',
         nargs='+',
+        type=lambda name: name.lower().replace('-', '_'),
         choices=list(STRATEGIES),
         metavar='NAME',
         help='compare these with AVER: %(choices)s')
@@ -80,13 +91,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--untrained',
         action='store_true',
-        help='teachers without their checkpoints: costs are the same')
+        help='teachers without their checkpoints, and random images where '
+        'there are none: costs are the same')
+    parser.add_argument(
+        '--debug',
+        action='store_true',
+        help='show where in the code an error was raised')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, default={})
     args = parser.parse_args()
     for name in ('iters', 'warmup'):
         if getattr(args, name) < 1:
             parser.error(f'--{name} must be >= 1, got {getattr(args, name)}')
+    if args.strategies and args.iters < FEW:
+        print(f'note: --iters {args.iters}: medians of so few turns mean '
+              'little', file=sys.stderr)
     return args
 
 
@@ -98,6 +117,9 @@ class Contestant:
         self.optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
         self.data = data
         self.strategy = getattr(model, 'weighting', None)
+        if isinstance(self.strategy, MMKD):
+            # The meta steps are made here: nothing to warn of.
+            self.strategy.attended = True
 
     def step(self) -> None:
         """What the runner and the hooks do in an iteration."""
@@ -132,21 +154,30 @@ class Contestant:
 def main() -> int:
     """Measure, print, write."""
     args = parse_args()
-    cfg = Config.fromfile(args.config)
+    with clear_errors(args.debug):
+        return _run(args)
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    cfg = load_config(args.config)
     cfg.merge_from_dict(args.cfg_options)
+    kind = cfg.get('model', {}).get('type', 'nothing')
+    if str(kind).rpartition('.')[2] != 'MultiTeacherDistiller':
+        raise ValueError(f'config {args.config!r} does not distil: its model '
+                         f'is {kind!r}, and MultiTeacherDistiller is what is '
+                         'timed here')
     init_default_scope(cfg.get('default_scope', 'mmkd_rl'))
     torch.manual_seed(0)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-    data = next(iter(loader))
-
+    data, iters_per_epoch = _batch(cfg, args.untrained)
     if args.untrained:
         for teacher in cfg.model.teachers:
             teacher.checkpoint = 'untrained'
     model_cfg = cfg.model
     model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     if args.strategies:
-        return _compare(args, cfg, data, len(loader), device)
+        return _compare(args, cfg, data, iters_per_epoch, device)
     strategy = Contestant(
         MODELS.build(copy.deepcopy(model_cfg)).to(device), cfg, data)
     aver_cfg = copy.deepcopy(model_cfg)
@@ -170,7 +201,7 @@ def main() -> int:
     median = {name: statistics.median(t) for name, t in times.items()}
     floor = [a + b for a, b in zip(times['student'], times['teachers'])]
     total = [t + agent_s for t in times['strategy']]
-    history = _history_bytes(strategy, _interval(cfg, len(loader)))
+    history = _history_bytes(strategy, _interval(cfg, iters_per_epoch))
     peaks = dict(
         student=_memory(student),
         teachers=_peak(teachers) +
@@ -200,6 +231,62 @@ def main() -> int:
     _report(result)
     _write(result, args.json)
     return 0
+
+
+def _batch(cfg: Config, untrained: bool) -> tuple[dict, int]:
+    """A batch to train on, and the number of them in an epoch.
+
+    Raises:
+        FileNotFoundError: The images are missing and wanted.
+    """
+    try:
+        loader = Runner.build_dataloader(
+            copy.deepcopy(cfg.train_dataloader), seed=0)
+        return next(iter(loader)), len(loader)
+    except FileNotFoundError as error:
+        if not untrained:
+            raise FileNotFoundError(
+                f'{error}. The images are read as in training; --untrained '
+                'takes random ones') from error
+    size, classes = _image_size(cfg), _num_classes(cfg)
+    batch = cfg.train_dataloader.batch_size
+    print(f"note: no images in the config's folder: random ones, {size} x "
+          f'{size}', file=sys.stderr)
+    data = dict(
+        inputs=list(torch.randint(256, (batch, 3, size, size),
+                                  dtype=torch.uint8)),
+        data_samples=[
+            DataSample().set_gt_label(int(label))
+            for label in torch.randint(classes, (batch, ))
+        ])
+    return data, max(1, EPOCHS.get(classes, 50_000) // batch)
+
+
+def _image_size(cfg: Config) -> int:
+    """What the training pipeline cuts images to.
+
+    Raises:
+        ValueError: It does not say.
+    """
+    dataset = cfg.train_dataloader.dataset
+    while 'pipeline' not in dataset and 'dataset' in dataset:
+        dataset = dataset.dataset
+    for step in reversed(dataset.get('pipeline') or []):
+        for key in ('crop_size', 'scale', 'size'):
+            if 'Erasing' not in step.type and key in step:
+                size = step[key]
+                return int(size if isinstance(size, int) else size[0])
+    if _num_classes(cfg) == 100:
+        return 32
+    raise ValueError('the training pipeline has no crop_size or scale, so '
+                     'there is no size for random images')
+
+
+def _num_classes(cfg: Config) -> int:
+    for part in (cfg.get('data_preprocessor'), cfg.model.student.get('head')):
+        if part and part.get('num_classes'):
+            return int(part.num_classes)
+    return 1000
 
 
 def _compare(args: argparse.Namespace, cfg: Config, data: dict,

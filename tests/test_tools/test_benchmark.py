@@ -50,7 +50,7 @@ def test_comparison_of_strategies(benchmark, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, 'argv', [
         'benchmark.py', 'configs/demo/student_mtkd_rl.py', '--untrained',
-        '--strategies', 'ca_mkd', 'mmkd', 'mtkd_rl', '--iters', '1',
+        '--strategies', 'ca-mkd', 'mmkd', 'mtkd_rl', '--iters', '1',
         '--warmup', '1', '--json', str(out), '--cfg-options',
         'train_dataloader.dataset.renderings=1',
         'train_dataloader.batch_size=8'
@@ -63,8 +63,10 @@ def test_comparison_of_strategies(benchmark, tmp_path, monkeypatch, capsys):
     # An agent, or networks with a buffer, need room.
     for name in ('mtkd_rl', 'mmkd'):
         assert rows[name]['memory_over_aver'] > 1
-    lines = [line for line in capsys.readouterr().out.splitlines()
-             if line.startswith('|')]
+    text = capsys.readouterr()
+    assert 'without MetaWeightingHook' not in text.out + text.err
+    assert 'note: --iters 1' in text.err
+    lines = [line for line in text.out.splitlines() if line.startswith('|')]
     assert len(lines) == 2 + len(rows)
     assert len({line.count('|') for line in lines}) == 1
     assert '| ca_mkd |' in lines[4]
@@ -90,6 +92,46 @@ def test_comparison_counts_the_meta_steps_share(benchmark, monkeypatch):
     assert benchmark._own_seconds(Fake(), cfg, 2) == pytest.approx(.01)
     cfg.custom_hooks.append(dict(type='mmkd_rl.MetaWeightingHook', interval=2))
     assert benchmark._own_seconds(Fake(), cfg, 2) == pytest.approx(.025)
+
+
+@pytest.mark.parametrize('config, message', [
+    ('configs/demo/studnet_mtkd_rl.py', 'student_mtkd_rl.py'),
+    ('configs/cifar100/baseline/resnet8_1xb64-6e_cifar100-fifth.py',
+     'does not distil'),
+    ('configs/cifar100/aver/aver_resnet56_240e_cifar100.py', '--untrained'),
+])
+def test_wrong_input(benchmark, monkeypatch, tmp_path, capsys, config,
+                     message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', [
+        'benchmark.py', str(ROOT / config), '--cfg-options',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False'
+    ])
+    with pytest.raises(SystemExit) as error:
+        benchmark.main()
+    text = capsys.readouterr().err
+    assert error.value.code == 2
+    assert message in text and 'Traceback' not in text
+
+
+@pytest.mark.parametrize('config, size, classes', [
+    ('cifar100/aver/aver_resnet56_240e_cifar100.py', 32, 100),
+    ('imagenet/aver/aver_resnet18_100e_imagenet.py', 224, 1000),
+    ('imagenet/aver/aver_deit-tiny_300e_imagenet.py', 224, 1000),
+])
+def test_random_images_where_there_are_none(benchmark, monkeypatch, tmp_path,
+                                            config, size, classes):
+    cfg = benchmark.load_config(str(ROOT / 'configs' / config))
+    monkeypatch.chdir(tmp_path)
+    benchmark.init_default_scope('mmpretrain')
+    cfg.train_dataloader.update(
+        batch_size=2, num_workers=0, persistent_workers=False)
+    data, iters = benchmark._batch(cfg, True)
+    assert [tuple(i.shape) for i in data['inputs']] == [(3, size, size)] * 2
+    labels = torch.cat([s.gt_label for s in data['data_samples']])
+    assert 0 <= labels.min() and labels.max() < classes
+    assert iters == benchmark.EPOCHS[classes] // 2
 
 
 def test_unknown_strategy(benchmark, monkeypatch, capsys):
