@@ -199,8 +199,8 @@ class Report:
         notes = [
             'Top-1 accuracy in %. ± is the sample standard deviation over '
             'seeds. "Best" is each run\'s best epoch on the test set. Rows '
-            'may be of earlier commands, too. Times are those of all attempts at '
-            'a run.'
+            'may be of earlier commands, too. Times are those of all attempts '
+            'at a run.'
         ]
         if self.scale.name != 'paper':
             notes.append(
