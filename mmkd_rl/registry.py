@@ -179,7 +179,8 @@ def option_names(part: Callable[..., Any]) -> list[str] | None:
     """
     names: dict[str, None] = {}
     chain = [
-        c.__init__ for c in inspect.getmro(part) if '__init__' in vars(c)
+        vars(c)['__init__'] for c in inspect.getmro(part)
+        if '__init__' in vars(c)
     ] if inspect.isclass(part) else [part]
     for call in chain:
         try:

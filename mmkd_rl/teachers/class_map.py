@@ -72,11 +72,11 @@ class ClassMap(nn.Module):
                 'class_map out and set model.logit_loss=None, so that all '
                 "teachers' features alone are distilled, or leave this "
                 'teacher out')
-        for index in row:
-            if index != UNSEEN and row.count(index) > 1:
-                twice = [c for c in range(num_student) if row[c] == index]
+        for theirs in row:
+            if theirs != UNSEEN and row.count(theirs) > 1:
+                twice = [c for c in range(num_student) if row[c] == theirs]
                 raise ValueError(
-                    f"{key}: class_map has the teacher's class {index} for "
+                    f"{key}: class_map has the teacher's class {theirs} for "
                     f"the student's {twice[:5]}; its probability would count "
                     'once for each. Give it to the one that means the same, '
                     f'and {UNSEEN} to those that are only parts of it')
