@@ -6,8 +6,7 @@ r"""MTKD-RL with the agent's rule as the paper has it.
 A run of minutes on a CPU, see docs/results/cifar100.md.
 Paper: MTKD-RL (AAAI 2025), Eqs. 6 to 8 and Algorithm 2: the reward is taken
 after the student's update, which costs another forward pass of it.
-Not yet run with a turn of the agent every 39 iterations. Expected time: 4 min
-of one CPU core.
+Not yet run. Expected time: 4 min of one CPU core.
 Differences: student, teachers, a fifth of the images and 6 epochs are our own
 choice; the mean in Eq. 8 is of the rescaled rewards; the history is bounded.
 """
