@@ -8,7 +8,7 @@ Before:  python -m mmkd_rl.datasets.scenes data/digit_scenes
          D=work_dirs/demo
          python tools/export_student.py $D/student_mtkd_rl/epoch_3.pth \\
              $D/export_mtkd_rl/backbone.pth --to mmdet
-Result:  box AP 61.9 %, mask AP 53.4 % (seed 0).
+Result:  box AP 61.4 %, mask AP 52.3 % (seed 0).
 Time:    136 s on one of two cores, the other busy as well.
 """
 
