@@ -133,7 +133,11 @@ def construct(part: Callable[..., Any], options: dict, key: str,
         refuse_unknown(['_delete_'], key, part.__name__, [])
     try:
         return part(**options, **given)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
+        parent, _, own = key.rpartition('.')
+        if parent and str(error).startswith(f'{own}.'):
+            # A part names its options from its own key on.
+            raise type(error)(f'{parent}.{error}') from error
         if 'unexpected keyword' not in str(error):
             raise
         raise TypeError(f'{key}: {error}') from error

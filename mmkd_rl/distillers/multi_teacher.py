@@ -131,8 +131,8 @@ class MultiTeacherDistiller(BaseModel):
             temperature=getattr(self.logit_loss, 'temperature', 4.),
             classify=self.teachers.classify,
             logit_loss=self.logit_loss)
-        self.weighting: WeightingStrategy = _build_weighting(
-            weighting, context)
+        self.weighting: WeightingStrategy = build(
+            WEIGHTINGS, weighting, 'model.weighting', context=context)
         for teacher in teacher_specs:
             if self.weighting.needs_classes and \
                     teacher.num_classes != student_spec.num_classes:
@@ -323,17 +323,6 @@ def _option_names(kind: type) -> list[str]:
         p.name for p in inspect.signature(kind).parameters.values()
         if p.kind is not p.VAR_KEYWORD
     ]
-
-
-def _build_weighting(cfg: dict, context: WeightingContext
-                     ) -> WeightingStrategy:
-    """Strategies name their keys from ``weighting.`` on."""
-    try:
-        return build(WEIGHTINGS, cfg, 'model.weighting', context=context)
-    except (TypeError, ValueError) as error:
-        if str(error).startswith('weighting.'):
-            raise type(error)(f'model.{error}') from error
-        raise
 
 
 def _weight(loss: Any) -> float | None:

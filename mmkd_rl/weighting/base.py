@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from mmkd_rl.records import DistillationBatch, ModelSpec, TeacherWeights
@@ -99,3 +100,11 @@ def equal_weights(like: Tensor, num_teachers: int, total: float) -> Tensor:
     """[B, M] of ``total / M`` on ``like``'s device, B of ``like``."""
     return like.new_full((len(like), num_teachers), total / num_teachers,
                          dtype=like.dtype)
+
+
+def cross_entropies(batch: DistillationBatch,
+                    logits: Iterable[Tensor]) -> Tensor:
+    """CE with the targets of each teacher's logits [B, C], [B, M], in
+    float32."""
+    return torch.stack(
+        [batch.cross_entropy(z.float(), batch.targets) for z in logits], 1)

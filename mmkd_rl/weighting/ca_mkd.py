@@ -4,9 +4,9 @@ r"""CA-MKD (Zhang, Chen and Wang, ICASSP 2022): trust in who knows the label.
     w_l^m = \frac{1 - softmax_m CE(z_m, y)}{M - 1}, \qquad
     w_f^m = \frac{1 - softmax_m CE(c_m(r_m(F_S)), y)}{M - 1}
 
-per sample. c_m is the classifier of teacher m, run on
-the student's feature as the projector maps it: a teacher whose classifier can
-read the student's feature weighs more. M = 1 gives w = 1.
+per sample. c_m is the classifier of teacher m, run on the student's feature as
+the projector maps it: a teacher whose classifier can read the student's
+feature weighs more. M = 1 gives w = 1.
 
 In the published code the gradient of the feature loss also flows through w_f,
 into projector and student: ``detach_feature=False``. That rewards a student
@@ -19,8 +19,6 @@ same; the published code divides both losses by M once more, which is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -29,7 +27,11 @@ from mmkd_rl.records import DistillationBatch, TeacherWeights
 from mmkd_rl.registry import WEIGHTINGS
 from mmkd_rl.taps import mapped_shape
 from mmkd_rl.utils.precision import autocasts_to_half
-from mmkd_rl.weighting.base import WeightingContext, WeightingStrategy
+from mmkd_rl.weighting.base import (
+    WeightingContext,
+    WeightingStrategy,
+    cross_entropies,
+)
 
 FEATURES = ('student', 'teacher')
 
@@ -73,14 +75,14 @@ class CAMKD(WeightingStrategy):
         """Weights, [B, M] each, in float32; those of the features with the
         student's gradient unless they are detached."""
         with torch.no_grad():
-            logit_BM = confidence(_cross_entropy(batch, batch.own_logits))
+            logit_BM = confidence(cross_entropies(batch, batch.own_logits))
         if not self.reads_student or not batch.pairs:
             return TeacherWeights(logit_BM, logit_BM)
         mapped = [
             m.detach() if self.detach_feature else m for m, _ in batch.pairs
         ]
         feature_BM = confidence(
-            _cross_entropy(
+            cross_entropies(
                 batch, [self._classify(i, m) for i, m in enumerate(mapped)]))
         return TeacherWeights(logit_BM, feature_BM)
 
@@ -122,10 +124,3 @@ def _advice(name: str, reason: str) -> str:
     return (f"weighting.feature='student' runs the classifier of teacher "
             f'{name!r} on mapped features, which fails: {reason}. Set '
             "weighting.feature='teacher' to weigh features as logits")
-
-
-def _cross_entropy(batch: DistillationBatch,
-                   logits: Sequence[Tensor]) -> Tensor:
-    """CE of each teacher's logits, [B, M]."""
-    return torch.stack(
-        [batch.cross_entropy(z.float(), batch.targets) for z in logits], 1)

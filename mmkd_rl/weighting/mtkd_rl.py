@@ -48,6 +48,7 @@ from mmkd_rl.registry import (
 from mmkd_rl.weighting.base import (
     WeightingContext,
     WeightingStrategy,
+    cross_entropies,
     equal_weights,
 )
 
@@ -141,7 +142,7 @@ class MTKDRL(WeightingStrategy):
                 'trained and all weights stay equal. Add '
                 "dict(type='mmkd_rl.AgentAlternationHook') to custom_hooks",
                 'current', logging.WARNING)
-        ce_BM = _cross_entropy(batch)
+        ce_BM = cross_entropies(batch, batch.own_logits)
         state_BS = self.build_state(batch, ce_BM)
         sources_B22M = self._sources(batch, ce_BM)
         policy = self.learner.policy
@@ -228,11 +229,3 @@ def _check_fit(reward: Reward, reward_time: str, updater: Updater) -> None:
             f'teachers, and {rule} gives one each, of any sign; use '
             "reward=dict(type='BatchReward') with it, or "
             "updater=dict(type='PolicyGradient')")
-
-
-def _cross_entropy(batch: DistillationBatch) -> Tensor:
-    """CE(z_m, y), [B, M]."""
-    return torch.stack([
-        batch.cross_entropy(z.float(), batch.targets)
-        for z in batch.own_logits
-    ], 1)
