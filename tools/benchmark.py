@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 # The profiler, which measures memory on a CPU, talks much.
@@ -45,6 +45,8 @@ from torch.profiler import ProfilerActivity, profile
 
 import mmkd_rl  # noqa: F401
 from mmkd_rl.engine.hooks.meta_weighting_hook import meta_step, remember
+from mmkd_rl.experiments.runs import write_json
+from mmkd_rl.experiments.tables import COSTS
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils.cli import clear_errors, load_config
 from mmkd_rl.weighting import MMKD, MTKDRL
@@ -65,9 +67,6 @@ STRATEGIES = dict(
     ca_mkd='CAMKD',
     mmkd='MMKD',
     mtkd_rl='MTKDRL')
-#: MTKD-RL, Table 6(c): seconds an epoch and GB, CIFAR-100, one RTX 4090.
-PAPER = dict(
-    baseline=(29, 2.3), aver=(41, 2.8), ca_mkd=(54, 2.9), mtkd_rl=(47, 3.2))
 
 
 def parse_args() -> argparse.Namespace:
@@ -353,12 +352,8 @@ def _compare(args: argparse.Namespace, cfg: Config, data: dict,
 
 
 def _write(result: dict, path: str | None) -> None:
-    if path is None:
-        return
-    temporary = path + '.tmp'
-    with open(temporary, 'w') as file:
-        json.dump(result, file, indent=2)
-    os.replace(temporary, path)
+    if path is not None:
+        write_json(Path(path), result)
 
 
 def _in_turns(steps: dict[str, Step], warmup: int,
@@ -505,8 +500,9 @@ def _report_comparison(result: dict) -> None:
             name, f"{1000 * row['step_s']:.1f}", f"{row['over_aver']:.3f}",
             f"{row['peak_mb']:.1f}", f"{row['memory_over_aver']:.3f}"
         ]
-        if name in PAPER:
-            for value, aver in zip(PAPER[name], PAPER['aver']):
+        paper = COSTS.get(name.replace('_', '-'))
+        if paper is not None:
+            for value, aver in zip(paper, COSTS['aver']):
                 cells += [str(value), f'{value / aver:.2f}']
         else:
             cells += [''] * 4

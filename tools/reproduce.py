@@ -16,7 +16,6 @@ import shlex
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 

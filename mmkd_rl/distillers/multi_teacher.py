@@ -37,12 +37,15 @@ from mmkd_rl.registry import (
 from mmkd_rl.taps import Projector
 from mmkd_rl.tasks import Task
 from mmkd_rl.teachers import Normalization, TeacherPool
-from mmkd_rl.teachers.class_map import restrict
 from mmkd_rl.teachers.loading import build_network, load_model_config
 from mmkd_rl.teachers.runtime import spec_of
 from mmkd_rl.utils import activation_checkpointing
 from mmkd_rl.utils.batch_norm import frozen_statistics
-from mmkd_rl.weighting import WeightingContext, WeightingStrategy
+from mmkd_rl.weighting import (
+    WeightingContext,
+    WeightingStrategy,
+    restrict,
+)
 
 activation_checkpointing.use_non_reentrant()
 
@@ -181,8 +184,7 @@ class MultiTeacherDistiller(BaseModel):
         losses, student = self.task.student_step(
             self.student, self.student_taps, inputs, data_samples)
         batch = self._batch(student, teachers, self.task.targets(data_samples))
-        weights = self.restrict_weights(
-            self.weighting(batch), batch.targets)
+        weights = restrict(self.weighting(batch), batch.knows)
         self.last_weights = weights.detach()
         if 'loss' in losses:
             # MMEngine logs the sum of all under this name.
@@ -255,13 +257,6 @@ class MultiTeacherDistiller(BaseModel):
             student, teachers, targets, Gaps(logit, feature, similarity),
             pairs, self.task.cross_entropy, verdicts,
             self.teachers.knows(targets))
-
-    def restrict_weights(self, weights: TeacherWeights,
-                         targets: Tensor) -> TeacherWeights:
-        """Logits of teachers that do not know a class do not count."""
-        knows_BM = self.teachers.knows(targets)
-        return weights if knows_BM is None else TeacherWeights(
-            restrict(weights.logit, knows_BM), weights.feature)
 
     def _apply(self, fn: Callable, recurse: bool = True):
         """Move teachers and agent along; they are not in the tree."""

@@ -206,17 +206,22 @@ class Conductor:
 
     def _collect(self) -> None:
         for running in list(self._running):
-            # wait4 and not poll: it also says what the process has used.
-            pid, status, usage = os.wait4(running.process.pid, os.WNOHANG)
-            if pid == 0:
-                continue
-            self._running.remove(running)
-            code = os.waitstatus_to_exitcode(status)
-            running.process.returncode = code
-            self._close(running, code, usage.ru_utime + usage.ru_stime)
+            if (cpu := self._reap(running)) is not None:
+                self._close(running, cpu)
 
-    def _close(self, running: _Running, code: int, cpu: float) -> None:
+    def _reap(self, running: _Running) -> float | None:
+        """Processor seconds of an ended process; ``None``: it still runs."""
+        # wait4 and not poll: it also says what the process has used.
+        pid, status, usage = os.wait4(running.process.pid, os.WNOHANG)
+        if pid == 0:
+            return None
+        self._running.remove(running)
+        running.process.returncode = os.waitstatus_to_exitcode(status)
+        return usage.ru_utime + usage.ru_stime
+
+    def _close(self, running: _Running, cpu: float) -> None:
         job, seconds = running.job, time.monotonic() - running.start
+        code = running.process.returncode
         try:
             text = job.ended(seconds, cpu, self.threads, code == 0)
         except FileNotFoundError as error:
@@ -256,15 +261,10 @@ class Conductor:
             for running in list(self._running):
                 if time.monotonic() > deadline:
                     _signal(running.process, signal.SIGKILL)
-                pid, status, usage = os.wait4(running.process.pid, os.WNOHANG)
-                if pid == 0:
-                    continue
-                self._running.remove(running)
-                running.process.returncode = os.waitstatus_to_exitcode(status)
-                running.job.ended(time.monotonic() - running.start,
-                                  usage.ru_utime + usage.ru_stime,
-                                  self.threads, False)
-                running.lock.close()
+                if (cpu := self._reap(running)) is not None:
+                    running.job.ended(time.monotonic() - running.start, cpu,
+                                      self.threads, False)
+                    running.lock.close()
             time.sleep(.05)
 
 

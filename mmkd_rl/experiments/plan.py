@@ -26,15 +26,12 @@ from mmengine.config import Config
 from mmkd_rl.experiments import runs, scales
 from mmkd_rl.experiments.conductor import Job
 from mmkd_rl.experiments.scales import Scale
-from mmkd_rl.experiments.tables import Cell, Table, check_names
+from mmkd_rl.experiments.tables import COSTS, Cell, Table, check_names
 from mmkd_rl.utils import checkpoint_io
 
 # Where configs look for weights that others have trained and published; what
 # is trained here lies in work_dirs.
 _PUBLIC = 'checkpoints'
-# Table 6(c): seconds an epoch of ShuffleNetV2 on an RTX 4090.
-_PAPER_EPOCH = {'baseline': 29., 'aver': 41., 'aver-kd': 41., 'ca-mkd': 54.,
-                'mtkd-rl': 47.}
 
 
 @dataclass
@@ -304,11 +301,10 @@ class Planner:
     def _as_on_disk(self, run: Run) -> Run:
         """The same run under the name that another table gave it."""
         base = run.identity.rpartition('-')[0][:8]
-        if run.folder.parent.exists():
-            return run
-        for folder in sorted(self.root.glob(f'*_{base}')):
-            run.folder = folder / run.folder.name
-            break
+        if not run.folder.parent.exists():
+            others = sorted(self.root.glob(f'*_{base}'))
+            if others:
+                run.folder = others[0] / run.folder.name
         return run
 
     def _teachers(self, leaf: Config) -> list[_Teacher]:
@@ -382,7 +378,8 @@ class Planner:
                   folder: Path) -> float | None:
         """Seconds: of other seeds' runs, else as stated, else ``None``."""
         seen = []
-        for path in [*folder.glob(runs.RESULT), *folder.glob('*/result.json')]:
+        for path in [*folder.glob(runs.RESULT),
+                     *folder.glob(f'*/{runs.RESULT}')]:
             try:
                 seen.append(json.loads(path.read_text())['seconds'])
             except (OSError, ValueError, KeyError):
@@ -393,10 +390,10 @@ class Planner:
             usual = 'distilled' if distilled else 'baseline'
             return self.scale.seconds.get(name, self.scale.seconds[usual])
         on_cifar = cfg.get('data_preprocessor', {}).get('num_classes') == 100
-        if on_cifar and (distilled or name in _PAPER_EPOCH):
+        if on_cifar and (distilled or name in COSTS):
             # A method that Table 6(c) does not have counts as its slowest.
-            epoch = _PAPER_EPOCH.get(name, max(_PAPER_EPOCH.values()))
-            return epoch * cfg.train_cfg.max_epochs
+            epoch, _ = COSTS.get(name, max(COSTS.values()))
+            return float(epoch) * cfg.train_cfg.max_epochs
         return None
 
 

@@ -16,8 +16,7 @@ from typing import Any
 import mmkd_rl
 from mmkd_rl.utils import checkpoint_io
 
-RESULT, TIMES, CONFIG, LOG = ('result.json', 'times.json', 'config.py',
-                              'log.txt')
+RESULT, TIMES, CONFIG = 'result.json', 'times.json', 'config.py'
 METRIC = 'accuracy/top1'
 
 
@@ -58,7 +57,15 @@ class Result:
 
 @dataclass
 class Times:
-    """What a run has cost so far."""
+    """What a run has cost so far.
+
+    Attributes:
+        seconds: Wall time, all attempts together.
+        cpu_seconds: Processor time, likewise.
+        attempts: Processes that it took.
+        threads: Of the last process; 0: not limited.
+        commits: Of the repository, one for each that it was started with.
+    """
     seconds: float = 0.
     cpu_seconds: float = 0.
     attempts: int = 0
@@ -90,15 +97,16 @@ def read_result(folder: Path, identity: str) -> Result | None:
 
 
 def read_times(folder: Path) -> Times:
-    """What it has cost so far."""
+    """What it has cost so far; nothing where the record is broken."""
     try:
         return Times(**json.loads((folder / TIMES).read_text()))
     except (OSError, ValueError, TypeError):
         return Times()
 
 
-def read_curve(folder: Path, metric: str = METRIC) -> dict[int, float]:
-    """Accuracy by epoch. An epoch that was run twice counts as run last."""
+def read_curve(folder: Path) -> dict[int, float]:
+    """Top-1 accuracy in % by epoch; one that was run twice counts as run
+    last."""
     curve: dict[int, float] = {}
     for log in sorted(folder.glob('*/vis_data/scalars.json')):
         for line in log.read_text().splitlines():
@@ -106,8 +114,8 @@ def read_curve(folder: Path, metric: str = METRIC) -> dict[int, float]:
                 entry = json.loads(line)
             except ValueError:
                 continue  # cut off when the process was killed
-            if metric in entry:
-                curve[int(entry['step'])] = float(entry[metric])
+            if METRIC in entry:
+                curve[int(entry['step'])] = float(entry[METRIC])
     return dict(sorted(curve.items()))
 
 

@@ -51,7 +51,6 @@ class Scale:
         shrink: Changes a small config further, in place.
         seconds: Expected, by a teacher's name, ``'baseline'`` or
             ``'distilled'``; on one core of a server's CPU.
-        needs_data: Whether images must lie in ``--data-root``.
     """
     name: str
     summary: str
@@ -62,7 +61,6 @@ class Scale:
     turn: int | None = None
     shrink: Callable[[Config], None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    needs_data: bool = True
 
 
 def configs_folder() -> Path:
@@ -75,6 +73,9 @@ def load(name: str) -> Config:
 
     Args:
         name: File under ``configs/``; a ``*`` stands for anything.
+
+    Returns:
+        A copy that the caller may change.
 
     Raises:
         FileNotFoundError: None fits, or several do.
@@ -261,9 +262,8 @@ def _on_digits(cfg: Config) -> None:
     for key in ('data_preprocessor', 'train_dataloader', 'val_dataloader',
                 'test_dataloader', 'val_evaluator', 'test_evaluator'):
         cfg[key] = digits[key]
-    # Left-overs of CIFAR-100 would be in the report's config, and mislead.
-    for key in ('data_root', 'train_pipeline', 'test_pipeline'):
-        cfg.pop(key, None)
+    # CIFAR-100's: --data-root must not look for images.
+    cfg.pop('data_root', None)
     cfg.train_dataloader.batch_size = 32
     cfg.train_dataloader.drop_last = True
     for key, images in (('train_dataloader', 128), ('val_dataloader', 100),
@@ -273,7 +273,6 @@ def _on_digits(cfg: Config) -> None:
     cfg.optim_wrapper = ConfigDict(
         type='OptimWrapper', optimizer=dict(type='AdamW', lr=4e-3))
     cfg.param_scheduler = []
-    cfg.max_epochs = 2
     cfg.train_cfg = ConfigDict(by_epoch=True, max_epochs=2)
     cfg.default_hooks.logger.interval = 1
 
@@ -309,7 +308,6 @@ SCALES = {
             shrink=_on_digits,
             seconds=dict.fromkeys(
                 ('resnet14', 'resnet20', 'wrn10-2', 'baseline', 'distilled'),
-                9.),
-            needs_data=False),
+                9.)),
     )
 }

@@ -143,18 +143,6 @@ class ClassMap(nn.Module):
             ~self.known, -torch.inf).logsumexp(1, keepdim=True)
 
 
-def restrict(weights_BM: Tensor, knows_BM: Tensor) -> Tensor:
-    """Weights of those who know, with the sum that all had, [B, M]; zero
-    where nobody knows."""
-    kept_BM = weights_BM * knows_BM
-    total_B1 = kept_BM.sum(1, keepdim=True)
-    scale_B1 = torch.where(total_B1 > 0,
-                           weights_BM.sum(1, keepdim=True) /
-                           total_B1.clamp_min(1e-12), 0.)
-    # A target that is known in part is distilled in part.
-    return kept_BM * scale_B1 * knows_BM.amax(1, keepdim=True)
-
-
 def _as_list(classes: Sequence[int] | Mapping[int, int], num_student: int,
              key: str) -> list[int]:
     if isinstance(classes, Mapping):

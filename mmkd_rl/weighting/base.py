@@ -108,3 +108,24 @@ def cross_entropies(batch: DistillationBatch,
     float32."""
     return torch.stack(
         [batch.cross_entropy(z.float(), batch.targets) for z in logits], 1)
+
+
+def restrict(weights: TeacherWeights,
+             knows_BM: Tensor | None) -> TeacherWeights:
+    """Logit weights of those who know the class, with the sum that all had;
+    zero where nobody knows. Features keep theirs.
+
+    Args:
+        weights: Of a batch.
+        knows_BM: See :attr:`DistillationBatch.knows`.
+    """
+    if knows_BM is None:
+        return weights
+    kept_BM = weights.logit * knows_BM
+    total_B1 = kept_BM.sum(1, keepdim=True)
+    scale_B1 = torch.where(total_B1 > 0,
+                           weights.logit.sum(1, keepdim=True) /
+                           total_B1.clamp_min(1e-12), 0.)
+    # A target that is known in part is distilled in part.
+    return TeacherWeights(
+        kept_BM * scale_B1 * knows_BM.amax(1, keepdim=True), weights.feature)

@@ -61,13 +61,12 @@ from mmkd_rl.weighting.base import (
     WeightingContext,
     WeightingStrategy,
     equal_weights,
+    restrict,
 )
 
 #: From the student's trainable parameters, by name, to what a student with
-#: these makes of the meta batch; for the weights, what to do to them before
-#: they are used.
+#: these makes of the meta batch.
 Observe = Callable[[Mapping[str, Tensor]], DistillationBatch]
-Restrict = Callable[[TeacherWeights, Tensor], TeacherWeights]
 
 
 @WEIGHTINGS.register_module()
@@ -176,16 +175,13 @@ class MMKD(WeightingStrategy):
             self.learner.buffer.add(batch, hardness)
 
     def meta_losses(self, observe: Observe, parameters: Mapping[str, Tensor],
-                    rates: Mapping[str, float],
-                    restrict: Restrict | None = None
-                    ) -> tuple[Tensor, Tensor]:
+                    rates: Mapping[str, float]) -> tuple[Tensor, Tensor]:
         """The student's cross entropy before and after imitating.
 
         Args:
             observe: See above.
             parameters: theta_0, leaves that require gradients.
             rates: eta of each.
-            restrict: See above.
 
         Returns:
             CE(theta_0), and CE(theta_K) with its gradient to the networks.
@@ -196,9 +192,7 @@ class MMKD(WeightingStrategy):
             batch = observe(theta)
             if first is None:
                 first = _cross_entropy(batch).detach()
-            weights = self.weigh(batch)
-            if restrict is not None:
-                weights = restrict(weights, batch.targets)
+            weights = restrict(self.weigh(batch), batch.knows)
             theta = _descend(theta, rates, *self._matching(batch, weights))
         if self.ce_step:
             ce = _cross_entropy(observe(theta))
@@ -207,12 +201,11 @@ class MMKD(WeightingStrategy):
         return first, _cross_entropy(observe(theta))
 
     def meta_update(self, observe: Observe, parameters: Mapping[str, Tensor],
-                    rates: Mapping[str, float],
-                    restrict: Restrict | None = None) -> dict[str, float]:
+                    rates: Mapping[str, float]) -> dict[str, float]:
         """Train the networks once.
 
         Args:
-            observe, parameters, rates, restrict: See :meth:`meta_losses`.
+            observe, parameters, rates: See :meth:`meta_losses`.
 
         Returns:
             What to log.
@@ -223,8 +216,7 @@ class MMKD(WeightingStrategy):
         if self.inner_lr is not None:
             rates = dict.fromkeys(parameters, self.inner_lr)
         with torch.enable_grad():
-            before, after = self.meta_losses(observe, parameters, rates,
-                                             restrict)
+            before, after = self.meta_losses(observe, parameters, rates)
             if not self.learner.updates:
                 _refuse_dead_ends(after)
             own = self.learner.parameters()

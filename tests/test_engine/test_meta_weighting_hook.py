@@ -172,7 +172,7 @@ def test_the_rates_are_the_students_or_given(tmp_path, monkeypatch):
         ]))
     step(model, optim)
     monkeypatch.setattr(model.weighting, 'meta_losses',
-                        lambda o, p, rates, r: seen.append(rates) or
+                        lambda o, p, rates: seen.append(rates) or
                         (torch.zeros(()), sum(
                             p.sum()
                             for p in model.weighting.learner.parameters())))

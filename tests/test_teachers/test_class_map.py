@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from mmkd_rl.losses import DISTLoss, DKDLoss, KDLoss
+from mmkd_rl.records import TeacherWeights
 from mmkd_rl.registry import MODELS
-from mmkd_rl.teachers.class_map import ClassMap, restrict
+from mmkd_rl.teachers.class_map import ClassMap
+from mmkd_rl.weighting import restrict
 from tests.toy import (
     CLASSES,
     World,
@@ -108,16 +110,22 @@ def test_a_whole_map_renames_and_no_more(logits):
 
 
 def test_weights_go_to_those_who_know():
-    weights = torch.tensor([[.5, .25, .25]] * 4)
+    logit = torch.tensor([[.5, .25, .25]] * 4)
     knows = torch.tensor([[1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0]]).float()
+
+    def restricted(logit, knows):
+        weights = TeacherWeights(logit, logit)
+        assert restrict(weights, None) is weights
+        assert restrict(weights, knows).feature is logit
+        return restrict(weights, knows).logit
+
     torch.testing.assert_close(
-        restrict(weights, knows),
+        restricted(logit, knows),
         torch.tensor([[.5, .25, .25], [0, .5, .5], [0, 0, 1.], [0, 0, 0]]))
     half = torch.tensor([[.5, .5, .5]])  # soft targets, half of them known
-    torch.testing.assert_close(restrict(weights[:1], half), weights[:1] / 2)
-    other_scale = 3 * weights[1:2]
-    torch.testing.assert_close(restrict(other_scale, knows[1:2]).sum(),
-                               torch.tensor(3.))
+    torch.testing.assert_close(restricted(logit[:1], half), logit[:1] / 2)
+    torch.testing.assert_close(
+        restricted(3 * logit[1:2], knows[1:2]).sum(), torch.tensor(3.))
 
 
 @pytest.mark.parametrize('targets', [

@@ -11,12 +11,7 @@ import torch.nn.functional as F
 from mmengine.logging import MMLogger
 
 from mmkd_rl.agent.hard_samples import HardBuffer, HardSamples
-from mmkd_rl.records import (
-    DistillationBatch,
-    Gaps,
-    ModelOutput,
-    TeacherWeights,
-)
+from mmkd_rl.records import DistillationBatch, Gaps, ModelOutput
 from mmkd_rl.registry import WEIGHTINGS, build
 from tests.toy import CLASSES, context, random_batch, spec
 
@@ -186,27 +181,35 @@ def test_meta_gradient_against_finite_differences(cfg):
                 (ends[0] - ends[1]) / 2 / h, rel=1e-4, abs=1e-9)
 
 
-def test_restricted_weights_take_part_in_the_steps():
-    """A teacher that is left out has no say in where the student goes."""
+def test_a_teacher_that_does_not_know_the_class_does_not_pull():
+    """Known by nobody: as if logits weighed nothing. Known by all: as if
+    nobody had been asked."""
     world = Linear()
-    ctx = context(
-        student=spec(shape=(WIDTH, )),
-        teachers=tuple(spec(f't{m}', shape=(d, )) for m, d in enumerate(D)))
-    made = strategy(ctx=ctx)
-    made.apply_(lambda t: t.double())
     theta = {
         n: torch.from_numpy(v).requires_grad_()
         for n, v in world.theta.items()
     }
     lr = dict.fromkeys(theta, .1)
-    none, full = (made.meta_losses(
-        world.observe, theta, lr,
-        lambda w, targets, s=s: TeacherWeights(s * w.logit, s * w.feature))
-        for s in (0., 1.))
-    assert none[1] == none[0]
-    assert full[1] != full[0]
-    torch.testing.assert_close(full[1],
-                               made.meta_losses(world.observe, theta, lr)[1])
+
+    def after(knows=None, **kwargs):
+        made = strategy(
+            ctx=context(
+                student=spec(shape=(WIDTH, )),
+                teachers=tuple(
+                    spec(f't{m}', shape=(d, )) for m, d in enumerate(D)),
+                **kwargs))
+        made.apply_(lambda t: t.double())
+
+        def observe(parameters):
+            batch = world.observe(parameters)
+            return batch if knows is None else replace(
+                batch, knows=torch.full_like(batch.gaps.logit, knows))
+
+        return made.meta_losses(observe, theta, lr)[1]
+
+    assert after() != after(logit_weight=0.)
+    torch.testing.assert_close(after(knows=0.), after(logit_weight=0.))
+    torch.testing.assert_close(after(knows=1.), after())
 
 
 # --- the strategy alone ------------------------------------------------------

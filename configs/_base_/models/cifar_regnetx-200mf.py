@@ -1,11 +1,6 @@
 """RegNetX-200MF for 32x32 images."""
+_base_ = './convnet.py'
 model = dict(
-    type='mmpretrain.ImageClassifier',
     backbone=dict(
         type='mmkd_rl.CifarRegNet', arch='regnetx_200mf', channels_last=True),
-    neck=dict(type='mmpretrain.GlobalAveragePooling'),
-    head=dict(
-        type='mmpretrain.LinearClsHead',
-        num_classes=100,
-        in_channels=368,
-        loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0)))
+    head=dict(num_classes=100, in_channels=368))

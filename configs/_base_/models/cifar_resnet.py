@@ -1,10 +1,5 @@
 """ResNet for 32x32 images; a leaf sets ``model.backbone.depth``."""
+_base_ = './convnet.py'
 model = dict(
-    type='mmpretrain.ImageClassifier',
     backbone=dict(type='mmkd_rl.CifarResNet', depth=20, channels_last=True),
-    neck=dict(type='mmpretrain.GlobalAveragePooling'),
-    head=dict(
-        type='mmpretrain.LinearClsHead',
-        num_classes=100,
-        in_channels=64,
-        loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0)))
+    head=dict(num_classes=100, in_channels=64))

@@ -1,11 +1,3 @@
 """ResNet x4 for 32x32 images; a leaf sets ``model.backbone.depth``."""
-model = dict(
-    type='mmpretrain.ImageClassifier',
-    backbone=dict(
-        type='mmkd_rl.CifarResNet', depth=8, width=4, channels_last=True),
-    neck=dict(type='mmpretrain.GlobalAveragePooling'),
-    head=dict(
-        type='mmpretrain.LinearClsHead',
-        num_classes=100,
-        in_channels=256,
-        loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0)))
+_base_ = './cifar_resnet.py'
+model = dict(backbone=dict(depth=8, width=4), head=dict(in_channels=256))

@@ -1,14 +1,4 @@
 """WRN of widen factor 4; a leaf sets ``model.backbone.depth``."""
+_base_ = './cifar_wrn_k2.py'
 model = dict(
-    type='mmpretrain.ImageClassifier',
-    backbone=dict(
-        type='mmkd_rl.CifarWideResNet',
-        depth=28,
-        widen_factor=4,
-        channels_last=True),
-    neck=dict(type='mmpretrain.GlobalAveragePooling'),
-    head=dict(
-        type='mmpretrain.LinearClsHead',
-        num_classes=100,
-        in_channels=256,
-        loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0)))
+    backbone=dict(depth=28, widen_factor=4), head=dict(in_channels=256))

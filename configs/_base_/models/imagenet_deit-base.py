@@ -6,24 +6,7 @@ this model.
 MMPretrain has the same, converted, as ``deit-base_3rdparty_in1k``.
 Here without mixup and the like: a training config adds ``train_cfg``.
 """
+_base_ = './imagenet_deit-tiny.py'
 model = dict(
-    type='mmpretrain.ImageClassifier',
-    backbone=dict(
-        type='mmpretrain.VisionTransformer',
-        arch='deit-base',
-        img_size=224,
-        patch_size=16,
-        drop_path_rate=0.1),
-    neck=None,
-    head=dict(
-        type='mmpretrain.VisionTransformerClsHead',
-        num_classes=1000,
-        in_channels=768,
-        loss=dict(
-            type='mmpretrain.LabelSmoothLoss',
-            label_smooth_val=0.1,
-            mode='original')),
-    init_cfg=[
-        dict(type='TruncNormal', layer='Linear', std=.02),
-        dict(type='Constant', layer='LayerNorm', val=1., bias=0.),
-    ])
+    backbone=dict(arch='deit-base', drop_path_rate=0.1),
+    head=dict(in_channels=768))

@@ -6,13 +6,7 @@ Weights of 77.37 % top-1: torchvision's
 checkpoint of this model.
 MMPretrain's own ``resnet101_8xb32_in1k`` has 77.97 %.
 """
+_base_ = './convnet.py'
 model = dict(
-    type='mmpretrain.ImageClassifier',
-    backbone=dict(
-        type='mmpretrain.ResNet', depth=101),
-    neck=dict(type='mmpretrain.GlobalAveragePooling'),
-    head=dict(
-        type='mmpretrain.LinearClsHead',
-        num_classes=1000,
-        in_channels=2048,
-        loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0)))
+    backbone=dict(type='mmpretrain.ResNet', depth=101),
+    head=dict(num_classes=1000, in_channels=2048))

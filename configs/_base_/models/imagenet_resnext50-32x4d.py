@@ -6,16 +6,8 @@ Weights of 77.62 % top-1: torchvision's
 checkpoint of this model.
 MMPretrain's own ``resnext50-32x4d_8xb32_in1k`` has 77.90 %.
 """
+_base_ = './convnet.py'
 model = dict(
-    type='mmpretrain.ImageClassifier',
     backbone=dict(
-        type='mmpretrain.ResNeXt',
-        depth=50,
-        groups=32,
-        width_per_group=4),
-    neck=dict(type='mmpretrain.GlobalAveragePooling'),
-    head=dict(
-        type='mmpretrain.LinearClsHead',
-        num_classes=1000,
-        in_channels=2048,
-        loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0)))
+        type='mmpretrain.ResNeXt', depth=50, groups=32, width_per_group=4),
+    head=dict(num_classes=1000, in_channels=2048))

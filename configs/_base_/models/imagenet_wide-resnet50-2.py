@@ -7,16 +7,8 @@ checkpoint of this model.
 MMPretrain has the same, converted, as
 ``wide-resnet50_3rdparty_8xb32_in1k``.
 """
+_base_ = './convnet.py'
 model = dict(
-    type='mmpretrain.ImageClassifier',
     backbone=dict(
-        type='mmpretrain.ResNet',
-        depth=50,
-        base_channels=128,
-        expansion=2),
-    neck=dict(type='mmpretrain.GlobalAveragePooling'),
-    head=dict(
-        type='mmpretrain.LinearClsHead',
-        num_classes=1000,
-        in_channels=2048,
-        loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0)))
+        type='mmpretrain.ResNet', depth=50, base_channels=128, expansion=2),
+    head=dict(num_classes=1000, in_channels=2048))

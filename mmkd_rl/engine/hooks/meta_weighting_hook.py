@@ -165,8 +165,7 @@ def meta_step(model: MultiTeacherDistiller,
         return strategy.meta_update(
             observe, {n: p.detach().requires_grad_()
                       for n, p in trained.items()},
-            {} if strategy.inner_lr else _rates(trained, optim_wrapper),
-            model.restrict_weights)
+            {} if strategy.inner_lr else _rates(trained, optim_wrapper))
     except RuntimeError as error:
         if str(error) == _CHECKPOINTING or not any(
                 part in str(error)

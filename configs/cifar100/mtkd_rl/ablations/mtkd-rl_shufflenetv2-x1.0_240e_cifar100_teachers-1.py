@@ -8,20 +8,9 @@ curve, no numbers. Its text: it rises up to four.
 Not yet reproduced. Expected time: about 3.1 h on one RTX 4090, by the paper's
 47 s an epoch (Table 6c); not measured.
 Differences: those of mtkd-rl_shufflenetv2-x1.0_240e_cifar100.py; which
-teachers it took is not printed; one teacher has weight one whatever the agent
-does.
+teachers it took is not printed, this is the first of its list; one teacher has
+weight one whatever the agent does.
 """  # noqa: E501
-_base_ = [
-    '../../baseline/shufflenetv2-x1.0_240e_cifar100.py',
-    '../../../_base_/pools/cifar100_table1_first1.py',
-    '../../../_base_/strategies/mtkd_rl.py',
-]
-model = dict(
-    _delete_=True,
-    type='MultiTeacherDistiller',
-    student={{_base_.model}},
-    teachers={{_base_.teachers}},
-    logit_loss={{_base_.logit_loss}},
-    feature_loss={{_base_.feature_loss}},
-    weighting={{_base_.weighting}},
-    probe_size=32)
+_base_ = '../mtkd-rl_shufflenetv2-x1.0_240e_cifar100.py'
+teachers = _base_.teachers[:1]
+model = dict(teachers=teachers)
