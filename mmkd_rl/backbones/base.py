@@ -47,6 +47,17 @@ def check_depth(name: str, depth: int, offset: int) -> int:
     return blocks
 
 
+def check_whole(key: str, value: object, least: int = 1) -> None:
+    """Complain of what is no whole number, or too small.
+
+    Raises:
+        ValueError: ``value`` is not an int of ``least`` or more.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(
+            f'{key} must be a whole number >= {least}, got {value!r}')
+
+
 class CifarBackbone(BaseModule):
     """Stem, stages ``layer1``, ``layer2``, ..., and the outputs asked for.
 
@@ -65,7 +76,8 @@ class CifarBackbone(BaseModule):
         norm_eval: Keep all batch norms in eval mode while training.
         with_cp: Recompute each block in the backward pass instead of keeping
             its activations. Batch norms then see a batch twice in their
-            running statistics.
+            running statistics, and a tap hears of blocks, not of stages
+            (``layer3.2`` for ``layer3``).
         channels_last: Run in this memory format, shapes unchanged. Training
             is 1.3 to 1.8 times faster with it on a CPU; on a GPU it pays
             with mixed precision. Not under a detector's RoIAlign: MMCV's
@@ -140,11 +152,12 @@ class CifarBackbone(BaseModule):
         x = self._forward_stem(x)
         outs = []
         for i, stage in enumerate(self.stages[:self.out_indices[-1] + 1]):
-            for block in stage:  # type: ignore[attr-defined]
-                if self.with_cp and torch.is_grad_enabled():
+            if self.with_cp and torch.is_grad_enabled():
+                for block in stage:  # type: ignore[attr-defined]
                     x = checkpoint(block, x, use_reentrant=False)
-                else:
-                    x = block(x)
+            else:
+                # As a whole, so that a tap on it hears of it.
+                x = stage(x)
             if i in self.out_indices:
                 outs.append(self._stage_output(i, x))
         return tuple(outs)

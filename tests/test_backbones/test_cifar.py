@@ -8,12 +8,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmkd_rl.backbones import (
+    CifarDenseNet,
     CifarMobileNetV2,
     CifarRegNet,
     CifarResNet,
     CifarShuffleNetV2,
     CifarVGG,
     CifarWideResNet,
+    PlainConvNet,
 )
 from mmkd_rl.backbones.cifar_shufflenetv2 import ShuffleBlock
 from mmkd_rl.registry import MODELS
@@ -60,6 +62,16 @@ NETS = {
         stages=5,
         stem=(),
         before='layer5.0.relu'),
+    'densenet':
+    Net(lambda **k: CifarDenseNet(depth=10, growth_rate=4, **k),
+        stem=('conv1', ),
+        tail=('bn1', ),
+        before='relu'),
+    'plain':
+    Net(lambda **k: PlainConvNet([(1, 1), (2, ), dict(channels=(4, 4))],
+                                 width=8, last_pool=False, **k),
+        stem=(),
+        before='layer3.2.relu'),
 }
 each_net = pytest.mark.parametrize('net', NETS.values(), ids=list(NETS))
 resnet, wrn = NETS['resnet'].build, NETS['wrn'].build
@@ -164,6 +176,19 @@ def test_odd_sizes():
             tuple(x.shape[2:]) for x in build(out_indices=(0, 1, 2))(images)
         ]
         assert shapes == [(36, 52), (18, 26), (9, 13)]
+
+
+@each_net
+def test_stages_can_be_tapped(net):
+    backbone = net.build(out_indices=range(net.stages))
+    tapped = []
+    for i in range(net.stages):
+        backbone.get_submodule(f'layer{i + 1}').register_forward_hook(
+            lambda module, args, output: tapped.append(output))
+    features = backbone(torch.rand(2, 3, 16, 16))
+    assert len(tapped) == len(features)
+    for one, other in zip(tapped[:-1], features[:-1]):
+        assert torch.equal(one, other)
 
 
 @each_net
