@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mmkd_rl.utils import checkpoint_io
+from mmkd_rl.visualization.common import Record, color
 
 
 @dataclass
-class WeightRecord:
+class WeightRecord(Record):
     """Mean weights over training.
 
     Attributes:
@@ -27,35 +27,12 @@ class WeightRecord:
             sum to one, [len(iterations)][2]; ln M is equal trust, 0 is all in
             one.
     """
+    what: ClassVar[str] = 'weights'
     teachers: list[str]
     iterations: list[int] = field(default_factory=list)
     logit: list[list[float]] = field(default_factory=list)
     feature: list[list[float]] = field(default_factory=list)
     entropy: list[list[float]] = field(default_factory=list)
-
-    def save(self, path: str) -> None:
-        """Write it as JSON, whole or not at all."""
-
-        def write(temporary: str) -> None:
-            with open(temporary, 'w') as file:
-                json.dump(asdict(self), file, indent=1)
-
-        checkpoint_io.write_whole(path, write)
-
-    @classmethod
-    def load(cls, path: str) -> WeightRecord:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: No such file.
-            ValueError: It is something else.
-        """
-        with open(path) as file:
-            try:
-                return cls(**json.load(file))
-            except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f'{path!r} is no record of weights: {error}') from error
 
 
 def plot_weights(record: WeightRecord,
@@ -85,7 +62,7 @@ def plot_weights(record: WeightRecord,
                 marker='o' if len(record.iterations) < 20 else None,
                 markersize=4,
                 linewidth=2.4 if teacher in mark else 1.8,
-                color=_color(m),
+                color=color(m),
                 label=f'{teacher} ({mark[teacher]})'
                 if teacher in mark else teacher)
         axis.axhline(
@@ -149,7 +126,7 @@ def draw_samples(images: Sequence[np.ndarray],
         bars = lower.bar(
             range(len(teachers)),
             weights[i],
-            color=[_color(m) for m in range(len(teachers))],
+            color=[color(m) for m in range(len(teachers))],
             hatch=['///' if t in mark else '' for t in teachers])
         lower.bar_label(bars, fmt='%.2f', fontsize=7)
         lower.set_ylim(0, 1.2 * top)
@@ -166,17 +143,6 @@ def draw_samples(images: Sequence[np.ndarray],
             ncols=len(teachers),
             fontsize=9)
     return figure
-
-
-def to_array(figure: Figure) -> np.ndarray:
-    """A figure as RGB, [H, W, 3] uint8."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _color(index: int) -> str:
-    return f'C{index % 10}'
 
 
 def _total(record: WeightRecord) -> float:

@@ -6,11 +6,11 @@ import os
 import numpy as np
 import pytest
 
+from mmkd_rl.visualization.common import to_array
 from mmkd_rl.visualization.weights import (
     WeightRecord,
     draw_samples,
     plot_weights,
-    to_array,
 )
 
 

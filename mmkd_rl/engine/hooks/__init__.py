@@ -1,5 +1,6 @@
 from .agent_alternation_hook import AgentAlternationHook
 from .class_mean_hook import ClassMeanHook
+from .flow_visualization_hook import FlowVisualizationHook
 from .meta_weighting_hook import MetaWeightingHook
 from .random_state_hook import RandomStateHook
 from .student_export_hook import StudentExportHook
@@ -7,7 +8,7 @@ from .teacher_check_hook import TeacherCheckHook
 from .weight_visualization_hook import WeightVisualizationHook
 
 __all__ = [
-    'AgentAlternationHook', 'ClassMeanHook', 'MetaWeightingHook',
-    'RandomStateHook', 'StudentExportHook', 'TeacherCheckHook',
-    'WeightVisualizationHook'
+    'AgentAlternationHook', 'ClassMeanHook', 'FlowVisualizationHook',
+    'MetaWeightingHook', 'RandomStateHook', 'StudentExportHook',
+    'TeacherCheckHook', 'WeightVisualizationHook'
 ]

@@ -1,11 +1,15 @@
-"""What the hooks share: from a runner to the distiller in it."""
+"""What the hooks share: the distiller in a runner, pictures of a run."""
 
 from __future__ import annotations
 
+import os
+
+from matplotlib.figure import Figure
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmkd_rl.distillers import MultiTeacherDistiller
+from mmkd_rl.visualization.common import to_array
 
 
 def distiller_of(runner: Runner, hook: str) -> MultiTeacherDistiller:
@@ -21,3 +25,12 @@ def distiller_of(runner: Runner, hook: str) -> MultiTeacherDistiller:
                         'MultiTeacherDistiller as model, got a '
                         f'{type(model).__name__}')
     return model
+
+
+def save_picture(runner: Runner, name: str, figure: Figure) -> None:
+    """Write ``NAME.png`` into the work directory and show it in every
+    visualisation backend."""
+    path = os.path.join(runner.work_dir, f'{name}.png')
+    figure.savefig(path, dpi=120)
+    runner.visualizer.add_image(name, to_array(figure), step=runner.iter)
+    runner.logger.info(f'{name}: {path}')

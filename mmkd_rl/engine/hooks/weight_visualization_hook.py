@@ -12,14 +12,14 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmkd_rl.engine.hooks.common import distiller_of
+from mmkd_rl.engine.hooks.common import distiller_of, save_picture
 from mmkd_rl.records import TeacherWeights
 from mmkd_rl.registry import HOOKS
+from mmkd_rl.visualization.common import check_marks
 from mmkd_rl.visualization.weights import (
     WeightRecord,
     draw_samples,
     plot_weights,
-    to_array,
 )
 
 #: Where a checkpoint keeps the record, so that resumed runs draw all of it.
@@ -69,9 +69,7 @@ class WeightVisualizationHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Begin a record, or go on with a resumed one."""
         names = list(distiller_of(runner, type(self).__name__).teacher_names)
-        if unknown := set(self.mark) - set(names):
-            raise ValueError(f'WeightVisualizationHook.mark has '
-                             f'{sorted(unknown)}; the teachers are {names}')
+        check_marks('WeightVisualizationHook.mark', self.mark, names)
         if self.record is None or self.record.teachers != names:
             self.record = WeightRecord(names)
 
@@ -106,8 +104,8 @@ class WeightVisualizationHook(Hook):
         if not self.record.iterations:
             return
         self.after_train_epoch(runner)
-        self._draw(runner, 'teacher_weights',
-                   plot_weights(self.record, self.mark))
+        save_picture(runner, 'teacher_weights',
+                     plot_weights(self.record, self.mark))
         if self.num_samples and self._last_batch is not None:
             self._draw_samples(runner)
 
@@ -148,12 +146,6 @@ class WeightVisualizationHook(Hook):
         for name, value in scalars.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
 
-    def _draw(self, runner: Runner, name: str, figure) -> None:
-        path = os.path.join(runner.work_dir, f'{name}.png')
-        figure.savefig(path, dpi=120)
-        runner.visualizer.add_image(name, to_array(figure), step=runner.iter)
-        runner.logger.info(f'{name}: {path}')
-
     def _draw_samples(self, runner: Runner) -> None:
         model = distiller_of(runner, type(self).__name__)
         assert self._last_batch is not None and model.last_weights is not None
@@ -168,7 +160,7 @@ class WeightVisualizationHook(Hook):
             for s in self._last_batch['data_samples'][:count]
         ]
         weights = model.last_weights.logit[:count].float().cpu().numpy()
-        self._draw(
+        save_picture(
             runner, 'sample_weights',
             draw_samples(images, weights, self.record.teachers, labels,
                          self.mark))

@@ -1,0 +1,149 @@
+"""Show how a student comes to do without its teachers: a record and a
+picture of Knowledge Flow's p_w (the paper's Fig. 1c and 7)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmkd_rl.engine.hooks.common import save_picture
+from mmkd_rl.registry import HOOKS
+from mmkd_rl.visualization.common import check_marks
+from mmkd_rl.visualization.flow import FILE_NAME, FlowRecord, plot_flow
+
+#: Where a checkpoint keeps the record, so that resumed runs draw all of it.
+CHECKPOINT_KEY = 'mmkd_rl_flow'
+
+
+@HOOKS.register_module()
+class FlowVisualizationHook(Hook):
+    """Notes the weights of a model's knowledge flow.
+
+    In the work directory: ``knowledge_flow.json``, written with each epoch
+    and checkpoint, and ``knowledge_flow.png`` at the end, which also goes to
+    every visualisation backend. The scalars are KnowledgeFlowHook's.
+
+    Args:
+        interval: Iterations between two points; the weights before training
+            and at its end are noted too.
+        mark: Notes by teacher for the picture, ``{'svhn': 'house numbers'}``.
+
+    Raises:
+        ValueError: ``interval`` is not positive; or, before training, there
+            is no knowledge flow, or no teacher of a marked name.
+    """
+
+    # After whatever changes the weights and retires teachers, before
+    # CheckpointHook, which saves the record.
+    priority = 'LOW'
+
+    def __init__(self,
+                 interval: int = 50,
+                 mark: dict[str, str] | None = None) -> None:
+        if interval < 1:
+            raise ValueError('FlowVisualizationHook.interval must be >= 1, '
+                             f'got {interval}')
+        self.interval = interval
+        self.mark = dict(mark or {})
+        self.record: FlowRecord | None = None
+        self._flow: Any = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Begin a record, or go on with a resumed one."""
+        self._flow = _flow(runner)
+        new = FlowRecord(
+            list(self._flow.layers),
+            [list(names) for names in self._flow.candidates],
+            list(self._flow.teacher_names))
+        check_marks('FlowVisualizationHook.mark', self.mark, new.teachers)
+        old = self.record
+        if old is None or (old.layers, old.candidates, old.teachers) != (
+                new.layers, new.candidates, new.teachers):
+            self.record = new
+            self._note(runner.iter)
+
+    def before_train_iter(self,
+                          runner: Runner,
+                          batch_idx: int,
+                          data_batch=None) -> None:
+        """See who is not run from here on."""
+        self._note_retired(runner.iter)
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch=None,
+                         outputs=None) -> None:
+        """Read the weights every ``interval`` iterations."""
+        if self.every_n_train_iters(runner, self.interval):
+            self._note(runner.iter + 1)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Keep the record on disk."""
+        self._save(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Draw."""
+        assert self.record is not None
+        # Iterations have been counted on.
+        if self.record.iterations[-1] != runner.iter:
+            self._note(runner.iter)
+        self._save(runner)
+        if is_main_process():
+            save_picture(runner,
+                         os.path.splitext(FILE_NAME)[0],
+                         plot_flow(self.record, self.mark))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """The record goes along; and onto the disk, since loops that count
+        iterations have no epochs."""
+        if self.record is not None:
+            checkpoint[CHECKPOINT_KEY] = asdict(self.record)
+            self._save(runner)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """A resumed run's record goes on."""
+        if runner._resume and CHECKPOINT_KEY in checkpoint:
+            self.record = FlowRecord(**checkpoint[CHECKPOINT_KEY])
+
+    def _note(self, iteration: int) -> None:
+        record = self.record
+        assert record is not None
+        self._note_retired(iteration)
+        record.iterations.append(iteration)
+        record.weights.append(
+            [row.detach().tolist() for row in self._flow.weights()])
+
+    def _note_retired(self, iteration: int) -> None:
+        record = self.record
+        assert record is not None
+        # Those that are run again are struck off.
+        record.retired = {
+            name: record.retired.get(name, iteration)
+            for name in record.teachers
+            if name not in self._flow.active_teachers
+        }
+
+    def _save(self, runner: Runner) -> None:
+        if is_main_process() and self.record is not None:
+            self.record.save(os.path.join(runner.work_dir, FILE_NAME))
+
+
+def _flow(runner: Runner) -> Any:
+    """The knowledge flow in the runner's model.
+
+    Raises:
+        ValueError: There is none, or several.
+    """
+    from mmkd_rl.flow import flow_of
+    try:
+        return flow_of(runner.model)
+    except ValueError as error:
+        raise ValueError(
+            'custom_hooks has FlowVisualizationHook, which needs a model with '
+            f'one KnowledgeFlowBackbone: {error}') from error

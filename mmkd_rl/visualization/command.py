@@ -1,0 +1,76 @@
+"""Command line of the tools that draw a run's record again."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from mmkd_rl.visualization.common import Record, check_marks
+
+
+def draw_record(description: str | None, record: type[Record],
+                plot: Callable[[Any, Mapping[str, str], str], Figure],
+                file: str, hook: str, title: str,
+                argv: list[str] | None = None) -> int:
+    """Read a record, draw it, say where the picture is.
+
+    Args:
+        description: Of the tool.
+        record: Class of the record.
+        plot: From record, marks and title to the figure.
+        file: The record's name in a work directory.
+        hook: What writes it, for the message where there is none.
+        title: Default one.
+        argv: Arguments; None: the process's.
+
+    Returns:
+        Exit code; 2 for the user's mistakes.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        'record', help=f'{file} of a run, or its work directory')
+    parser.add_argument(
+        '--out', help='picture to write (default: beside the record)')
+    parser.add_argument(
+        '--mark',
+        action='append',
+        default=[],
+        metavar='TEACHER=NOTE',
+        help='draw a teacher dashed, with a note in the legend')
+    parser.add_argument('--title', default=title)
+    args = parser.parse_args(argv)
+    path = args.record
+    if os.path.isdir(path):
+        path = os.path.join(path, file)
+    out = args.out or os.path.splitext(path)[0] + '.png'
+    try:
+        mark = dict(_note(entry) for entry in args.mark)
+        found: Any = record.load(path)
+        check_marks('--mark', mark, found.teachers)
+        figure = plot(found, mark, args.title)
+    except FileNotFoundError:
+        print(f'error: {path!r}: no such file; runs with {hook} write one',
+              file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    try:
+        figure.savefig(out, dpi=120)
+    except (OSError, ValueError) as error:
+        print(f'error: --out {out!r}: {error}', file=sys.stderr)
+        return 2
+    print(out)
+    return 0
+
+
+def _note(entry: str) -> tuple[str, str]:
+    teacher, equals, note = entry.partition('=')
+    if not equals:
+        raise ValueError(f'--mark must be TEACHER=NOTE, got {entry!r}')
+    return teacher, note

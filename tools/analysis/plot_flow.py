@@ -1,0 +1,25 @@
+"""Draw how much a student relied on its teachers' features."""
+
+from __future__ import annotations
+
+import sys
+
+from mmkd_rl.visualization import FlowRecord, plot_flow
+from mmkd_rl.visualization.command import draw_record
+from mmkd_rl.visualization.flow import FILE_NAME, TITLE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Plot; 2 for the user's mistakes."""
+    return draw_record(
+        __doc__,
+        FlowRecord,
+        plot_flow,
+        file=FILE_NAME,
+        hook='FlowVisualizationHook',
+        title=TITLE,
+        argv=argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
