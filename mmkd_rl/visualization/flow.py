@@ -129,7 +129,7 @@ def plot_flow(record: FlowRecord,
     mark = mark or {}
     count = len(record.layers)
     # A row must hold its legends, a line 0.15 inches high.
-    high = max(1.7, 0.6 + .15 * max(len(c) for c in record.candidates))
+    high = max(2., 0.6 + .15 * max(len(c) for c in record.candidates))
     columns = 1 if count <= 3 else 2 if count == 4 else 3
     rows = math.ceil(count / columns)
     if columns == 1:
