@@ -1,6 +1,16 @@
-"""Data sets that need no download, and what is done to labels."""
+"""Data sets that need no download, torchvision's, and parts of both."""
 
+from .cifar100_coarse import CIFAR100_COARSE, CIFAR100_SUPERCLASSES
+from .class_subset import ClassSubset
 from .digits import DigitsDataset
+from .map_labels import MapLabels
 from .permute_labels import PermuteLabels
+from .random_labels import RandomLabels
+from .rotate_task import RotateTask
+from .torchvision_dataset import TorchVisionDataset
 
-__all__ = ['DigitsDataset', 'PermuteLabels']
+__all__ = [
+    'CIFAR100_COARSE', 'CIFAR100_SUPERCLASSES', 'ClassSubset',
+    'DigitsDataset', 'MapLabels', 'PermuteLabels', 'RandomLabels',
+    'RotateTask', 'TorchVisionDataset'
+]

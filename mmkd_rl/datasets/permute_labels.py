@@ -7,14 +7,15 @@ as any, its logits always name another class.
 
 from __future__ import annotations
 
-from mmcv.transforms import BaseTransform
 from numpy.random import default_rng
 
 from mmkd_rl.registry import TRANSFORMS
 
+from .map_labels import MapLabels
+
 
 @TRANSFORMS.register_module()
-class PermuteLabels(BaseTransform):
+class PermuteLabels(MapLabels):
     """Replace class c by pi(c), a random cyclic permutation: no class stays.
 
     Args:
@@ -22,7 +23,8 @@ class PermuteLabels(BaseTransform):
         seed: Of the permutation.
 
     Raises:
-        ValueError: Fewer than two classes.
+        ValueError: Fewer than two classes; while training, a label that is
+            no class.
     """
 
     def __init__(self, num_classes: int, seed: int = 0) -> None:
@@ -34,17 +36,4 @@ class PermuteLabels(BaseTransform):
         self.permutation = [0] * num_classes
         for here, there in zip(order, [*order[1:], order[0]]):
             self.permutation[int(here)] = int(there)
-
-    def transform(self, results: dict) -> dict:
-        """Change ``results['gt_label']``.
-
-        Raises:
-            ValueError: A label that is no class.
-        """
-        label = int(results['gt_label'])
-        if not 0 <= label < len(self.permutation):
-            raise ValueError(
-                f'PermuteLabels has num_classes={len(self.permutation)}, and '
-                f'a label is {label}')
-        results['gt_label'] = self.permutation[label]
-        return results
+        super().__init__(self.permutation)

@@ -1,0 +1,46 @@
+"""A transform that makes a poor teacher: labels that say nothing.
+
+:class:`PermuteLabels` spoils a teacher's logits alone; its features are as
+good as any. Where features flow (Knowledge Flow, ICLR 2019), a teacher is
+poor only if its labels have nothing to do with the images.
+"""
+
+from __future__ import annotations
+
+from mmcv.transforms import BaseTransform
+from numpy.random import default_rng
+
+from mmkd_rl.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class RandomLabels(BaseTransform):
+    """Replace a sample's class by one drawn evenly, once and for all.
+
+    Args:
+        num_classes: C.
+        seed: Of the draw; a sample's label depends on it and on the sample's
+            number.
+
+    Raises:
+        ValueError: Fewer than two classes.
+    """
+
+    def __init__(self, num_classes: int, seed: int = 0) -> None:
+        if not isinstance(num_classes, int) or num_classes < 2:
+            raise ValueError('RandomLabels.num_classes must be a whole number '
+                             f'>= 2, got {num_classes!r}')
+        self.num_classes, self.seed = num_classes, seed
+
+    def transform(self, results: dict) -> dict:
+        """Change ``results['gt_label']``.
+
+        Raises:
+            ValueError: There is no ``sample_idx``.
+        """
+        if 'sample_idx' not in results:
+            raise ValueError("RandomLabels needs sample_idx, which MMEngine's "
+                             f'data sets give; got {sorted(results)}')
+        rng = default_rng((self.seed, results['sample_idx']))
+        results['gt_label'] = int(rng.integers(self.num_classes))
+        return results

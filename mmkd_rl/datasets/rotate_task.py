@@ -1,0 +1,65 @@
+"""A transform that makes another task of any images: how are they turned?
+
+Gidaris, Singh and Komodakis, Unsupervised representation learning by
+predicting image rotations, ICLR 2018. A teacher trained with it has seen the
+images and none of their labels. Here each image is drawn with one rotation;
+the paper puts all four of an image into a batch.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from mmkd_rl.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class RotateTask(BaseTransform):
+    """Turn the image by k quarters to the left; the label becomes k.
+
+    Four classes, so the head has ``num_classes=4``. Put it behind what crops
+    and flips, and before the packing.
+
+    Args:
+        draw: Draw k evenly from 0 to 3, for training. ``False``: k is the
+            sample's number modulo 4, so that a test is the same each time.
+
+    Raises:
+        TypeError: ``draw`` is no bool.
+    """
+
+    def __init__(self, draw: bool = True) -> None:
+        if not isinstance(draw, bool):
+            raise TypeError('RotateTask.draw must be True (training) or '
+                            f'False (test), got {draw!r}')
+        self.draw = draw
+
+    def transform(self, results: dict) -> dict:
+        """Turn ``results['img']`` ([H, H] or [H, H, C]), set ``gt_label``.
+
+        Raises:
+            ValueError: The image is not square; without ``draw``: there is
+                no ``sample_idx``.
+        """
+        image = results['img']
+        if image.shape[0] != image.shape[1]:
+            raise ValueError(
+                'RotateTask turns square images only, got one of '
+                f'{image.shape[0]}x{image.shape[1]}; crop or resize it before')
+        if self.draw:
+            quarters = random.randrange(4)
+        elif 'sample_idx' in results:
+            quarters = results['sample_idx'] % 4
+        else:
+            raise ValueError('RotateTask(draw=False) needs sample_idx, which '
+                             "MMEngine's data sets give; got "
+                             f'{sorted(results)}')
+        results['img'] = np.ascontiguousarray(np.rot90(image, quarters))
+        results['gt_label'] = quarters
+        return results
+
+    def __repr__(self) -> str:
+        return f'RotateTask(draw={self.draw})'
