@@ -27,7 +27,7 @@ MODELS = Registry(
     scope='mmkd_rl',
     locations=[
         'mmkd_rl.backbones', 'mmkd_rl.classifiers', 'mmkd_rl.distillers',
-        'mmkd_rl.losses', 'mmkd_rl.taps'
+        'mmkd_rl.flow', 'mmkd_rl.losses', 'mmkd_rl.taps'
     ])
 DATASETS = Registry(
     'dataset',

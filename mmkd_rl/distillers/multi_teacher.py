@@ -19,6 +19,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from mmkd_rl.flow import KnowledgeFlow
 from mmkd_rl.records import (
     DistillationBatch,
     Gaps,
@@ -41,6 +42,7 @@ from mmkd_rl.teachers.loading import build_network, load_model_config
 from mmkd_rl.teachers.runtime import spec_of
 from mmkd_rl.utils import activation_checkpointing
 from mmkd_rl.utils.batch_norm import frozen_statistics
+from mmkd_rl.utils.originals import Original
 from mmkd_rl.weighting import (
     WeightingContext,
     WeightingStrategy,
@@ -68,7 +70,7 @@ class MultiTeacherDistiller(BaseModel):
         projector: Arguments of :class:`Projector`.
         taps: The student's, see :meth:`Task.taps`.
         task: Config of the task adapter.
-        probe_size: Side or (H, W) in pixels of the images on which sizes are
+        probe_size: Side, (H, W) or (C, H, W) of the images on which sizes are
             found when the model is built. Any size does for most networks;
             those that accept only one need theirs.
         data_preprocessor: The student's, as in its own config.
@@ -89,7 +91,7 @@ class MultiTeacherDistiller(BaseModel):
                  projector: dict | None = None,
                  taps: dict | None = None,
                  task: dict = dict(type='ClassificationTask'),
-                 probe_size: int | tuple[int, int] = 64,
+                 probe_size: int | tuple[int, ...] = 64,
                  data_preprocessor: dict | None = None,
                  init_cfg: dict | None = None,
                  **unknown: Any) -> None:
@@ -108,6 +110,10 @@ class MultiTeacherDistiller(BaseModel):
         self.teachers = TeacherPool(teachers, adapter,
                                     Normalization.of(self.data_preprocessor))
         student_spec, teacher_specs = self._probe(probe_size)
+        for module in self.student.modules():
+            if isinstance(module, KnowledgeFlow) and \
+                    module.waits_for_teachers:
+                module.borrow(self.teachers)
         teacher_specs = self.teachers.match_classes(
             teacher_specs, student_spec.num_classes, logit_loss is not None)
 
@@ -151,7 +157,7 @@ class MultiTeacherDistiller(BaseModel):
                     f'{others}')
         #: Weights of the last training batch, detached, for whoever reports.
         self.last_weights: TeacherWeights | None = None
-        self._is_original: _Original | None = _Original()
+        self._is_original: Original | None = Original()
         #: Images, targets and teachers' outputs of that batch, kept only for
         #: a strategy that wants to look again after the student's update.
         self._last: tuple[Tensor, Tensor, tuple[ModelOutput, ...]] | None = \
@@ -267,15 +273,15 @@ class MultiTeacherDistiller(BaseModel):
         return self
 
     @torch.no_grad()
-    def _probe(self, size: int | tuple[int, int]
+    def _probe(self, size: int | tuple[int, ...]
                ) -> tuple[ModelSpec, tuple[ModelSpec, ...]]:
         """Run everybody once, on two grey images, to learn the sizes.
 
         Raises:
             ValueError: Somebody cannot run on them.
         """
-        pair = (size, size) if isinstance(size, int) else tuple(size)
-        images = torch.zeros(2, 3, *pair)
+        shape = (size, size) if isinstance(size, int) else tuple(size)
+        images = torch.zeros(2, *(3, *shape)[-3:])
         self.student.eval()
         try:
             output = self.task.infer(self.student, self.student_taps, images)
@@ -288,15 +294,6 @@ class MultiTeacherDistiller(BaseModel):
             self.student.train()
         student = spec_of('student', output)
         return student, self.teachers.probe(images)
-
-
-class _Original:
-    """Tells the distiller that was built from its copies, which share its
-    teachers and agent but must not move them (EMAHook can keep its copy on
-    another device)."""
-
-    def __deepcopy__(self, memo: dict) -> None:
-        return None
 
 
 def _build_student(cfg: dict | str, preprocessor: dict | None,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 FORMATS = ('mmpretrain', 'mmdet', 'mmseg', 'torchvision')
-_STUDENT = 'student.'
+_STUDENT, _KNOWLEDGE_FLOW = 'student.', 'knowledge_flow'
 
 
 def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
@@ -47,6 +47,7 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
         n: t.detach().cpu().clone()
         for n, t in _student(state).items()
         if not n.startswith('data_preprocessor.')
+        and _KNOWLEDGE_FLOW not in n.split('.')
     }
     if to == 'torchvision':
         return _torchvision(weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,45 @@ from mmkd_rl.utils import checkpoint_io
 
 #: What to write for ``checkpoint`` where an untrained teacher is meant.
 UNTRAINED = 'untrained'
+
+
+def check_teachers(teachers: Sequence[dict],
+                   keys: Collection[str]) -> tuple[str, ...]:
+    """The teachers' names, if what the user wrote is a list of teachers.
+
+    Args:
+        teachers: As the user wrote them.
+        keys: What a teacher's dict may have.
+
+    Raises:
+        TypeError: A teacher that is no dict.
+        ValueError: No list, an unknown key, no name or the same one twice.
+    """
+    if not isinstance(teachers, (list, tuple)) or not teachers:
+        raise ValueError(
+            f'teachers must be a list of at least one, got {teachers!r}; '
+            "write teachers=[dict(name='a', config='a.py', "
+            "checkpoint='a.pth')]")
+    names = [_name(cfg, i, keys) for i, cfg in enumerate(teachers)]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ValueError(
+                f'teachers[{i}].name={name!r} is taken by '
+                f'teachers[{names.index(name)}]; names must differ')
+    return tuple(names)
+
+
+def _name(cfg: dict, index: int, keys: Collection[str]) -> str:
+    if not isinstance(cfg, dict):
+        raise TypeError(f'teachers[{index}] must be a dict, got {cfg!r}')
+    if unknown := set(cfg) - set(keys):
+        raise ValueError(f'teachers[{index}] has unknown {sorted(unknown)}; '
+                         f'it takes {sorted(keys)}')
+    name = cfg.get('name')
+    if not isinstance(name, str) or not name or '/' in name:
+        raise ValueError(f'teachers[{index}].name must be a word without "/", '
+                         f'got {name!r}')
+    return name
 
 
 def load_model_config(config: str | dict, key: str) -> tuple[dict, str | None]:
@@ -70,6 +109,11 @@ def load_model_config(config: str | dict, key: str) -> tuple[dict, str | None]:
         model = model['student']
         preprocessor = model.get('data_preprocessor') or preprocessor
     model = dict(model)
+    backbone = model.get('backbone')
+    if isinstance(backbone, dict) and str(
+            backbone.get('type')).rpartition('.')[2] == \
+            'KnowledgeFlowBackbone':
+        model['backbone'] = backbone['student']
     if preprocessor is not None:
         model['data_preprocessor'] = preprocessor
     return model, scope
@@ -106,6 +150,32 @@ def build_network(cfg: dict, scope: str | None, key: str) -> nn.Module:
                          ) from error
 
 
+def offline(cfg: dict) -> dict:
+    """The config without the weights that it would start training from."""
+    cfg = {k: v for k, v in cfg.items() if k != 'init_cfg'}
+    if cfg.get('pretrained'):
+        cfg['pretrained'] = False
+    if isinstance(cfg.get('backbone'), dict):
+        cfg['backbone'] = offline(cfg['backbone'])
+    return cfg
+
+
+def input_size(cfg: dict, key: str) -> tuple[int, int] | None:
+    """The (H, W) that a teacher asks for; ``None``: any.
+
+    Raises:
+        ValueError: Neither a side nor a pair.
+    """
+    size = cfg.get('input_size')
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or min(pair) < 1:
+        raise ValueError(f'{key}: input_size must be a side or (H, W) in '
+                         f'pixels, got {size!r}')
+    return pair
+
+
 def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:
     """The weights in a checkpoint file, whichever way it wraps them.
 
@@ -123,7 +193,13 @@ def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:
                          'of tensors, or one under "state_dict"')
     if all(name.startswith('module.') for name in content):
         content = {n[len('module.'):]: t for n, t in content.items()}
-    return dict(content)
+    return without_flow(content)
+
+
+def without_flow(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A student's weights without what Knowledge Flow has added."""
+    return {n: t for n, t in weights.items()
+            if 'knowledge_flow' not in n.split('.')}
 
 
 def require_checkpoints(teachers: Sequence[dict]) -> None:

@@ -17,13 +17,17 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmkd_rl.records import ModelOutput, ModelSpec
+from mmkd_rl.taps import Tap
 from mmkd_rl.tasks import Task
 from mmkd_rl.teachers.class_map import ClassMap
 from mmkd_rl.teachers.loading import (
     UNTRAINED,
     build_network,
+    check_teachers,
+    input_size,
     load_model_config,
     load_weights,
+    offline,
     read_checkpoint,
     require_checkpoints,
 )
@@ -61,19 +65,9 @@ class TeacherPool:
 
     def __init__(self, teachers: Sequence[dict], task: Task,
                  student_normalization: Normalization | None) -> None:
-        if not isinstance(teachers, (list, tuple)) or not teachers:
-            raise ValueError(
-                f'teachers must be a list of at least one, got {teachers!r}; '
-                "write teachers=[dict(name='a', config='a.py', "
-                "checkpoint='a.pth')]")
-        names = [_name(cfg, i) for i, cfg in enumerate(teachers)]
-        for i, name in enumerate(names):
-            if name in names[:i]:
-                raise ValueError(
-                    f'teachers[{i}].name={name!r} is taken by '
-                    f'teachers[{names.index(name)}]; names must differ')
+        names = check_teachers(teachers, _KEYS)
         require_checkpoints(teachers)
-        self.names = tuple(names)
+        self.names = names
         self._teachers = tuple(
             _build_teacher(cfg, name, task, student_normalization)
             for cfg, name in zip(teachers, names))
@@ -81,6 +75,9 @@ class TeacherPool:
         #: By the teacher's index; only those whose classes are others.
         self._maps: dict[int, ClassMap] = {}
         self._finite: Tensor | None = None
+        #: Images of the last batch and what :meth:`listen` asked for.
+        self._inner: tuple[Tensor, tuple[tuple[Tensor, ...], ...]] | None = \
+            None
         #: Whether features are used, so that they must be finite, too.
         self.watch_features = False
 
@@ -206,13 +203,37 @@ class TeacherPool:
                 batches are checked by :meth:`check_finite`, because looking
                 makes the host wait for the device.
         """
-        outputs = tuple(ModelOutput(*t(images)) for t in self._teachers)
+        given = [t(images) for t in self._teachers]
+        outputs = tuple(ModelOutput(*g[:2]) for g in given)
+        if any(len(g) > 2 for g in given):
+            self._inner = images, tuple(g[2:] for g in given)
         finite = torch.stack([self._is_finite(o) for o in outputs])
         first = self._finite is None
         self._finite = finite if first else self._finite & finite
         if first:
             self.check_finite()
         return outputs
+
+    def listen(self, taps: Sequence[Sequence[Tap]]) -> None:
+        """Read more of each teacher in the same forward pass.
+
+        Args:
+            taps: Of each teacher.
+        """
+        for teacher, own in zip(self._teachers, taps):
+            teacher.inner = tuple(own)
+
+    def inner(self, images: Tensor) -> tuple[tuple[Tensor, ...], ...]:
+        """What :meth:`listen` asked for, of each teacher. Teachers that
+        have just seen these images (the very tensor) are not run again."""
+        if self._inner is None or self._inner[0] is not images:
+            self(images)
+        assert self._inner is not None
+        return self._inner[1]
+
+    def forget(self) -> None:
+        """Let go of what was read for :meth:`inner`."""
+        self._inner = None
 
     def _is_finite(self, output: ModelOutput) -> Tensor:
         finite = output.logits.isfinite().all()
@@ -262,19 +283,6 @@ class TeacherPool:
             'their range')
 
 
-def _name(cfg: dict, index: int) -> str:
-    if not isinstance(cfg, dict):
-        raise TypeError(f'teachers[{index}] must be a dict, got {cfg!r}')
-    if unknown := set(cfg) - _KEYS:
-        raise ValueError(f'teachers[{index}] has unknown {sorted(unknown)}; '
-                         f'it takes {sorted(_KEYS)}')
-    name = cfg.get('name')
-    if not isinstance(name, str) or not name or '/' in name:
-        raise ValueError(f'teachers[{index}].name must be a word without "/", '
-                         f'got {name!r}')
-    return name
-
-
 def _build_teacher(cfg: dict, name: str, task: Task,
                    source: Normalization | None) -> FrozenTeacher:
     key = f'teacher {name!r}'
@@ -290,7 +298,7 @@ def _build_teacher(cfg: dict, name: str, task: Task,
     weights = None if checkpoint == UNTRAINED else read_checkpoint(
         checkpoint, f'{key}: checkpoint')
     model_cfg, scope = load_model_config(cfg['config'], f'{key}: config')
-    model = build_network(_offline(model_cfg), task.scope_for(scope), key)
+    model = build_network(offline(model_cfg), task.scope_for(scope), key)
     if weights is not None:
         load_weights(model, weights, checkpoint, f'{key}: checkpoint')
     target: Normalization | None
@@ -307,25 +315,4 @@ def _build_teacher(cfg: dict, name: str, task: Task,
             'std=..., to_rgb=...) if it was trained with another', 'current')
     return FrozenTeacher(name, model, task.taps(model, cfg.get('taps'), key),
                          task,
-                         InputAdapter(source, target, _size(cfg, key)))
-
-
-def _offline(cfg: dict) -> dict:
-    """The config without the weights that it would start training from."""
-    cfg = {k: v for k, v in cfg.items() if k != 'init_cfg'}
-    if cfg.get('pretrained'):
-        cfg['pretrained'] = False
-    if isinstance(cfg.get('backbone'), dict):
-        cfg['backbone'] = _offline(cfg['backbone'])
-    return cfg
-
-
-def _size(cfg: dict, key: str) -> tuple[int, int] | None:
-    size = cfg.get('input_size')
-    if size is None:
-        return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or min(pair) < 1:
-        raise ValueError(f'{key}: input_size must be a side or (H, W) in '
-                         f'pixels, got {size!r}')
-    return pair
+                         InputAdapter(source, target, input_size(cfg, key)))

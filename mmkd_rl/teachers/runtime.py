@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import torch
 from torch import Tensor, nn
 
 from mmkd_rl.records import ModelOutput, ModelSpec
-from mmkd_rl.taps import OutputTaps
+from mmkd_rl.taps import OutputTaps, Tap
 from mmkd_rl.tasks import Task
 from mmkd_rl.teachers.normalization import InputAdapter
 
@@ -29,6 +31,8 @@ class FrozenTeacher(nn.Module):
         self.model = model
         self.adapter = adapter
         self._taps, self._task = taps, task
+        #: What else is read on the way, see :meth:`TeacherPool.listen`.
+        self.inner: tuple[Tap, ...] = ()
         self.requires_grad_(False)
         self.eval()
 
@@ -37,15 +41,20 @@ class FrozenTeacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, C] and feature [B, D, H, W] of normalised images.
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits [B, C] and feature [B, D, H, W] of normalised images, then
+        what ``inner`` reads.
 
         Not under ``inference_mode``: the student's losses save these tensors
         for their backward pass, which inference tensors forbid.
         """
-        output = self._task.infer(self.model, self._taps,
-                                  self.adapter(images))
-        return output.logits, output.feature
+        with ExitStack() as stack:
+            for tap in self.inner:
+                stack.enter_context(tap.recording())
+            output = self._task.infer(self.model, self._taps,
+                                      self.adapter(images))
+        return (output.logits, output.feature,
+                *(tap.take() for tap in self.inner))
 
     def classify(self, feature: Tensor) -> Tensor:
         """Its classifier alone, [B, C]; gradients reach the feature.
@@ -65,7 +74,7 @@ class FrozenTeacher(nn.Module):
         Raises:
             ValueError: It gives NaN or infinity.
         """
-        logits, feature = self(images)
+        logits, feature = self(images)[:2]
         if not (logits.isfinite().all() and feature.isfinite().all()):
             raise ValueError(
                 f'teacher {self.name!r} gives NaN or infinity even on a grey '

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-import os
-
-from matplotlib.figure import Figure
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import Runner
 
 from mmkd_rl.distillers import MultiTeacherDistiller
-from mmkd_rl.visualization.common import to_array
+from mmkd_rl.flow import KnowledgeFlow
+
+
+def unwrapped(runner: Runner) -> BaseModel:
+    """The runner's model without its wrapper for distributed training."""
+    return runner.model.module if is_model_wrapper(
+        runner.model) else runner.model
 
 
 def distiller_of(runner: Runner, hook: str) -> MultiTeacherDistiller:
-    """The runner's model without its wrapper for distributed training.
+    """The distiller that is trained.
 
     Raises:
         TypeError: It is no distiller.
     """
-    model = runner.model.module if is_model_wrapper(
-        runner.model) else runner.model
+    model = unwrapped(runner)
     if not isinstance(model, MultiTeacherDistiller):
         raise TypeError(f'custom_hooks has {hook}, which needs a '
                         'MultiTeacherDistiller as model, got a '
                         f'{type(model).__name__}')
+    return model
+
+
+def taught_by_us(runner: Runner, hook: str) -> BaseModel:
+    """The model that is trained: a distiller, or one with Knowledge Flow.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    model = unwrapped(runner)
+    if not isinstance(model, MultiTeacherDistiller) and not any(
+            isinstance(m, KnowledgeFlow) for m in model.modules()):
+        raise TypeError(
+            f'custom_hooks has {hook}, which needs a MultiTeacherDistiller '
+            'as model or a KnowledgeFlowBackbone in it, got a '
+            f'{type(model).__name__}')
     return model
 
 

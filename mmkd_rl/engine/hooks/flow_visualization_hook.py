@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmkd_rl.engine.hooks.common import save_picture
+from mmkd_rl.flow import KnowledgeFlow, flow_of
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.visualization.common import check_marks
 from mmkd_rl.visualization.flow import FILE_NAME, FlowRecord, plot_flow
@@ -51,15 +51,14 @@ class FlowVisualizationHook(Hook):
         self.interval = interval
         self.mark = dict(mark or {})
         self.record: FlowRecord | None = None
-        self._flow: Any = None
+        self._flow: KnowledgeFlow | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Begin a record, or go on with a resumed one."""
-        self._flow = _flow(runner)
+        flow = self._flow = _flow(runner)
         new = FlowRecord(
-            list(self._flow.layers),
-            [list(names) for names in self._flow.candidates],
-            list(self._flow.teacher_names))
+            list(flow.layers), [list(names) for names in flow.candidates],
+            list(flow.teacher_names))
         check_marks('FlowVisualizationHook.mark', self.mark, new.teachers)
         old = self.record
         if old is None or (old.layers, old.candidates, old.teachers) != (
@@ -112,21 +111,21 @@ class FlowVisualizationHook(Hook):
             self.record = FlowRecord(**checkpoint[CHECKPOINT_KEY])
 
     def _note(self, iteration: int) -> None:
-        record = self.record
-        assert record is not None
+        record, flow = self.record, self._flow
+        assert record is not None and flow is not None
         self._note_retired(iteration)
         record.iterations.append(iteration)
         record.weights.append(
-            [row.detach().tolist() for row in self._flow.weights()])
+            [row.detach().tolist() for row in flow.weights()])
 
     def _note_retired(self, iteration: int) -> None:
-        record = self.record
-        assert record is not None
+        record, flow = self.record, self._flow
+        assert record is not None and flow is not None
         # Those that are run again are struck off.
         record.retired = {
             name: record.retired.get(name, iteration)
             for name in record.teachers
-            if name not in self._flow.active_teachers
+            if name not in flow.active_teachers
         }
 
     def _save(self, runner: Runner) -> None:
@@ -134,13 +133,12 @@ class FlowVisualizationHook(Hook):
             self.record.save(os.path.join(runner.work_dir, FILE_NAME))
 
 
-def _flow(runner: Runner) -> Any:
+def _flow(runner: Runner) -> KnowledgeFlow:
     """The knowledge flow in the runner's model.
 
     Raises:
         ValueError: There is none, or several.
     """
-    from mmkd_rl.flow import flow_of
     try:
         return flow_of(runner.model)
     except ValueError as error:

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner, weights_to_cpu
 from mmengine.runner.checkpoint import get_state_dict
 
-from mmkd_rl.engine.hooks.common import distiller_of
+from mmkd_rl.engine.hooks.common import taught_by_us
 from mmkd_rl.export import FORMATS, export_student
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.utils import checkpoint_io
@@ -42,14 +42,15 @@ class StudentExportHook(Hook):
         """Complain now, not after the training.
 
         Raises:
-            TypeError: The model is no distiller.
+            TypeError: The model is neither a distiller nor has it a
+                knowledge flow.
         """
-        distiller_of(runner, type(self).__name__)
+        taught_by_us(runner, type(self).__name__)
 
     @master_only
     def after_train(self, runner: Runner) -> None:
         """Export."""
-        model = distiller_of(runner, type(self).__name__)
+        model = taught_by_us(runner, type(self).__name__)
         checkpoint = dict(state_dict=weights_to_cpu(get_state_dict(model)))
         # Other hooks change what is saved: EMAHook puts averages in.
         runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)

@@ -1,0 +1,110 @@
+"""Mix teachers' layers into one of the student's (Knowledge Flow, Sec. 3.2).
+
+h_j = sigma(p_w(l_j^0) z(l_j^0) + sum_l p_w(l) Q_j(l) z(l)), p_w = softmax(w)
+over the student and its candidates. Nothing here knows of images: vectors of
+a policy are mixed like maps of a picture.
+
+While the teachers withdraw (a departure of ours, see schedule.py), their
+shares are scaled by a strength a in [0, 1] and the student gets the rest:
+p'(l) = a p_w(l), p'(l_j^0) = 1 - a (1 - p_w(l_j^0)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmkd_rl.flow.transform import Layout, Transform
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A teacher's layer that may flow into a student's.
+
+    Attributes:
+        teacher: Index of the teacher.
+        name: ``'TEACHER:LAYER'``.
+        slot: Which of the features that this teacher gives.
+        layout: Of its tensor.
+    """
+    teacher: int
+    name: str
+    slot: int
+    layout: Layout
+
+
+class Fusion(nn.Module):
+    """Mixes into one layer of the student.
+
+    Args:
+        name: The student's layer.
+        layout: Of its tensor.
+        candidates: L_j without the student's own layer, at least one.
+        student_weight: p_w(l_j^0) to begin with; ``None``: all are equal.
+    """
+
+    def __init__(self, name: str, layout: Layout,
+                 candidates: Sequence[Candidate],
+                 student_weight: float | None = None) -> None:
+        super().__init__()
+        self.name, self.layout = name, layout
+        self.candidates = tuple(candidates)
+        start = torch.zeros(1 + len(self.candidates))
+        if student_weight is not None:
+            start[0] = math.log(len(self.candidates) * student_weight /
+                                (1 - student_weight))
+        #: w, the student first.
+        self.logits = nn.Parameter(start)
+        self.transforms = nn.ModuleList(
+            Transform(layout, c.layout) for c in self.candidates)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the weights: ``'student'``, then the candidates."""
+        return ('student', *(c.name for c in self.candidates))
+
+    def log_weights(self, active: Sequence[bool]) -> Tensor:
+        """log p_w, [1 + len(candidates)]; -inf for teachers that have been
+        sent home.
+
+        Args:
+            active: Whether each teacher still takes part.
+        """
+        logits = self.logits.float()
+        if not all(active[c.teacher] for c in self.candidates):
+            gone = [False, *(not active[c.teacher] for c in self.candidates)]
+            logits = logits.masked_fill(
+                torch.tensor(gone, device=logits.device), -torch.inf)
+        return logits.log_softmax(0)
+
+    def weights(self, active: Sequence[bool], strength: float) -> Tensor:
+        """p', what is mixed with, [1 + len(candidates)]; sums to one."""
+        shares = self.log_weights(active).exp()
+        if strength == 1:
+            return shares
+        teachers = strength * shares[1:]
+        return torch.cat([1 - teachers.sum(0, keepdim=True), teachers])
+
+    def forward(self, own: Tensor, features: Sequence[Tensor | None],
+                weights: Tensor,
+                image: tuple[int, int] | None = None) -> Tensor:
+        """The mixture, of the shape of ``own``.
+
+        Args:
+            own: z(l_j^0).
+            features: z(l) of each candidate; ``None``: it does not take part.
+            weights: See :meth:`weights`.
+            image: (H, W) of the images, where there are any.
+        """
+        # In the student's precision: weights are float32 under autocast.
+        mixed = weights[0].to(own.dtype) * own
+        for share, transform, feature in zip(
+                weights[1:], self.transforms, features):
+            if feature is not None:
+                mixed = mixed + transform(feature, own, share, image).to(
+                    own.dtype)
+        return mixed

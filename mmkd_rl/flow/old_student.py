@@ -1,0 +1,126 @@
+"""theta_old of Knowledge Flow's Eq. (6): the student as it was.
+
+A copy of the network without its teachers, whose features it shares, so that
+looking at a batch through its eyes costs one forward pass of the student.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from mmkd_rl.flow.backbone import flow_of
+from mmkd_rl.taps import Tap
+
+
+class OldStudent:
+    """The fused network at the previous iteration, or an average of it.
+
+    Args:
+        network: The student's whole network, with a knowledge flow in it.
+        logits: Tap of its logits: a path, or the arguments of :class:`Tap`.
+        momentum: alpha of theta_old <- alpha theta_old + (1 - alpha) theta
+            (Sec. 7.6); 0: the previous iteration.
+
+    Raises:
+        ValueError: A momentum out of range, a tap that does not exist.
+    """
+
+    def __init__(self, network: BaseModel, logits: str | dict,
+                 momentum: float = 0.) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f'old_momentum must be in [0, 1), got {momentum}')
+        self.momentum = momentum
+        self._own = copy.deepcopy(network).requires_grad_(False)
+        self._flow = flow_of(self._own)
+        self._tap = logits_tap(self._own, logits)
+        self.network = network
+        self.train()
+
+    def train(self) -> None:
+        """As in training, so that batch norm sees what the student's sees,
+        but without dropped units: noise is no change of mind."""
+        self._own.train(self.network.training)
+        for module in self._own.modules():
+            if 'Drop' in type(module).__name__:
+                module.eval()
+
+    @torch.no_grad()
+    def logits(self, inputs: Tensor) -> Tensor:
+        """f_theta_old before the softmax.
+
+        Args:
+            inputs: What the student's network has just been given.
+        """
+        with self._tap.recording():
+            self._own(inputs, mode='tensor')
+        self._flow.forget_mixture()
+        return self._tap.take()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the student's present weights in."""
+        own, new = self._own.state_dict(), self.network.state_dict()
+        floats = [n for n, t in own.items() if t.is_floating_point()]
+        torch._foreach_lerp_([own[n] for n in floats],
+                             [new[n] for n in floats], 1 - self.momentum)
+        for name in own.keys() - set(floats):
+            own[name].copy_(new[name])
+        self._follow()
+
+    def state_dict(self) -> dict:
+        """All that :meth:`load_state_dict` needs."""
+        return dict(weights={n: t.cpu() for n, t in
+                             self._own.state_dict().items()},
+                    strength=self._flow.strength)
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from there."""
+        self._own.load_state_dict(state['weights'])
+        self._flow.strength = state['strength']
+
+    def _follow(self) -> None:
+        """What is no tensor goes along, too."""
+        now = flow_of(self.network)
+        self._flow.strength = now.strength
+        gone = set(now.teacher_names) - set(now.active_teachers)
+        if gone - (set(now.teacher_names) - set(self._flow.active_teachers)):
+            self._flow.retire(gone)
+
+
+def logits_tap(network: nn.Module, cfg: str | dict) -> Tap:
+    """The tap of what a user wrote as ``logits``.
+
+    Raises:
+        TypeError: Neither a path nor a dict.
+        ValueError: See :class:`Tap`.
+    """
+    if isinstance(cfg, str):
+        cfg = dict(path=cfg, call=-1)
+    if not isinstance(cfg, dict) or 'path' not in cfg:
+        raise TypeError('KnowledgeFlowHook.logits must be a module path or a '
+                        f'dict with "path", got {cfg!r}')
+    return Tap(network, key='KnowledgeFlowHook.logits', **cfg)
+
+
+def find_logits(network: nn.Module) -> dict | None:
+    """Where classifiers and segmentors of OpenMMLab have their logits.
+
+    Returns:
+        Arguments of :class:`Tap`; ``None``: the network has no class logits
+        of one image that two students have in common (a detector).
+    """
+    for path in ('head', 'decode_head'):
+        head = getattr(network, path, None)
+        if isinstance(head, nn.ModuleList) and len(head):
+            path, head = f'{path}.{len(head) - 1}', head[-1]
+        if path.startswith('decode_head'):
+            # Its loss calls forward itself, and no hook hears of that.
+            if isinstance(getattr(head, 'conv_seg', None), nn.Module):
+                return dict(path=f'{path}.conv_seg', call=-1)
+        elif isinstance(head, nn.Module):
+            return dict(path=path, call=-1)
+    return None

@@ -1,0 +1,72 @@
+"""When the teachers leave (Knowledge Flow, Sec. 3).
+
+lambda_1 rises linearly from 0 to its final value. The paper lets the
+dependency loss alone bring the student's weights to one, "at the end of
+training"; how near they are then depends on learning rate and length. Here
+the end is exact: from ``withdraw_from`` on the teachers' shares are also
+scaled by a strength that falls linearly from 1 to 0 at ``independent_at``,
+after which the student is trained alone. With ``withdraw_from`` equal to
+``independent_at`` what is left is cut at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FlowSchedule:
+    """In iterations of the student.
+
+    Attributes:
+        withdraw_from: The first at which teachers' shares are scaled down.
+        independent_at: The first without teachers.
+        dependency_weight: lambda_1 there.
+    """
+    withdraw_from: int
+    independent_at: int
+    dependency_weight: float
+
+    def lambda_1(self, iteration: int) -> float:
+        """Weight of the dependency loss."""
+        return self.dependency_weight * min(
+            1., iteration / max(1, self.independent_at))
+
+    def strength(self, iteration: int) -> float:
+        """a in [0, 1], see fusion.py."""
+        if iteration >= self.independent_at:
+            return 0.
+        if iteration < self.withdraw_from:
+            return 1.
+        length = self.independent_at - self.withdraw_from
+        return 1 - (iteration - self.withdraw_from) / length
+
+
+def to_iterations(value: float, key: str, unit: int, total: int) -> int:
+    """From what a user writes to iterations.
+
+    Args:
+        value: A float in [0, 1] is a share of the training; an int counts
+            epochs, or iterations where the training does.
+        key: The option, for messages.
+        unit: Iterations in an epoch, or 1.
+        total: Iterations of the training.
+
+    Raises:
+        TypeError: No number.
+        ValueError: Below zero, or beyond the end of the training: the student
+            would not end alone.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f'{key} must be a share of the training (a float in '
+                        f'[0, 1]) or a number of epochs (an int), got '
+                        f'{value!r}')
+    what = 'epochs' if unit > 1 else 'iterations'
+    end = 1. if isinstance(value, float) else total // unit
+    if not 0 <= value <= end:
+        limit = 'a share of the training in [0, 1]' if isinstance(
+            value, float) else f'0..{end} {what}, which the training has'
+        raise ValueError(
+            f'{key}={value!r} must be {limit}: the student would not end '
+            'alone')
+    return round(value * total) if isinstance(value, float) else value * unit
