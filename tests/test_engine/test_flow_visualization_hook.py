@@ -1,8 +1,6 @@
 """The hook that notes and draws a knowledge flow's weights."""
 
 import json
-import sys
-from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -16,8 +14,9 @@ from mmkd_rl.engine.hooks import (
     flow_visualization_hook as hook_module,
 )
 from mmkd_rl.engine.hooks.common import save_picture
+from mmkd_rl.flow import flow_of
 from mmkd_rl.visualization import FlowRecord
-from tests.toy import classifier, toy_runner
+from tests.toy import CallHook, classifier, toy_runner
 
 LAYERS = ('stem', 'conv')
 CANDIDATES = (('student', 'a:x', 'a:y', 'b:x'), ('student', 'b:y'))
@@ -70,8 +69,7 @@ class Train(Hook):
 @pytest.fixture
 def flow(monkeypatch):
     flow = Flow()
-    monkeypatch.setitem(sys.modules, 'mmkd_rl.flow',
-                        SimpleNamespace(flow_of=lambda model: flow))
+    monkeypatch.setattr(hook_module, 'flow_of', lambda model: flow)
     return flow
 
 
@@ -239,3 +237,104 @@ def test_marks_reach_the_picture(tmp_path, flow, pictures):
     figure = pictures.call_args.args[2]
     assert [t.get_text() for t in figure.subfigs[0].legends[0].get_texts()
             ] == ['student', 'a', 'b (noise)']
+
+
+# ---- a real flow ---------------------------------------------------------
+
+
+def knowledge_flow():
+    """A toy classifier that two toy teachers flow into."""
+    model = classifier(hidden=6)
+    model['backbone'] = dict(
+        type='mmkd_rl.KnowledgeFlowBackbone',
+        student=model['backbone'],
+        teachers=[
+            dict(
+                name=name,
+                config=dict(type='mmkd_rl.ToyBackbone', hidden=4),
+                checkpoint='untrained') for name in 'ab'
+        ],
+        links=[
+            dict(student='hidden',
+                 teachers=dict(a=['hidden', 'conv'], b='hidden')),
+            dict(student='conv', teachers=dict(b='conv')),
+        ],
+        probe_size=4)
+    return model
+
+
+def train_flow(work_dir, **kwargs):
+    """Five iterations an epoch; b is sent home after seven."""
+
+    def retire(runner):
+        flow_of(runner.model).retire(['b'])
+
+    runner = toy_runner(
+        work_dir,
+        knowledge_flow(),
+        size=20,
+        batch_size=4,
+        epochs=3,
+        hooks=[dict(type='FlowVisualizationHook', interval=5)],
+        randomness=dict(seed=0),
+        **kwargs)
+    runner.register_hook(CallHook(retire, 7))
+    flow_of(runner.model).strength = 1.
+    return runner
+
+
+def shares(path):
+    """p_w of a checkpoint, from its logits."""
+    state = torch.load(path, weights_only=False)['state_dict']
+    logits = [state[f'backbone.knowledge_flow.fusions.{j}.logits']
+              for j in range(2)]
+    return [[float(v) for v in row.exp() / row.exp().sum()] for row in logits]
+
+
+def test_a_real_flow_in_a_real_run(tmp_path):
+    train_flow(tmp_path).train()
+    record = FlowRecord.load(str(tmp_path / 'knowledge_flow.json'))
+    assert record.layers == ['hidden', 'conv']
+    assert record.candidates == [
+        ['student', 'a:hidden', 'a:conv', 'b:hidden'], ['student', 'b:conv']]
+    assert record.iterations == [0, 5, 10, 15]
+    assert record.retired == dict(b=7)
+    start, first, *later = record.weights
+    assert start == [[.25] * 4, [.5] * 2]
+    assert first[0] != start[0] and first[1] != start[1]
+    for mine, theirs in zip(first, shares(tmp_path / 'epoch_1.pth')):
+        assert mine == pytest.approx(theirs)
+    for hidden, conv in later:
+        assert hidden[3] == 0 and conv == [1, 0]
+        assert sum(hidden) == pytest.approx(1) and 0 < hidden[0] < 1
+    for row in zip(*record.mean().values()):
+        assert sum(row) == pytest.approx(1)
+
+
+def test_a_real_flow_resumed(tmp_path):
+    train_flow(tmp_path / 'a').train()
+    with pytest.raises(Killed):
+        train_flow(tmp_path / 'b', call=(kill, 12)).train()
+    train_flow(tmp_path / 'b', resume=True).train()
+    whole, again = (FlowRecord.load(str(tmp_path / f / 'knowledge_flow.json'))
+                    for f in 'ab')
+    assert again.iterations == whole.iterations
+    assert again.weights[:3] == whole.weights[:3]
+    assert again.retired == whole.retired
+
+
+@pytest.mark.parametrize('mode', ['epochs', 'iterations'])
+def test_a_model_without_a_flow_is_refused_before_training(tmp_path, mode):
+    steps = []
+    runner = toy_runner(
+        tmp_path,
+        classifier(),
+        hooks=[dict(type='mmkd_rl.FlowVisualizationHook')],
+        call=(steps.append, 0),
+        **by_iteration() if mode == 'iterations' else {})
+    with pytest.raises(
+            ValueError,
+            match='FlowVisualizationHook, which needs a model with one '
+            'KnowledgeFlowBackbone: ImageClassifier has 0'):
+        runner.train()
+    assert not steps
