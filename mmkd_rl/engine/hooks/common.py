@@ -1,12 +1,16 @@
-"""What the hooks share: the distiller in a runner, pictures of a run."""
+"""What the hooks share: the model in a runner, pictures of a run."""
 
 from __future__ import annotations
 
+import os
+
+from matplotlib.figure import Figure
 from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import Runner
 
 from mmkd_rl.distillers import MultiTeacherDistiller
 from mmkd_rl.flow import KnowledgeFlow
+from mmkd_rl.visualization.common import to_array
 
 
 def unwrapped(runner: Runner) -> BaseModel:
