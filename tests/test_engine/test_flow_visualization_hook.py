@@ -323,6 +323,34 @@ def test_a_real_flow_resumed(tmp_path):
     assert again.retired == whole.retired
 
 
+@pytest.mark.parametrize('first', [True, False])
+@pytest.mark.parametrize('end, retired', [(1., 15), (.4, 6)])
+def test_the_record_ends_where_knowledge_flow_hook_ends(
+        tmp_path, first, end, retired):
+    """Whatever the hooks' order: the student alone."""
+    hooks = [dict(type='FlowVisualizationHook', interval=5),
+             dict(type='KnowledgeFlowHook', withdraw_from=end,
+                  independent_at=end, threshold=0., kl_weight=0.,
+                  interval=1)]
+    runner = toy_runner(tmp_path, knowledge_flow(), size=20, batch_size=4,
+                        epochs=3, hooks=hooks if first else hooks[::-1])
+    logged = {}
+
+    def look(runner):
+        logged.update({
+            name: runner.message_hub.get_scalar(f'train/flow/{name}').current()
+            for name in ('student', 'a', 'b')})
+
+    runner.register_hook(CallHook(look, 5))
+    runner.train()
+    record = FlowRecord.load(str(tmp_path / 'knowledge_flow.json'))
+    assert record.iterations == [0, 5, 10, 15]
+    assert record.weights[-1] == [[1, 0, 0, 0], [1, 0]]
+    assert record.retired == dict(a=retired, b=retired)
+    assert logged == pytest.approx(
+        {name: values[1] for name, values in record.mean().items()})
+
+
 @pytest.mark.parametrize('mode', ['epochs', 'iterations'])
 def test_a_model_without_a_flow_is_refused_before_training(tmp_path, mode):
     steps = []

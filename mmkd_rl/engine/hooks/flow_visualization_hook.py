@@ -89,9 +89,9 @@ class FlowVisualizationHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Draw."""
         assert self.record is not None
-        # Iterations have been counted on.
-        if self.record.iterations[-1] != runner.iter:
-            self._note(runner.iter)
+        # Iterations have been counted on. Noted even if the last one was:
+        # teachers that stayed until the end have left since.
+        self._note(runner.iter)
         self._save(runner)
         if is_main_process():
             save_picture(runner,
@@ -114,6 +114,8 @@ class FlowVisualizationHook(Hook):
         record, flow = self.record, self._flow
         assert record is not None and flow is not None
         self._note_retired(iteration)
+        if record.iterations[-1:] == [iteration]:
+            del record.iterations[-1], record.weights[-1]
         record.iterations.append(iteration)
         record.weights.append(
             [row.detach().tolist() for row in flow.weights()])
