@@ -19,7 +19,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmkd_rl.flow.fusion import Candidate, Fusion
+from mmkd_rl.flow.fusion import STUDENT, Candidate, Fusion
 from mmkd_rl.flow.links import Link, resolve_links
 from mmkd_rl.flow.losses import dependency_loss
 from mmkd_rl.flow.trace import Trace
@@ -135,7 +135,8 @@ class KnowledgeFlow(nn.Module):
         super().__init__()
         self.strength: float | None = None
         self.fuse_in_eval = False
-        self.fusions = nn.ModuleList()
+        self.fusions: Sequence[Fusion] = \
+            nn.ModuleList()  # type: ignore[assignment]
         self._links, self._fuse = links, fuse
         self._student_weight, self._probe_size = student_weight, probe_size
         # Plain attributes: neither the student nor the teachers are children.
@@ -165,6 +166,11 @@ class KnowledgeFlow(nn.Module):
             ValueError: See :func:`resolve_links`; or a layer that no Q can
                 join.
         """
+        for name in source.names:
+            if name == STUDENT or ':' in name:
+                raise ValueError(
+                    f'teacher {name!r}: the name must not be {STUDENT!r} nor '
+                    'have a ":", in logs it would be taken for something else')
         backbone = self._backbone()
         images, student = _probe(backbone, self._probe_size)
         teachers = {}
@@ -185,7 +191,7 @@ class KnowledgeFlow(nn.Module):
 
     def _add(self, link: Link, slots: list[list[Tap]],
              source: FeaturePool | LentFeatures, images: Tensor) -> None:
-        backbone, size = self._backbone(), tuple(images.shape[-2:])
+        backbone, size = self._backbone(), _image_size(images)
         candidates = []
         for m, point in link.teachers:
             network = source.networks[m]
@@ -209,7 +215,7 @@ class KnowledgeFlow(nn.Module):
                       f'layer {link.student.layer!r} of the student',
                       _extra(backbone), size), candidates,
             self._student_weight)
-        self.fusions.append(fusion)
+        self.fusions.append(fusion)  # type: ignore[attr-defined]
         mixer = _Mixer(link.student.call, link.student.calls,
                        link.student.index, fusion)
         self._mixers.append(mixer)
@@ -257,7 +263,7 @@ class KnowledgeFlow(nn.Module):
             return
         images = args[0] if args else next(iter(kwargs.values()))
         features = self._source(images, self._active)
-        size = tuple(images.shape[-2:]) if images.ndim == 4 else None
+        size = _image_size(images)
         for mixer, weights in zip(self._mixers, self.weights()):
             mixer.begin([
                 features[c.teacher][c.slot] if self._active[c.teacher] else
@@ -433,7 +439,7 @@ def _probe(backbone: nn.Module,
             images = torch.zeros(2, *shape)
             try:
                 return images, Trace(
-                    backbone, lambda x=images: backbone(x), 'student')
+                    backbone, partial(backbone, images), 'student')
             except (RuntimeError, AssertionError, ValueError) as error:
                 if shape is shapes[-1]:
                     raise ValueError(
@@ -475,6 +481,10 @@ def _extra(network: nn.Module) -> int | None:
     return None
 
 
+def _image_size(images: Tensor) -> tuple[int, int] | None:
+    return (images.shape[2], images.shape[3]) if images.ndim == 4 else None
+
+
 def _out_of_place(module: nn.Module) -> None:
     if getattr(module, 'inplace', False):
-        module.inplace = False
+        setattr(module, 'inplace', False)  # noqa: B010

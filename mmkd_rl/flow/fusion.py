@@ -20,6 +20,9 @@ from torch import Tensor, nn
 
 from mmkd_rl.flow.transform import Layout, Transform
 
+#: The student's own layer among its candidates.
+STUDENT = 'student'
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -59,13 +62,14 @@ class Fusion(nn.Module):
                                 (1 - student_weight))
         #: w, the student first.
         self.logits = nn.Parameter(start)
-        self.transforms = nn.ModuleList(
-            Transform(layout, c.layout) for c in self.candidates)
+        self.transforms: Sequence[Transform] = nn.ModuleList(
+            Transform(layout, c.layout)
+            for c in self.candidates)  # type: ignore[assignment]
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the weights: ``'student'``, then the candidates."""
-        return ('student', *(c.name for c in self.candidates))
+        return (STUDENT, *(c.name for c in self.candidates))
 
     def log_weights(self, active: Sequence[bool]) -> Tensor:
         """log p_w, [1 + len(candidates)]; -inf for teachers that have been

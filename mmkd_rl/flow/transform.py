@@ -133,10 +133,11 @@ class Transform(nn.Module):
         if self.student.kind == 'vector':
             return F.linear(self._pooled(feature), weight)
         if self.student.kind == 'map':
-            return self._to_map(feature, tuple(like.shape[-2:]), weight, image)
+            return self._to_map(feature, (like.shape[2], like.shape[3]), weight,
+                                image)
         return self._to_tokens(feature, like.shape[1], weight, share, image)
 
-    def _to_map(self, feature: Tensor, size: tuple[int, ...], weight: Tensor,
+    def _to_map(self, feature: Tensor, size: tuple[int, int], weight: Tensor,
                 image: tuple[int, int] | None) -> Tensor:
         if self.teacher.kind == 'vector':
             return F.linear(feature, weight)[..., None, None]
@@ -186,9 +187,9 @@ class Transform(nn.Module):
         return feature
 
 
-def resize(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Average down or interpolate up, [B, D, *size]."""
-    if tuple(maps.shape[-2:]) == tuple(size):
+    if tuple(maps.shape[-2:]) == size:
         return maps
     if maps.shape[-2] >= size[0] and maps.shape[-1] >= size[1]:
         return F.adaptive_avg_pool2d(maps, size)

@@ -85,26 +85,26 @@ class KnowledgeFlowHook(Hook):
                  interval: int = 50,
                  validate: str = 'student') -> None:
         name = 'KnowledgeFlowHook'
-        for key, value in (('dependency_weight', dependency_weight),
-                           ('kl_weight', kl_weight)):
-            if not value >= 0:
-                raise ValueError(f'{name}.{key} must be >= 0, got {value}')
-        for key, value in (('kl_interval', kl_interval),
+        for key, weight in (('dependency_weight', dependency_weight),
+                            ('kl_weight', kl_weight)):
+            if not weight >= 0:
+                raise ValueError(f'{name}.{key} must be >= 0, got {weight}')
+        for key, count in (('kl_interval', kl_interval),
                            ('interval', interval)):
-            if value < 1:
-                raise ValueError(f'{name}.{key} must be >= 1, got {value}')
+            if count < 1:
+                raise ValueError(f'{name}.{key} must be >= 1, got {count}')
         if not 0 <= threshold < 1:
             raise ValueError(f'{name}.threshold must be in [0, 1), got '
                              f'{threshold}')
         if not 0 <= old_momentum < 1:
             raise ValueError(f'{name}.old_momentum must be in [0, 1), got '
                              f'{old_momentum}')
-        for key, value, known in (('old', old, ('previous', 'average')),
-                                  ('validate', validate,
-                                   ('student', 'fused', 'both'))):
-            if value not in known:
+        for key, choice, known in (('old', old, ('previous', 'average')),
+                                   ('validate', validate,
+                                    ('student', 'fused', 'both'))):
+            if choice not in known:
                 raise ValueError(f'{name}.{key} must be one of {known}, got '
-                                 f'{value!r}')
+                                 f'{choice!r}')
         self.dependency_weight, self.kl_weight = dependency_weight, kl_weight
         self.kl_interval = kl_interval
         self.old, self.old_momentum = old, old_momentum
@@ -347,9 +347,10 @@ def _scalars(flow: KnowledgeFlow) -> dict[str, float]:
     """Weights of all links, and their means over the student's layers."""
     scalars: dict[str, float] = {}
     means = dict.fromkeys(('student', *flow.teacher_names), 0.)
-    for layer, names, row in zip(flow.layers, flow.candidates,
-                                 flow.weights()):
-        for name, p in zip(names, row.tolist()):
-            scalars[f'flow/{layer}/{name}'] = p
-            means[name.partition(':')[0]] += p / len(flow.layers)
+    for fusion, weights in zip(flow.fusions, flow.weights()):
+        owners = ['student', *(flow.teacher_names[c.teacher]
+                               for c in fusion.candidates)]
+        for owner, name, p in zip(owners, fusion.names, weights.tolist()):
+            scalars[f'flow/{fusion.name}/{name}'] = p
+            means[owner] += p / len(flow.fusions)
     return {**scalars, **{f'flow/{n}': p for n, p in means.items()}}
