@@ -133,8 +133,8 @@ class Transform(nn.Module):
         if self.student.kind == 'vector':
             return F.linear(self._pooled(feature), weight)
         if self.student.kind == 'map':
-            return self._to_map(feature, (like.shape[2], like.shape[3]), weight,
-                                image)
+            size = like.shape[2], like.shape[3]
+            return self._to_map(feature, size, weight, image)
         return self._to_tokens(feature, like.shape[1], weight, share, image)
 
     def _to_map(self, feature: Tensor, size: tuple[int, int], weight: Tensor,
