@@ -46,6 +46,7 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
         links: str | Sequence[dict] = 'auto',
         fuse: str = 'input',
         student_weight: float | None = None,
+        weight_gain: float = 1.,
         probe_size: int | Sequence[int] | None = None) -> nn.Module:
     """A backbone that learns from teachers' inner layers.
 
@@ -60,6 +61,8 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
             ``'output'``: mix outputs.
         student_weight: p_w of the student at the beginning, in (0, 1);
             ``None``: all candidates of a layer are equal.
+        weight_gain: How much faster p_w is learned than the rest, see
+            :class:`Fusion`.
         probe_size: Side, (H, W) or (C, H, W) of the images on which layers
             are looked at once when the model is built. ``None``: the
             backbone's own ``input_shape`` or ``img_size``, else 64, or 224
@@ -78,6 +81,8 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
     if student_weight is not None and not 0 < student_weight < 1:
         raise ValueError('student_weight must be in (0, 1), got '
                          f'{student_weight}')
+    if not weight_gain > 0:
+        raise ValueError(f'weight_gain must be > 0, got {weight_gain}')
     if not isinstance(student, dict) or 'type' not in student:
         raise TypeError("student must be a backbone's config, a dict with a "
                         f'"type", got {student!r}')
@@ -87,7 +92,9 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
             f'student: {type(backbone).__name__} is an nn.Sequential, which '
             'would run what is added to it as a layer; derive it from '
             'nn.Module')
-    flow = KnowledgeFlow(backbone, links, fuse, student_weight, probe_size)
+    flow = KnowledgeFlow(backbone, links, fuse,
+                         dict(student_weight=student_weight, gain=weight_gain),
+                         probe_size)
     if teachers != FROM_DISTILLER:
         if isinstance(teachers, str):
             raise TypeError(f'teachers must be a list of dicts or '
@@ -118,8 +125,8 @@ class KnowledgeFlow(nn.Module):
 
     Args:
         backbone: The student's; hooks are put on it.
-        links, fuse, student_weight, probe_size: See
-            :func:`KnowledgeFlowBackbone`.
+        links, fuse, probe_size: See :func:`KnowledgeFlowBackbone`.
+        fusion: Options of each :class:`Fusion`.
 
     Attributes:
         strength: a, see fusion.py; ``None`` until somebody (KnowledgeFlowHook)
@@ -130,7 +137,7 @@ class KnowledgeFlow(nn.Module):
     active: Tensor
 
     def __init__(self, backbone: nn.Module, links: str | Sequence[dict],
-                 fuse: str, student_weight: float | None,
+                 fuse: str, fusion: dict[str, Any],
                  probe_size: int | Sequence[int] | None) -> None:
         super().__init__()
         self.strength: float | None = None
@@ -138,7 +145,7 @@ class KnowledgeFlow(nn.Module):
         self.fusions: Sequence[Fusion] = \
             nn.ModuleList()  # type: ignore[assignment]
         self._links, self._fuse = links, fuse
-        self._student_weight, self._probe_size = student_weight, probe_size
+        self._fusion, self._probe_size = fusion, probe_size
         # Plain attributes: neither the student nor the teachers are children.
         self._source: FeaturePool | LentFeatures | None = None
         self._backbone: Callable[[], nn.Module] = partial(_self, backbone)
@@ -214,7 +221,7 @@ class KnowledgeFlow(nn.Module):
             Layout.of(link.student.tensor,
                       f'layer {link.student.layer!r} of the student',
                       _extra(backbone), size), candidates,
-            self._student_weight)
+            **self._fusion)
         self.fusions.append(fusion)  # type: ignore[attr-defined]
         mixer = _Mixer(link.student.call, link.student.calls,
                        link.student.index, fusion)

@@ -48,20 +48,24 @@ class Fusion(nn.Module):
         layout: Of its tensor.
         candidates: L_j without the student's own layer, at least one.
         student_weight: p_w(l_j^0) to begin with; ``None``: all are equal.
+        gain: w is this times a trained parameter, so that it learns faster
+            than the matrices: ``gain ** 2`` times under SGD, ``gain`` times
+            under Adam.
     """
 
     def __init__(self, name: str, layout: Layout,
                  candidates: Sequence[Candidate],
-                 student_weight: float | None = None) -> None:
+                 student_weight: float | None = None,
+                 gain: float = 1.) -> None:
         super().__init__()
-        self.name, self.layout = name, layout
+        self.name, self.layout, self.gain = name, layout, gain
         self.candidates = tuple(candidates)
         start = torch.zeros(1 + len(self.candidates))
         if student_weight is not None:
             start[0] = math.log(len(self.candidates) * student_weight /
                                 (1 - student_weight))
-        #: w, the student first.
-        self.logits = nn.Parameter(start)
+        #: w / gain, the student first.
+        self.logits = nn.Parameter(start / gain)
         self.transforms: Sequence[Transform] = nn.ModuleList(
             Transform(layout, c.layout)
             for c in self.candidates)  # type: ignore[assignment]
@@ -78,7 +82,7 @@ class Fusion(nn.Module):
         Args:
             active: Whether each teacher still takes part.
         """
-        logits = self.logits.float()
+        logits = self.gain * self.logits.float()
         if not all(active[c.teacher] for c in self.candidates):
             gone = [False, *(not active[c.teacher] for c in self.candidates)]
             logits = logits.masked_fill(
