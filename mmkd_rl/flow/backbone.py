@@ -292,6 +292,12 @@ class KnowledgeFlow(nn.Module):
     # -------------------------------------------------------- who is trusted
 
     @property
+    def source(self) -> FeaturePool | LentFeatures:
+        """Who runs the teachers; there must be some by now."""
+        assert self._source is not None
+        return self._source
+
+    @property
     def teacher_names(self) -> tuple[str, ...]:
         """All, in order."""
         return () if self._source is None else self._source.names

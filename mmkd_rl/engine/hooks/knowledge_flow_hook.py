@@ -12,6 +12,7 @@ import torch
 from mmengine.dist import is_distributed
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -125,11 +126,27 @@ class KnowledgeFlowHook(Hook):
             ValueError: See above.
         """
         model = unwrapped(runner)
-        self.flow = flow_of(model)
-        self.schedule = self._schedule(runner)
+        flow_of(model)  # what is missing in the model is said first
+        self.attach(model, self._schedule(runner), runner.iter)
+        print_log(
+            f'knowledge flow: teachers withdraw from iteration '
+            f'{self.schedule.withdraw_from} on, the student is alone from '
+            f'{self.schedule.independent_at} on (of {runner.max_iters})',
+            'current')
+
+    def attach(self, model: BaseModel, schedule: FlowSchedule,
+               iteration: int = 0) -> None:
+        """Join a model; for those who train without a Runner, too.
+
+        Args:
+            model: With a knowledge flow in it.
+            schedule: When its teachers leave.
+            iteration: Where the training begins.
+        """
+        self.flow, self.schedule = flow_of(model), schedule
         self.flow.set_normalization(
             Normalization.of(getattr(model, 'data_preprocessor', None)))
-        self._set_stage(runner.iter)
+        self._set_stage(iteration)
         network = model.student if isinstance(
             model, MultiTeacherDistiller) else model
         self._tap = self._logits_tap(network)
@@ -140,16 +157,11 @@ class KnowledgeFlowHook(Hook):
             if self._resumed is not None:
                 self._old.load_state_dict(self._resumed)
         self._recording: Any = None
-        self._iteration, self._will_step = runner.iter, True
+        self._iteration, self._will_step = iteration, True
         self._handles = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),
             model.register_forward_hook(self._add_losses, with_kwargs=True)
         ]
-        print_log(
-            f'knowledge flow: teachers withdraw from iteration '
-            f'{self.schedule.withdraw_from} on, the student is alone from '
-            f'{self.schedule.independent_at} on (of {runner.max_iters})',
-            'current')
 
     def _schedule(self, runner: Runner) -> FlowSchedule:
         total = runner.max_iters
@@ -192,11 +204,20 @@ class KnowledgeFlowHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int,
                           data_batch: Any = None) -> None:
         """Set how strong the teachers are."""
-        self._set_stage(runner.iter)
-        self._iteration = runner.iter
         counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-        self._will_step = self.every_n_train_iters(runner, counts) or \
-            self.is_last_train_iter(runner)
+        self.begin(runner.iter, self.every_n_train_iters(runner, counts) or
+                   self.is_last_train_iter(runner))
+
+    def begin(self, iteration: int, will_step: bool = True) -> None:
+        """An iteration begins.
+
+        Args:
+            iteration: Which, from 0 on.
+            will_step: Whether its gradients, and not only their sum with
+                those of iterations to come, change the weights.
+        """
+        self._set_stage(iteration)
+        self._iteration, self._will_step = iteration, will_step
 
     def _set_stage(self, iteration: int) -> None:
         self.flow.strength = self.schedule.strength(iteration)
