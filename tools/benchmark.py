@@ -22,31 +22,37 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-# The profiler, which measures memory on a CPU, talks much.
-os.environ.setdefault('KINETO_LOG_LEVEL', '5')
-
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
-from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
+from torch import Tensor
 
 import mmkd_rl  # noqa: F401
 from mmkd_rl.engine.hooks.meta_weighting_hook import meta_step, remember
 from mmkd_rl.experiments.runs import write_json
 from mmkd_rl.experiments.tables import COSTS
+from mmkd_rl.experiments.timing import (
+    Contestant,
+    Step,
+    describe,
+    in_turns,
+    nbytes,
+    optimizer_tensors,
+    peak,
+    ratio,
+    seconds,
+    setting,
+    tensors_of,
+)
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils.cli import clear_errors, load_config
 from mmkd_rl.weighting import MMKD, MTKDRL
@@ -55,8 +61,6 @@ from mmkd_rl.weighting import MMKD, MTKDRL
 FEW = 5
 #: Images of an epoch by number of classes, where there are none to count.
 EPOCHS = {100: 50_000, 1000: 1_281_167}
-
-Step = Callable[[], Any]
 
 #: By the names that configs have in theirs.
 STRATEGIES = dict(
@@ -108,13 +112,11 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-class Contestant:
-    """A model with its own optimiser that makes training steps."""
+class Distillation(Contestant):
+    """A contestant whose strategy may have networks of its own."""
 
     def __init__(self, model: Any, cfg: Config, data: dict) -> None:
-        self.model = model.train()
-        self.optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
-        self.data = data
+        super().__init__(model, cfg, data)
         self.strategy = getattr(model, 'weighting', None)
         if isinstance(self.strategy, MMKD):
             # The meta steps are made here: nothing to warn of.
@@ -122,7 +124,7 @@ class Contestant:
 
     def step(self) -> None:
         """What the runner and the hooks do in an iteration."""
-        self.model.train_step(self.data, self.optimizer)
+        super().step()
         if isinstance(self.strategy, MTKDRL):
             self.strategy.remember(self.model.look_again())
         elif isinstance(self.strategy, MMKD):
@@ -134,20 +136,22 @@ class Contestant:
 
     def resident(self) -> Iterable[Tensor]:
         """Tensors that live from one step to the next."""
-        yield from _tensors(self.model)
-        yield from (p.grad for p in self.model.parameters()
-                    if p.grad is not None)
-        yield from _optimizer_tensors(self.optimizer.optimizer)
-        for teacher in getattr(self.model, 'teachers', ()):
-            yield from _tensors(teacher)
+        yield from super().resident()
         if isinstance(self.strategy, MTKDRL):
             learner = self.strategy.learner
-            yield from _tensors(learner.policy)
-            yield from _optimizer_tensors(learner.updater.optimizer)
+            yield from tensors_of(learner.policy)
+            yield from optimizer_tensors(learner.updater.optimizer)
         elif isinstance(self.strategy, MMKD):
-            yield from _tensors(self.strategy.learner.networks)
-            yield from _optimizer_tensors(self.strategy.learner.optimizer)
+            yield from tensors_of(self.strategy.learner.networks)
+            yield from optimizer_tensors(self.strategy.learner.optimizer)
             yield from self.strategy.learner.buffer.tensors()
+
+    def memory(self) -> int:
+        """Bytes at the highest point of an iteration, history left out."""
+        highest = peak(self.step)
+        if isinstance(self.strategy, MMKD):
+            highest = max(highest, peak(self.meta_step))
+        return highest + nbytes(self.resident())
 
 
 def main() -> int:
@@ -177,12 +181,12 @@ def _run(args: argparse.Namespace) -> int:
     model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     if args.strategies:
         return _compare(args, cfg, data, iters_per_epoch, device)
-    strategy = Contestant(
+    strategy = Distillation(
         MODELS.build(copy.deepcopy(model_cfg)).to(device), cfg, data)
     aver_cfg = copy.deepcopy(model_cfg)
     aver_cfg.weighting = dict(type='mmkd_rl.AverageWeighting')
-    aver = Contestant(MODELS.build(aver_cfg).to(device), cfg, data)
-    student = Contestant(copy.deepcopy(aver.model.student), cfg, data)
+    aver = Distillation(MODELS.build(aver_cfg).to(device), cfg, data)
+    student = Distillation(copy.deepcopy(aver.model.student), cfg, data)
     images = aver.model.data_preprocessor(data, True)['inputs']
 
     def teachers() -> None:
@@ -196,17 +200,17 @@ def _run(args: argparse.Namespace) -> int:
         'strategy': strategy.step,
     }
     agent_s = _own_seconds(strategy, cfg, args.warmup)
-    times = _in_turns(steps, args.warmup, args.iters)
+    times = in_turns(steps, args.warmup, args.iters)
     median = {name: statistics.median(t) for name, t in times.items()}
     floor = [a + b for a, b in zip(times['student'], times['teachers'])]
     total = [t + agent_s for t in times['strategy']]
     history = _history_bytes(strategy, _interval(cfg, iters_per_epoch))
     peaks = dict(
-        student=_memory(student),
-        teachers=_peak(teachers) +
-        sum(_nbytes(_tensors(t)) for t in aver.model.teachers),
-        aver=_memory(aver),
-        strategy=_memory(strategy) + history)
+        student=student.memory(),
+        teachers=peak(teachers) +
+        sum(nbytes(tensors_of(t)) for t in aver.model.teachers),
+        aver=aver.memory(),
+        strategy=strategy.memory() + history)
     result = dict(
         student_s=median['student'],
         teachers_s=median['teachers'],
@@ -215,18 +219,13 @@ def _run(args: argparse.Namespace) -> int:
         strategy_s=median['strategy'] + agent_s,
         agent_s=agent_s,
         # Turn by turn, so that a slow moment hits both sides.
-        strategy_over_floor=_ratio(total, floor),
-        strategy_over_aver=_ratio(total, times['aver']),
-        aver_over_floor=_ratio(times['aver'], floor),
+        strategy_over_floor=ratio(total, floor),
+        strategy_over_aver=ratio(total, times['aver']),
+        aver_over_floor=ratio(times['aver'], floor),
         peak_mb={n: b / 2**20 for n, b in peaks.items()},
         history_mb=history / 2**20,
         memory_strategy_over_aver=peaks['strategy'] / peaks['aver'],
-        batch_size=len(images),
-        image_shape=list(images.shape[1:]),
-        iters=args.iters,
-        threads=torch.get_num_threads(),
-        device=torch.cuda.get_device_name() if device == 'cuda' else 'cpu',
-        torch=torch.__version__)
+        **setting(images, args.iters))
     _report(result)
     _write(result, args.json)
     return 0
@@ -299,11 +298,11 @@ def _compare(args: argparse.Namespace, cfg: Config, data: dict,
         if own.get('type', '').rpartition('.')[2] != STRATEGIES[name]:
             own = dict(type=STRATEGIES[name])
         model_cfg.weighting = dict(own, type=f'mmkd_rl.{STRATEGIES[name]}')
-        contestants[name] = Contestant(
+        contestants[name] = Distillation(
             MODELS.build(model_cfg).to(device), cfg, data)
     aver = contestants['aver']
     contestants = {
-        'baseline': Contestant(
+        'baseline': Distillation(
             copy.deepcopy(aver.model.student), cfg, data), **contestants
     }
     steps: dict[str, Step] = {n: c.step for n, c in contestants.items()}
@@ -315,7 +314,7 @@ def _compare(args: argparse.Namespace, cfg: Config, data: dict,
     for name in meta:
         contestants[name].step()  # so that there is something to learn from
         steps[f'{name} meta'] = contestants[name].meta_step
-    times = _in_turns(steps, args.warmup, args.iters)
+    times = in_turns(steps, args.warmup, args.iters)
     every = _meta_interval(cfg)
     for name in contestants:
         shares = times.pop(f'{name} meta', [0.] * args.iters)
@@ -325,13 +324,13 @@ def _compare(args: argparse.Namespace, cfg: Config, data: dict,
         ]
     agent_every = _interval(cfg, iters_per_epoch)
     peaks = {
-        n: _memory(c) + _history_bytes(c, agent_every)
+        n: c.memory() + _history_bytes(c, agent_every)
         for n, c in contestants.items()
     }
     rows = {
         n: dict(
             step_s=statistics.median(times[n]),
-            over_aver=_ratio(times[n], times['aver']),
+            over_aver=ratio(times[n], times['aver']),
             peak_mb=peaks[n] / 2**20,
             memory_over_aver=peaks[n] / peaks['aver'])
         for n in contestants
@@ -340,12 +339,7 @@ def _compare(args: argparse.Namespace, cfg: Config, data: dict,
     result = dict(
         strategies=rows,
         meta_interval=every,
-        batch_size=len(inputs),
-        image_shape=list(inputs.shape[1:]),
-        iters=args.iters,
-        threads=torch.get_num_threads(),
-        device=torch.cuda.get_device_name() if device == 'cuda' else 'cpu',
-        torch=torch.__version__)
+        **setting(inputs, args.iters))
     _report_comparison(result)
     _write(result, args.json)
     return 0
@@ -356,28 +350,14 @@ def _write(result: dict, path: str | None) -> None:
         write_json(Path(path), result)
 
 
-def _in_turns(steps: dict[str, Step], warmup: int,
-              iters: int) -> dict[str, list[float]]:
-    """Seconds of each step, turn by turn; the order is reversed every other
-    turn, so that nobody always runs behind the same one."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(warmup + iters):
-        order = list(steps) if turn % 2 else list(reversed(steps))
-        for name in order:
-            seconds = _seconds(steps[name])
-            if turn >= warmup:
-                times[name].append(seconds)
-    return times
-
-
-def _own_seconds(contestant: Contestant, cfg: Config, iters: int) -> float:
+def _own_seconds(contestant: Distillation, cfg: Config, iters: int) -> float:
     """Seconds per iteration of the student in which the strategy's own
     networks are trained."""
     strategy = contestant.strategy
     if isinstance(strategy, MMKD):
         contestant.step()
         return statistics.median(
-            _seconds(contestant.meta_step)
+            seconds(contestant.meta_step)
             for _ in range(3)) / _meta_interval(cfg)
     if not isinstance(strategy, MTKDRL):
         return 0.
@@ -386,7 +366,7 @@ def _own_seconds(contestant: Contestant, cfg: Config, iters: int) -> float:
         for _ in range(max(2, iters)):
             contestant.step()
         batches = len(strategy.learner.history)
-        per_batch.append(_seconds(strategy.learner.update) / batches)
+        per_batch.append(seconds(strategy.learner.update) / batches)
     return statistics.median(per_batch)
 
 
@@ -408,15 +388,7 @@ def _meta_interval(cfg: Config) -> int:
     return 5
 
 
-def _memory(contestant: Contestant) -> int:
-    """Bytes at the highest point of an iteration, history left out."""
-    peak = _peak(contestant.step)
-    if isinstance(contestant.strategy, MMKD):
-        peak = max(peak, _peak(contestant.meta_step))
-    return peak + _nbytes(contestant.resident())
-
-
-def _history_bytes(contestant: Contestant, iters: int) -> int:
+def _history_bytes(contestant: Distillation, iters: int) -> int:
     """Memory of the history when it is fullest, ``iters`` iterations after
     the agent's last update."""
     strategy = contestant.strategy
@@ -431,67 +403,9 @@ def _history_bytes(contestant: Contestant, iters: int) -> int:
     return min(history.max_bytes // size, iters) * size
 
 
-def _seconds(step: Step) -> float:
-    _wait()
-    start = time.perf_counter()
-    step()
-    _wait()
-    return time.perf_counter() - start
-
-
-def _peak(step: Step) -> int:
-    """Highest sum of bytes that a step allocates beyond what lived before."""
-    step()
-    if torch.cuda.is_available():
-        _wait()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        _wait()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(
-            activities=[ProfilerActivity.CPU], profile_memory=True) as run:
-        step()
-    assert run.profiler is not None
-    events = [
-        e for e in run.profiler.kineto_results.events()
-        if e.name() == '[memory]'
-    ]
-    total = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        total += event.nbytes()
-        peak = max(peak, total)
-    return peak
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def _ratio(a: list[float], b: list[float]) -> float:
-    return statistics.median(x / y for x, y in zip(a, b))
-
-
-def _tensors(module: nn.Module) -> Iterable[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterable[Tensor]:
-    for state in optimizer.state.values():
-        yield from (v for v in state.values() if isinstance(v, Tensor))
-
-
-def _nbytes(tensors: Iterable[Tensor]) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors)
-
-
 def _report_comparison(result: dict) -> None:
-    print(f"batch {result['batch_size']} of {result['image_shape']}, "
-          f"{result['iters']} turns, {result['device']}, "
-          f"{result['threads']} threads, torch {result['torch']}; a meta step "
-          f"every {result['meta_interval']} iterations\n")
+    print(f"{describe(result)}; a meta step every {result['meta_interval']} "
+          'iterations\n')
     print('| method | ms a step | / AVER | peak MiB | / AVER | '
           'paper: s an epoch | / AVER | paper: GB | / AVER |')
     print('|---|--:|--:|--:|--:|--:|--:|--:|--:|')
@@ -514,9 +428,7 @@ def _report(result: dict) -> None:
         return f'{1000 * result[key]:9.2f} ms'
 
     memory = {n: f'{m:9.1f} MiB' for n, m in result['peak_mb'].items()}
-    print(f"batch {result['batch_size']} of {result['image_shape']}, "
-          f"{result['iters']} turns, {result['device']}, "
-          f"{result['threads']} threads, torch {result['torch']}\n")
+    print(f'{describe(result)}\n')
     print(f"student, plain step    {ms('student_s')}  {memory['student']}")
     print(f"teachers, forward      {ms('teachers_s')}  {memory['teachers']}")
     print(f"floor, their sum       {ms('floor_s')}")
