@@ -26,7 +26,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'table', metavar='TABLE',
-        help='table1, table2, table3, table6a, table6b, table7 or fig2')
+        help='of MTKD-RL: table1, table2, table3, table6a, table6b, table7, '
+        'fig2; of Knowledge Flow: kf-table3, kf-table4, kf-table5, kf-table6, '
+        'kf-ablations, kf-halves, kf-digits')
     parser.add_argument(
         '--students', nargs='+', metavar='NAME',
         help='as in the names of the configs; default: all')
@@ -36,10 +38,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N',
         help='default: 0 1 2')
     parser.add_argument(
-        '--scale', default='paper',
+        '--scale',
         help='paper: the configs as they are (default); short: small networks '
-        'on a fifth of CIFAR-100, hours on 2 cores; tiny: minutes, to see '
-        'that it runs')
+        'on a fifth of CIFAR-100, hours on 2 cores (default of kf-halves and '
+        'kf-digits, which have no other); tiny: minutes, to see that it runs')
     parser.add_argument(
         '--data-root', metavar='DIR',
         help="holds train/ and test/ (or val/); default: the configs' own")
@@ -74,10 +76,10 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
     from mmkd_rl.experiments import Conductor, find_table
     from mmkd_rl.experiments.conductor import clock, total_expected
     from mmkd_rl.experiments.plan import Planner, check_data
-    from mmkd_rl.experiments.scales import SCALES
-    from mmkd_rl.experiments.tables import check_names
+    from mmkd_rl.experiments.scales import find_scale
 
-    check_names('--scale', [args.scale], SCALES, 'mmkd_rl')
+    table = find_table(args.table)
+    scale = find_scale(table, args.scale)
     for key, low in (('jobs', 1), ('gpus', 0)):
         if getattr(args, key) < low:
             raise ValueError(
@@ -96,7 +98,6 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
         return Planner(scale, args.work_dir, args.data_root, spoil, weights,
                        str(Path(__file__).with_name('train.py')), args.gpus)
 
-    table, scale = find_table(args.table), SCALES[args.scale]
     plan = planner(args.spoil).plan(table, args.students, args.methods,
                                     args.seeds)
     jobs = plan.needed()
@@ -147,10 +148,11 @@ def write_report(args, command, planner, plan, failed) -> list[Path]:
     """Write the table of all that is there, also of earlier requests."""
     from mmkd_rl.experiments import find_table
     from mmkd_rl.experiments.report import Report
-    from mmkd_rl.experiments.scales import SCALES
+    from mmkd_rl.experiments.scales import find_scale
     from mmkd_rl.experiments.summary import gather
 
-    table, scale = find_table(args.table), SCALES[args.scale]
+    table = find_table(args.table)
+    scale = find_scale(table, args.scale)
     rows, teachers, notes = gather(planner, table, scale, plan, args.students,
                                    args.seeds, args.spoil, failed)
     args.work_dir.joinpath(scale.name).mkdir(parents=True, exist_ok=True)

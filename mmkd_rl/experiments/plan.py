@@ -24,9 +24,10 @@ from typing import Any
 from mmengine.config import Config
 
 from mmkd_rl.experiments import runs, scales
+from mmkd_rl.experiments.cells import Cell, Table, check_names
 from mmkd_rl.experiments.conductor import Job
 from mmkd_rl.experiments.scales import Scale
-from mmkd_rl.experiments.tables import COSTS, Cell, Table, check_names
+from mmkd_rl.experiments.tables import COSTS
 from mmkd_rl.utils import checkpoint_io
 
 # Where configs look for weights that others have trained and published; what
@@ -43,8 +44,10 @@ class Run(Job):
         config: Complete but for paths, which :meth:`prepare` writes.
         seed: Of all random generators.
         epochs: Its length.
-        checkpoints: File of the weights of each teacher, in order.
-        teacher_configs: File of the config of each, likewise.
+        checkpoints: File of the weights of each source (a teacher, or what
+            the run begins from), in the order of :func:`.scales.sources`.
+        teacher_configs: File of the config of each, likewise, or the model's
+            config itself.
         tool: ``tools/train.py``.
         gpus: Processes of one run; 0: no launcher.
     """
@@ -53,7 +56,7 @@ class Run(Job):
     seed: int = 0
     epochs: int = 1
     checkpoints: list[str] = field(default_factory=list)
-    teacher_configs: list[str] = field(default_factory=list)
+    teacher_configs: list[str | dict] = field(default_factory=list)
     tool: str = 'tools/train.py'
     gpus: int = 0
 
@@ -83,9 +86,10 @@ class Run(Job):
         """Write the complete config; see :meth:`Job.prepare`."""
         cfg = copy.deepcopy(self.config)
         cfg.work_dir = str(self.folder)
-        for i, (config, weights) in enumerate(
-                zip(self.teacher_configs, self.checkpoints, strict=True)):
-            cfg.model.teachers[i].update(config=config, checkpoint=weights)
+        for source, config, weights in zip(
+                scales.sources(cfg.model), self.teacher_configs,
+                self.checkpoints, strict=True):
+            scales.fill(source, config, weights)
         path = self.folder / runs.CONFIG
         runs.write_text(path, cfg.pretty_text)
         times = runs.read_times(self.folder)
@@ -180,6 +184,8 @@ class Planner:
         self.weights = dict(weights or {})
         self.tool, self.gpus = tool, gpus
         self._pool: dict[str, _Teacher] = {}
+        # By identity: two tables' names for one network are one run.
+        self._trained: dict[str, Run] = {}
         for name, path in self.weights.items():
             if not Path(path).is_file():
                 raise FileNotFoundError(
@@ -216,13 +222,14 @@ class Planner:
         """
         asked = list(students or [])
         cells = table.select(asked or None, methods)
-        if self.scale.student is not None:
+        if not table.as_is and self.scale.student is not None:
             whose = asked[0] if asked else table.stand_in
             cells = [cell for cell in cells if cell.student == whose]
         out, absent = Plan(), list[_Absent]()
+        pools = dict[str, None]()
         for cell in cells:
             try:
-                self._add(out, table, cell, list(seeds))
+                pools.update(self._add(out, table, cell, list(seeds)))
             except FileNotFoundError as error:
                 if strict and not isinstance(error, _NoWeights):
                     raise
@@ -231,6 +238,9 @@ class Planner:
                 out.missing.append(f'{cell.student}, {cell.title}: {error}')
         if strict and absent:
             raise _NoWeights(absent)
+        if strict and table.as_is and self.spoil is not None:
+            check_names('--spoil', [self.spoil], pools,
+                        f'what {table.name} was asked for')
         out.notes = list(dict.fromkeys(out.notes))
         # Teachers first; among students seed by seed, so that a first column
         # of the table exists early.
@@ -240,31 +250,38 @@ class Planner:
         return out
 
     def _add(self, out: Plan, table: Table, cell: Cell,
-             seeds: list[int]) -> None:
+             seeds: list[int]) -> dict[str, None]:
+        """Add a cell's runs and its teachers'.
+
+        Returns:
+            The teachers' names.
+        """
         leaf = scales.load(cell.config)
-        teachers: list[_Teacher] = []
-        if scales.is_distiller(leaf):
-            given = len(leaf.model.teachers)
-            if self.scale.student is not None:
-                leaf = scales.on_small(leaf, self.scale)
-                if len(leaf.model.teachers) < given:
-                    out.notes.append(
-                        f"The paper's pool has {given} teachers, this one "
-                        f'{len(leaf.model.teachers)}: '
-                        f'{", ".join(t.name for t in leaf.model.teachers)}.')
-            teachers = self._teachers(leaf)
-            names = [t.name for t in teachers]
-            if self.spoil is not None and self.spoil not in names and \
-                    self.scale.student is None:
-                check_names('--spoil', [self.spoil], names,
-                            f'the pool of {cell.config}')
-        elif self.scale.student is not None:
+        if self.scale.student is not None:
+            given = len(leaf.model.get('teachers', []))
             leaf = scales.on_small(leaf, self.scale)
+            left = leaf.model.get('teachers', [])
+            if len(left) < given:
+                out.notes.append(
+                    f"The paper's pool has {given} teachers, this one "
+                    f'{len(left)}: {", ".join(t.name for t in left)}.')
+        elif self.scale.fitted:
+            scales.fit(leaf, self.scale)
+        teachers = self._teachers(leaf, table)
+        names = [t.name for t in teachers]
+        if table.as_is:
+            names += [t.run.folder.name.rpartition('_')[0] for t in teachers
+                      if t.run is not None]
+        if names and self.spoil is not None and self.scale.student is None \
+                and not table.as_is:
+            check_names('--spoil', [self.spoil], names,
+                        f'the pool of {cell.config}')
         marks = {t.name: scales.PERMUTED for t in teachers
                  if t.name == self.spoil}
         scales.complete(leaf, self.scale, marks)
-        for i, teacher in enumerate(teachers):
-            leaf.model.teachers[i].update(config='', checkpoint='')
+        for source, teacher in zip(
+                scales.sources(leaf.model), teachers, strict=True):
+            scales.fill(source, '', '')
             if teacher.run is not None:
                 out.runs.setdefault(teacher.run.name, teacher.run)
         base = _identity(leaf, [t.identity for t in teachers])
@@ -280,8 +297,8 @@ class Planner:
                 name=f'{cell.method} {name} seed {seed} [{base[:8]}]',
                 folder=self.root / kind / f'seed{seed}',
                 needs=[t.run.name for t in teachers if t.run is not None],
-                expected=self._expected(cell.method, bool(teachers), cfg,
-                                        self.root / kind),
+                expected=self._expected(table, cell.method, bool(teachers),
+                                        cfg, self.root / kind),
                 identity=f'{base}-{seed}',
                 config=cfg,
                 seed=seed,
@@ -292,11 +309,13 @@ class Planner:
                 gpus=self.gpus))
         # Cells that differ in name only (all of Fig. 2's and Table 1's
         # MTKD-RL) are one run.
-        known = {run.identity: run for run in out.runs.values()}
+        known = {run.identity: run for run in out.runs.values()
+                 if not run.is_teacher}
         made = [known.get(run.identity, run) for run in made]
         made = [self._as_on_disk(run) for run in made]
         out.runs.update({run.name: run for run in made})
         out.cells.append((cell, made))
+        return dict.fromkeys(names)
 
     def _as_on_disk(self, run: Run) -> Run:
         """The same run under the name that another table gave it."""
@@ -307,33 +326,40 @@ class Planner:
                 run.folder = others[0] / run.folder.name
         return run
 
-    def _teachers(self, leaf: Config) -> list[_Teacher]:
+    def _teachers(self, leaf: Config, table: Table) -> list[_Teacher]:
         absent, found = list[_Absent](), []
-        for entry in leaf.model.teachers:
+        for entry in scales.sources(leaf.model):
             try:
-                found.append(self._cached(entry))
+                found.append(self._cached(entry, table))
             except _NoWeights as error:
                 absent += error.teachers
         if absent:
             raise _NoWeights(absent)
         return found
 
-    def _cached(self, entry: Any) -> _Teacher:
-        key = json.dumps([entry.name, entry.get('config'),
+    def _cached(self, entry: Any, table: Table) -> _Teacher:
+        key = json.dumps([entry.get('name'), entry.get('config'),
                           entry.get('checkpoint')], default=str)
         if key not in self._pool:
-            self._pool[key] = self._teacher(entry)
+            self._pool[key] = self._teacher(entry, table)
         return self._pool[key]
 
-    def _teacher(self, entry: Any) -> _Teacher:
+    def _teacher(self, entry: Any, table: Table) -> _Teacher:
         """Where a teacher's weights come from."""
-        name = str(entry.name)
         small = bool(self.scale.teachers)
-        where = f'mmkd_rl::{self.scale.teachers[name]}' if small else \
-            str(entry.config)
-        spoiled = name == self.spoil
-        given = self.weights.get(name)
-        if given is None and not small and not spoiled:
+        if small:
+            name = str(entry.name)
+            where = f'mmkd_rl::{self.scale.teachers[name]}'
+        else:
+            name, where = scales.origin(entry)
+        if entry.get('checkpoint') == 'untrained':
+            return self._untrained(name, where)
+        # Knowledge Flow's pools are many, and one net has several names.
+        stem = Path(where).stem if table.as_is else name
+        spoiled = self.spoil in (name, stem)
+        given = self.weights.get(name) or self.weights.get(stem)
+        if given is None and not small and not spoiled and \
+                self.scale.shrink is None:
             path = str(entry.get('checkpoint') or '')
             if '://' in path:
                 given = path
@@ -342,8 +368,10 @@ class Planner:
                 given = path
             elif Path(path).parts[:1] == (_PUBLIC, ):
                 raise _NoWeights([_Absent(name, path, where)])
-        cfg = scales.small(self.scale.teachers[name], self.scale) if small \
-            else scales.load_named(where)
+        if small:
+            cfg = scales.small(self.scale.teachers[name], self.scale)
+        else:
+            cfg = scales.load_named(where)
         if given is not None and not spoiled:
             return _Teacher(name, where, given, _file_identity(given))
         if 'train_dataloader' not in cfg:
@@ -351,6 +379,8 @@ class Planner:
                 f'teacher {name!r}: {entry.get("checkpoint")!r} does not '
                 f'exist, and {where} is not made for training; give its '
                 f'weights as --teacher {name}=FILE')
+        if not small and self.scale.fitted:
+            scales.fit(cfg, self.scale)
         if spoiled:
             scales.permute_labels(cfg, cfg.data_preprocessor.num_classes)
         scales.complete(cfg, self.scale, {})
@@ -358,23 +388,36 @@ class Planner:
         if self.data_root is not None:
             scales.move_data(cfg, self.data_root)
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': 0}
-        label = f'{name}-permuted' if spoiled else name
+        label = f'{stem}-permuted' if spoiled else stem
         folder = self.root / 'teachers' / f'{label}_{identity[:8]}'
         run = Run(
             name=f'teacher {label} [{identity[:8]}]',
             folder=folder,
             needs=[],
-            expected=self._expected(name, False, cfg, folder),
+            expected=self._expected(table, stem, False, cfg, folder),
             identity=f'{identity}-0',
             config=cfg,
             seed=0,
             epochs=cfg.train_cfg.max_epochs,
             tool=self.tool,
             gpus=self.gpus)
-        return _Teacher(name, str(folder / runs.CONFIG), str(run.output),
+        run = self._trained.setdefault(run.identity, run)
+        return _Teacher(name, str(run.folder / runs.CONFIG), str(run.output),
                         run.identity, run)
 
-    def _expected(self, name: str, distilled: bool, cfg: Config,
+    def _untrained(self, name: str, where: str) -> _Teacher:
+        """A teacher with the random weights that it was born with."""
+        cfg = scales.load_named(where)
+        if self.scale.fitted:
+            scales.fit(cfg, self.scale)
+        identity = _identity(Config(dict(model=cfg.model)), [])
+        config: str | dict = where
+        if self.scale.shrink is not None:
+            config = dict(model=cfg.model.to_dict(),
+                          data_preprocessor=cfg.data_preprocessor.to_dict())
+        return _Teacher(name, config, 'untrained', f'untrained {identity}')
+
+    def _expected(self, table: Table, name: str, distilled: bool, cfg: Config,
                   folder: Path) -> float | None:
         """Seconds: of other seeds' runs, else as stated, else ``None``."""
         seen = []
@@ -386,9 +429,13 @@ class Planner:
                 continue
         if seen:
             return sum(seen) / len(seen)
+        if table.as_is and self.scale.name == 'short':
+            return table.seconds.get(name)
         if self.scale.seconds:
             usual = 'distilled' if distilled else 'baseline'
             return self.scale.seconds.get(name, self.scale.seconds[usual])
+        if table.as_is:
+            return None
         on_cifar = cfg.get('data_preprocessor', {}).get('num_classes') == 100
         if on_cifar and (distilled or name in COSTS):
             # A method that Table 6(c) does not have counts as its slowest.
@@ -403,13 +450,13 @@ class _Teacher:
 
     Attributes:
         name: In the pool.
-        config: Path or name of its config.
+        config: Path or name of its config, or that itself.
         checkpoint: File of its weights.
         identity: Of these.
         run: That trains it; ``None``: the weights are there.
     """
     name: str
-    config: str
+    config: str | dict
     checkpoint: str
     identity: str
     run: Run | None = None

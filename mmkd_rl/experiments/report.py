@@ -24,9 +24,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mmkd_rl.experiments import runs
+from mmkd_rl.experiments.cells import Cell, Table
 from mmkd_rl.experiments.conductor import clock
 from mmkd_rl.experiments.scales import Scale
-from mmkd_rl.experiments.tables import Cell, Table
 from mmkd_rl.visualization.weights import WeightRecord
 
 NOTHING = '–'
@@ -202,7 +202,7 @@ class Report:
             'may be of earlier commands, too. Times are those of all attempts '
             'at a run.'
         ]
-        if self.scale.name != 'paper':
+        if self.scale.student is not None:
             notes.append(
                 "Not the paper's experiment: its data are "
                 f'{self.table.data}, its students {self._student_titles()}; '
@@ -210,7 +210,7 @@ class Report:
                 'for the order of the methods only. Losses and strategies are '
                 "those of its configs; MTKD-RL's agent is trained every "
                 f'{_turn(self.scale)}.')
-        elif not self.spoil:
+        elif not self.spoil and self.scale.shrink is None:
             notes.append("What differs from the paper is in each config's "
                          'head.')
         if self.spoil:
@@ -242,7 +242,7 @@ class Report:
     def _result_lines(self) -> list[str]:
         papers = list(dict.fromkeys(
             name for row in self.rows for name in row.paper))
-        own = self.scale.name == 'paper'
+        own = self.scale.student is None
         columns = ['method', 'n', 'seeds', 'last', 'best', 'each seed, last']
         columns += ['change'] if self.spoil else []
         columns += ['paper'] if own else [f'paper, {n}' for n in papers]

@@ -2,7 +2,10 @@
 
 ``paper``: the config as it is. ``short`` and ``tiny`` keep what makes the
 experiment (losses, strategy, hooks, number of teachers) and put it on a small
-student, teachers, data and schedule, the same for all tables.
+student, teachers, data and schedule, the same for all of MTKD-RL's tables.
+Knowledge Flow's tables differ in networks and tasks, so no student can stand
+in for all (``Table.as_is``): ``short`` runs the configs that are small
+already, ``tiny`` makes each one smaller.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 import mmkd_rl
+from mmkd_rl.experiments.cells import Table, check_names
+from mmkd_rl.registry import MODELS
 
 PERMUTED = 'labels permuted'
 _RUNNER_KEYS = set(signature(Runner.__init__).parameters) | {
@@ -29,6 +34,15 @@ _CPU_TEACHERS = {
     'resnet14': 'cifar100/teachers/resnet14_1xb128-3e_cifar100.py',
     'wrn10-2': 'cifar100/teachers/wrn10-2_1xb128-3e_cifar100.py',
     'resnet20': 'cifar100/teachers/resnet20_1xb128-2e_cifar100.py',
+}
+_PUPILS = ('MultiTeacherDistiller', 'KnowledgeFlowBackbone')
+_WORK = 'work_dirs'
+# What makes a network smaller, for rendered digits of 3x32x32.
+_SMALLER: dict[str, dict] = {
+    'CifarDenseNet': dict(depth=10, growth_rate=4),
+    'CifarWideResNet': dict(depth=10, widen_factor=1),
+    'MLP': dict(in_shape=(3, 32, 32)),
+    'PlainConvNet': dict(stages='cifar', width=8),
 }
 _CPU_STUDENT = 'cifar100/baseline/resnet8_1xb64-6e_cifar100-fifth.py'
 
@@ -49,6 +63,8 @@ class Scale:
         turn: Student's iterations between two turns of an agent, and before
             the first; ``None``: an epoch.
         shrink: Changes a small config further, in place.
+        fitted: Configs that are run as they are get what all small runs have,
+            see :func:`fit`.
         seconds: Expected, by a teacher's name, ``'baseline'`` or
             ``'distilled'``; on one core of a server's CPU.
     """
@@ -60,6 +76,7 @@ class Scale:
     interval: int = 100
     turn: int | None = None
     shrink: Callable[[Config], None] | None = None
+    fitted: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -111,6 +128,65 @@ def load_named(name: str) -> Config:
     return Config.fromfile(name)
 
 
+def sources(model: Any) -> list[Any]:
+    """Parts of a model's config whose weights come from other runs.
+
+    Teachers of a distiller or of Knowledge Flow, and what a network begins
+    from: an ``init_cfg`` of type ``Pretrained`` with a file in ``work_dirs``.
+
+    Returns:
+        The parts themselves, in the order in which they stand.
+    """
+    found = []
+    if isinstance(model, dict):
+        kind = _plain(model.get('type', ''))
+        teachers = model.get('teachers')
+        if kind in _PUPILS and isinstance(teachers, list | tuple):
+            found += list(teachers)
+            model = {k: v for k, v in model.items() if k != 'teachers'}
+        if kind == 'Pretrained' and _is_ours(model.get('checkpoint')):
+            found.append(model)
+        model = list(model.values())
+    if isinstance(model, list | tuple):
+        for part in model:
+            found += sources(part)
+    return found
+
+
+def _is_ours(checkpoint: Any) -> bool:
+    """Whether a run here has made it; blank: one whose file is left out."""
+    return checkpoint == '' or (isinstance(checkpoint, str)
+                                and Path(checkpoint).parts[:1] == (_WORK, ))
+
+
+def fill(source: Any, config: str | dict, checkpoint: str) -> None:
+    """Say where the weights of one of :func:`sources` are, in place."""
+    source['checkpoint'] = checkpoint
+    if 'name' in source:
+        source['config'] = config
+
+
+def origin(source: Any) -> tuple[str, str]:
+    """Name of a source and of the config that makes its weights.
+
+    An ``init_cfg`` has no name; its file tells the config, since
+    ``work_dirs/CONFIG/epoch_N.pth`` is where that one's training puts it.
+
+    Raises:
+        FileNotFoundError: No config, or several, have that file's name.
+    """
+    if 'name' in source:
+        return str(source['name']), str(source['config'])
+    stem = Path(source['checkpoint']).parent.name
+    folder = configs_folder()
+    found = sorted(folder.resolve().rglob(f'{stem}.py'))
+    if len(found) != 1:
+        raise FileNotFoundError(
+            f'checkpoint={source["checkpoint"]!r}: {len(found)} configs are '
+            f'called {stem}.py, one would say how it is made')
+    return stem, f'mmkd_rl::{found[0].relative_to(folder.resolve())}'
+
+
 def is_distiller(cfg: Config) -> bool:
     """Whether the config distils."""
     return _plain(cfg.model.type) == 'MultiTeacherDistiller'
@@ -153,13 +229,18 @@ def on_small(leaf: Config, scale: Scale) -> Config:
 def small(name: str, scale: Scale) -> Config:
     """A student's or teacher's own config at a small scale."""
     cfg = load(name)
+    fit(cfg, scale)
+    return cfg
+
+
+def fit(cfg: Config, scale: Scale) -> None:
+    """Make a config smaller, one process, validated each epoch; in place."""
     if scale.shrink is not None:
         scale.shrink(cfg)
     # Worker processes would change the order of random numbers with --jobs.
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         cfg[key].update(num_workers=0, persistent_workers=False)
     cfg.train_cfg.val_interval = 1
-    return cfg
 
 
 def complete(cfg: Config, scale: Scale, marks: dict[str, str]) -> None:
@@ -177,12 +258,15 @@ def complete(cfg: Config, scale: Scale, marks: dict[str, str]) -> None:
     names = [_plain(hook['type']) for hook in hooks]
     if is_distiller(cfg) and 'WeightVisualizationHook' not in names:
         hooks.append(ConfigDict(type='mmkd_rl.WeightVisualizationHook'))
+    if 'KnowledgeFlowHook' in names and 'FlowVisualizationHook' not in names:
+        hooks.append(ConfigDict(type='mmkd_rl.FlowVisualizationHook'))
     if 'RandomStateHook' not in names:
         hooks.append(ConfigDict(type='mmkd_rl.RandomStateHook'))
     for hook in hooks:
-        if _plain(hook['type']) == 'WeightVisualizationHook':
+        kind = _plain(hook['type'])
+        if kind in ('WeightVisualizationHook', 'FlowVisualizationHook'):
             hook['interval'] = scale.interval
-            if marks:
+            if marks and kind == 'WeightVisualizationHook':
                 hook['mark'] = dict(marks)
     cfg.custom_hooks = hooks
     # Two: one that is not yet validated is of no use for a resume.
@@ -246,9 +330,10 @@ def data_folders(cfg: Config) -> list[str]:
 
 def _datasets(dataset: Any) -> Iterator[Any]:
     """A data set's config and those that it wraps."""
-    while dataset is not None:
-        yield dataset
-        dataset = dataset.get('dataset')
+    yield dataset
+    for inner in (dataset.get('dataset'), *dataset.get('datasets', ())):
+        if inner is not None:
+            yield from _datasets(inner)
 
 
 def _plain(kind: str) -> str:
@@ -258,6 +343,25 @@ def _plain(kind: str) -> str:
 
 def _on_digits(cfg: Config) -> None:
     """A handful of iterations on the embedded digits."""
+    _train_on_digits(cfg)
+    cfg.model.head.num_classes = 10
+
+
+def _each_on_digits(cfg: Config) -> None:
+    """The same for any classifier, its networks made smaller."""
+    _train_on_digits(cfg)
+    network = cfg.model.get('student', cfg.model)
+    backbone = network.backbone
+    student = backbone.get('student', backbone)
+    network.head.num_classes = 10
+    if 'probe_size' in cfg.model:
+        cfg.model.probe_size = 32
+    if small := _SMALLER.get(_plain(student.type)):
+        student.update(small)
+        network.head.in_channels = MODELS.build(student).out_channels[-1]
+
+
+def _train_on_digits(cfg: Config) -> None:
     digits = load('_base_/demo_digits.py')
     for key in ('data_preprocessor', 'train_dataloader', 'val_dataloader',
                 'test_dataloader', 'val_evaluator', 'test_evaluator'):
@@ -269,7 +373,6 @@ def _on_digits(cfg: Config) -> None:
     for key, images in (('train_dataloader', 128), ('val_dataloader', 100),
                         ('test_dataloader', 100)):
         cfg[key].dataset.update(renderings=1, indices=images)
-    cfg.model.head.num_classes = 10
     cfg.optim_wrapper = ConfigDict(
         type='OptimWrapper', optimizer=dict(type='AdamW', lr=4e-3))
     cfg.param_scheduler = []
@@ -311,3 +414,35 @@ SCALES = {
                 9.)),
     )
 }
+#: Of tables whose configs are run as they are.
+AS_IS = {
+    scale.name: scale
+    for scale in (
+        SCALES['paper'],
+        Scale(
+            'short',
+            'each config as it is: they are made for minutes on a CPU core',
+            interval=20,
+            fitted=True),
+        Scale(
+            'tiny',
+            'each config with its networks made smaller, 8 iterations on 128 '
+            'rendered digits, 100 test images, whatever its task: it shows '
+            'that everything runs; **its numbers mean nothing**',
+            interval=1,
+            shrink=_each_on_digits,
+            fitted=True,
+            seconds=dict.fromkeys(('baseline', 'distilled'), 9.)),
+    )
+}
+
+
+def find_scale(table: Table, name: str | None) -> Scale:
+    """A scale of a table; ``None``: its first.
+
+    Raises:
+        ValueError: The table does not have it.
+    """
+    name = table.scales[0] if name is None else name
+    check_names('--scale', [name], table.scales, table.name)
+    return (AS_IS if table.as_is else SCALES)[name]

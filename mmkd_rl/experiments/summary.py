@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from mmkd_rl.experiments import runs
+from mmkd_rl.experiments.cells import Cell, Table
 from mmkd_rl.experiments.plan import Plan, Planner, Run
 from mmkd_rl.experiments.report import Row
 from mmkd_rl.experiments.scales import Scale
-from mmkd_rl.experiments.tables import Cell, Table
 
 
 def gather(

@@ -1,0 +1,11 @@
+"""100 epochs of Adam for plain convolutional networks; our choice."""
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(
+        type='Adam', lr=1e-3))
+param_scheduler = dict(
+    type='MultiStepLR', by_epoch=True, milestones=[50, 80], gamma=0.1)
+train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=1)
+val_cfg = dict()
+test_cfg = dict()
+auto_scale_lr = dict(base_batch_size=64)

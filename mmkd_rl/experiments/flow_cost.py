@@ -1,0 +1,276 @@
+"""What a step with Knowledge Flow costs, beside what it cannot do without.
+
+In turns: the student's plain step (the same model with a plain backbone), the
+teachers' forward pass, all Q forward and backward (on features and gradients
+of the sizes that they see in training), the student's forward pass in
+training mode without gradient (what theta_old of Eq. 6 needs at least), and
+the step with Knowledge Flow without the KL term, with it, and when the
+student is alone. The floor is student + teachers + Q; in a distiller that
+lends its teachers they are part of the student's step.
+
+The look at the weights that the hook takes every ``interval`` iterations is
+not in it.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+from mmkd_rl.engine.hooks import KnowledgeFlowHook
+from mmkd_rl.experiments.timing import (
+    Contestant,
+    Step,
+    describe,
+    in_turns,
+    nbytes,
+    peak,
+    ratio,
+    setting,
+    tensors_of,
+)
+from mmkd_rl.flow import FlowSchedule, flow_of
+from mmkd_rl.registry import HOOKS, MODELS
+from mmkd_rl.teachers.lent import LentFeatures
+from mmkd_rl.teachers.loading import UNTRAINED
+
+#: Of the schedule here: before and after the student is alone.
+WITH_TEACHERS, ALONE = 0, 1
+
+
+def flow_configs(model: Any) -> Iterator[dict]:
+    """The KnowledgeFlowBackbones in a model's config; those of its teachers
+    are not meant.
+
+    Args:
+        model: The config; the dicts come as they stand in it.
+    """
+    if isinstance(model, dict):
+        if _is(model, 'KnowledgeFlowBackbone'):
+            yield model
+            return
+        for key, value in model.items():
+            if key != 'teachers':
+                yield from flow_configs(value)
+    elif isinstance(model, (list, tuple)):
+        for value in model:
+            yield from flow_configs(value)
+
+
+def plain(model: dict) -> dict:
+    """The same model without Knowledge Flow."""
+    model = copy.deepcopy(model)
+    for cfg in flow_configs(model):
+        student = cfg['student']
+        cfg.clear()
+        cfg.update(student)
+    return model
+
+
+def untrained(model: dict) -> None:
+    """Take teachers without their checkpoints, in place."""
+    for part in (model, *flow_configs(model)):
+        teachers = part.get('teachers', ())
+        for teacher in () if isinstance(teachers, str) else teachers:
+            teacher['checkpoint'] = UNTRAINED
+
+
+class FlowContestant(Contestant):
+    """A model with a knowledge flow, and its hook.
+
+    Args:
+        model, cfg, data: See :class:`Contestant`.
+        kl: Whether it computes the KL term, if the config says how.
+    """
+
+    def __init__(self, model: Any, cfg: Config, data: dict, kl: bool) -> None:
+        super().__init__(model, cfg, data)
+        self.flow = flow_of(model)
+        self.iteration = WITH_TEACHERS
+        hook = copy.deepcopy(_hook_config(cfg))
+        if not kl:
+            hook['kl_weight'] = 0.
+        self.hook: KnowledgeFlowHook = HOOKS.build(hook)
+        self.hook.attach(
+            model,
+            FlowSchedule(ALONE, ALONE, self.hook.dependency_weight))
+
+    @property
+    def has_kl(self) -> bool:
+        """Whether its losses have the KL term now."""
+        return self.hook.old_student is not None
+
+    def step(self) -> None:
+        """What the runner and the hook do in an iteration."""
+        self.hook.begin(self.iteration)
+        super().step()
+        self.flow.forget()
+
+    def resident(self) -> Iterator[Tensor]:
+        """Also teachers and theta_old."""
+        parts = [super().resident(),
+                 *map(tensors_of, self.flow.source.networks)]
+        if self.hook.old_student is not None:
+            parts.append(self.hook.old_student.tensors())
+        # A distiller's teachers are lent.
+        yield from {id(t): t for t in chain(*parts)}.values()
+
+
+def measure(cfg: Config, data: dict, device: str, warmup: int,
+            iters: int) -> dict[str, Any]:
+    """Time all that is named above.
+
+    Args:
+        cfg: Of the training; its model has one KnowledgeFlowBackbone.
+        data: A batch as the data loader gives it.
+        device: Where to.
+        warmup: Turns that do not count.
+        iters: Turns that do.
+
+    Returns:
+        Seconds, peak memory in MiB and the ratios; ``None`` where there is no
+        KL term.
+
+    Raises:
+        ValueError: No KnowledgeFlowHook in the config.
+    """
+    _hook_config(cfg)
+    student = Contestant(
+        MODELS.build(plain(cfg.model)).to(device), cfg, data)
+    # Copies share the teachers.
+    model = MODELS.build(copy.deepcopy(cfg.model)).to(device)
+    flow = FlowContestant(copy.deepcopy(model), cfg, data, kl=False)
+    kl = FlowContestant(copy.deepcopy(model), cfg, data, kl=True)
+    alone = FlowContestant(model, cfg, data, kl=False)
+    alone.step()  # so that the optimiser has met Q
+    alone.iteration = ALONE
+    images = student.model.data_preprocessor(data, True)['inputs']
+    source, everybody = flow.flow.source, [True] * len(flow.flow.teacher_names)
+
+    def teachers() -> None:
+        with flow.optimizer.optim_context(flow.model):
+            source(images, everybody)
+        source.forget()
+
+    @torch.no_grad()
+    def forward() -> None:
+        network = getattr(student.model, 'student', student.model)
+        with student.optimizer.optim_context(student.model):
+            network(images, mode='tensor')
+
+    steps: dict[str, Step] = dict(
+        student=student.step,
+        teachers=teachers,
+        q=_only_q(flow),
+        flow=flow.step,
+        alone=alone.step)
+    if kl.has_kl:
+        steps |= dict(forward=forward, kl=kl.step)
+    times = in_turns(steps, warmup, iters)
+    lent = isinstance(source, LentFeatures)
+    parts = ['student', 'q'] if lent else ['student', 'teachers', 'q']
+    floor = [sum(turn) for turn in zip(*(times[p] for p in parts))]
+    peaks = dict(
+        student=student.memory(),
+        teachers=peak(teachers) + sum(
+            nbytes(tensors_of(t)) for t in source.networks),
+        q=peak(steps['q']),
+        flow=flow.memory(),
+        alone=alone.memory())
+    if kl.has_kl:
+        peaks |= dict(forward=peak(forward), kl=kl.memory())
+    held = peaks['student'] + (0 if lent else peaks['teachers'])
+    return dict(
+        seconds={n: statistics.median(t) for n, t in times.items()},
+        floor_s=statistics.median(floor),
+        peak_mb={n: b / 2**20 for n, b in peaks.items()},
+        flow_over_floor=ratio(times['flow'], floor),
+        kl_over_forward=ratio(
+            [a - b for a, b in zip(times['kl'], times['flow'])],
+            times['forward']) if kl.has_kl else None,
+        alone_over_student=ratio(times['alone'], times['student']),
+        memory_flow_over_floor=peaks['flow'] / held,
+        memory_alone_over_student=peaks['alone'] / peaks['student'],
+        teachers_are_lent=lent,
+        **setting(images, iters))
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """:func:`measure`'s figures as text."""
+    names = dict(
+        student='student, plain step',
+        teachers='teachers, forward',
+        q='Q, forward and backward',
+        flow='Knowledge Flow, no KL',
+        kl='Knowledge Flow, KL',
+        forward='student, forward',
+        alone='student alone again')
+    lines = [describe(result), '']
+    for name, text in names.items():
+        if name in result['seconds']:
+            lines.append(f"{text:<24}{1000 * result['seconds'][name]:9.2f} ms"
+                         f"{result['peak_mb'][name]:11.1f} MiB")
+    parts = 'student + Q' if result['teachers_are_lent'] else \
+        'student + teachers + Q'
+    lines += ['', f"Knowledge Flow / ({parts})  "
+              f"{result['flow_over_floor']:.3f}   memory "
+              f"{result['memory_flow_over_floor']:.3f} (Q not in the sum)"]
+    if result['kl_over_forward'] is None:
+        lines.append('there is no KL term')
+    else:
+        lines.append('KL term / student, forward  '
+                     f"{result['kl_over_forward']:.3f}")
+    lines.append(f"alone again / student  {result['alone_over_student']:.3f}"
+                 f"   memory {result['memory_alone_over_student']:.3f}")
+    return '\n'.join(lines)
+
+
+def _only_q(contestant: FlowContestant) -> Step:
+    """All Q forward and backward."""
+    fusions = list(contestant.flow.fusions)
+    seen: list[tuple] = []
+    handles = [
+        f.register_forward_hook(
+            lambda fusion, args, _: seen.append((fusion, *args)))
+        for f in fusions
+    ]
+    contestant.step()
+    for handle in handles:
+        handle.remove()
+    jobs = [(q, feature, own.detach(), image)
+            for fusion, own, features, _, image in seen
+            for q, feature in zip(fusion.transforms, features)]
+    weights = [p for q, *_ in jobs for p in q.parameters()]
+    model, optimizer = contestant.model, contestant.optimizer
+
+    def forward() -> list[Tensor]:
+        with optimizer.optim_context(model):
+            return [q(feature, own, 1., image)
+                    for q, feature, own, image in jobs]
+
+    gradients = [torch.randn_like(out) for out in forward()]
+
+    def step() -> None:
+        torch.autograd.grad(forward(), weights, gradients)
+
+    return step
+
+
+def _hook_config(cfg: Config) -> dict:
+    for hook in cfg.get('custom_hooks') or ():
+        if _is(hook, 'KnowledgeFlowHook'):
+            return hook
+    raise ValueError(
+        'custom_hooks has no KnowledgeFlowHook, whose losses are part of the '
+        "step; add dict(type='mmkd_rl.KnowledgeFlowHook')")
+
+
+def _is(cfg: Mapping, name: str) -> bool:
+    return str(cfg.get('type')).rpartition('.')[2] == name
