@@ -91,17 +91,24 @@ def _teachers(cfg: dict, traces: Mapping[str, Trace], fuse: str,
         if name not in traces:
             raise ValueError(f'{key} has no teacher {name!r}; the teachers '
                              f'are {names}')
+        if isinstance(layers, (list, tuple)) and not layers:
+            raise TypeError(f'{key}.{name} must name a layer or more, got '
+                            f'{layers!r}')
+        mine: list[Point] = []
         for layer in layers if isinstance(layers, (list, tuple)) else [layers]:
-            points.append((names.index(name),
-                           _point(traces[name], layer, fuse,
-                                  f'{key}.{name}')))
+            point = _point(traces[name], layer, fuse, f'{key}.{name}')
+            if (point.path, point.call) in [(p.path, p.call) for p in mine]:
+                raise ValueError(f'{key}.{name} has layer {point.layer!r} '
+                                 'twice')
+            mine.append(point)
+        points += [(names.index(name), point) for point in mine]
     return tuple(points)
 
 
 def _point(trace: Trace, layer: str | dict, fuse: str, key: str) -> Point:
     cfg = dict(path=layer) if isinstance(layer, str) else layer
-    if not isinstance(cfg, dict) or 'path' not in cfg or \
-            set(cfg) - {'path', 'call'}:
+    if not isinstance(cfg, dict) or not isinstance(
+            cfg.get('path'), str) or set(cfg) - {'path', 'call'}:
         raise TypeError(f'{key} must be a path or dict(path=..., call=...), '
                         f'got {layer!r}')
     return trace.point(cfg['path'], fuse, cfg.get('call'), key)

@@ -7,6 +7,7 @@ looking at a batch through its eyes costs one forward pass of the student.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
 from mmengine.model import BaseModel
@@ -43,7 +44,7 @@ class OldStudent:
     def train(self) -> None:
         """As in training, so that batch norm sees what the student's sees,
         but without dropped units: noise is no change of mind."""
-        self._own.train(self.network.training)
+        self._own.train()
         for module in self._own.modules():
             if 'Drop' in type(module).__name__:
                 module.eval()
@@ -55,6 +56,7 @@ class OldStudent:
         Args:
             inputs: What the student's network has just been given.
         """
+        self._send_home()
         with self._tap.recording():
             self._own(inputs, mode='tensor')
         self._flow.forget_mixture()
@@ -71,6 +73,11 @@ class OldStudent:
             own[name].copy_(new[name])
         self._follow()
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Parameters and buffers of its own."""
+        yield from self._own.parameters()
+        yield from self._own.buffers()
+
     def state_dict(self) -> dict:
         """All that :meth:`load_state_dict` needs."""
         return dict(weights={n: t.cpu() for n, t in
@@ -84,10 +91,14 @@ class OldStudent:
 
     def _follow(self) -> None:
         """What is no tensor goes along, too."""
-        now = flow_of(self.network)
-        self._flow.strength = now.strength
-        gone = set(now.teacher_names) - set(now.active_teachers)
-        if gone - (set(now.teacher_names) - set(self._flow.active_teachers)):
+        self._flow.strength = flow_of(self.network).strength
+        self._send_home()
+
+    def _send_home(self) -> None:
+        """Teachers that are not run any more cannot be asked, either."""
+        gone = set(self._flow.active_teachers) - set(
+            flow_of(self.network).active_teachers)
+        if gone:
             self._flow.retire(gone)
 
 
