@@ -32,9 +32,9 @@ from mmkd_rl.teachers.normalization import InputAdapter, Normalization
 _KEYS = {'name', 'config', 'checkpoint', 'normalization', 'input_size'}
 #: What a preprocessor is that does not say so, by package.
 _PREPROCESSORS = dict(
-    mmpretrain='ClsDataPreprocessor',
-    mmdet='DetDataPreprocessor',
-    mmseg='SegDataPreProcessor')
+    mmpretrain='mmpretrain.ClsDataPreprocessor',
+    mmdet='mmdet.DetDataPreprocessor',
+    mmseg='mmseg.SegDataPreProcessor')
 
 
 class FeatureTeacher(nn.Module):
@@ -203,6 +203,8 @@ def _build(cfg: dict, name: str) -> FeatureTeacher:
     network_cfg = offline(network_cfg)
     if not whole:
         network_cfg.pop('data_preprocessor', None)
+    # A backbone without a prefix is of the package of the model around it.
+    scope = _prefix(model_cfg) or scope
     if scope in ('mmkd_rl', 'mmengine'):
         scope = None
     network = build_network(network_cfg, scope, key)
@@ -250,9 +252,13 @@ def _normalization(cfg: dict, model_cfg: dict, scope: str | None,
             "student's normalisation. Say normalization=dict(mean=..., "
             'std=..., to_rgb=...) if it was trained with another', 'current')
         return None
-    package = str(model_cfg['type']).rpartition('.')[0] or scope
     preprocessor = {
         k: v for k, v in preprocessor.items() if k != 'batch_augments'}
     preprocessor.setdefault(
-        'type', _PREPROCESSORS.get(str(package), 'ClsDataPreprocessor'))
-    return Normalization.of(build_network(preprocessor, package, key))
+        'type', _PREPROCESSORS.get(str(scope), _PREPROCESSORS['mmpretrain']))
+    return Normalization.of(build_network(preprocessor, scope, key))
+
+
+def _prefix(model_cfg: dict) -> str | None:
+    package, dot, _ = str(model_cfg['type']).partition('.')
+    return package if dot else None

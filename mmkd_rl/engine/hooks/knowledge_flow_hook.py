@@ -6,6 +6,7 @@ and this hook tells the backbone how strong its teachers are.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from mmengine.dist import is_distributed
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from mmkd_rl.distillers import MultiTeacherDistiller
@@ -70,8 +71,9 @@ class KnowledgeFlowHook(Hook):
             than the training.
     """
 
-    # Before LoggerHook; its weights go into the log.
-    priority = 'NORMAL'
+    # Before EMAHook, whose averages the fused validation must see, too, and
+    # before LoggerHook, for which the weights are.
+    priority = 'ABOVE_NORMAL'
 
     def __init__(self,
                  dependency_weight: float = 0.1,
@@ -88,12 +90,14 @@ class KnowledgeFlowHook(Hook):
         name = 'KnowledgeFlowHook'
         for key, weight in (('dependency_weight', dependency_weight),
                             ('kl_weight', kl_weight)):
-            if not weight >= 0:
-                raise ValueError(f'{name}.{key} must be >= 0, got {weight}')
+            if not 0 <= weight < math.inf:
+                raise ValueError(f'{name}.{key} must be >= 0 and finite, got '
+                                 f'{weight}')
         for key, count in (('kl_interval', kl_interval),
                            ('interval', interval)):
-            if count < 1:
-                raise ValueError(f'{name}.{key} must be >= 1, got {count}')
+            if not isinstance(count, int) or count < 1:
+                raise ValueError(f'{name}.{key} must be a whole number >= 1, '
+                                 f'got {count!r}')
         if not 0 <= threshold < 1:
             raise ValueError(f'{name}.threshold must be in [0, 1), got '
                              f'{threshold}')
@@ -126,7 +130,13 @@ class KnowledgeFlowHook(Hook):
             ValueError: See above.
         """
         model = unwrapped(runner)
-        flow_of(model)  # what is missing in the model is said first
+        # What is missing in the model is said first.
+        if flow_of(model).waits_for_teachers:
+            raise ValueError(
+                "KnowledgeFlowBackbone(teachers='distiller') is the student's "
+                'in a MultiTeacherDistiller, but the model is a '
+                f'{type(model).__name__}; give it teachers=[dict(name=..., '
+                'config=..., checkpoint=...)] of its own')
         self.attach(model, self._schedule(runner), runner.iter)
         print_log(
             f'knowledge flow: teachers withdraw from iteration '
@@ -163,10 +173,15 @@ class KnowledgeFlowHook(Hook):
             model.register_forward_hook(self._add_losses, with_kwargs=True)
         ]
 
+    @property
+    def old_student(self) -> OldStudent | None:
+        """theta_old; ``None``: there is no KL term, or none any more."""
+        return self._old
+
     def _schedule(self, runner: Runner) -> FlowSchedule:
         total = runner.max_iters
-        epochs = getattr(runner.train_loop, 'max_epochs', 1) or 1
-        unit = total // epochs if epochs > 1 else 1
+        unit = 1 if isinstance(runner.train_loop, IterBasedTrainLoop) else \
+            max(1, total // runner.max_epochs)
         end, begin = (
             to_iterations(value, f'KnowledgeFlowHook.{key}', unit, total)
             for key, value in (('independent_at', self.independent_at),
@@ -216,6 +231,8 @@ class KnowledgeFlowHook(Hook):
             will_step: Whether its gradients, and not only their sum with
                 those of iterations to come, change the weights.
         """
+        # Not after the last one: hooks may have looked at its batch again.
+        self.flow.forget()
         self._set_stage(iteration)
         self._iteration, self._will_step = iteration, will_step
 
@@ -223,9 +240,10 @@ class KnowledgeFlowHook(Hook):
         self.flow.strength = self.schedule.strength(iteration)
         if self.flow.strength == 0 and not self.flow.independent:
             self.flow.retire(self.flow.teacher_names)
-            self._old = None
             print_log(f'knowledge flow: the student is alone from iteration '
                       f'{iteration} on', 'current')
+        if self.flow.independent:
+            self._old = None
 
     def _before(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         """Listen to the logits, if this forward pass needs them."""
@@ -281,7 +299,6 @@ class KnowledgeFlowHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch: Any = None, outputs: Any = None) -> None:
         """Log the weights and send teachers home that nobody listens to."""
-        self.flow.forget()
         if not self.every_n_train_iters(runner, self.interval) and \
                 not self.is_last_train_iter(runner):
             return
@@ -302,6 +319,7 @@ class KnowledgeFlowHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Leave the model."""
         self._stop_listening()
+        self.flow.forget()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -355,9 +373,16 @@ class KnowledgeFlowHook(Hook):
             checkpoint[CHECKPOINT_KEY] = self._old.state_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """A resumed run goes on from its theta_old."""
+        """A resumed run goes on from its theta_old. A new run that takes
+        another one's weights has all its teachers, also those that the other
+        has sent home."""
         if runner._resume:
             self._resumed = checkpoint.get(CHECKPOINT_KEY)
+            return
+        weights = checkpoint.get('state_dict', {})
+        for name, value in weights.items():
+            if name.endswith('knowledge_flow.active'):
+                weights[name] = torch.ones_like(value)
 
 
 def _mode(args: tuple, kwargs: dict) -> str:
