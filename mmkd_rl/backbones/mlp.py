@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from math import prod
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmkd_rl.registry import MODELS
 
@@ -21,13 +22,29 @@ from .base import CifarBackbone, check_whole
 INIT = (dict(type='Kaiming', layer='Linear', mode='fan_in'), )
 
 
+class HiddenLayer(nn.Sequential):
+    """relu(fc(dropout(x))), [B, in] to [B, out].
+
+    Dropout is no module of its own: the layers of this network are what ends
+    in an activation.
+    """
+
+    def __init__(self, fc: nn.Linear, relu: nn.Module, dropout: float):
+        super().__init__(OrderedDict(fc=fc, relu=relu))
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in] to [B, out]."""
+        return super().forward(F.dropout(x, self.dropout, self.training))
+
+
 @MODELS.register_module()
 class MLP(CifarBackbone):
     """Hidden layers ``layer1``, ``layer2``, ...: relu(linear(dropout(h))).
 
     Each layer ends in its activation (module paths ``layer1.fc``,
     ``layer1.relu``); dropout is behind each of them, so at the head of the
-    next layer, and behind the last one the module ``dropout``. With
+    next layer, and behind the last one before it is returned. With
     ``mmpretrain.ImageClassifier``: ``neck=None`` and a ``LinearClsHead``
     with ``in_channels=hidden[-1]``.
 
@@ -74,15 +91,13 @@ class MLP(CifarBackbone):
         #: (C, H, W): the one size of image that this network takes.
         self.input_shape = tuple(in_shape)
         width = prod(in_shape)
+        self.dropout = dropout
         for i, out in enumerate(hidden):
-            layer: OrderedDict[str, nn.Module] = OrderedDict()
-            if i and dropout:
-                layer['dropout'] = nn.Dropout(dropout)
-            layer['fc'] = nn.Linear(width, out)
-            layer['relu'] = self.activation()
-            self.add_module(f'layer{i + 1}', nn.Sequential(layer))
+            # The image is not dropped from.
+            layer = HiddenLayer(
+                nn.Linear(width, out), self.activation(), dropout if i else 0.)
+            self.add_module(f'layer{i + 1}', layer)
             width = out
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self._freeze()
 
     @staticmethod
@@ -109,4 +124,6 @@ class MLP(CifarBackbone):
         return x.flatten(1)
 
     def _stage_output(self, index: int, x: Tensor) -> Tensor:
-        return self.dropout(x) if index == self.num_stages - 1 else x
+        if index < self.num_stages - 1:
+            return x
+        return F.dropout(x, self.dropout, self.training)

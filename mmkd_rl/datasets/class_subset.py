@@ -150,6 +150,16 @@ class ClassSubset:
         return self._metainfo.get('classes')
 
     @force_full_init
+    def get_subset(self, indices: int | Sequence[int]) -> ClassSubset:
+        """Some of the samples, as ``BaseDataset.get_subset``; MMPretrain's
+        ``KFoldDataset`` asks for it."""
+        subset = copy.copy(self)
+        subset.dataset = self.dataset.get_subset(indices)
+        subset._chosen = self._chosen[
+            slice(indices) if isinstance(indices, int) else list(indices)]
+        return subset
+
+    @force_full_init
     def get_ori_index(self, idx: int) -> int:
         """Number of a sample in the whole data set."""
         return int(self._chosen[idx])

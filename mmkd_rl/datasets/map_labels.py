@@ -39,25 +39,26 @@ class MapLabels(BaseTransform):
     def __init__(self, mapping: Sequence[int] | Mapping[int, int] | str
                  ) -> None:
         name = type(self).__name__
-        if isinstance(mapping, str):
-            if mapping not in MAPPINGS:
-                raise ValueError(
-                    f'{name}.mapping must be a list, a dict or one of '
-                    f'{sorted(MAPPINGS)}, got {mapping!r}')
+        if isinstance(mapping, str) and mapping in MAPPINGS:
             mapping = MAPPINGS[mapping]
-        if not isinstance(mapping, (Sequence, Mapping)) or not mapping:
+        #: The new label of each label.
+        self.mapping: dict[int, int]
+        if isinstance(mapping, Mapping):
+            self.mapping = dict(mapping)
+        elif isinstance(mapping, Sequence) and not isinstance(mapping, str):
+            self.mapping = dict(enumerate(mapping))
+        else:
+            self.mapping = {}
+        if not self.mapping:
             raise ValueError(f'{name}.mapping must be a list or a dict of '
-                             f'labels, got {mapping!r}')
-        pairs = mapping.items() if isinstance(mapping, Mapping) else \
-            enumerate(mapping)
-        self.mapping: dict[int, int] = {}
-        for old, new in pairs:
+                             f'labels, or one of {sorted(MAPPINGS)}, got '
+                             f'{mapping!r}')
+        for old, new in self.mapping.items():
             for label in (old, new):
                 if not isinstance(label, int) or isinstance(label, bool) \
                         or label < 0:
                     raise ValueError(f'{name}.mapping: a label is a whole '
                                      f'number >= 0, got {label!r}')
-            self.mapping[old] = new
 
     def transform(self, results: dict) -> dict:
         """Change ``results['gt_label']``.

@@ -172,9 +172,10 @@ class TorchVisionDataset(BaseDataset):
                 f'data_root={self.data_root!r}, or not the original files: '
                 f'torchvision wants {files.format(name=self.name)} there. '
                 'Set data_root to where they are (--cfg-options '
-                'train_dataloader.dataset.data_root=DIR, and the same of '
-                'test_dataloader), or ...dataset.download=True. Torchvision '
-                f'says: {error}') from error
+                'train_dataloader.dataset.data_root=DIR, with one more '
+                '.dataset where a wrapper is round it, and so in the other '
+                'loaders), or ...dataset.download=True. Torchvision says: '
+                f'{error}') from error
 
     def _read_labels(self) -> np.ndarray:
         """Class indices from 0, [N]."""

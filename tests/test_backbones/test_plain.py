@@ -55,16 +55,24 @@ def test_mlp_is_its_formula_and_its_layers_are_outputs():
     assert net.input_shape == (2, 3, 4)
 
 
-def test_mlp_layers_end_in_their_activation_with_dropout_too():
-    net = MLP(hidden=(8, 8, 4), dropout=.5)
+def test_mlp_drops_behind_each_hidden_layer(monkeypatch):
+    seen = []
+    drop = F.dropout
+    monkeypatch.setattr(
+        F, 'dropout', lambda x, p, training:
+        (seen.append((x.shape[1], p)), drop(x, p, training))[1])
+    net = MLP(hidden=(8, 6, 4), dropout=.5)
     for layer in net.stages:
         assert isinstance(layer[-1], nn.ReLU) and not layer[-1].inplace
-    # once behind each hidden layer
-    assert sum(isinstance(m, nn.Dropout) for m in net.modules()) == 3
     x = torch.rand(4, 1, 28, 28)
     assert not torch.equal(net(x)[0], net(x)[0])
+    # not of the image, and what is returned is dropped from once
+    assert seen[:4] == [(784, 0), (8, .5), (6, .5), (4, .5)]
     net.eval()
     assert torch.equal(net(x)[0], net(x)[0])
+    without = MLP(hidden=(8, 6, 4))
+    without.load_state_dict(net.state_dict())
+    assert torch.equal(net(x)[0], without(x)[0])
 
 
 def test_mlp_trains_in_a_classifier():

@@ -29,6 +29,7 @@ def test_a_label_becomes_what_the_mapping_says(mapping):
 
 @pytest.mark.parametrize('bad, message', [
     ('cifar10', "mapping must be .*'cifar100_coarse'.*got 'cifar10'"),
+    ({}, r'mapping must be .* got \{\}'),
     ([], r'mapping must be .* got \[\]'),
     (3, 'mapping must be .* got 3'),
     ([0, -1], 'whole number >= 0, got -1'),
