@@ -298,7 +298,7 @@ class MultiTeacherDistiller(BaseModel):
 
 def _build_student(cfg: dict | str, preprocessor: dict | None,
                    task: Task) -> BaseModel:
-    model, scope = load_model_config(cfg, 'model.student')
+    model, scope = load_model_config(cfg, 'model.student', keep_flow=True)
     if preprocessor is not None:
         model['data_preprocessor'] = preprocessor
     if scope is None:

@@ -60,7 +60,9 @@ def _name(cfg: dict, index: int, keys: Collection[str]) -> str:
     return name
 
 
-def load_model_config(config: str | dict, key: str) -> tuple[dict, str | None]:
+def load_model_config(config: str | dict,
+                      key: str,
+                      keep_flow: bool = False) -> tuple[dict, str | None]:
     """Read a model's config.
 
     Args:
@@ -69,6 +71,8 @@ def load_model_config(config: str | dict, key: str) -> tuple[dict, str | None]:
             or a model's config as a dict. If it is the config of one of our
             distillations, its student is meant.
         key: The config key that named it, for messages.
+        keep_flow: Leave a KnowledgeFlowBackbone in it, which else becomes
+            the student's backbone.
 
     Returns:
         The model's config, with the preprocessor that stands beside it in
@@ -110,7 +114,7 @@ def load_model_config(config: str | dict, key: str) -> tuple[dict, str | None]:
         preprocessor = model.get('data_preprocessor') or preprocessor
     model = dict(model)
     backbone = model.get('backbone')
-    if isinstance(backbone, dict) and str(
+    if not keep_flow and isinstance(backbone, dict) and str(
             backbone.get('type')).rpartition('.')[2] == \
             'KnowledgeFlowBackbone':
         model['backbone'] = backbone['student']
