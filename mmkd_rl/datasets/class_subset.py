@@ -155,8 +155,10 @@ class ClassSubset:
         ``KFoldDataset`` asks for it."""
         subset = copy.copy(self)
         subset.dataset = self.dataset.get_subset(indices)
-        subset._chosen = self._chosen[
-            slice(indices) if isinstance(indices, int) else list(indices)]
+        # As there: a number means the first so many, or the last.
+        which = list(indices) if not isinstance(indices, int) else slice(
+            indices) if indices >= 0 else slice(indices, None)
+        subset._chosen = self._chosen[which]
         return subset
 
     @force_full_init

@@ -212,3 +212,18 @@ def test_one_class_a_sample(tmp_path):
     several = MultiLabelDataset(str(tmp_path / 'a.json'))
     with pytest.raises(ValueError, match=r'sample 0 .* classes \[0, 1\]'):
         ClassSubset(several, ['a'])
+
+
+@pytest.mark.parametrize('indices, expected', [
+    (2, [0, 1]), (-2, [-2, -1]), ([3, 1], [3, 1]),
+])
+def test_a_part_of_the_part(indices, expected):
+    """As MMPretrain's KFoldDataset asks for it."""
+    whole = ClassSubset(numbered(pipeline=PACK), classes=[3, 1])
+    part = whole.get_subset(indices)
+    assert len(part) == 2
+    for i, j in enumerate(expected):
+        j %= len(whole)
+        assert part.get_ori_index(i) == whole.get_ori_index(j)
+        assert part.get_data_info(i)['gt_label'] == \
+            whole.get_data_info(j)['gt_label']
