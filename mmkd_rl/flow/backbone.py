@@ -154,6 +154,7 @@ class KnowledgeFlow(nn.Module):
         self._active: list[bool] = []
         self._is_original: Original | None = Original()
         backbone.register_forward_pre_hook(self._begin, with_kwargs=True)
+        backbone.register_forward_hook(self._check)
 
     # ------------------------------------------------------------- building
 
@@ -178,13 +179,7 @@ class KnowledgeFlow(nn.Module):
                 raise ValueError(
                     f'teacher {name!r}: the name must not be {STUDENT!r} nor '
                     'have a ":", in logs it would be taken for something else')
-        backbone = self._backbone()
-        images, student = _probe(backbone, self._probe_size)
-        teachers = {}
-        for m, (name, network) in enumerate(
-                zip(source.names, source.networks)):
-            teachers[name] = Trace(network, partial(source.run, m, images),
-                                   f'teacher {name!r}')
+        images, student, teachers = self._look(source)
         links = resolve_links(self._links, student, teachers, self._fuse)
         slots: list[list[Tap]] = [[] for _ in source.names]
         for link in links:
@@ -196,19 +191,42 @@ class KnowledgeFlow(nn.Module):
         print_log(f'knowledge flow (fuse={self._fuse!r}):\n{self.table()}',
                   'current')
 
+    def _look(self, source: FeaturePool | LentFeatures
+              ) -> tuple[Tensor, Trace, dict[str, Trace]]:
+        """A forward pass of each network on the smallest images on which all
+        of them can run.
+
+        Raises:
+            ValueError: There are none.
+        """
+        backbone = self._backbone()
+        shapes = _shapes(backbone, self._probe_size)
+        for shape in shapes:
+            images = torch.zeros(2, *shape)
+            try:
+                return images, _trace(backbone, images), {
+                    name: Trace(network, partial(source.run, m, images),
+                                f'teacher {name!r}')
+                    for m, (name, network) in enumerate(
+                        zip(source.names, source.networks))}
+            except (RuntimeError, AssertionError, ValueError) as error:
+                if shape is shapes[-1]:
+                    raise ValueError(
+                        f'{error} (layers are looked at on images of shape '
+                        f'{shape}; probe_size=SIDE or (C, H, W) says '
+                        'another)') from error
+        raise AssertionError
+
     def _add(self, link: Link, slots: list[list[Tap]],
              source: FeaturePool | LentFeatures, images: Tensor) -> None:
         backbone, size = self._backbone(), _image_size(images)
         candidates = []
         for m, point in link.teachers:
             network = source.networks[m]
-            tap = Tap(network, point.path, point.source, point.call,
-                      -1 if point.index is None else point.index,
-                      f'teacher {source.names[m]!r}')
-            if point.source == 'input':
-                # Else it would overwrite what was read.
-                _out_of_place(network.get_submodule(point.path))
-            slots[m].append(tap)
+            slots[m].append(
+                Tap(network, point.path, point.source, point.call,
+                    -1 if point.index is None else point.index,
+                    f'teacher {source.names[m]!r}', point.overwritten))
             candidates.append(
                 Candidate(
                     m, f'{source.names[m]}:{point.layer}',
@@ -257,6 +275,11 @@ class KnowledgeFlow(nn.Module):
         """Before the student runs: run the teachers, hand out what they
         say."""
         self.forget_mixture()
+        if self._source is None and backbone.training:
+            raise RuntimeError(
+                "KnowledgeFlowBackbone(teachers='distiller') is trained "
+                'outside of a MultiTeacherDistiller, which would lend it '
+                'teachers; give it teachers=[dict(...)] of its own')
         if self._source is None or self.independent or not (
                 self.training or self.fuse_in_eval):
             return
@@ -275,6 +298,16 @@ class KnowledgeFlow(nn.Module):
             mixer.begin([
                 features[c.teacher][c.slot] if self._active[c.teacher] else
                 None for c in mixer.fusion.candidates], weights, size)
+
+    def _check(self, backbone: nn.Module, args: tuple, output: Any) -> None:
+        """Behind the student: nobody was passed over."""
+        for mixer in self._mixers:
+            if mixer.missed:
+                raise RuntimeError(
+                    f'layer {mixer.fusion.name!r} of the student runs when '
+                    'the model is built, and not in training (as stages of '
+                    'which the blocks are recomputed, with_cp=True); link '
+                    'one that does, as the last block in it')
 
     def forget_mixture(self) -> None:
         """Let go of this student's share of the last batch."""
@@ -407,6 +440,15 @@ class _Mixer:
         self._features, self._weights, self._image = features, weights, image
         self._count = 0
 
+    @property
+    def missed(self) -> bool:
+        """Whether there are features that nothing was mixed with."""
+        return self._features is not None and self._count <= self.call
+
+    def __getstate__(self) -> dict:
+        """A copy has seen no batch."""
+        return {**self.__dict__, '_features': None, '_weights': None}
+
     def mix_input(self, module: nn.Module, args: tuple) -> tuple | None:
         """Before an activation."""
         return (self._mix(args[0]), *args[1:]) if self._turn() else None
@@ -437,31 +479,22 @@ def _self(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def _probe(backbone: nn.Module,
-           size: int | Sequence[int] | None) -> tuple[Tensor, Trace]:
-    """Grey images, and the backbone's forward pass on them.
+def _trace(backbone: nn.Module, images: Tensor) -> Trace:
+    """The student's forward pass.
 
     Raises:
-        ValueError: It cannot run on them.
+        ValueError: It cannot run on these images.
     """
     training = backbone.training
     backbone.eval()
     try:
-        shapes = _shapes(backbone, size)
-        for shape in shapes:
-            images = torch.zeros(2, *shape)
-            try:
-                return images, Trace(
-                    backbone, partial(backbone, images), 'student')
-            except (RuntimeError, AssertionError, ValueError) as error:
-                if shape is shapes[-1]:
-                    raise ValueError(
-                        f'student: {type(backbone).__name__} fails on images '
-                        f'of shape {(2, *shape)}: {error}; say which it takes '
-                        'with probe_size=SIDE or (C, H, W)') from error
+        return Trace(backbone, partial(backbone, images), 'student')
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f'student: {type(backbone).__name__} fails on images of shape '
+            f'{tuple(images.shape)}: {error}') from error
     finally:
         backbone.train(training)
-    raise AssertionError
 
 
 def _shapes(backbone: nn.Module, size: int | Sequence[int] | None
@@ -477,12 +510,12 @@ def _shapes(backbone: nn.Module, size: int | Sequence[int] | None
                        getattr(backbone, 'img_size', None))
     if size is None:
         return [(channels, 64, 64), (channels, 224, 224)]
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    shape = pair if len(pair) == 3 else (channels, *pair)
-    if len(shape) != 3 or min(shape) < 1:
+    pair = (size, ) * 2 if isinstance(size, int) else size
+    if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 3) or \
+            not all(isinstance(n, int) and n > 0 for n in pair):
         raise ValueError('probe_size must be a side, (H, W) or (C, H, W), got '
                          f'{size!r}')
-    return [shape]
+    return [(channels, *pair)[-3:]]
 
 
 def _extra(network: nn.Module) -> int | None:
@@ -496,8 +529,3 @@ def _extra(network: nn.Module) -> int | None:
 
 def _image_size(images: Tensor) -> tuple[int, int] | None:
     return (images.shape[2], images.shape[3]) if images.ndim == 4 else None
-
-
-def _out_of_place(module: nn.Module) -> None:
-    if getattr(module, 'inplace', False):
-        setattr(module, 'inplace', False)  # noqa: B010

@@ -37,6 +37,7 @@ class Point:
         index: Element of the output where that is a tuple; ``None``: it is
             the tensor itself.
         tensor: What was there.
+        overwritten: Whether something behind worked on it in place.
     """
     layer: str
     path: str
@@ -45,6 +46,7 @@ class Point:
     calls: int
     index: int | None
     tensor: Tensor
+    overwritten: bool
 
 
 @dataclass(eq=False)
@@ -54,6 +56,9 @@ class _Call:
     end: int
     args: tuple
     output: Any
+    # How often they had been written to.
+    read: int
+    given: int
 
 
 class Trace:
@@ -72,18 +77,19 @@ class Trace:
         self._calls: dict[str, list[_Call]] = defaultdict(list)
         self._clock = 0
         handles = []
-        open_calls: dict[str, list[tuple[int, tuple]]] = defaultdict(list)
+        open_calls: dict[str, list[tuple]] = defaultdict(list)
 
         def enter(path: str) -> Callable:
             def hook(module: nn.Module, args: tuple) -> None:
-                open_calls[path].append((self._tick(), args))
+                open_calls[path].append((self._tick(), args, _version(args)))
             return hook
 
         def leave(path: str) -> Callable:
             def hook(module: nn.Module, args: tuple, output: Any) -> None:
-                begin, args = open_calls[path].pop()
+                begin, args, read = open_calls[path].pop()
                 self._calls[path].append(
-                    _Call(path, begin, self._tick(), args, output))
+                    _Call(path, begin, self._tick(), args, output, read,
+                          _version(output)))
             return hook
 
         for path, module in self.modules.items():
@@ -155,10 +161,11 @@ class Trace:
         end = self._last_activation(layer, tensor) if fuse == 'input' else None
         if end is None:
             return Point(name, path, 'output', which, len(calls), index,
-                         tensor)
+                         tensor, tensor._version != layer.given)
         siblings = self._calls[end.path]
         return Point(name, end.path, 'input', siblings.index(end),
-                     len(siblings), None, end.args[0])
+                     len(siblings), None, end.args[0],
+                     end.args[0]._version != end.read)
 
     def _last_activation(self, layer: _Call, output: Tensor) -> _Call | None:
         """The activation whose output is the layer's."""
@@ -190,7 +197,8 @@ class Trace:
                 layers.append(path)
             elif current is not None and leaf and self._shape(
                     path) == self._shape(layers[-1]):
-                layers[-1] = path  # norm or activation behind it
+                if not _passes_on(module):
+                    layers[-1] = path  # norm or activation behind it
             else:
                 current = None
         return [self.point(path) for path in layers]
@@ -226,6 +234,17 @@ def is_activation(module: nn.Module) -> bool:
     """Whether it works element by element, like a ReLU."""
     return type(module).__module__ in _ACTIVATION_FILES and not isinstance(
         module, _NO_ACTIVATIONS)
+
+
+def _passes_on(module: nn.Module) -> bool:
+    """Whether it is no step of its own: dropout, or nothing."""
+    return isinstance(module, nn.Identity) or 'Drop' in type(module).__name__
+
+
+def _version(value: Any) -> int:
+    """How often a tensor, or the first in a tuple, was written to."""
+    tensor = _tensor_in(value)[1]
+    return 0 if tensor is None else tensor._version
 
 
 def _has_weights(module: nn.Module) -> bool:

@@ -31,6 +31,7 @@ class Tap:
         index: Which element, where the module takes or gives a tuple, list or
             dict.
         key: The config key that the user wrote, for messages.
+        copy: Keep a copy of it, where the network works on in place.
 
     Raises:
         ValueError: No such module; the message names the nearest paths. Or a
@@ -43,7 +44,8 @@ class Tap:
                  source: str = 'output',
                  call: int | None = None,
                  index: int | str = -1,
-                 key: str = 'taps') -> None:
+                 key: str = 'taps',
+                 copy: bool = False) -> None:
         modules = dict(model.named_modules())
         if path not in modules or not path:
             raise ValueError(
@@ -54,7 +56,7 @@ class Tap:
                 f"{key}: source must be 'output' or 'input', got {source!r}")
         self.path, self.source, self.call, self.index = (path, source, call,
                                                          index)
-        self.key = key
+        self.key, self.copy = key, copy
         self._module = modules[path]
         self._seen: list[Any] = []
 
@@ -64,14 +66,17 @@ class Tap:
         self._seen = []
         if self.source == 'output':
             handle = self._module.register_forward_hook(
-                lambda _, __, output: self._seen.append(output))
+                lambda _, __, output: self._hear(output))
         else:
             handle = self._module.register_forward_pre_hook(
-                lambda _, args: self._seen.append(args[0]))
+                lambda _, args: self._hear(args[0]))
         try:
             yield
         finally:
             handle.remove()
+
+    def _hear(self, value: Any) -> None:
+        self._seen.append(_copied(value) if self.copy else value)
 
     def take(self) -> Tensor:
         """What was recorded; it is forgotten here.
@@ -152,6 +157,16 @@ def _build(model: nn.Module, cfg: str | dict, key: str) -> Tap:
         raise ValueError(f'{key} has unknown {sorted(unknown)}; it takes '
                          f'{sorted(known)}')
     return Tap(model, key=key, **cfg)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {k: _copied(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_copied(v) for v in value]
+    return value
 
 
 def _nearest(path: str, paths: list[str]) -> list[str]:
