@@ -1,4 +1,4 @@
-"""Time one step of a distillation and of its parts, side by side.
+"""Time one step of a distillation, or of Knowledge Flow, and of its parts.
 
 In one process and in turns, so that a machine whose speed drifts slows all of
 them alike: the student's plain step, the teachers' forward pass, the step with
@@ -14,6 +14,11 @@ With --strategies several are compared with AVER instead, all in turns, in one
 Markdown table beside Table 6(c) of MTKD-RL's paper. Each has its defaults, or
 the config's options where the config is its own.
 
+With a KnowledgeFlowBackbone in the model (or a distiller's student) it is the
+plain model's step, the teachers' forward pass and all Q alone, beside the step
+with Knowledge Flow without and with the KL term and that of the student when
+it is alone; see mmkd_rl/experiments/flow_cost.py.
+
 With --untrained no file but the config is needed: where the images are
 missing, random ones of their size take their place.
 """
@@ -22,12 +27,16 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 import statistics
 import sys
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+# The profiler, which measures memory on a CPU, talks much.
+os.environ.setdefault('KINETO_LOG_LEVEL', '5')
 
 import torch
 from mmengine.config import Config, DictAction
@@ -38,6 +47,12 @@ from torch import Tensor
 
 import mmkd_rl  # noqa: F401
 from mmkd_rl.engine.hooks.meta_weighting_hook import meta_step, remember
+from mmkd_rl.experiments.flow_cost import (
+    flow_configs,
+    measure,
+    report,
+    untrained,
+)
 from mmkd_rl.experiments.runs import write_json
 from mmkd_rl.experiments.tables import COSTS
 from mmkd_rl.experiments.timing import (
@@ -165,20 +180,29 @@ def main() -> int:
 def _run(args: argparse.Namespace) -> int:
     cfg = load_config(args.config)
     cfg.merge_from_dict(args.cfg_options)
-    kind = cfg.get('model', {}).get('type', 'nothing')
-    if str(kind).rpartition('.')[2] != 'MultiTeacherDistiller':
+    kind = str(cfg.get('model', {}).get('type', 'nothing'))
+    flows = bool(list(flow_configs(cfg.get('model'))))
+    if not flows and kind.rpartition('.')[2] != 'MultiTeacherDistiller':
         raise ValueError(f'config {args.config!r} does not distil: its model '
-                         f'is {kind!r}, and MultiTeacherDistiller is what is '
-                         'timed here')
+                         f'is {kind!r} without a KnowledgeFlowBackbone; that '
+                         'or a MultiTeacherDistiller is what is timed here')
+    if flows and args.strategies:
+        raise ValueError(f'--strategies {" ".join(args.strategies)}: config '
+                         f'{args.config!r} has a KnowledgeFlowBackbone; '
+                         'strategies are compared without one')
     init_default_scope(cfg.get('default_scope', 'mmkd_rl'))
     torch.manual_seed(0)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     data, iters_per_epoch = _batch(cfg, args.untrained)
     if args.untrained:
-        for teacher in cfg.model.teachers:
-            teacher.checkpoint = 'untrained'
+        untrained(cfg.model)
     model_cfg = cfg.model
     model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    if flows:
+        result = measure(cfg, data, device, args.warmup, args.iters)
+        print(report(result))
+        _write(result, args.json)
+        return 0
     if args.strategies:
         return _compare(args, cfg, data, iters_per_epoch, device)
     strategy = Distillation(
@@ -246,6 +270,11 @@ def _batch(cfg: Config, untrained: bool) -> tuple[dict, int]:
             raise FileNotFoundError(
                 f'{error}. The images are read as in training; --untrained '
                 'takes random ones') from error
+        kind = _classifier(cfg)['type']
+        if _classifier(cfg).get('head') is None:
+            raise FileNotFoundError(
+                f'{error}. --untrained takes random images for classifiers '
+                f'only, and the model is a {kind}') from error
     size, classes = _image_size(cfg), _num_classes(cfg)
     batch = cfg.train_dataloader.batch_size
     print(f"note: no images in the config's folder: random ones, {size} x "
@@ -280,8 +309,12 @@ def _image_size(cfg: Config) -> int:
                      'there is no size for random images')
 
 
+def _classifier(cfg: Config) -> dict:
+    return cfg.model.get('student', cfg.model)
+
+
 def _num_classes(cfg: Config) -> int:
-    for part in (cfg.get('data_preprocessor'), cfg.model.student.get('head')):
+    for part in (cfg.get('data_preprocessor'), _classifier(cfg).get('head')):
         if part and part.get('num_classes'):
             return int(part.num_classes)
     return 1000

@@ -8,14 +8,10 @@ allocates.
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
-
-# The profiler, which measures memory on a CPU, talks much.
-os.environ.setdefault('KINETO_LOG_LEVEL', '5')
 
 import torch
 from mmengine.config import Config
@@ -59,7 +55,7 @@ class Contestant:
         return peak(self.step) + nbytes(self.resident())
 
 
-def in_turns(steps: Mapping[str, Step], warmup: int,
+def in_turns(steps: dict[str, Step], warmup: int,
              iters: int) -> dict[str, list[float]]:
     """Seconds of each step, turn by turn; the order is reversed every other
     turn, so that nobody always runs behind the same one.
