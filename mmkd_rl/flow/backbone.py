@@ -233,7 +233,8 @@ class KnowledgeFlow(nn.Module):
                     len(slots[m]) - 1,
                     Layout.of(point.tensor,
                               f'layer {point.layer!r} of teacher '
-                              f'{source.names[m]!r}', _extra(network), size)))
+                              f'{source.names[m]!r}', _extra(network), size,
+                              source.input_sizes[m])))
         fusion = Fusion(
             link.student.layer,
             Layout.of(link.student.tensor,

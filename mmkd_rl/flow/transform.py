@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -33,15 +34,19 @@ class Layout:
         channels: D.
         extra: K, tokens without a place.
         shape: The whole shape without B when it was looked at.
+        image: (H, W) of the images, where they are brought to one size
+            before; ``None``: as they come.
     """
     kind: str
     channels: int
     extra: int = 0
     shape: tuple[int, ...] = ()
+    image: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, tensor: Tensor, what: str, extra: int | None = None,
-           image: tuple[int, int] | None = None) -> Layout:
+           image: tuple[int, int] | None = None,
+           resized: tuple[int, int] | None = None) -> Layout:
         """Read it off a tensor.
 
         Args:
@@ -49,6 +54,7 @@ class Layout:
             what: Its name, for messages.
             extra: K, where the network says so.
             image: (H, W) of the images, for the tokens' grid.
+            resized: To which size the network brings all images.
 
         Raises:
             ValueError: A tensor that no Q can join to another.
@@ -65,14 +71,17 @@ class Layout:
         if kind != 'tokens':
             return cls(kind, shape[0], 0, shape)
         if extra is None:
-            extra = min(range(3), key=lambda k: (_skew(
-                shape[0] - k, image) if shape[0] > k else math.inf, k))
-        return cls(kind, shape[1], extra, shape)
+            image = resized or image
+            extra = min(
+                (k for k in range(3) if k < shape[0]),
+                key=lambda k: (_skew(shape[0] - k, image), k))
+        return cls(kind, shape[1], extra, shape, resized)
 
     def __str__(self) -> str:
         return 'x'.join(map(str, self.shape))
 
 
+@lru_cache(maxsize=256)
 def grid_of(count: int, image: tuple[int, int] | None) -> tuple[int, int]:
     """(h, w) with h * w = count, as near as can be to the image's sides.
 
@@ -82,7 +91,10 @@ def grid_of(count: int, image: tuple[int, int] | None) -> tuple[int, int]:
     """
     height, width = image or (1, 1)
     want = math.log(height / width)
-    pairs = [(h, count // h) for h in range(1, count + 1) if count % h == 0]
+    pairs = [
+        pair for a in range(1, math.isqrt(count) + 1) if count % a == 0
+        for pair in ((a, count // a), (count // a, a))
+    ]
     return min(pairs, key=lambda p: abs(math.log(p[0] / p[1]) - want))
 
 
@@ -155,7 +167,8 @@ class Transform(nn.Module):
         if self.teacher.kind == 'vector':
             placed = F.linear(feature, weight)[:, None].expand(-1, count, -1)
         elif self.teacher.kind == 'tokens' and \
-                feature.shape[1] - self.teacher.extra == count:
+                feature.shape[1] - self.teacher.extra == count and \
+                self._grid(count, image) == grid_of(count, image):
             placed = F.linear(feature[:, self.teacher.extra:], weight)
         else:
             maps = resize(self._as_map(feature, image), grid_of(count, image))
@@ -176,7 +189,12 @@ class Transform(nn.Module):
         if self.teacher.kind == 'map':
             return feature
         tokens = feature[:, self.teacher.extra:]
-        return tokens.mT.unflatten(2, grid_of(tokens.shape[1], image))
+        return tokens.mT.unflatten(2, self._grid(tokens.shape[1], image))
+
+    def _grid(self, count: int,
+              image: tuple[int, int] | None) -> tuple[int, int]:
+        """Of the teacher's tokens."""
+        return grid_of(count, self.teacher.image or image)
 
     def _pooled(self, feature: Tensor) -> Tensor:
         """[B, E]: a class token where there is one, else the mean."""

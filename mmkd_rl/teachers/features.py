@@ -132,6 +132,12 @@ class FeaturePool:
         """What layers' paths are relative to."""
         return tuple(t.network for t in self._teachers)
 
+    @property
+    def input_sizes(self) -> tuple[tuple[int, int] | None, ...]:
+        """(H, W) that images are brought to, for each teacher; ``None``: as
+        they come."""
+        return tuple(t.adapter.input_size for t in self._teachers)
+
     def run(self, index: int, images: Tensor) -> None:
         """One forward pass of one teacher, for whoever listens to it."""
         self._teachers[index].run(images)

@@ -35,6 +35,12 @@ class LentFeatures:
         return tuple(getattr(t.model, 'backbone', t.model)
                      for t in self._pool)
 
+    @property
+    def input_sizes(self) -> tuple[tuple[int, int] | None, ...]:
+        """(H, W) that images are brought to, for each teacher; ``None``: as
+        they come."""
+        return tuple(t.adapter.input_size for t in self._pool)
+
     @torch.no_grad()
     def run(self, index: int, images: Tensor) -> None:
         """One forward pass of one teacher, for whoever listens to it."""
