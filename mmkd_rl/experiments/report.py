@@ -27,6 +27,7 @@ from mmkd_rl.experiments import runs
 from mmkd_rl.experiments.cells import Cell, Table
 from mmkd_rl.experiments.conductor import clock
 from mmkd_rl.experiments.scales import Scale
+from mmkd_rl.visualization.flow import STUDENT, FlowRecord
 from mmkd_rl.visualization.weights import WeightRecord
 
 NOTHING = '–'
@@ -305,6 +306,11 @@ class Report:
                 off = {row.cell.title: row.off for row in rows}
                 out.append(_save(plot_weights(records, title, mark, off),
                                  folder / f'{stem}_weights{suffix}.png'))
+            flows = {row.cell.title: _flows(row) for row in rows}
+            flows = {name: found for name, found in flows.items() if found}
+            if flows:
+                out.append(_save(plot_flows(flows, title),
+                                 folder / f'{stem}_flow{suffix}.png'))
         return out
 
 
@@ -435,6 +441,62 @@ def _records(row: Row) -> list[WeightRecord]:
             try:
                 found.append(WeightRecord.load(
                     str(row.folder / f'seed{seed}' / result.weights)))
+            except (OSError, ValueError):
+                continue
+    return [r for r in found if r.iterations
+            and r.teachers == found[0].teachers]
+
+
+def plot_flows(records: Mapping[str, Sequence[FlowRecord]],
+               title: str) -> Figure:
+    """p_w of student and teachers, mean over layers: Fig. 1c and 7 of
+    Knowledge Flow, a panel a method.
+
+    Args:
+        records: By method, one a seed: each is a faint line, their mean a
+            strong one.
+        title: Of the figure.
+    """
+    columns = min(3, len(records))
+    rows = math.ceil(len(records) / columns)
+    figure = Figure(figsize=(1. + 3.6 * columns, 1.2 + 2.5 * rows),
+                    layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = list(
+        figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+    for axis, (method, group) in zip(axes, records.items()):
+        means = [record.mean() for record in group]
+        points = sorted(set(group[0].iterations).intersection(
+            *(r.iterations for r in group)))
+        for m, name in enumerate(means[0]):
+            colour = 'black' if name == STUDENT else f'C{m - 1}'
+            tables = [dict(zip(r.iterations, mean[name]))
+                      for r, mean in zip(group, means)]
+            for table in tables if len(tables) > 1 else ():
+                axis.plot(list(table), list(table.values()), color=colour,
+                          alpha=.25, linewidth=.8)
+            axis.plot(points, [statistics.fmean(t[p] for t in tables)
+                               for p in points],
+                      color=colour, linewidth=1.8, label=name)
+        axis.set_title(method, fontsize=9)
+        axis.set_ylim(0, 1.02)
+        axis.grid(alpha=.25)
+        axis.legend(fontsize=8)
+        axis.set_xlabel('student iterations', fontsize=8)
+    for axis in axes[len(records):]:
+        axis.set_visible(False)
+    figure.supylabel('p_w, mean over layers', fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _flows(row: Row) -> list[FlowRecord]:
+    found = []
+    for seed, result in sorted(row.results.items()):
+        if result.flow:
+            try:
+                found.append(FlowRecord.load(
+                    str(row.folder / f'seed{seed}' / result.flow)))
             except (OSError, ValueError):
                 continue
     return [r for r in found if r.iterations

@@ -18,6 +18,7 @@ from mmkd_rl.utils import checkpoint_io
 
 RESULT, TIMES, CONFIG = 'result.json', 'times.json', 'config.py'
 METRIC = 'accuracy/top1'
+FLOW = 'knowledge_flow.json'
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Result:
             with changes. Several, if it was changed before a resume.
         weights: Where the teachers' weights are noted; ``''``: nowhere.
         threads: Of the last process; 0: not limited.
+        flow: Where Knowledge Flow's p_w are noted; ``''``: nowhere.
     """
     identity: str
     seed: int
@@ -53,6 +55,7 @@ class Result:
     commit: str = ''
     weights: str = ''
     threads: int = 0
+    flow: str = ''
 
 
 @dataclass
@@ -156,7 +159,7 @@ def collect(folder: Path, identity: str, seed: int, epochs: int) -> Result:
             f'{epochs}')
     best = max(curve, key=lambda epoch: (curve[epoch], -epoch))
     times = read_times(folder)
-    weights = folder / 'teacher_weights.json'
+    weights, flow = folder / 'teacher_weights.json', folder / FLOW
     result = Result(
         identity,
         seed, [[e, a] for e, a in curve.items()],
@@ -168,7 +171,8 @@ def collect(folder: Path, identity: str, seed: int, epochs: int) -> Result:
         times.attempts,
         commit=' '.join(times.commits),
         weights=weights.name if weights.is_file() else '',
-        threads=times.threads)
+        threads=times.threads,
+        flow=flow.name if flow.is_file() else '')
     write_json(folder / RESULT, asdict(result))
     for epoch, path in found.items():
         if epoch != epochs:

@@ -47,7 +47,8 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
         fuse: str = 'input',
         student_weight: float | None = None,
         weight_gain: float = 1.,
-        probe_size: int | Sequence[int] | None = None) -> nn.Module:
+        probe_size: int | Sequence[int] | None = None,
+        pretrained: str | None = None) -> nn.Module:
     """A backbone that learns from teachers' inner layers.
 
     Args:
@@ -67,6 +68,8 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
             are looked at once when the model is built. ``None``: the
             backbone's own ``input_shape`` or ``img_size``, else 64, or 224
             where that is too small.
+        pretrained: What MMSegmentation's and MMDetection's ``model`` of that
+            name hands to its backbone; the student gets it.
 
     Returns:
         The student's backbone. Its ``knowledge_flow`` is a
@@ -86,7 +89,10 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
     if not isinstance(student, dict) or 'type' not in student:
         raise TypeError("student must be a backbone's config, a dict with a "
                         f'"type", got {student!r}')
-    backbone = build_network(dict(student), None, 'student')
+    student = dict(student)
+    if pretrained is not None:
+        student['pretrained'] = pretrained
+    backbone = build_network(student, None, 'student')
     if isinstance(backbone, nn.Sequential):
         raise TypeError(
             f'student: {type(backbone).__name__} is an nn.Sequential, which '
@@ -234,12 +240,12 @@ class KnowledgeFlow(nn.Module):
                     Layout.of(point.tensor,
                               f'layer {point.layer!r} of teacher '
                               f'{source.names[m]!r}', _extra(network), size,
-                              source.input_sizes[m])))
+                              source.input_sizes[m], len(images))))
         fusion = Fusion(
             link.student.layer,
             Layout.of(link.student.tensor,
                       f'layer {link.student.layer!r} of the student',
-                      _extra(backbone), size), candidates,
+                      _extra(backbone), size, None, len(images)), candidates,
             **self._fusion)
         self.fusions.append(fusion)  # type: ignore[attr-defined]
         mixer = _Mixer(link.student.call, link.student.calls,

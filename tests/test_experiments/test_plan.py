@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmkd_rl.experiments import TABLES, Planner, find_table, runs, scales
 from mmkd_rl.experiments.plan import check_data
@@ -322,3 +323,89 @@ def test_resume_point_needs_the_accuracy(tmp_path):
     result = runs.collect(tmp_path, 'x', 0, 2)
     assert (result.last, result.best, result.best_epoch) == (50., 50., 2)
     assert [p.name for p in tmp_path.glob('*.pth')] == ['epoch_2.pth']
+
+
+# ---- Knowledge Flow ------------------------------------------------------
+
+
+def flow_plan(root, table='kf-halves', scale=None, methods=None, seeds=(0, ),
+              **kwargs):
+    found = TABLES[table]
+    return Planner(scales.find_scale(found, scale), root, **kwargs).plan(
+        found, None, methods, seeds)
+
+
+def test_teachers_of_a_flow_and_of_a_beginning_are_one_run(tmp_path):
+    """Fine-tuned from a network that is another's teacher: trained once,
+    first."""
+    made = flow_plan(tmp_path, methods=['kf-both', 'finetune-classes'])
+    names = [run.name.split(' [')[0] for run in made.runs.values()]
+    assert names == [
+        'teacher resnet14_5e_first-half',
+        'teacher resnet14_5e_first-half_rotations',
+        'finetune-classes second-half seed 0', 'kf-both second-half seed 0']
+    teacher = next(iter(made.runs.values()))
+    for _, (run, ) in made.cells:
+        run.folder.mkdir(parents=True)
+        run.prepare()
+        backbone = Config.fromfile(run.folder / runs.CONFIG).model.backbone
+        files = [s.checkpoint for s in
+                 backbone.get('teachers') or [backbone.init_cfg]]
+        assert files == run.checkpoints and str(teacher.output) in files
+        assert {'FlowVisualizationHook', 'RandomStateHook'} <= set(
+            hooks(run)) or 'finetune' in run.name
+
+
+def test_flows_that_differ_are_different_runs(tmp_path):
+    made = flow_plan(tmp_path)
+    assert len({r.identity for r in made.runs.values()}) == len(made.runs)
+    assert {len(r.needs) for _, (r, ) in made.cells} == {0, 1, 2}
+    untrained = next(r for c, (r, ) in made.cells
+                     if c.method == 'kf-untrained')
+    assert not untrained.needs and untrained.checkpoints == ['untrained'] * 2
+    assert all(r.expected for r in made.runs.values())
+    assert 'cifar100' in scales.data_folders(
+        next(iter(made.runs.values())).config)[0]
+
+
+def test_each_network_is_made_smaller(tmp_path):
+    made = flow_plan(tmp_path, 'kf-table3', 'tiny')
+    for run in made.runs.values():
+        assert run.epochs == 2 and run.config.model.head.num_classes == 10
+        assert run.config.train_dataloader.dataset.type.endswith('Digits'
+                                                                 'Dataset')
+    whole = flow_plan(tmp_path, 'kf-table3')
+    assert {r.epochs for r in whole.runs.values()} == {300, 40}
+    moved = flow_plan(tmp_path, 'kf-table3', data_root='elsewhere')
+    for run in moved.runs.values():
+        assert set(scales.data_folders(run.config)) == {'elsewhere'}
+    assert list(moved.runs) == list(whole.runs)
+
+
+def test_flow_teachers_are_named_by_pool_or_config(tmp_path):
+    file = tmp_path / 'w.pth'
+    torch.save(dict(weight=torch.zeros(1)), file)
+    for name in ('classes', 'resnet14_5e_first-half'):
+        made = flow_plan(tmp_path, methods=['kf-classes'],
+                         weights={name: str(file)})
+        assert made.cells[0][1][0].checkpoints == [str(file)]
+    spoiled = flow_plan(tmp_path, methods=['kf-classes'], spoil='classes')
+    assert 'resnet14_5e_first-half-permuted' in next(iter(spoiled.runs))
+
+
+@pytest.mark.parametrize('table, kwargs, message', [
+    ('kf-halves', dict(scale='paper'), "no 'paper'.*it has short, tiny"),
+    ('kf-table3', dict(scale='short'), "no 'short'.*it has paper, tiny"),
+    ('kf-halves', dict(spoil='class'), "--spoil: .*no 'class'.*near: classes"),
+    ('kf-halves', dict(methods=['kf-bath']), "no 'kf-bath'.*near: kf-both"),
+])
+def test_wrong_requests_for_flows(tmp_path, table, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        flow_plan(tmp_path, table, **kwargs)
+
+
+def test_a_beginning_without_a_config(tmp_path):
+    with pytest.raises(FileNotFoundError, match='0 configs are called nothing'
+                       '.py'):
+        scales.origin(dict(type='Pretrained',
+                           checkpoint='work_dirs/nothing/epoch_1.pth'))
