@@ -46,7 +46,8 @@ class Layout:
     @classmethod
     def of(cls, tensor: Tensor, what: str, extra: int | None = None,
            image: tuple[int, int] | None = None,
-           resized: tuple[int, int] | None = None) -> Layout:
+           resized: tuple[int, int] | None = None,
+           batch: int | None = None) -> Layout:
         """Read it off a tensor.
 
         Args:
@@ -55,14 +56,17 @@ class Layout:
             extra: K, where the network says so.
             image: (H, W) of the images, for the tokens' grid.
             resized: To which size the network brings all images.
+            batch: B, where it is known.
 
         Raises:
             ValueError: A tensor that no Q can join to another.
         """
         if not isinstance(tensor, Tensor) or tensor.ndim not in KINDS or \
-                not tensor.is_floating_point():
+                not tensor.is_floating_point() or \
+                tensor.shape[0] != (batch or tensor.shape[0]):
             got = f'{tuple(tensor.shape)} of {tensor.dtype}' if isinstance(
                 tensor, Tensor) else f'a {type(tensor).__name__}'
+            got += f' for {batch} images' if batch else ''
             raise ValueError(
                 f'{what} gives {got}; no Q can join that. Link a layer that '
                 'gives a vector [B, D], tokens [B, L, D] or a map '

@@ -1,0 +1,44 @@
+"""Backbones and wrappers for the tests of Knowledge Flow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmkd_rl.flow import flow_of
+from mmkd_rl.registry import MODELS
+
+CIFAR = dict(type='mmkd_rl.CifarResNet', depth=8)
+
+
+def teacher(name: str = 'a', config: dict | None = None, **kwargs) -> dict:
+    """An untrained one."""
+    return dict(name=name, config=config or CIFAR, checkpoint='untrained',
+                **kwargs)
+
+
+def build(student: dict | None = None, teachers: list | None = None,
+          strength: float = 1., **kwargs) -> nn.Module:
+    """A backbone with knowledge flow."""
+    backbone = MODELS.build(dict(
+        type='mmkd_rl.KnowledgeFlowBackbone', student=student or CIFAR,
+        teachers=teachers or [teacher()], **kwargs))
+    flow_of(backbone).strength = strength
+    return backbone
+
+
+def tensors(output) -> list[Tensor]:
+    """All in a backbone's output."""
+    if isinstance(output, Tensor):
+        return [output]
+    return [t for part in output for t in tensors(part)]
+
+
+def step(backbone: nn.Module, images: Tensor, seed: int = 0) -> list[Tensor]:
+    """Train a step, without the optimiser; returns the outputs."""
+    torch.manual_seed(seed)
+    outputs = tensors(backbone(images))
+    generator = torch.Generator().manual_seed(1)
+    sum((t * torch.randn(t.shape, generator=generator).to(t.dtype)).sum()
+        for t in outputs).backward()
+    return outputs
