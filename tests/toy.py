@@ -312,3 +312,22 @@ def random_batch(size: int = 6, count: int = 3, seed: int = 0,
                 randn(size, count).tanh())),
         **kwargs
     })
+
+
+def flow_classifier(teachers: list[dict] | str, width: int = 8,
+                    hidden: int = 6, **kwargs) -> dict:
+    """Config of a classifier that Knowledge Flow's teachers flow into.
+
+    Args:
+        teachers: Of its backbone.
+        width, hidden: See :func:`classifier`.
+        **kwargs: Further options of ``KnowledgeFlowBackbone``.
+    """
+    model = classifier(width, hidden)
+    return dict(
+        model,
+        backbone=dict(
+            type='mmkd_rl.KnowledgeFlowBackbone',
+            student=model['backbone'],
+            teachers=teachers,
+            **{'probe_size': 4, **kwargs}))
