@@ -272,3 +272,23 @@ def test_data_of_the_halves_do_not_meet(tmp_path):
     assert {k for _, k in seen['resnet14_5e_first-half_rotations']} <= \
         set(range(4))
     assert len(seen['resnet14_5e_first-half_noise'] - first) > 5
+
+
+def test_what_a_network_begins_from_is_read(tmp_path):
+    """All of the backbone, to the bit; not the head."""
+    cfg = read('configs/knowledge_flow/digits/mlp-800_12e_digits.py')
+    cfg.model.backbone.hidden = (5, 4)
+    cfg.model.head.in_channels = 4
+    init_default_scope('mmkd_rl')
+    teacher = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=teacher.state_dict()), tmp_path / 'a.pth')
+    tuned = read('configs/knowledge_flow/table5/'
+                 'finetune_mlp-256_40e_emnist-letters_from-digits.py')
+    cfg.model.backbone.init_cfg = tuned.model.backbone.init_cfg
+    (source, ) = scales.sources(cfg.model)
+    scales.fill(source, '', str(tmp_path / 'a.pth'))
+    student = MODELS.build(cfg.model)
+    student.init_weights()
+    for name, weight in teacher.state_dict().items():
+        same = torch.equal(weight, student.state_dict()[name])
+        assert same == name.startswith('backbone.') or not weight.any(), name

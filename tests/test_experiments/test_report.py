@@ -14,11 +14,13 @@ from mmkd_rl.experiments import TABLES, Planner, runs
 from mmkd_rl.experiments.report import (
     Report,
     mean_std,
+    plot_flows,
     plot_weights,
     plus_minus,
 )
 from mmkd_rl.experiments.scales import SCALES
 from mmkd_rl.experiments.summary import gather
+from mmkd_rl.visualization.flow import FlowRecord
 from mmkd_rl.visualization.weights import WeightRecord
 
 CURVES = {0: [40., 52., 51.], 1: [42., 50., 53.], 2: [38., 47., 46.]}
@@ -186,3 +188,18 @@ def test_dry_run(tool, capsys, tmp_path):
     assert text.index('teacher resnet14') < text.index('mtkd-rl resnet8')
     assert '3:40' in text and 'new' in text
     assert not list(tmp_path.iterdir())
+
+
+def test_flows_are_means_over_seeds():
+    """Two seeds, two layers: the student's mean is the line's height."""
+    def record(p):
+        rows = [[[q, 1 - q], [1., 0.]] for q in p]
+        return FlowRecord(['a', 'b'], [['student', 't:x'], ['student', 't:y']],
+                          ['t'], [0, 5], rows)
+
+    (axis, ) = plot_flows(
+        {'ours': [record([.2, .6]), record([.4, 1.])]}, 'title').axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in axis.lines}
+    assert lines['student'] == pytest.approx([.65, .9])
+    assert lines['t'] == pytest.approx([.35, .1])
+    assert len(axis.lines) == 6
