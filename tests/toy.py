@@ -166,11 +166,10 @@ class DumpHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Write."""
         model = getattr(runner.model, 'module', runner.model)
-        torch.save(
-            dict(
-                model=model.state_dict(),
-                agent=model.weighting.learner.state_dict()),
-            Path(self.folder) / f'rank{get_rank()}.pth')
+        content = dict(model=model.state_dict())
+        if hasattr(model, 'weighting'):
+            content['agent'] = model.weighting.learner.state_dict()
+        torch.save(content, Path(self.folder) / f'rank{get_rank()}.pth')
 
 
 class CallHook(Hook):

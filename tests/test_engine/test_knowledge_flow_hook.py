@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from torch.utils.data import Dataset
 from mmkd_rl.engine.hooks import KnowledgeFlowHook
 from mmkd_rl.flow import FlowSchedule, flow_of
 from mmkd_rl.registry import DATASETS, MODELS
+from tests.test_engine.test_distributed import ROOT, free_port
 from tests.toy import (
     WorldDataset,
     classifier,
@@ -640,3 +644,56 @@ def test_a_new_run_from_a_run(tmp_path, teachers):
                      load_from=str(tmp_path / 'plain.pth'))
     for name, value in plain.state_dict().items():
         assert torch.equal(value, watch.states[0][name]), name
+
+
+def test_two_processes(tmp_path, teachers):
+    """With retirement and withdrawal: equal on both, and what one process
+    with the doubled batch does (the mean over the batch is the mean of the
+    processes' means; there is no batch norm)."""
+    model = MODELS.build(flow_classifier(teachers))
+    for fusion in flow_of(model).fusions:
+        fusion.logits.data[2] = -9.
+    start = str(tmp_path / 'start.pth')
+    torch.save(dict(state_dict=model.state_dict()), start)
+    common = dict(
+        default_scope='mmkd_rl', load_from=start, randomness=dict(seed=5),
+        model=flow_classifier(teachers),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=.3)))
+    hook = dict(type='KnowledgeFlowHook', interval=2, kl_weight=2.,
+                dependency_weight=.5, old='average')
+    config = dict(
+        common,
+        custom_imports=dict(imports=['mmkd_rl', 'tests.toy']),
+        train_dataloader=dict(
+            batch_size=4, num_workers=0,
+            dataset=dict(type='mmkd_rl.WorldDataset', size=32),
+            sampler=dict(type='DefaultSampler', shuffle=True)),
+        train_cfg=dict(by_epoch=True, max_epochs=4),
+        custom_hooks=[hook, dict(type='StudentExportHook'),
+                      dict(type='DumpHook', folder=str(tmp_path))])
+    path, work = tmp_path / 'config.py', tmp_path / 'work'
+    path.write_text('\n'.join(f'{k} = {v!r}' for k, v in config.items()))
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2',
+         f'--master_port={free_port()}', str(ROOT / 'tools' / 'train.py'),
+         str(path), '--work-dir', str(work), '--launcher', 'pytorch'],
+        cwd=ROOT, env=dict(os.environ, PYTHONPATH=str(ROOT),
+                           OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='',
+                           MPLBACKEND='Agg'),
+        capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f'rank{r}.pth')['model']
+                     for r in (0, 1))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    active = 'backbone.knowledge_flow.active'
+    assert [torch.load(work / f'epoch_{e}.pth', weights_only=False)[
+        'state_dict'][active].tolist() for e in (1, 4)] == [
+            [True, False], [False, False]]
+    assert (work / 'student.pth').exists()
+    one = toy_runner(tmp_path / 'one', epochs=4, hooks=[hook], **common)
+    one.train()
+    for name, value in one.model.state_dict().items():
+        torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-6)
+        if name.startswith('backbone.conv'):
+            assert not torch.allclose(value, model.state_dict()[name])

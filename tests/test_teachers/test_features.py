@@ -1,0 +1,291 @@
+"""Teachers whose inner layers are read: what a user may give as one."""
+
+import pytest
+import torch
+
+from mmkd_rl.registry import MODELS
+from mmkd_rl.taps import Tap
+from mmkd_rl.teachers import Normalization
+from mmkd_rl.teachers.features import FeaturePool
+from tests.toy import classifier, flow_classifier, toy_runner, toy_teachers
+
+TINY = dict(type='mmpretrain.ResNet', depth=18, base_channels=4,
+            stem_channels=4, out_indices=(0, 1, 2, 3))
+CAFFE = dict(mean=[103.5, 116.3, 123.7], std=[1., 2., 3.], to_rgb=False)
+IMAGENET = dict(mean=[123.7, 116.3, 103.5], std=[58., 57., 56.], to_rgb=True)
+
+
+def build(cfg, scope=None):
+    with MODELS.switch_scope_and_registry(scope) as registry:
+        return registry.build(cfg)
+
+
+def shuffled(model):
+    """Weights and statistics that no initialisation would give."""
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.add_(.1 * torch.rand(value.shape))
+    model.eval()
+    return model
+
+
+def saved(model, path, wrap='state_dict', prefix=''):
+    state = {prefix + n: t for n, t in model.state_dict().items()}
+    torch.save({wrap: state} if wrap else state, path)
+    return str(path)
+
+
+def read(cfg, images, path=''):
+    """The one feature of one teacher."""
+    pool = FeaturePool([dict(name='t', **cfg)])
+    network, = pool.networks
+    pool.listen([[Tap(network, path or list(dict(
+        network.named_children()))[-1])]])
+    (feature, ), = pool(images, [True])
+    return pool, feature
+
+
+@pytest.fixture
+def resnet():
+    return shuffled(build(TINY))
+
+
+def expected(resnet, images):
+    with torch.no_grad():
+        return resnet(images)[-1]
+
+
+IMAGES = torch.randn(2, 3, 32, 32)
+
+
+@pytest.mark.parametrize('wrap, prefix', [
+    ('state_dict', ''), ('state_dict', 'backbone.'), ('model', ''),
+    (None, 'backbone.'), ('state_dict', 'student.backbone.'),
+    ('state_dict', 'module.backbone.'),
+])
+def test_checkpoints_of_backbones_and_of_whole_models(tmp_path, resnet, wrap,
+                                                      prefix):
+    """Heads beside it, of whatever class count, do not matter."""
+    state = {prefix + n: t for n, t in resnet.state_dict().items()}
+    root = prefix.removesuffix('backbone.')
+    if prefix:
+        state[root + 'head.fc.weight'] = torch.zeros(77, 32)
+    torch.save({wrap: state} if wrap else state, tmp_path / 'a.pth')
+    _, feature = read(dict(config=TINY, checkpoint=str(tmp_path / 'a.pth')),
+                      IMAGES)
+    assert torch.equal(feature, expected(resnet, IMAGES))
+
+
+def whole(kind):
+    if kind == 'classifier':
+        return dict(
+            type='ImageClassifier', backbone=dict(TINY, type='ResNet'),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=9, in_channels=32)
+        ), 'mmpretrain'
+    if kind == 'detector':
+        pytest.importorskip('mmdet')
+        from mmengine.hub import get_config
+        cfg = get_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')
+        cfg.model.backbone.update(base_channels=4, stem_channels=4,
+                                  init_cfg=None)
+        cfg.model.neck.update(in_channels=[4, 8, 16, 32], out_channels=8)
+        cfg.model.bbox_head.update(in_channels=8, feat_channels=8)
+        return cfg.model.to_dict(), 'mmdet'
+    pytest.importorskip('mmseg')
+    from mmengine.hub import get_config
+    cfg = get_config(
+        'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py')
+    bn = dict(type='BN')
+    cfg.model.backbone.update(base_channels=4, stem_channels=4, norm_cfg=bn)
+    cfg.model.decode_head.update(in_channels=32, channels=8, norm_cfg=bn)
+    cfg.model.auxiliary_head.update(in_channels=16, channels=8, norm_cfg=bn)
+    cfg.model.pretrained = None
+    return cfg.model.to_dict(), 'mmseg'
+
+
+@pytest.mark.parametrize('kind', ['classifier', 'detector', 'segmentor'])
+@pytest.mark.parametrize('given', ['file', 'dict', 'backbone'])
+def test_models_of_other_tasks(tmp_path, kind, given):
+    """Only the backbone is built, of the package that its model is of, and
+    it sees what its own preprocessor would give it."""
+    cfg, package = whole(kind)
+    model = shuffled(build(dict(cfg), package))
+    path = saved(model, tmp_path / 'a.pth')
+    config = cfg
+    if given == 'file':
+        (tmp_path / 'a.py').write_text(
+            f'model = {cfg!r}\ndefault_scope = {package!r}\n')
+        config = str(tmp_path / 'a.py')
+    elif given == 'dict':
+        config = dict(cfg, type=f'{package}.{cfg["type"]}')
+    else:
+        config = dict(cfg['backbone'],
+                      type=f'{package}.{cfg["backbone"]["type"]}')
+    pool, feature = read(dict(config=config, checkpoint=path), IMAGES)
+    assert type(pool.networks[0]) is type(model.backbone)
+    assert not any('head' in n for n, _ in pool.networks[0].named_modules())
+    with torch.no_grad():
+        assert torch.equal(feature, model.backbone(IMAGES)[-1])
+    if cfg.get('data_preprocessor') and given != 'backbone':
+        assert pool._teachers[0]._normalization == Normalization.of(
+            model.data_preprocessor)
+
+
+def test_a_config_of_an_installed_package(tmp_path):
+    pytest.importorskip('mmdet')
+    pool = FeaturePool([dict(
+        name='t', checkpoint='untrained',
+        config='mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')])
+    assert type(pool.networks[0]).__module__.startswith('mmdet.')
+    norm = pool._teachers[0]._normalization
+    assert norm.to_rgb and norm.mean == pytest.approx((123.675, 116.28,
+                                                       103.53))
+
+
+@pytest.mark.parametrize('preprocessor, explicit', [
+    (CAFFE, None), (None, CAFFE), (IMAGENET, CAFFE)])
+def test_another_normalisation_sees_the_same_pixels(tmp_path, resnet,
+                                                    preprocessor, explicit):
+    """The teacher's feature is that of its own preprocessing of the
+    pictures."""
+    cfg = dict(type='mmpretrain.ImageClassifier', backbone=TINY)
+    if preprocessor:
+        cfg['data_preprocessor'] = preprocessor
+    teacher = dict(config=cfg, checkpoint=saved(
+        resnet, tmp_path / 'a.pth', prefix='backbone.'))
+    if explicit:
+        teacher['normalization'] = explicit
+    own = build(dict(type='mmpretrain.ClsDataPreprocessor',
+                     **(explicit or preprocessor)))
+    student = build(dict(type='mmpretrain.ClsDataPreprocessor', **IMAGENET))
+    pictures = [torch.randint(256, (3, 32, 32), dtype=torch.uint8)
+                for _ in range(2)]
+    theirs, mine = (p(dict(inputs=pictures))['inputs'] for p in (own, student))
+    pool, unadapted = read(teacher, mine)
+    pool.forget()
+    pool.adapt(Normalization.of(student))
+    (feature, ), = pool(mine, [True])
+    torch.testing.assert_close(feature, expected(resnet, theirs), rtol=1e-4,
+                               atol=1e-4)
+    assert not torch.allclose(unadapted, feature, rtol=.1, atol=.1)
+
+
+@pytest.mark.parametrize('size, shape', [(64, (2, 2)), ((32, 96), (1, 3)),
+                                         (None, (1, 1))])
+def test_another_input_size(resnet, size, shape):
+    teacher = dict(config=TINY, checkpoint='untrained')
+    if size:
+        teacher['input_size'] = size
+    _, feature = read(teacher, IMAGES)
+    assert feature.shape == (2, 32, *shape)
+
+
+def test_untrained_is_random_and_frozen():
+    """As its init_cfg says (Sec. 7.4.1), without gradient, in eval."""
+    pool, feature = read(dict(config=TINY, checkpoint='untrained'), IMAGES)
+    network, = pool.networks
+    pool._teachers[0].train()
+    assert not network.training and not feature.requires_grad
+    assert not any(p.requires_grad for p in network.parameters())
+    other, another = read(dict(config=TINY, checkpoint='untrained'), IMAGES)
+    assert not torch.equal(feature, another)
+    kaiming = (2 / (4 * 9))**.5  # of fan_out, of a 3x3 to 4 channels
+    assert network.layer1[0].conv1.weight.std().item() == pytest.approx(
+        kaiming, rel=.3)
+
+
+def test_a_batch_is_run_once_and_the_gone_not_at_all():
+    pool = FeaturePool([
+        dict(name=n, config=TINY, checkpoint='untrained') for n in 'ab'])
+    calls = []
+    for name, network in zip(pool.names, pool.networks):
+        network.register_forward_hook(
+            lambda *_, name=name: calls.append(name))
+    pool.listen([[Tap(n, 'layer1'), Tap(n, 'layer2')]
+                 for n in pool.networks])
+    first = pool(IMAGES, [True, True])
+    assert pool(IMAGES, [True, True]) is first and calls == ['a', 'b']
+    assert [f.shape[1] for f in first[0]] == [4, 8]
+    assert pool(IMAGES.clone(), [False, True])[0] == ()
+    assert calls == ['a', 'b', 'b']
+    pool.forget()
+    pool(IMAGES, [True, False])
+    assert calls == ['a', 'b', 'b', 'a']
+
+
+def test_what_knowledge_flow_has_trained_is_a_teacher(tmp_path):
+    """Its config and its checkpoint as they are, in either pool."""
+    first = flow_classifier(toy_teachers(tmp_path))
+    runner = toy_runner(tmp_path / 'a', first, epochs=1,
+                        hooks=[dict(type='KnowledgeFlowHook')])
+    runner.train()
+    runner.model.eval()
+    teacher = dict(name='kf', config=first,
+                   checkpoint=str(tmp_path / 'a' / 'epoch_1.pth'))
+    images = torch.randn(2, 3, 4, 4)
+    pool, feature = read({k: v for k, v in teacher.items() if k != 'name'},
+                         images, 'conv')
+    assert torch.equal(feature, runner.model.backbone(images)[0])
+    assert 'knowledge_flow' not in dict(pool.networks[0].named_children())
+    distiller = MODELS.build(dict(
+        type='mmkd_rl.MultiTeacherDistiller', probe_size=4,
+        student=classifier(), teachers=[teacher]))
+    assert torch.equal(distiller.teachers(images)[0].logits,
+                       runner.model(images))
+    other = MODELS.build(flow_classifier([teacher]))
+    assert other.backbone.knowledge_flow.teacher_names == ('kf', )
+
+
+def test_nan_is_said_with_the_first_batch(resnet):
+    pool, _ = read(dict(config=TINY, checkpoint='untrained'), IMAGES)
+    pool._looked_at.clear()
+    with pytest.raises(FloatingPointError, match="teacher 't' gives NaN"):
+        pool(IMAGES * torch.nan, [True])
+
+
+@pytest.mark.parametrize('teacher, error, message', [
+    (dict(config=TINY), ValueError, "teacher 't' has no checkpoint.*'untrain"),
+    (dict(config=TINY, checkpoint='no.pth'), FileNotFoundError,
+     "teacher 't': checkpoint='no.pth': no such file"),
+    (dict(checkpoint='untrained'), ValueError, "teacher 't' has no config"),
+    (dict(config='no.py', checkpoint='untrained'), FileNotFoundError,
+     "'no.py': no such config"),
+    (dict(config=dict(depth=18), checkpoint='untrained'), ValueError,
+     'has no model'),
+    (dict(config=dict(type='NoNet'), checkpoint='untrained'), ValueError,
+     "teacher 't': NoNet is not in"),
+    (dict(config=TINY, checkpoint='untrained', taps={}), ValueError,
+     r"teachers\[0\] has unknown \['taps'\]"),
+    (dict(config=TINY, checkpoint='untrained', input_size=0), ValueError,
+     "teacher 't': input_size"),
+    (dict(config=TINY, checkpoint='untrained',
+          normalization=dict(mean=[0], std=[0])), ValueError,
+     r"teacher 't': normalization.std must be > 0, got \[0\]"),
+])
+def test_refusals(teacher, error, message):
+    with pytest.raises(error, match=message):
+        FeaturePool([dict(name='t', **teacher)])
+
+
+def test_checkpoints_that_do_not_fit(tmp_path, resnet):
+    path = saved(resnet, tmp_path / 'a.pth', prefix='backbone.')
+    for change, message in ((dict(depth=34), 'missing: '),
+                            (dict(base_channels=8), 'of another shape: ')):
+        with pytest.raises(ValueError, match='does not fit ResNet.*' +
+                           message):
+            FeaturePool([dict(name='t', config=dict(TINY, **change),
+                              checkpoint=path)])
+    resnet.conv1.weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match='NaN or infinite values in 1 weigh'):
+        FeaturePool([dict(name='t', config=TINY,
+                          checkpoint=saved(resnet, tmp_path / 'b.pth'))])
+
+
+def test_images_that_are_too_small():
+    """Said as the teacher's."""
+    with pytest.raises(ValueError, match="teacher 't' fails on images of "
+                       r'shape \(2, 3, 2, 2\).*input_size='):
+        read(dict(config=dict(type='mmkd_rl.ToyBackbone'),
+                  checkpoint='untrained'), torch.zeros(2, 3, 2, 2))
