@@ -2,11 +2,12 @@
 
 In turns: the student's plain step (the same model with a plain backbone), the
 teachers' forward pass, all Q forward and backward (on features and gradients
-of the sizes that they see in training), the student's forward pass in
-training mode without gradient (what theta_old of Eq. 6 needs at least), and
-the step with Knowledge Flow without the KL term, with it, and when the
-student is alone. The floor is student + teachers + Q; in a distiller that
-lends its teachers they are part of the student's step.
+of the sizes that they see in training) and the optimiser's step on them, the
+student's forward pass in training mode without gradient (what theta_old of
+Eq. 6 needs at least), and the step with Knowledge Flow without the KL term,
+with it, and when the student is alone. The floor is student + teachers + Q
+with its optimiser; in a distiller that lends its teachers they are part of
+the student's step. What is above the floor is p_w, the mixing and the hooks.
 
 The look at the weights that the hook takes every ``interval`` iterations is
 not in it.
@@ -22,7 +23,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from torch import Tensor
+from mmengine.optim import build_optim_wrapper
+from torch import Tensor, nn
 
 from mmkd_rl.engine.hooks import KnowledgeFlowHook
 from mmkd_rl.experiments.timing import (
@@ -31,6 +33,7 @@ from mmkd_rl.experiments.timing import (
     describe,
     in_turns,
     nbytes,
+    optimizer_tensors,
     peak,
     ratio,
     setting,
@@ -165,23 +168,26 @@ def measure(cfg: Config, data: dict, device: str, warmup: int,
         with student.optimizer.optim_context(student.model):
             network(images, mode='tensor')
 
+    q = _OnlyQ(flow, cfg)
     steps: dict[str, Step] = dict(
         student=student.step,
         teachers=teachers,
-        q=_only_q(flow),
+        q=q.step,
+        q_update=q.update,
         flow=flow.step,
         alone=alone.step)
     if kl.has_kl:
         steps |= dict(forward=forward, kl=kl.step)
     times = in_turns(steps, warmup, iters)
     lent = isinstance(source, LentFeatures)
-    parts = ['student', 'q'] if lent else ['student', 'teachers', 'q']
+    parts = ['student', 'q', 'q_update'] + ['teachers'] * (not lent)
     floor = [sum(turn) for turn in zip(*(times[p] for p in parts))]
+    strict = [a - b for a, b in zip(floor, times['q_update'])]
     peaks = dict(
         student=student.memory(),
         teachers=peak(teachers) + sum(
             nbytes(tensors_of(t)) for t in source.networks),
-        q=peak(steps['q']),
+        q=peak(q.step) + nbytes(q.resident()),
         flow=flow.memory(),
         alone=alone.memory())
     if kl.has_kl:
@@ -192,11 +198,13 @@ def measure(cfg: Config, data: dict, device: str, warmup: int,
         floor_s=statistics.median(floor),
         peak_mb={n: b / 2**20 for n, b in peaks.items()},
         flow_over_floor=ratio(times['flow'], floor),
+        flow_over_floor_without_update=ratio(times['flow'], strict),
         kl_over_forward=ratio(
             [a - b for a, b in zip(times['kl'], times['flow'])],
             times['forward']) if kl.has_kl else None,
         alone_over_student=ratio(times['alone'], times['student']),
-        memory_flow_over_floor=peaks['flow'] / held,
+        memory_flow_over_floor=peaks['flow'] / (held + peaks['q']),
+        memory_flow_over_floor_without_q=peaks['flow'] / held,
         memory_alone_over_student=peaks['alone'] / peaks['student'],
         teachers_are_lent=lent,
         **setting(images, iters))
@@ -208,6 +216,7 @@ def report(result: Mapping[str, Any]) -> str:
         student='student, plain step',
         teachers='teachers, forward',
         q='Q, forward and backward',
+        q_update='Q, optimiser',
         flow='Knowledge Flow, no KL',
         kl='Knowledge Flow, KL',
         forward='student, forward',
@@ -215,13 +224,19 @@ def report(result: Mapping[str, Any]) -> str:
     lines = [describe(result), '']
     for name, text in names.items():
         if name in result['seconds']:
+            memory = f"{result['peak_mb'][name]:11.1f} MiB" if \
+                name in result['peak_mb'] else ''
             lines.append(f"{text:<24}{1000 * result['seconds'][name]:9.2f} ms"
-                         f"{result['peak_mb'][name]:11.1f} MiB")
+                         f'{memory}')
     parts = 'student + Q' if result['teachers_are_lent'] else \
         'student + teachers + Q'
-    lines += ['', f"Knowledge Flow / ({parts})  "
-              f"{result['flow_over_floor']:.3f}   memory "
-              f"{result['memory_flow_over_floor']:.3f} (Q not in the sum)"]
+    lines += [
+        '', f"Knowledge Flow / ({parts})  {result['flow_over_floor']:.3f}"
+        "   without Q's optimiser in the sum  "
+        f"{result['flow_over_floor_without_update']:.3f}",
+        f"  memory  {result['memory_flow_over_floor']:.3f}   without Q in "
+        f"the sum  {result['memory_flow_over_floor_without_q']:.3f}"
+    ]
     if result['kl_over_forward'] is None:
         lines.append('there is no KL term')
     else:
@@ -232,35 +247,52 @@ def report(result: Mapping[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def _only_q(contestant: FlowContestant) -> Step:
-    """All Q forward and backward."""
-    fusions = list(contestant.flow.fusions)
-    seen: list[tuple] = []
-    handles = [
-        f.register_forward_hook(
-            lambda fusion, args, _: seen.append((fusion, *args)))
-        for f in fusions
-    ]
-    contestant.step()
-    for handle in handles:
-        handle.remove()
-    jobs = [(q, feature, own.detach(), image)
-            for fusion, own, features, _, image in seen
-            for q, feature in zip(fusion.transforms, features)]
-    weights = [p for q, *_ in jobs for p in q.parameters()]
-    model, optimizer = contestant.model, contestant.optimizer
+class _OnlyQ:
+    """All Q of a contestant, trained on their own."""
 
-    def forward() -> list[Tensor]:
-        with optimizer.optim_context(model):
+    def __init__(self, contestant: FlowContestant, cfg: Config) -> None:
+        seen: list[tuple] = []
+        fusions = contestant.flow.fusions
+        handles = [
+            f.register_forward_hook(lambda f, args, _: seen.append((f, *args)))
+            for f in fusions
+        ]
+        contestant.step()
+        for handle in handles:
+            handle.remove()
+        self._contestant = contestant
+        copies = {f: copy.deepcopy(f.transforms) for f in fusions}
+        self._jobs = [(q, feature, own.detach(), image)
+                      for fusion, own, features, _, image in seen
+                      for q, feature in zip(copies[fusion], features)]
+        self._transforms = nn.ModuleList(q for q, *_ in self._jobs)
+        self._optimizer = build_optim_wrapper(
+            self._transforms, cfg.optim_wrapper).optimizer
+        self._gradients = [torch.randn_like(out) for out in self._forward()]
+        self.step()
+        self.update()
+
+    def _forward(self) -> list[Tensor]:
+        with self._contestant.optimizer.optim_context(self._contestant.model):
             return [q(feature, own, 1., image)
-                    for q, feature, own, image in jobs]
+                    for q, feature, own, image in self._jobs]
 
-    gradients = [torch.randn_like(out) for out in forward()]
+    def step(self) -> None:
+        """Forward and backward."""
+        for p in self._transforms.parameters():
+            p.grad = None
+        torch.autograd.backward(self._forward(), self._gradients)
 
-    def step() -> None:
-        torch.autograd.grad(forward(), weights, gradients)
+    def update(self) -> None:
+        """The optimiser's step."""
+        self._optimizer.step()
 
-    return step
+    def resident(self) -> Iterator[Tensor]:
+        """Weights, gradients, momentum."""
+        yield from tensors_of(self._transforms)
+        yield from (p.grad for p in self._transforms.parameters()
+                    if p.grad is not None)
+        yield from optimizer_tensors(self._optimizer)
 
 
 def _hook_config(cfg: Config) -> dict:
