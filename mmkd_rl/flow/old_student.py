@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from mmkd_rl.flow.backbone import flow_of
 from mmkd_rl.taps import Tap
@@ -37,17 +38,20 @@ class OldStudent:
         self.momentum = momentum
         self._own = copy.deepcopy(network).requires_grad_(False)
         self._flow = flow_of(self._own)
+        self._flow.watch_gaps(False)
         self._tap = logits_tap(self._own, logits)
         self.network = network
         self.train()
 
     def train(self) -> None:
-        """As in training, so that batch norm sees what the student's sees,
-        but without dropped units: noise is no change of mind."""
+        """Batch norm sees what the student's sees, as in training; nothing is
+        dropped, by whatever module: noise is no change of mind."""
         self._own.train()
-        for module in self._own.modules():
-            if 'Drop' in type(module).__name__:
-                module.eval()
+        norms = [m for m in self._own.modules()
+                 if isinstance(m, _NormBase) and m.training]
+        self._own.eval()
+        for module in (self._flow, *norms):
+            module.training = True
 
     @torch.no_grad()
     def logits(self, inputs: Tensor) -> Tensor:
