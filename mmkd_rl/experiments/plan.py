@@ -507,10 +507,16 @@ def check_data(plan: Plan) -> None:
         for folder in scales.data_folders(run.config):
             path = Path(folder)
             if not path.is_dir() or next(path.iterdir(), None) is None:
+                here = f'no images in {folder!r} (from {os.getcwd()}). Put '
+                root = str(run.config.get('data_root', '')).rstrip('/')
+                if folder.rstrip('/') == root:
+                    raise FileNotFoundError(
+                        f"{here}torchvision's files there, or give the folder "
+                        'that holds them as --data-root; which: '
+                        'configs/knowledge_flow/README.md')
                 raise FileNotFoundError(
-                    f'no images in {folder!r} (from {os.getcwd()}). Put the '
-                    'class folders there, or give the folder that holds '
-                    f'{path.name!r} as --data-root; how to make them: '
+                    f'{here}the class folders there, or give the folder that '
+                    f'holds {path.name!r} as --data-root; how to make them: '
                     'configs/cifar100/README.md (CIFAR-100), '
                     'configs/imagenet/README.md (ImageNet)')
 

@@ -409,3 +409,13 @@ def test_a_beginning_without_a_config(tmp_path):
                        '.py'):
         scales.origin(dict(type='Pretrained',
                            checkpoint='work_dirs/nothing/epoch_1.pth'))
+
+
+def test_missing_files_of_torchvision(tmp_path):
+    made = flow_plan(tmp_path, 'kf-table5', data_root=str(tmp_path / 'no'))
+    with pytest.raises(FileNotFoundError, match="Put torchvision's files.*"
+                       'configs/knowledge_flow/README.md'):
+        check_data(made)
+    made = flow_plan(tmp_path, data_root=str(tmp_path / 'no'))
+    with pytest.raises(FileNotFoundError, match='class folders'):
+        check_data(made)
