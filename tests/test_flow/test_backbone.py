@@ -21,7 +21,8 @@ from mmkd_rl.teachers.normalization import Normalization
 
 from .parts import CIFAR, build, step, teacher, tensors
 
-RESNET = dict(type='mmpretrain.ResNet', depth=18)
+RESNET = dict(type='mmpretrain.ResNet', depth=18, stem_channels=16,
+              base_channels=16)
 VIT = dict(
     type='mmpretrain.VisionTransformer', img_size=32, patch_size=8,
     arch=dict(embed_dims=8, num_layers=3, num_heads=1,
@@ -29,8 +30,9 @@ VIT = dict(
 # name: (config, side of the images)
 STUDENTS = {
     'ResNet': (RESNET, 64),
-    'ResNeXt': (dict(type='mmpretrain.ResNeXt', depth=50, groups=32,
-                     width_per_group=4), 64),
+    'ResNeXt': (dict(type='mmpretrain.ResNeXt', depth=50, groups=4,
+                     width_per_group=4, stem_channels=8, base_channels=8),
+                64),
     'RegNet': (dict(type='mmpretrain.RegNet', arch='regnetx_400mf'), 64),
     'MobileNetV2': (dict(type='mmpretrain.MobileNetV2', widen_factor=.25), 64),
     'ShuffleNetV2': (dict(type='mmpretrain.ShuffleNetV2', widen_factor=.5),

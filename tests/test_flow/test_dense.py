@@ -42,6 +42,7 @@ def test_a_detector_learns_from_a_classifier_and_a_segmentor():
     pytest.importorskip('mmseg')
     from mmdet.structures import DetDataSample
     cfg = get_config(RETINANET).model
+    cfg.bbox_head.stacked_convs = 1  # for speed
     cfg.backbone = dict(
         type='mmkd_rl.KnowledgeFlowBackbone',
         student=cfg.backbone,

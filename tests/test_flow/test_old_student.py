@@ -161,7 +161,7 @@ def test_state_goes_on_where_it_was(images):
 @pytest.mark.parametrize('momentum', [-.1, 1., 2.])
 def test_momentum_out_of_range(momentum):
     with pytest.raises(ValueError, match=r'old_momentum must be in \[0, 1\)'):
-        OldStudent(classifier(), 'head', momentum)
+        OldStudent(nn.Module(), 'head', momentum)
 
 
 @pytest.mark.parametrize('cfg, error, says', [

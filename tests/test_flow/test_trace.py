@@ -70,7 +70,7 @@ def parts():
 
 def test_a_residual_block_ends_with_the_last_call_of_its_relu():
     """z of the paper: what goes into it, so the sum with the shortcut."""
-    network = real(type='ResNet', depth=18)
+    network = real(type='ResNet', depth=18, stem_channels=8, base_channels=8)
     point = network.point('layer2.1')
     assert (point.path, point.source) == ('layer2.1.relu', 'input')
     assert (point.call, point.calls) == (1, 2)
@@ -80,7 +80,8 @@ def test_a_residual_block_ends_with_the_last_call_of_its_relu():
 
 
 def test_a_bottleneck_s_relu_runs_three_times():
-    for cfg in (dict(type='ResNeXt', depth=50, groups=32, width_per_group=4),
+    for cfg in (dict(type='ResNeXt', depth=50, groups=4, stem_channels=8,
+                     base_channels=8),
                 dict(type='RegNet', arch='regnetx_400mf')):
         point = real(**cfg).point('layer1')
         assert (point.source, point.call, point.calls) == ('input', 2, 3)
@@ -188,7 +189,8 @@ def test_layers_are_weights_with_norm_and_activation_behind_them():
 
 
 def test_layers_of_a_network_of_blocks_are_its_blocks():
-    points = real(type='ResNet', depth=18).layers()
+    points = real(type='ResNet', depth=18, stem_channels=8,
+                  base_channels=8).layers()
     assert [p.layer for p in points[-8:]] == [
         f'layer{i}.{k}' for i in (1, 2, 3, 4) for k in (0, 1)]
 
