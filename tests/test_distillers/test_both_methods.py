@@ -18,7 +18,8 @@ from tests.toy import (
     toy_teachers,
 )
 
-FLOW = dict(type='KnowledgeFlowHook', interval=1, threshold=0)
+FLOW = dict(type='KnowledgeFlowHook', interval=1, threshold=0,
+            withdraw_from=.5, independent_at=.75, handover_weight=0)
 
 
 class Count(Hook):

@@ -27,7 +27,11 @@ from tests.toy import (
 
 #: No momentum, so that a step is a function of the weights alone.
 SGD = dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=.3)))
-PLAIN = [dict(type='mmkd_rl.KnowledgeFlowHook', interval=1, threshold=0)]
+#: Whatever the defaults are: the paper's losses alone, and 12 of 16
+#: iterations with teachers.
+HOOK = dict(type='mmkd_rl.KnowledgeFlowHook', interval=1, threshold=0,
+            withdraw_from=.5, independent_at=.75, handover_weight=0)
+PLAIN = [HOOK]
 
 
 class Watch(Hook):
@@ -76,8 +80,7 @@ def copied(state):
 def train(folder, model, hook=None, **kwargs):
     """A run of 16 iterations in 4 epochs, watched."""
     watch = Watch()
-    hooks = [dict(type='KnowledgeFlowHook', interval=1, threshold=0,
-                  **(hook or {}))] if hook is not False else []
+    hooks = [] if hook is False else [dict(HOOK, **(hook or {}))]
     runner = toy_runner(
         folder, model, hooks=[*hooks, *kwargs.pop('more', ())],
         **{**dict(epochs=4, randomness=dict(seed=0)), **SGD, **kwargs})
@@ -208,7 +211,7 @@ def test_theta_old_sees_as_in_training(tmp_path):
     model = MODELS.build(cfg).eval()
     dropout = torch.nn.Dropout(0.)
     model.head.fc = torch.nn.Sequential(dropout, model.head.fc)
-    hook = KnowledgeFlowHook(kl_weight=1.)
+    hook = KnowledgeFlowHook(kl_weight=1., handover_weight=0)
     hook.attach(model, FlowSchedule(8, 8, .1))
     model.train()
     inputs = torch.randn(4, 3, 16, 16)
@@ -286,7 +289,7 @@ def test_a_weak_teacher_goes_home(tmp_path, teachers):
     weak = [0., 0., -9.]
     runner, watch = train(
         tmp_path / 'a', flow_classifier(teachers), False,
-        more=[dict(type='KnowledgeFlowHook', interval=2, threshold=.01)],
+        more=[dict(HOOK, interval=2, threshold=.01)],
         call=(weaken(weak, weak), 5), log_level='INFO')
     assert [c.get('t1', 0) for c in watch.calls] == [1] * 6 + [0] * 10
     assert [c.get('t0', 0) for c in watch.calls] == [1] * 12 + [0] * 4
@@ -304,7 +307,7 @@ def test_a_weak_teacher_goes_home(tmp_path, teachers):
 def test_one_strong_link_is_enough(tmp_path, teachers):
     runner, watch = train(
         tmp_path / 'a', flow_classifier(teachers), False,
-        more=[dict(type='KnowledgeFlowHook', interval=2, threshold=.01)],
+        more=[dict(HOOK, interval=2, threshold=.01)],
         call=(weaken([0., 0., -9.], [0., 0., 0.]), 2))
     assert all(c.get('t1') == 1 for c in watch.calls[:12])
 
@@ -314,7 +317,7 @@ def test_both_weak(tmp_path, teachers):
     weak = [0., -9., -9.]
     runner, watch = train(
         tmp_path / 'a', flow_classifier(teachers), False,
-        more=[dict(type='KnowledgeFlowHook', interval=1, threshold=.01)],
+        more=[dict(HOOK, threshold=.01)],
         call=(weaken(weak, weak), 3))
     assert [set(c) for c in watch.calls[4:]] == [{'student'}] * 12
     assert all(c['student'] == 1 for c in watch.calls[4:])
@@ -342,7 +345,7 @@ def test_validation(tmp_path, teachers, validate, more):
     folder, cfg = tmp_path / 'a', flow_classifier(teachers)
     runner = toy_runner(
         folder, cfg, epochs=2, validate=True, randomness=dict(seed=0),
-        hooks=[*more, dict(type='KnowledgeFlowHook', validate=validate)],
+        hooks=[*more, dict(HOOK, validate=validate)],
         **SGD)
     counts = []
     for network in flow_of(runner.model).source.networks:
@@ -368,6 +371,18 @@ def test_validation(tmp_path, teachers, validate, more):
         line = [x for x in scalars(folder) if 'accuracy/top1' in x][-1]
         assert line['accuracy/top1'] == line['fused/accuracy/top1']
     assert not flow_of(runner.model).fuse_in_eval
+
+
+@pytest.mark.parametrize('validate', ['fused', 'both'])
+def test_validation_alone(tmp_path, teachers, validate):
+    """Of a model that is not trained here: the student."""
+    cfg = flow_classifier(teachers)
+    model = MODELS.build(cfg)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
+    runner = toy_runner(
+        tmp_path, cfg, validate=True, load_from=str(tmp_path / 'a.pth'),
+        hooks=[dict(type='KnowledgeFlowHook', validate=validate)])
+    assert runner.val() == {'accuracy/top1': pytest.approx(accuracy(model))}
 
 
 # ---------------------------------------------------------------- refusals
@@ -432,7 +447,7 @@ def test_schedules_that_do_not_fit(tmp_path, teachers, option, error,
     watch = Watch()
     runner = toy_runner(
         tmp_path / 'a', flow_classifier(teachers), epochs=4,
-        hooks=[dict(type='KnowledgeFlowHook', **option)])
+        hooks=[dict(HOOK, **option)])
     runner.register_hook(watch)
     with pytest.raises(error, match=message):
         runner.train()
@@ -659,7 +674,7 @@ def test_two_processes(tmp_path, teachers):
         default_scope='mmkd_rl', load_from=start, randomness=dict(seed=5),
         model=flow_classifier(teachers),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=.3)))
-    hook = dict(type='KnowledgeFlowHook', interval=2, kl_weight=2.,
+    hook = dict(HOOK, interval=2, kl_weight=2., threshold=.01,
                 dependency_weight=.5, old='average')
     config = dict(
         common,

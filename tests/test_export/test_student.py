@@ -11,6 +11,7 @@ import torchvision
 from mmengine.runner.checkpoint import _load_checkpoint_with_prefix
 
 from mmkd_rl.export import export_student
+from mmkd_rl.flow import flow_of
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
 from tests.toy import World, classifier, distiller, toy_teachers
@@ -177,6 +178,73 @@ def test_torchvision_has_no_names_for_others(backbone):
     with pytest.raises(ValueError,
                        match='--to torchvision: only ResNet.*mmpretrain'):
         export_student(dict(state_dict=state), 'torchvision')
+
+
+@pytest.fixture
+def flowing():
+    """A classifier whose teacher has just left."""
+    model = build(dict(RESNET18, backbone=dict(
+        type='mmkd_rl.KnowledgeFlowBackbone', student=RESNET18['backbone'],
+        probe_size=32, teachers=[dict(
+            name='t', checkpoint='untrained',
+            config=dict(type='mmkd_rl.CifarResNet', depth=8))])))
+    shuffled(model)
+    flow = flow_of(model)
+    flow.strength = .5
+    model.train()
+    images = torch.rand(2, 3, 32, 32)
+    before = model(images)
+    flow.retire(['t'])
+    alone = model(images)
+    assert not torch.equal(before, alone)
+    return model, images, alone
+
+
+@pytest.mark.parametrize('to', ['mmpretrain', 'mmdet', 'mmseg',
+                                'torchvision'])
+def test_knowledge_flow_leaves_the_plain_network(flowing, to):
+    """Bit for bit what the wrapped one does alone, in training (with the
+    batch's statistics), too."""
+    model, images, alone = flowing
+    out = export_student(dict(state_dict=model.state_dict()), to)
+    weights = out if to == 'torchvision' else out['state_dict']
+    assert not any('knowledge_flow' in n for n in weights)
+    if to == 'torchvision':
+        other = torchvision.models.resnet18(num_classes=5)
+        other.load_state_dict(weights, strict=True)
+        torch.testing.assert_close(other(images), alone)
+    elif to == 'mmpretrain':
+        other = build(RESNET18)
+        other.load_state_dict(weights, strict=True)
+        model.eval(), other.eval()
+        assert torch.equal(other(images), model(images))
+        other.train()
+        assert torch.equal(other(images), alone)
+    else:
+        backbone = build(RESNET18['backbone'])
+        backbone.load_state_dict(
+            {n.removeprefix('backbone.'): t for n, t in weights.items()},
+            strict=True)
+        model.eval(), backbone.eval()
+        assert torch.equal(backbone(images)[0], model.backbone(images)[0])
+
+
+def test_the_tool_takes_a_checkpoint_of_knowledge_flow(
+        tmp_path, flowing, monkeypatch):
+    import runpy
+    model = flowing[0]
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(epoch=1),
+                    mmkd_rl_knowledge_flow=dict(strength=1.)),
+               tmp_path / 'run.pth')
+    monkeypatch.setattr(sys, 'argv', [
+        str(TOOL), str(tmp_path / 'run.pth'), str(tmp_path / 'out.pth'),
+        '--to', 'mmdet'])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(TOOL), run_name='__main__')
+    assert not ended.value.code
+    weights = torch.load(tmp_path / 'out.pth', weights_only=True)
+    plain = {f'backbone.{n}' for n in build(RESNET18['backbone']).state_dict()}
+    assert set(weights['state_dict']) == plain
 
 
 @pytest.mark.parametrize('checkpoint, to, message', [

@@ -11,7 +11,7 @@ from tests.toy import classifier, flow_classifier, toy_runner, toy_teachers
 
 TINY = dict(type='mmpretrain.ResNet', depth=18, base_channels=4,
             stem_channels=4, out_indices=(0, 1, 2, 3))
-CAFFE = dict(mean=[103.5, 116.3, 123.7], std=[1., 2., 3.], to_rgb=False)
+CAFFE = dict(mean=[70., 100., 150.], std=[30., 60., 90.], to_rgb=False)
 IMAGENET = dict(mean=[123.7, 116.3, 103.5], std=[58., 57., 56.], to_rgb=True)
 
 
