@@ -157,6 +157,8 @@ def _halves() -> Table:
               f'{folder}/kf_{net}_from-noise'),
         _cell(task, 'kf-good-and-poor', 'flow from a good and a poor one',
               f'{folder}/kf_{net}_good-and-poor'),
+        _cell(task, 'kf-paper', "flow from both, the paper's losses only",
+              f'{folder}/kf_{net}_paper'),
         _cell(task, 'kf-no-kl', 'flow from both, without KL term',
               f'{folder}/kf_{net}_no-kl'),
     )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mmkd_rl.flow.fusion import STUDENT, Candidate, Fusion
 from mmkd_rl.flow.links import Link, resolve_links
-from mmkd_rl.flow.losses import dependency_loss
+from mmkd_rl.flow.losses import dependency_loss, handover_gap
 from mmkd_rl.flow.trace import Trace
 from mmkd_rl.flow.transform import Layout
 from mmkd_rl.registry import MODELS
@@ -374,6 +374,18 @@ class KnowledgeFlow(nn.Module):
         return dependency_loss(
             f.log_weights(self._active) for f in self.fusions)
 
+    def watch_gaps(self, on: bool = True) -> None:
+        """Whether :meth:`handover` will be asked for."""
+        for mixer in self._mixers:
+            mixer.watches_gap = on
+
+    def handover(self) -> Tensor:
+        """Mean over the layers of :func:`handover_gap` in the last forward
+        pass, with the student's gradient; 0 where it was alone."""
+        gaps = [m.gap for m in self._mixers if m.gap is not None]
+        return torch.stack(gaps).mean() if gaps else torch.zeros(
+            (), device=self.active.device)
+
     def retire(self, names: Iterable[str]) -> None:
         """Teachers that take part no longer; their weights are zero from now
         on, and those of our own are not run.
@@ -438,6 +450,8 @@ class _Mixer:
                  fusion: Fusion) -> None:
         self.call, self.calls, self.index = call, calls, index
         self.fusion = fusion
+        #: Whether to note how far the student is from the mixture.
+        self.watches_gap = False
         self.begin(None)
 
     def begin(self, features: Sequence[Tensor | None] | None,
@@ -446,6 +460,7 @@ class _Mixer:
         """A forward pass of the student begins; ``None``: it is alone."""
         self._features, self._weights, self._image = features, weights, image
         self._count = 0
+        self.gap: Tensor | None = None
 
     @property
     def missed(self) -> bool:
@@ -454,7 +469,8 @@ class _Mixer:
 
     def __getstate__(self) -> dict:
         """A copy has seen no batch."""
-        return {**self.__dict__, '_features': None, '_weights': None}
+        return {**self.__dict__, '_features': None, '_weights': None,
+                'gap': None}
 
     def mix_input(self, module: nn.Module, args: tuple) -> tuple | None:
         """Before an activation."""
@@ -478,7 +494,10 @@ class _Mixer:
 
     def _mix(self, own: Tensor) -> Tensor:
         assert self._features is not None and self._weights is not None
-        return self.fusion(own, self._features, self._weights, self._image)
+        mixed = self.fusion(own, self._features, self._weights, self._image)
+        if self.watches_gap:
+            self.gap = handover_gap(own, mixed)
+        return mixed
 
 
 def _self(module: nn.Module) -> nn.Module:

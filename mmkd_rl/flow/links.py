@@ -8,7 +8,7 @@ bottom layers of a teacher are of no use to the top of a student).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -135,8 +135,9 @@ def _pair(student: Trace, teachers: Mapping[str, Trace],
 
 
 def _stage_ends(trace: Trace, fuse: str) -> list[Point]:
-    """The last layer before each change of resolution; of a network that has
-    one or two resolutions only, layers at even distances.
+    """The last layer before each change of resolution, or of resolution and
+    channels where that gives too few (dilated networks); of a network that
+    has one or two such stages only, layers at even distances.
 
     Raises:
         ValueError: No layer was found.
@@ -146,13 +147,20 @@ def _stage_ends(trace: Trace, fuse: str) -> list[Point]:
         raise ValueError(
             f"{trace.key}: links='auto' found no layer in "
             f'{type(trace.network).__name__}; give links by path')
-    stages = [list(group)[-1] for _, group in groupby(layers, _resolution)]
+    stages = _last_of_each(layers, _resolution)
+    if len(stages) < MAX_LAYERS:
+        stages = _last_of_each(layers, lambda p: p.tensor.shape)
     if len(stages) < 3:
         count = min(MAX_LAYERS, len(layers))
         stages = [layers[round((i + 1) * len(layers) / count) - 1]
                   for i in range(count)]
     # Layers that end with an activation are known by its path.
     return [trace.point(p.layer, fuse) for p in stages[-MAX_LAYERS:]]
+
+
+def _last_of_each(layers: Sequence[Point],
+                  key: Callable[[Point], Hashable]) -> list[Point]:
+    return [list(group)[-1] for _, group in groupby(layers, key)]
 
 
 def _resolution(point: Point) -> tuple[int, ...]:

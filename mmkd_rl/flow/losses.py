@@ -34,3 +34,24 @@ def kl_to_old(logits: Tensor, old_logits: Tensor) -> Tensor:
     log_p = logits.float().log_softmax(1)
     log_old = old_logits.float().log_softmax(1)
     return (log_p.exp() * (log_p - log_old)).sum(1).mean()
+
+
+def handover_gap(own: Tensor, mixed: Tensor) -> Tensor:
+    """How far a student's layer is from what is passed on in its place.
+
+    |z(l_j^0) - h|^2 / Var(h), a mean over all elements. Not the paper's: there
+    the student's own layer hears of its teachers through the task's loss
+    alone, scaled by p_w(l_j^0).
+
+    Args:
+        own: z(l_j^0), any shape.
+        mixed: h before the activation, of the same shape; taken without
+            gradient, or the teachers would come to the student.
+
+    Returns:
+        One number, 0 where the student is alone; about 1 where it says
+        nothing of what is passed on.
+    """
+    target = mixed.detach().float()
+    spread = target.var(correction=0).clamp_min(1e-12)
+    return (own.float() - target).square().mean() / spread

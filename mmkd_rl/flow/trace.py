@@ -183,16 +183,19 @@ class Trace:
 
     def layers(self) -> list[Point]:
         """The network's layers, in the order in which they run: its blocks,
-        or, where it has none, each convolution or matrix with the norm and
-        the activation behind it.
+        and each convolution or matrix outside of them with the norm and the
+        activation behind it. What comes before the first block is a stem and
+        left out.
         """
-        units = self._units()
         layers: list[str] = []
         current: str | None = None  # still growing
-        for path in units:
+        has_block = False
+        for path in self._units():
             module = self.modules[path]
             leaf = not any(True for _ in module.children())
             if _has_weights(module):
+                if not leaf and not has_block:
+                    has_block, layers = True, []
                 current = path if leaf else None
                 layers.append(path)
             elif current is not None and leaf and self._shape(

@@ -1,4 +1,4 @@
-"""Knowledge Flow (Liu et al. 2019): loss weights, record, export."""
+"""Knowledge Flow (Liu et al. 2019) with handover, which the paper has not."""
 custom_hooks = [
     # lambda_1 at the end, lambda_2
     dict(

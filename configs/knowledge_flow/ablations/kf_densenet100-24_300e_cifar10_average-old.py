@@ -16,6 +16,7 @@ custom_hooks = [
         type='mmkd_rl.KnowledgeFlowHook',
         dependency_weight=0.1,
         kl_weight=0.05,
+        handover_weight=0.,
         old='average',
         old_momentum=0.9),
     dict(type='mmkd_rl.FlowVisualizationHook', interval=100),

@@ -15,7 +15,8 @@ custom_hooks = [
     dict(
         type='mmkd_rl.KnowledgeFlowHook',
         dependency_weight=0.1,
-        kl_weight=0.),
+        kl_weight=0.,
+        handover_weight=0.),
     dict(type='mmkd_rl.FlowVisualizationHook', interval=100),
     dict(type='mmkd_rl.StudentExportHook'),
 ]

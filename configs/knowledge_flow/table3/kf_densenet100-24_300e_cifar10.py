@@ -16,7 +16,7 @@ the student is cut off.
 _base_ = [
     './densenet100-24_300e_cifar10.py',
     '../../_base_/pools/knowledge_flow_table3.py',
-    '../../_base_/strategies/knowledge_flow.py',
+    '../../_base_/strategies/knowledge_flow_paper.py',
 ]
 model = dict(
     backbone=dict(

@@ -15,7 +15,7 @@ the student is cut off.
 _base_ = [
     './convnet-64_150e_cifar100.py',
     '../../_base_/pools/knowledge_flow_table4.py',
-    '../../_base_/strategies/knowledge_flow.py',
+    '../../_base_/strategies/knowledge_flow_paper.py',
 ]
 model = dict(
     backbone=dict(

@@ -17,7 +17,7 @@ digits.
 _base_ = [
     './mlp-800_60e_mnist-no3.py',
     '../../_base_/pools/knowledge_flow_table4.py',
-    '../../_base_/strategies/knowledge_flow.py',
+    '../../_base_/strategies/knowledge_flow_paper.py',
 ]
 model = dict(
     backbone=dict(

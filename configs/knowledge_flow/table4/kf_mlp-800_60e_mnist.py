@@ -15,7 +15,7 @@ the student is cut off.
 _base_ = [
     './mlp-800_60e_mnist.py',
     '../../_base_/pools/knowledge_flow_table4.py',
-    '../../_base_/strategies/knowledge_flow.py',
+    '../../_base_/strategies/knowledge_flow_paper.py',
 ]
 model = dict(
     backbone=dict(

@@ -17,7 +17,7 @@ the student is cut off; the schedule is our choice.
 _base_ = [
     '../../imagenet/baseline/resnet18_100e_imagenet.py',
     '../../_base_/pools/knowledge_flow_table4.py',
-    '../../_base_/strategies/knowledge_flow.py',
+    '../../_base_/strategies/knowledge_flow_paper.py',
 ]
 model = dict(
     backbone=dict(

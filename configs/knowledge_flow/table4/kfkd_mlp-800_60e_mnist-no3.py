@@ -23,7 +23,8 @@ custom_hooks = [
     dict(
         type='mmkd_rl.KnowledgeFlowHook',
         dependency_weight=0.1,
-        kl_weight=0.05),
+        kl_weight=0.05,
+        handover_weight=0.),
     dict(type='mmkd_rl.FlowVisualizationHook', interval=100),
     dict(type='mmkd_rl.StudentExportHook'),
 ]

@@ -15,7 +15,7 @@ the student is cut off.
 _base_ = [
     './convnet-stl_200e_stl10.py',
     '../../_base_/pools/knowledge_flow_table6.py',
-    '../../_base_/strategies/knowledge_flow.py',
+    '../../_base_/strategies/knowledge_flow_paper.py',
 ]
 model = dict(
     backbone=dict(

@@ -46,6 +46,9 @@ class KnowledgeFlowHook(Hook):
         dependency_weight: Final lambda_1; it rises linearly from 0 until
             ``independent_at``.
         kl_weight: lambda_2; 0: no KL term (Sec. 7.4.2).
+        handover_weight: Of ``loss_handover``, with which the student's layers
+            learn to say what is passed on in their place, see
+            :func:`handover_gap`. 0: the paper's.
         kl_interval: Iterations between two KL terms. Each costs one more
             forward pass of the student.
         old: theta_old: ``'previous'`` iteration, or exponential
@@ -78,18 +81,20 @@ class KnowledgeFlowHook(Hook):
     def __init__(self,
                  dependency_weight: float = 0.1,
                  kl_weight: float = 0.05,
+                 handover_weight: float = 5.,
                  kl_interval: int = 1,
                  old: str = 'previous',
                  old_momentum: float = 0.9,
                  logits: str | dict | None = None,
-                 withdraw_from: float = 0.5,
-                 independent_at: float = 0.75,
+                 withdraw_from: float = 0.1,
+                 independent_at: float = 0.5,
                  threshold: float = 0.01,
                  interval: int = 50,
                  validate: str = 'student') -> None:
         name = 'KnowledgeFlowHook'
         for key, weight in (('dependency_weight', dependency_weight),
-                            ('kl_weight', kl_weight)):
+                            ('kl_weight', kl_weight),
+                            ('handover_weight', handover_weight)):
             if not 0 <= weight < math.inf:
                 raise ValueError(f'{name}.{key} must be >= 0 and finite, got '
                                  f'{weight}')
@@ -111,6 +116,7 @@ class KnowledgeFlowHook(Hook):
                 raise ValueError(f'{name}.{key} must be one of {known}, got '
                                  f'{choice!r}')
         self.dependency_weight, self.kl_weight = dependency_weight, kl_weight
+        self.handover_weight = handover_weight
         self.kl_interval = kl_interval
         self.old, self.old_momentum = old, old_momentum
         self.logits = logits
@@ -156,6 +162,7 @@ class KnowledgeFlowHook(Hook):
         self.flow, self.schedule = flow_of(model), schedule
         self.flow.set_normalization(
             Normalization.of(getattr(model, 'data_preprocessor', None)))
+        self.flow.watch_gaps(self.handover_weight > 0)
         self._set_stage(iteration)
         network = model.student if isinstance(
             model, MultiTeacherDistiller) else model
@@ -194,7 +201,7 @@ class KnowledgeFlowHook(Hook):
             print_log(
                 'knowledge flow: the student is alone only when the training '
                 'is over, and its batch norms have then never seen it so; '
-                'independent_at=0.75 would leave it a quarter', 'current',
+                'independent_at=0.5 would leave it half', 'current',
                 level=30)
         return FlowSchedule(begin, end, self.dependency_weight)
 
@@ -276,6 +283,9 @@ class KnowledgeFlowHook(Hook):
         losses['loss_dependency'] = self._unused() + (
             zero if self.flow.independent else self.schedule.lambda_1(
                 self._iteration) * self.flow.dependency())
+        if self.handover_weight:
+            losses['loss_handover'] = \
+                self.handover_weight * self.flow.handover()
         if listened:
             assert self._tap is not None and self._old is not None
             inputs = kwargs['inputs'] if 'inputs' in kwargs else args[0]
@@ -332,8 +342,10 @@ class KnowledgeFlowHook(Hook):
     # ----------------------------------------------------------- validation
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """With or without teachers."""
-        self._fuse(runner, self.validate == 'fused')
+        """With or without teachers; without, where nothing was trained and
+        nobody knows how strong they were."""
+        trained = flow_of(unwrapped(runner)).strength is not None
+        self._fuse(runner, trained and self.validate == 'fused')
 
     def after_val_epoch(self, runner: Runner,
                         metrics: dict | None = None) -> None:
