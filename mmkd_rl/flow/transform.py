@@ -131,27 +131,37 @@ class Transform(nn.Module):
         self.extra_weight = _matrix(student.channels, teacher.channels) \
             if student.extra else None
 
-    def forward(self, feature: Tensor, like: Tensor, share: Tensor | float,
+    def forward(self, feature: Tensor, like: Tensor,
+                share: Tensor | float | None = None,
                 image: tuple[int, int] | None = None) -> Tensor:
         """share * Q z.
 
         Args:
             feature: z of the teacher.
             like: z of the student, whose shape and kind are wanted.
-            share: p_w(l); scales the matrix, which is smaller than the map.
+            share: p_w(l); ``None``: one.
             image: (H, W) of the images, for grids of tokens.
 
         Returns:
             Something that can be added to ``like``: of its shape, or with
             sides of 1 where a vector is spread.
         """
-        weight = share * self.weight
+        weight: Tensor = self.weight
+        extra: Tensor | None = self.extra_weight
+        # What is smaller is scaled, the matrix or what comes out of it.
+        behind = share is not None and like.numel() < weight.numel()
+        if share is not None and not behind:
+            weight = share * weight
+            extra = None if extra is None else share * extra
         if self.student.kind == 'vector':
-            return F.linear(self._pooled(feature), weight)
-        if self.student.kind == 'map':
+            out = F.linear(self._pooled(feature), weight)
+        elif self.student.kind == 'map':
             size = like.shape[2], like.shape[3]
-            return self._to_map(feature, size, weight, image)
-        return self._to_tokens(feature, like.shape[1], weight, share, image)
+            out = self._to_map(feature, size, weight, image)
+        else:
+            out = self._to_tokens(feature, like.shape[1], weight, extra,
+                                  image)
+        return share * out if behind else out
 
     def _to_map(self, feature: Tensor, size: tuple[int, int], weight: Tensor,
                 image: tuple[int, int] | None) -> Tensor:
@@ -165,7 +175,7 @@ class Transform(nn.Module):
         return resize(F.conv2d(maps, kernel), size)
 
     def _to_tokens(self, feature: Tensor, length: int, weight: Tensor,
-                   share: Tensor | float,
+                   extra_weight: Tensor | None,
                    image: tuple[int, int] | None) -> Tensor:
         count = length - self.student.extra
         if self.teacher.kind == 'vector':
@@ -177,7 +187,7 @@ class Transform(nn.Module):
         else:
             maps = resize(self._as_map(feature, image), grid_of(count, image))
             placed = F.linear(maps.flatten(2).mT, weight)
-        if self.extra_weight is None:
+        if extra_weight is None:
             return placed
         if self.teacher.kind == 'tokens' and \
                 self.teacher.extra == self.student.extra:
@@ -185,8 +195,7 @@ class Transform(nn.Module):
         else:
             extra = self._pooled(feature)[:, None].expand(
                 -1, self.student.extra, -1)
-        return torch.cat(
-            [F.linear(extra, share * self.extra_weight), placed], 1)
+        return torch.cat([F.linear(extra, extra_weight), placed], 1)
 
     def _as_map(self, feature: Tensor,
                 image: tuple[int, int] | None) -> Tensor:

@@ -105,7 +105,8 @@ def test_any_backbone_learns_and_ends_as_itself(name, images):
     assert not any(torch.equal(a, b) for a, b in zip(mixed, alone))
     for n, p in backbone.named_parameters():
         # Of the last layer just the class token, or all but it, leaves.
-        if n.startswith('knowledge_flow.fusions.3') and n.endswith({
+        last = f'knowledge_flow.fusions.{len(flow.fusions) - 1}.'
+        if n.startswith(last) and n.endswith({
                 'ViT': '.weight', 'ViT patches': '.extra_weight'}.get(
                     name, ' ')):
             continue
@@ -188,6 +189,30 @@ def test_at_the_output_by_option(images):
     torch.testing.assert_close(backbone(images[32])[0], want, rtol=1e-4,
                                atol=1e-5)
     assert 'at its output' in flow.table()
+
+
+def test_handover_is_what_the_layers_are_from_what_is_passed_on(images):
+    backbone = build()
+    flow = flow_of(backbone)
+    backbone(images[32])
+    assert flow.handover() == 0  # nobody has asked
+    flow.watch_gaps()
+    pairs = []
+    for fusion in flow.fusions:
+        fusion.register_forward_hook(
+            lambda m, args, out: pairs.append((args[0], out)))
+    backbone(images[32])
+    want = torch.stack([(a - b).square().mean() / b.var(correction=0)
+                        for a, b in pairs]).mean()
+    torch.testing.assert_close(flow.handover(), want)
+    flow.handover().backward()
+    assert backbone.conv1.weight.grad.any()
+    last = flow.fusions[-1]
+    assert last.logits.grad is None and last.transforms[0].weight.grad is None
+    copy.deepcopy(backbone)
+    flow.retire(['a'])
+    backbone(images[32])
+    assert flow.handover() == 0
 
 
 # ------------------------------------------- what a backbone's config says

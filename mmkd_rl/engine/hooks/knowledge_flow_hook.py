@@ -81,7 +81,7 @@ class KnowledgeFlowHook(Hook):
     def __init__(self,
                  dependency_weight: float = 0.1,
                  kl_weight: float = 0.05,
-                 handover_weight: float = 5.,
+                 handover_weight: float = 10.,
                  kl_interval: int = 1,
                  old: str = 'previous',
                  old_momentum: float = 0.9,
