@@ -17,4 +17,4 @@ _base_ = [
 model = dict(backbone=dict(depth=14), head=dict(num_classes=50))
 # Half of the base's, as is the batch.
 optim_wrapper = dict(optimizer=dict(lr=0.05))
-train_cfg = dict(max_epochs=12)
+train_cfg = dict(max_epochs=12, val_interval=4)
