@@ -5,7 +5,7 @@ import torch
 from scipy.special import log_softmax
 from scipy.stats import entropy
 
-from mmkd_rl.flow.losses import dependency_loss, kl_to_old
+from mmkd_rl.flow.losses import dependency_loss, handover_gap, kl_to_old
 
 
 def test_dependency_by_hand():
@@ -60,3 +60,32 @@ def test_kl_is_a_full_precision_number_of_half_precision_logits():
     assert torch.equal(kl_to_old(new, old), want)
     assert want.dtype == torch.float32
     assert kl_to_old(80 * new, -80 * new).isfinite()
+
+
+def test_handover_by_hand():
+    """((1-2)^2 + (2-4)^2) / 2 over the variance of {2, 4}, which is 1."""
+    own = torch.tensor([1., 2.])
+    assert handover_gap(own, torch.tensor([2., 4.])) == 2.5
+    assert handover_gap(own, own) == 0
+
+
+@pytest.mark.parametrize('shape', [(3, 4), (2, 3, 4, 5), (2, 5, 3), (1, 1)])
+def test_handover_is_one_where_the_mean_is_said_and_knows_no_units(shape):
+    mixed = 3 * torch.randn(shape, dtype=torch.double) + 2
+    own = torch.randn_like(mixed)
+    if mixed.numel() > 1:
+        assert handover_gap(mixed.mean().expand(shape), mixed).item() == \
+            pytest.approx(1)
+        torch.testing.assert_close(
+            handover_gap(own, mixed), handover_gap(50 * own, 50 * mixed))
+    assert handover_gap(own, mixed).isfinite()  # of a constant, too
+    assert handover_gap(own.bfloat16(), mixed.bfloat16()).dtype == \
+        torch.float32
+
+
+def test_handover_moves_the_student_and_not_its_teachers():
+    own, mixed = (torch.randn(3, 4, requires_grad=True) for _ in range(2))
+    handover_gap(own, mixed).backward()
+    want = 2 * (own - mixed) / 12 / mixed.var(correction=0)
+    torch.testing.assert_close(own.grad, want.detach())
+    assert mixed.grad is None
