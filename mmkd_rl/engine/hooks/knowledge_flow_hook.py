@@ -6,6 +6,7 @@ and this hook tells the backbone how strong its teachers are.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -202,7 +203,7 @@ class KnowledgeFlowHook(Hook):
                 'knowledge flow: the student is alone only when the training '
                 'is over, and its batch norms have then never seen it so; '
                 'independent_at=0.5 would leave it half', 'current',
-                level=30)
+                level=logging.WARNING)
         return FlowSchedule(begin, end, self.dependency_weight)
 
     def _logits_cfg(self, network: nn.Module) -> str | dict | None:
@@ -327,7 +328,7 @@ class KnowledgeFlowHook(Hook):
             runner.message_hub.update_scalar(f'train/{name}', value)
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the model."""
+        """Leave the model, with the student alone in any case."""
         self._stop_listening()
         self.flow.forget()
         for handle in self._handles:
@@ -335,7 +336,15 @@ class KnowledgeFlowHook(Hook):
         self._handles = []
         self._old = None
         if not self.flow.independent:
-            # The schedule's last step may be the end of the training.
+            # The schedule's last step may be the end of the training; or a
+            # hook has ended it before.
+            if runner.iter < self.schedule.independent_at:
+                print_log(
+                    f'knowledge flow: the training ended at iteration '
+                    f'{runner.iter}, the student was to be alone from '
+                    f'{self.schedule.independent_at} on: its teachers are cut '
+                    'off, which it has not been trained for', 'current',
+                    level=logging.WARNING)
             self.flow.strength = 0.
             self.flow.retire(self.flow.teacher_names)
 
