@@ -274,7 +274,7 @@ class _OnlyQ:
 
     def _forward(self) -> list[Tensor]:
         with self._contestant.optimizer.optim_context(self._contestant.model):
-            return [q(feature, own, 1., image)
+            return [q(feature, own, None, image)
                     for q, feature, own, image in self._jobs]
 
     def step(self) -> None:

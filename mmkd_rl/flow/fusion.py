@@ -113,6 +113,6 @@ class Fusion(nn.Module):
         for share, transform, feature in zip(
                 weights[1:], self.transforms, features):
             if feature is not None:
-                mixed = mixed + transform(feature, own, share, image).to(
-                    own.dtype)
+                # In place: nothing needs the sum so far, and new memory costs.
+                mixed.add_(transform(feature, own, share, image).to(own.dtype))
         return mixed
