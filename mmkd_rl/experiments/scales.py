@@ -234,13 +234,13 @@ def small(name: str, scale: Scale) -> Config:
 
 
 def fit(cfg: Config, scale: Scale) -> None:
-    """Make a config smaller, one process, validated each epoch; in place."""
+    """Make a config smaller, one process; in place."""
     if scale.shrink is not None:
         scale.shrink(cfg)
     # Worker processes would change the order of random numbers with --jobs.
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         cfg[key].update(num_workers=0, persistent_workers=False)
-    cfg.train_cfg.val_interval = 1
+    cfg.train_cfg.setdefault('val_interval', 1)
 
 
 def complete(cfg: Config, scale: Scale, marks: dict[str, str]) -> None:
