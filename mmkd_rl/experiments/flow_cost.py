@@ -100,19 +100,18 @@ class FlowContestant(Contestant):
         hook = copy.deepcopy(_hook_config(cfg))
         if not kl:
             hook['kl_weight'] = 0.
-        self.hook: KnowledgeFlowHook = HOOKS.build(hook)
-        self.hook.attach(
-            model,
-            FlowSchedule(ALONE, ALONE, self.hook.dependency_weight))
+        built: KnowledgeFlowHook = HOOKS.build(hook)
+        self.joint = built.attach(
+            model, FlowSchedule(ALONE, ALONE, built.dependency_weight))
 
     @property
     def has_kl(self) -> bool:
         """Whether its losses have the KL term now."""
-        return self.hook.old_student is not None
+        return self.joint.old is not None
 
     def step(self) -> None:
         """What the runner and the hook do in an iteration."""
-        self.hook.begin(self.iteration)
+        self.joint.begin(self.iteration)
         super().step()
         self.flow.forget()
 
@@ -120,8 +119,8 @@ class FlowContestant(Contestant):
         """Also teachers and theta_old."""
         parts = [super().resident(),
                  *map(tensors_of, self.flow.source.networks)]
-        if self.hook.old_student is not None:
-            parts.append(self.hook.old_student.tensors())
+        if self.joint.old is not None:
+            parts.append(self.joint.old.tensors())
         # A distiller's teachers are lent.
         yield from {id(t): t for t in chain(*parts)}.values()
 

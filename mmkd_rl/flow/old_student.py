@@ -14,7 +14,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from mmkd_rl.flow.backbone import flow_of
+from mmkd_rl.flow.knowledge_flow import flow_of
 from mmkd_rl.taps import Tap
 
 

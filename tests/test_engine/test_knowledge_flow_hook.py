@@ -212,23 +212,23 @@ def test_theta_old_sees_as_in_training(tmp_path):
     dropout = torch.nn.Dropout(0.)
     model.head.fc = torch.nn.Sequential(dropout, model.head.fc)
     hook = KnowledgeFlowHook(kl_weight=1., handover_weight=0)
-    hook.attach(model, FlowSchedule(8, 8, .1))
+    joint = hook.attach(model, FlowSchedule(8, 8, .1))
     model.train()
     inputs = torch.randn(4, 3, 16, 16)
     labels = samples(torch.arange(4))
 
     def kl():
-        hook.begin(0)
+        joint.begin(0)
         losses = model(inputs, labels, mode='loss')
         return losses['loss_kl'].item()
 
     assert abs(kl()) < 1e-6
     dropout.p = .9
-    for module in hook.old_student._own.modules():
+    for module in joint.old._own.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = .9
     assert kl() > 1e-3
-    old = [hook.old_student.logits(inputs) for _ in range(2)]
+    old = [joint.old.logits(inputs) for _ in range(2)]
     assert torch.equal(*old)
 
 

@@ -19,6 +19,7 @@ def run(work_dir, teachers, hook, lone=None, more=(), **kwargs):
         hooks=[dict(type='EMAHook', momentum=.1),
                dict(type='KnowledgeFlowHook', withdraw_from=.4,
                     independent_at=.7, interval=3, kl_weight=1.,
+                    handover_weight=1.,
                     validate='both', **hook),
                dict(type='RandomStateHook'),
                dict(type='StudentExportHook'), *more],

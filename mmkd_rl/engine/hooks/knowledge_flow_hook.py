@@ -1,8 +1,4 @@
-"""Train any model with a KnowledgeFlowBackbone in it.
-
-The model is not touched: a forward hook adds the two losses to its loss dict,
-and this hook tells the backbone how strong its teachers are.
-"""
+"""Knowledge Flow in a run: its schedule, who is sent home, validation, log."""
 
 from __future__ import annotations
 
@@ -11,22 +7,17 @@ import math
 from typing import Any
 
 import torch
-from mmengine.dist import is_distributed
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import Tensor, nn
 
 from mmkd_rl.distillers import MultiTeacherDistiller
 from mmkd_rl.engine.hooks.common import unwrapped
 from mmkd_rl.flow import FlowSchedule, KnowledgeFlow, flow_of
-from mmkd_rl.flow.losses import kl_to_old
-from mmkd_rl.flow.old_student import OldStudent, find_logits, logits_tap
+from mmkd_rl.flow.joint import JointLoss, LossOptions
 from mmkd_rl.flow.schedule import to_iterations
 from mmkd_rl.registry import HOOKS
-from mmkd_rl.taps import Tap
-from mmkd_rl.teachers.normalization import Normalization
 
 #: Where a checkpoint keeps theta_old.
 CHECKPOINT_KEY = 'mmkd_rl_knowledge_flow'
@@ -116,17 +107,14 @@ class KnowledgeFlowHook(Hook):
             if choice not in known:
                 raise ValueError(f'{name}.{key} must be one of {known}, got '
                                  f'{choice!r}')
-        self.dependency_weight, self.kl_weight = dependency_weight, kl_weight
-        self.handover_weight = handover_weight
-        self.kl_interval = kl_interval
-        self.old, self.old_momentum = old, old_momentum
-        self.logits = logits
+        self.dependency_weight = dependency_weight
+        self.losses = LossOptions(
+            kl_weight, kl_interval,
+            old_momentum if old == 'average' else 0., logits, handover_weight)
         self.withdraw_from, self.independent_at = withdraw_from, independent_at
         self.threshold, self.interval = threshold, interval
         self.validate = validate
-        self._old: OldStudent | None = None
         self._resumed: dict | None = None
-        self._handles: list[Any] = []
 
     # ------------------------------------------------------ before training
 
@@ -144,15 +132,15 @@ class KnowledgeFlowHook(Hook):
                 'in a MultiTeacherDistiller, but the model is a '
                 f'{type(model).__name__}; give it teachers=[dict(name=..., '
                 'config=..., checkpoint=...)] of its own')
-        self.attach(model, self._schedule(runner), runner.iter)
+        schedule = self._schedule(runner)
+        self.attach(model, schedule, runner.iter)
         print_log(
             f'knowledge flow: teachers withdraw from iteration '
-            f'{self.schedule.withdraw_from} on, the student is alone from '
-            f'{self.schedule.independent_at} on (of {runner.max_iters})',
-            'current')
+            f'{schedule.withdraw_from} on, the student is alone from '
+            f'{schedule.independent_at} on (of {runner.max_iters})', 'current')
 
     def attach(self, model: BaseModel, schedule: FlowSchedule,
-               iteration: int = 0) -> None:
+               iteration: int = 0) -> JointLoss:
         """Join a model; for those who train without a Runner, too.
 
         Args:
@@ -160,31 +148,13 @@ class KnowledgeFlowHook(Hook):
             schedule: When its teachers leave.
             iteration: Where the training begins.
         """
-        self.flow, self.schedule = flow_of(model), schedule
-        self.flow.set_normalization(
-            Normalization.of(getattr(model, 'data_preprocessor', None)))
-        self.flow.watch_gaps(self.handover_weight > 0)
-        self._set_stage(iteration)
         network = model.student if isinstance(
             model, MultiTeacherDistiller) else model
-        self._tap = self._logits_tap(network)
-        if self._tap is not None and not self.flow.independent:
-            self._old = OldStudent(
-                network, self._logits_cfg(network) or {},
-                self.old_momentum if self.old == 'average' else 0.)
-            if self._resumed is not None:
-                self._old.load_state_dict(self._resumed)
-        self._recording: Any = None
-        self._iteration, self._will_step = iteration, True
-        self._handles = [
-            model.register_forward_pre_hook(self._before, with_kwargs=True),
-            model.register_forward_hook(self._add_losses, with_kwargs=True)
-        ]
-
-    @property
-    def old_student(self) -> OldStudent | None:
-        """theta_old; ``None``: there is no KL term, or none any more."""
-        return self._old
+        self.joint = JointLoss(model, network, schedule, self.losses,
+                               iteration)
+        if self._resumed is not None and self.joint.old is not None:
+            self.joint.old.load_state_dict(self._resumed)
+        return self.joint
 
     def _schedule(self, runner: Runner) -> FlowSchedule:
         total = runner.max_iters
@@ -206,106 +176,15 @@ class KnowledgeFlowHook(Hook):
                 level=logging.WARNING)
         return FlowSchedule(begin, end, self.dependency_weight)
 
-    def _logits_cfg(self, network: nn.Module) -> str | dict | None:
-        return self.logits if self.logits is not None else find_logits(network)
-
-    def _logits_tap(self, network: nn.Module) -> Tap | None:
-        if not self.kl_weight:
-            return None
-        cfg = self._logits_cfg(network)
-        if cfg is None:
-            print_log(
-                f'knowledge flow: {type(network).__name__} has no class '
-                'logits to compare from iteration to iteration, so the KL '
-                'term (Eq. 6) is off; KnowledgeFlowHook.logits=PATH names '
-                'some', 'current')
-            return None
-        return logits_tap(network, cfg)
-
     # ------------------------------------------------------- each iteration
 
     def before_train_iter(self, runner: Runner, batch_idx: int,
                           data_batch: Any = None) -> None:
         """Set how strong the teachers are."""
         counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-        self.begin(runner.iter, self.every_n_train_iters(runner, counts) or
-                   self.is_last_train_iter(runner))
-
-    def begin(self, iteration: int, will_step: bool = True) -> None:
-        """An iteration begins.
-
-        Args:
-            iteration: Which, from 0 on.
-            will_step: Whether its gradients, and not only their sum with
-                those of iterations to come, change the weights.
-        """
-        # Not after the last one: hooks may have looked at its batch again.
-        self.flow.forget()
-        self._set_stage(iteration)
-        self._iteration, self._will_step = iteration, will_step
-
-    def _set_stage(self, iteration: int) -> None:
-        self.flow.strength = self.schedule.strength(iteration)
-        if self.flow.strength == 0 and not self.flow.independent:
-            self.flow.retire(self.flow.teacher_names)
-            print_log(f'knowledge flow: the student is alone from iteration '
-                      f'{iteration} on', 'current')
-        if self.flow.independent:
-            self._old = None
-
-    def _before(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Listen to the logits, if this forward pass needs them."""
-        self._stop_listening()
-        if _mode(args, kwargs) == 'loss' and self._kl_is_on():
-            assert self._tap is not None
-            self._recording = self._tap.recording()
-            self._recording.__enter__()
-
-    def _kl_is_on(self) -> bool:
-        return self._old is not None and not self.flow.independent and \
-            self._iteration % self.kl_interval == 0
-
-    def _stop_listening(self) -> None:
-        if self._recording is not None:
-            self._recording.__exit__(None, None, None)
-            self._recording = None
-
-    def _add_losses(self, model: nn.Module, args: tuple, kwargs: dict,
-                    losses: Any) -> Any:
-        if _mode(args, kwargs) != 'loss' or not isinstance(losses, dict):
-            return None
-        listened = self._recording is not None
-        self._stop_listening()
-        losses = dict(losses)
-        if 'loss' in losses:
-            # MMEngine logs the sum of all under this name.
-            losses['loss_student'] = losses.pop('loss')
-        zero = torch.zeros((), device=self.flow.active.device)
-        losses['loss_dependency'] = self._unused() + (
-            zero if self.flow.independent else self.schedule.lambda_1(
-                self._iteration) * self.flow.dependency())
-        if self.handover_weight:
-            losses['loss_handover'] = \
-                self.handover_weight * self.flow.handover()
-        if listened:
-            assert self._tap is not None and self._old is not None
-            inputs = kwargs['inputs'] if 'inputs' in kwargs else args[0]
-            losses['loss_kl'] = self.kl_weight * kl_to_old(
-                self._tap.take(), self._old.logits(inputs))
-        elif self._tap is not None and self.flow.independent:
-            losses['loss_kl'] = zero  # else the log would show the last one
-        if self._old is not None and self._will_step:
-            # Now, for the optimiser's step comes next.
-            self._old.update()
-        return losses
-
-    def _unused(self) -> Tensor | float:
-        """Zero, with a gradient of zero for all that has left: the processes
-        of a distributed run wait for each parameter's gradient."""
-        if not is_distributed():
-            return 0.
-        parts = [p.sum() for p in self.flow.parameters()]
-        return 0. * torch.stack(parts).sum()
+        self.joint.begin(
+            runner.iter, self.every_n_train_iters(runner, counts)
+            or self.is_last_train_iter(runner))
 
     def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch: Any = None, outputs: Any = None) -> None:
@@ -313,40 +192,37 @@ class KnowledgeFlowHook(Hook):
         if not self.every_n_train_iters(runner, self.interval) and \
                 not self.is_last_train_iter(runner):
             return
-        if not self.flow.independent:
-            weak = self.flow.weak_teachers(self.threshold)
+        flow = self.joint.flow
+        if not flow.independent:
+            weak = flow.weak_teachers(self.threshold)
             if weak:
-                self.flow.retire(weak)
-                rest = self.flow.active_teachers
+                flow.retire(weak)
+                rest = flow.active_teachers
                 print_log(
                     f'knowledge flow: iteration {runner.iter + 1}: all '
                     f'weights of {", ".join(weak)} are below '
                     f'{self.threshold}, not run any more; '
                     f'{"the student is alone" if not rest else rest}',
                     'current')
-        for name, value in _scalars(self.flow).items():
+        for name, value in _scalars(flow).items():
             runner.message_hub.update_scalar(f'train/{name}', value)
 
     def after_train(self, runner: Runner) -> None:
         """Leave the model, with the student alone in any case."""
-        self._stop_listening()
-        self.flow.forget()
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        self._old = None
-        if not self.flow.independent:
+        joint = self.joint
+        joint.detach()
+        if not joint.flow.independent:
             # The schedule's last step may be the end of the training; or a
             # hook has ended it before.
-            if runner.iter < self.schedule.independent_at:
+            if runner.iter < joint.schedule.independent_at:
                 print_log(
                     f'knowledge flow: the training ended at iteration '
                     f'{runner.iter}, the student was to be alone from '
-                    f'{self.schedule.independent_at} on: its teachers are cut '
-                    'off, which it has not been trained for', 'current',
+                    f'{joint.schedule.independent_at} on: its teachers are '
+                    'cut off, which it has not been trained for', 'current',
                     level=logging.WARNING)
-            self.flow.strength = 0.
-            self.flow.retire(self.flow.teacher_names)
+            joint.flow.strength = 0.
+            joint.flow.retire(joint.flow.teacher_names)
 
     # ----------------------------------------------------------- validation
 
@@ -390,8 +266,8 @@ class KnowledgeFlowHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """theta_old goes along."""
-        if self._old is not None:
-            checkpoint[CHECKPOINT_KEY] = self._old.state_dict()
+        if self.joint.old is not None:
+            checkpoint[CHECKPOINT_KEY] = self.joint.old.state_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """A resumed run goes on from its theta_old. A new run that takes
@@ -404,10 +280,6 @@ class KnowledgeFlowHook(Hook):
         for name, value in weights.items():
             if name.endswith('knowledge_flow.active'):
                 weights[name] = torch.ones_like(value)
-
-
-def _mode(args: tuple, kwargs: dict) -> str:
-    return kwargs.get('mode', args[2] if len(args) > 2 else 'tensor')
 
 
 def _scalars(flow: KnowledgeFlow) -> dict[str, float]:

@@ -1,0 +1,171 @@
+"""Train any model with Knowledge Flow's losses beside its own.
+
+The model is not touched: forward hooks listen to its logits and add entries to
+the loss dict that it returns in ``mode='loss'``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.dist import is_distributed
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from mmkd_rl.flow.knowledge_flow import flow_of
+from mmkd_rl.flow.losses import kl_to_old
+from mmkd_rl.flow.old_student import OldStudent, find_logits, logits_tap
+from mmkd_rl.flow.schedule import FlowSchedule
+from mmkd_rl.taps import Tap
+from mmkd_rl.teachers.normalization import Normalization
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """Weights of the losses, and how theta_old is made.
+
+    Attributes:
+        kl_weight: lambda_2; 0: no KL term.
+        kl_interval: Iterations between two KL terms.
+        old_momentum: Of theta_old; 0: the previous iteration.
+        logits: Tap of the logits; ``None``: see :func:`find_logits`.
+        handover_weight: Of the handover.
+    """
+    kl_weight: float
+    kl_interval: int
+    old_momentum: float
+    logits: str | dict | None
+    handover_weight: float
+
+
+class JointLoss:
+    """Hooks on a model, for as long as its student learns from teachers.
+
+    Args:
+        model: What is trained, with a knowledge flow somewhere in it.
+        network: The student's network in it: the model, or a distiller's
+            student.
+        schedule: When its teachers leave.
+        options: See above.
+        iteration: Where the training begins.
+    """
+
+    def __init__(self, model: BaseModel, network: BaseModel,
+                 schedule: FlowSchedule, options: LossOptions,
+                 iteration: int = 0) -> None:
+        self.flow, self.schedule, self.options = (flow_of(model), schedule,
+                                                  options)
+        self.flow.set_normalization(
+            Normalization.of(getattr(model, 'data_preprocessor', None)))
+        self.flow.watch_gaps(options.handover_weight > 0)
+        logits = self._logits_of(network)
+        self._tap: Tap | None = None if logits is None else logits_tap(
+            network, logits)
+        #: theta_old; ``None``: there is no KL term, or none any more.
+        self.old: OldStudent | None = None
+        self._recording: Any = None
+        self.begin(iteration)
+        if logits is not None and not self.flow.independent:
+            self.old = OldStudent(network, logits, options.old_momentum)
+        self._handles = [
+            model.register_forward_pre_hook(self._before, with_kwargs=True),
+            model.register_forward_hook(self._add, with_kwargs=True)
+        ]
+
+    def begin(self, iteration: int, will_step: bool = True) -> None:
+        """An iteration begins.
+
+        Args:
+            iteration: Which, from 0 on.
+            will_step: Whether its gradients, and not only their sum with
+                those of iterations to come, change the weights.
+        """
+        # Not after the last one: hooks may have looked at its batch again.
+        self.flow.forget()
+        self.flow.strength = self.schedule.strength(iteration)
+        if self.flow.strength == 0 and not self.flow.independent:
+            self.flow.retire(self.flow.teacher_names)
+            print_log(f'knowledge flow: the student is alone from iteration '
+                      f'{iteration} on', 'current')
+        if self.flow.independent:
+            self.old = None
+        self._iteration, self._will_step = iteration, will_step
+
+    def detach(self) -> None:
+        """Leave the model."""
+        self._stop_listening()
+        self.flow.forget()
+        for handle in self._handles:
+            handle.remove()
+        self.old = None
+
+    def _logits_of(self, network: nn.Module) -> str | dict | None:
+        if not self.options.kl_weight:
+            return None
+        logits = self.options.logits or find_logits(network)
+        if logits is None:
+            print_log(
+                f'knowledge flow: {type(network).__name__} has no class '
+                'logits to compare from iteration to iteration, so the KL '
+                'term (Eq. 6) is off; KnowledgeFlowHook.logits=PATH names '
+                'some', 'current')
+        return logits
+
+    def _before(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Listen to the logits, if this forward pass needs them."""
+        self._stop_listening()
+        if _mode(args, kwargs) == 'loss' and self.old is not None and \
+                not self.flow.independent and \
+                self._iteration % self.options.kl_interval == 0:
+            assert self._tap is not None
+            self._recording = self._tap.recording()
+            self._recording.__enter__()
+
+    def _stop_listening(self) -> None:
+        if self._recording is not None:
+            self._recording.__exit__(None, None, None)
+            self._recording = None
+
+    def _add(self, model: nn.Module, args: tuple, kwargs: dict,
+             losses: Any) -> Any:
+        if _mode(args, kwargs) != 'loss' or not isinstance(losses, dict):
+            return None
+        listened = self._recording is not None
+        self._stop_listening()
+        losses = dict(losses)
+        if 'loss' in losses:
+            # MMEngine logs the sum of all under this name.
+            losses['loss_student'] = losses.pop('loss')
+        zero = torch.zeros((), device=self.flow.active.device)
+        losses['loss_dependency'] = self._unused() + (
+            zero if self.flow.independent else self.schedule.lambda_1(
+                self._iteration) * self.flow.dependency())
+        if self.options.handover_weight:
+            losses['loss_handover'] = \
+                self.options.handover_weight * self.flow.handover()
+        if listened:
+            assert self._tap is not None and self.old is not None
+            inputs = kwargs['inputs'] if 'inputs' in kwargs else args[0]
+            losses['loss_kl'] = self.options.kl_weight * kl_to_old(
+                self._tap.take(), self.old.logits(inputs))
+        elif self._tap is not None and self.flow.independent:
+            losses['loss_kl'] = zero  # else the log would show the last one
+        if self.old is not None and self._will_step:
+            # Now, for the optimiser's step comes next.
+            self.old.update()
+        return losses
+
+    def _unused(self) -> Tensor | float:
+        """Zero, with a gradient of zero for all that has left: the processes
+        of a distributed run wait for each parameter's gradient."""
+        if not is_distributed():
+            return 0.
+        parts = [p.sum() for p in self.flow.parameters()]
+        return 0. * torch.stack(parts).sum()
+
+
+def _mode(args: tuple, kwargs: dict) -> str:
+    return kwargs.get('mode', args[2] if len(args) > 2 else 'tensor')

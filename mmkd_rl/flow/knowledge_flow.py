@@ -1,0 +1,332 @@
+"""What a student's backbone has while teachers flow into it.
+
+:class:`KnowledgeFlow` is its child ``knowledge_flow``: Q and w of each linked
+layer, who still takes part, and the hooks that run the teachers before the
+student and mix them in on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmkd_rl.flow.fusion import STUDENT, Candidate, Fusion
+from mmkd_rl.flow.links import Link, resolve_links
+from mmkd_rl.flow.losses import dependency_loss
+from mmkd_rl.flow.mixer import Mixer
+from mmkd_rl.flow.probe import extra_tokens, image_size, look_at
+from mmkd_rl.flow.transform import Layout
+from mmkd_rl.taps import Tap
+from mmkd_rl.teachers.features import FeaturePool
+from mmkd_rl.teachers.lent import LentFeatures
+from mmkd_rl.teachers.normalization import Normalization
+from mmkd_rl.teachers.pool import TeacherPool
+from mmkd_rl.utils.originals import Original
+
+
+def flow_of(model: nn.Module) -> KnowledgeFlow:
+    """The knowledge flow somewhere in a model.
+
+    Raises:
+        ValueError: There is none, or more than one.
+    """
+    found = [m for m in model.modules() if isinstance(m, KnowledgeFlow)]
+    if len(found) != 1:
+        raise ValueError(
+            f'{type(model).__name__} has {len(found)} backbones of type '
+            "'mmkd_rl.KnowledgeFlowBackbone', it must have one: "
+            "backbone=dict(type='mmkd_rl.KnowledgeFlowBackbone', "
+            'student=dict(...), teachers=[...])')
+    return found[0]
+
+
+class KnowledgeFlow(nn.Module):
+    """Q, w and the schedule's state of one student backbone.
+
+    Args:
+        backbone: The student's; hooks are put on it.
+        links, fuse, probe_size: See :func:`KnowledgeFlowBackbone`.
+        fusion: Options of each :class:`Fusion`.
+
+    Attributes:
+        strength: a, see fusion.py; ``None`` until somebody (KnowledgeFlowHook)
+            sets it, without which training would never end alone.
+        fuse_in_eval: Mix when the student predicts, too.
+    """
+
+    active: Tensor
+
+    def __init__(self, backbone: nn.Module, links: str | Sequence[dict],
+                 fuse: str, fusion: dict[str, Any],
+                 probe_size: int | Sequence[int] | None) -> None:
+        super().__init__()
+        self.strength: float | None = None
+        self.fuse_in_eval = False
+        self.fusions: Sequence[Fusion] = \
+            nn.ModuleList()  # type: ignore[assignment]
+        self._links, self._fuse = links, fuse
+        self._fusion, self._probe_size = fusion, probe_size
+        # Plain attributes: neither the student nor the teachers are children.
+        self._source: FeaturePool | LentFeatures | None = None
+        self._backbone: Callable[[], nn.Module] = partial(_self, backbone)
+        self._mixers: list[Mixer] = []
+        self._places: list[str] = []  # for the table
+        self._active: list[bool] = []
+        self._is_original: Original | None = Original()
+        backbone.register_forward_pre_hook(self._begin, with_kwargs=True)
+        backbone.register_forward_hook(self._check)
+
+    # ------------------------------------------------------------- building
+
+    @property
+    def waits_for_teachers(self) -> bool:
+        """Whether a distiller has yet to lend its teachers."""
+        return self._source is None
+
+    def borrow(self, pool: TeacherPool) -> None:
+        """Take the teachers of a distiller."""
+        self.connect(LentFeatures(pool))
+
+    def connect(self, source: FeaturePool | LentFeatures) -> None:
+        """Look at all layers once, resolve the links and make Q and w.
+
+        Raises:
+            ValueError: See :func:`resolve_links`; or a layer that no Q can
+                join.
+        """
+        for name in source.names:
+            if name == STUDENT or ':' in name:
+                raise ValueError(
+                    f'teacher {name!r}: the name must not be {STUDENT!r} nor '
+                    'have a ":", in logs it would be taken for something else')
+        images, student, teachers = look_at(self._backbone(), source,
+                                            self._probe_size)
+        links = resolve_links(self._links, student, teachers, self._fuse)
+        slots: list[list[Tap]] = [[] for _ in source.names]
+        for link in links:
+            self._add(link, slots, source, images)
+        source.listen(slots)
+        self._source = source
+        self._active = [True] * len(source.names)
+        self.register_buffer('active', torch.tensor(self._active))
+        print_log(f'knowledge flow (fuse={self._fuse!r}):\n{self.table()}',
+                  'current')
+
+    def _add(self, link: Link, slots: list[list[Tap]],
+             source: FeaturePool | LentFeatures, images: Tensor) -> None:
+        backbone, size = self._backbone(), image_size(images)
+        candidates = []
+        for m, point in link.teachers:
+            network = source.networks[m]
+            slots[m].append(
+                Tap(network, point.path, point.source, point.call,
+                    -1 if point.index is None else point.index,
+                    f'teacher {source.names[m]!r}', point.overwritten))
+            candidates.append(
+                Candidate(
+                    m, f'{source.names[m]}:{point.layer}',
+                    len(slots[m]) - 1,
+                    Layout.of(point.tensor,
+                              f'layer {point.layer!r} of teacher '
+                              f'{source.names[m]!r}',
+                              extra_tokens(network), size,
+                              source.input_sizes[m], len(images))))
+        fusion = Fusion(
+            link.student.layer,
+            Layout.of(link.student.tensor,
+                      f'layer {link.student.layer!r} of the student',
+                      extra_tokens(backbone), size, None, len(images)),
+            candidates, **self._fusion)
+        self.fusions.append(fusion)  # type: ignore[attr-defined]
+        mixer = Mixer(link.student.call, link.student.calls,
+                       link.student.index, fusion)
+        self._mixers.append(mixer)
+        self._places.append(
+            f'before {link.student.path}'
+            if link.student.source == 'input' else 'at its output')
+        module = backbone.get_submodule(link.student.path)
+        if link.student.source == 'input':
+            module.register_forward_pre_hook(mixer.mix_input)
+        else:
+            module.register_forward_hook(mixer.mix_output)
+
+    def table(self) -> str:
+        """Which layers are linked, as text."""
+        assert self._source is not None
+        rows = [('student', 'mixed', 'shape', 'teacher', 'shape',
+                 'entries of Q')]
+        for fusion, place in zip(self.fusions, self._places):
+            for candidate, q in zip(fusion.candidates, fusion.transforms):
+                rows.append((fusion.name, place, str(fusion.layout),
+                             candidate.name,
+                             str(candidate.layout),
+                             f'{sum(p.numel() for p in q.parameters()):,}'))
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        return '\n'.join('  '.join(
+            cell.ljust(w) for cell, w in zip(row, widths)).rstrip()
+            for row in rows)
+
+    # ----------------------------------------------------- a forward pass
+
+    def _begin(self, backbone: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Before the student runs: run the teachers, hand out what they
+        say."""
+        self.forget_mixture()
+        if self._source is None and backbone.training:
+            raise RuntimeError(
+                "KnowledgeFlowBackbone(teachers='distiller') is trained "
+                'outside of a MultiTeacherDistiller, which would lend it '
+                'teachers; give it teachers=[dict(...)] of its own')
+        if self._source is None or self.independent or not (
+                self.training or self.fuse_in_eval):
+            return
+        if self.strength is None:
+            raise RuntimeError(
+                'a KnowledgeFlowBackbone is trained without a schedule, so '
+                'its student would never end alone; add custom_hooks=['
+                "dict(type='mmkd_rl.KnowledgeFlowHook')], or set "
+                'flow_of(model).strength yourself')
+        if self.strength == 0:
+            return
+        images = args[0] if args else next(iter(kwargs.values()))
+        features = self._source(images, self._active)
+        size = image_size(images)
+        for mixer, weights in zip(self._mixers, self.weights()):
+            mixer.begin([
+                features[c.teacher][c.slot] if self._active[c.teacher] else
+                None for c in mixer.fusion.candidates], weights, size)
+
+    def _check(self, backbone: nn.Module, args: tuple, output: Any) -> None:
+        """Behind the student: nobody was passed over."""
+        for mixer in self._mixers:
+            if mixer.missed:
+                raise RuntimeError(
+                    f'layer {mixer.fusion.name!r} of the student runs when '
+                    'the model is built, and not in training (as stages of '
+                    'which the blocks are recomputed, with_cp=True); link '
+                    'one that does, as the last block in it')
+
+    def forget_mixture(self) -> None:
+        """Let go of this student's share of the last batch."""
+        for mixer in self._mixers:
+            mixer.begin(None)
+
+    def forget(self) -> None:
+        """Let go of the last batch's features, for all copies. Not done when
+        the student has run: activation checkpointing runs it again in the
+        backward pass."""
+        self.forget_mixture()
+        if self._source is not None:
+            self._source.forget()
+
+    # -------------------------------------------------------- who is trusted
+
+    @property
+    def source(self) -> FeaturePool | LentFeatures:
+        """Who runs the teachers; there must be some by now."""
+        assert self._source is not None
+        return self._source
+
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """All, in order."""
+        return () if self._source is None else self._source.names
+
+    @property
+    def active_teachers(self) -> tuple[str, ...]:
+        """Those that still take part."""
+        return tuple(n for n, on in zip(self.teacher_names, self._active)
+                     if on)
+
+    @property
+    def independent(self) -> bool:
+        """Whether the student is alone."""
+        return not any(self._active)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The student's layers that teachers may flow into."""
+        return tuple(f.name for f in self.fusions)
+
+    @property
+    def candidates(self) -> tuple[tuple[str, ...], ...]:
+        """Of each layer: ``'student'``, then ``'TEACHER:LAYER'``."""
+        return tuple(f.names for f in self.fusions)
+
+    def weights(self) -> list[Tensor]:
+        """What each layer is mixed with now, [1 + candidates] each, the
+        student first; they sum to one."""
+        strength = 1. if self.strength is None else self.strength
+        return [f.weights(self._active, strength) for f in self.fusions]
+
+    def dependency(self) -> Tensor:
+        """Eq. (5) of p_w, without the schedule's strength."""
+        return dependency_loss(
+            f.log_weights(self._active) for f in self.fusions)
+
+    def watch_gaps(self, on: bool = True) -> None:
+        """Whether :meth:`handover` will be asked for."""
+        for mixer in self._mixers:
+            mixer.watches_gap = on
+
+    def handover(self) -> Tensor:
+        """Mean over the layers of :func:`handover_gap` in the last forward
+        pass, with the student's gradient; 0 where it was alone."""
+        gaps = [m.gap for m in self._mixers if m.gap is not None]
+        return torch.stack(gaps).mean() if gaps else torch.zeros(
+            (), device=self.active.device)
+
+    def retire(self, names: Iterable[str]) -> None:
+        """Teachers that take part no longer; their weights are zero from now
+        on, and those of our own are not run.
+
+        Args:
+            names: They; a name twice or gone already does no harm.
+        """
+        for name in names:
+            self._active[self.teacher_names.index(name)] = False
+        self.active.copy_(torch.tensor(self._active))
+
+    def weak_teachers(self, threshold: float) -> list[str]:
+        """Active teachers whose weights are below the threshold everywhere.
+
+        Makes the host wait for the device.
+        """
+        largest = dict.fromkeys(self.active_teachers, 0.)
+        for fusion, row in zip(self.fusions, self.weights()):
+            for candidate, p in zip(fusion.candidates, row[1:].tolist()):
+                name = self.teacher_names[candidate.teacher]
+                if name in largest:
+                    largest[name] = max(largest[name], p)
+        return [name for name, p in largest.items() if p < threshold]
+
+    # -------------------------------------------------- as part of a module
+
+    def set_normalization(self, normalization: Normalization | None) -> None:
+        """Say what the student's images are normalised with."""
+        if self._source is not None:
+            self._source.adapt(normalization)
+
+    def _apply(self, fn: Callable, recurse: bool = True):
+        """Move the teachers along; they are not in the tree."""
+        super()._apply(fn, recurse)
+        if self._is_original is not None and self._source is not None:
+            self._source.apply_(fn)
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if self._source is not None:
+            gone = [n for n, on in zip(self.teacher_names,
+                                       self.active.tolist()) if not on]
+            self._active = [True] * len(self._active)
+            self.retire(gone)
+
+
+def _self(module: nn.Module) -> nn.Module:
+    return module

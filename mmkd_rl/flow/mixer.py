@@ -1,0 +1,78 @@
+"""The hook by which teachers' features get into one module of the student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmkd_rl.flow.fusion import Fusion
+from mmkd_rl.flow.losses import handover_gap
+
+
+class Mixer:
+    """The hook on one module of the student.
+
+    It stands there for good and does nothing without features: what
+    activation checkpointing runs a second time must be mixed a second time.
+
+    Args:
+        call: Which call of the module is meant.
+        calls: How many there are in one forward pass.
+        index: Element of a tuple that it gives.
+        fusion: Does the work.
+    """
+
+    def __init__(self, call: int, calls: int, index: int | None,
+                 fusion: Fusion) -> None:
+        self.call, self.calls, self.index = call, calls, index
+        self.fusion = fusion
+        #: Whether to note how far the student is from the mixture.
+        self.watches_gap = False
+        self.begin(None)
+
+    def begin(self, features: Sequence[Tensor | None] | None,
+              weights: Tensor | None = None,
+              image: tuple[int, int] | None = None) -> None:
+        """A forward pass of the student begins; ``None``: it is alone."""
+        self._features, self._weights, self._image = features, weights, image
+        self._count = 0
+        self.gap: Tensor | None = None
+
+    @property
+    def missed(self) -> bool:
+        """Whether there are features that nothing was mixed with."""
+        return self._features is not None and self._count <= self.call
+
+    def __getstate__(self) -> dict:
+        """A copy has seen no batch."""
+        return {**self.__dict__, '_features': None, '_weights': None,
+                'gap': None}
+
+    def mix_input(self, module: nn.Module, args: tuple) -> tuple | None:
+        """Before an activation."""
+        return (self._mix(args[0]), *args[1:]) if self._turn() else None
+
+    def mix_output(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        """Behind a module."""
+        if not self._turn():
+            return None
+        if self.index is None:
+            return self._mix(output)
+        values = list(output)
+        values[self.index] = self._mix(values[self.index])
+        return type(output)(values)
+
+    def _turn(self) -> bool:
+        if self._features is None:
+            return False
+        count, self._count = self._count, self._count + 1
+        return count % self.calls == self.call
+
+    def _mix(self, own: Tensor) -> Tensor:
+        assert self._features is not None and self._weights is not None
+        mixed = self.fusion(own, self._features, self._weights, self._image)
+        if self.watches_gap:
+            self.gap = handover_gap(own, mixed)
+        return mixed

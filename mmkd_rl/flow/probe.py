@@ -1,0 +1,103 @@
+"""Look at a student and its teachers once, when the model is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from mmkd_rl.flow.trace import Trace
+from mmkd_rl.teachers.features import FeaturePool
+from mmkd_rl.teachers.lent import LentFeatures
+
+
+def look_at(
+        backbone: nn.Module, source: FeaturePool | LentFeatures,
+        size: int | Sequence[int] | None
+) -> tuple[Tensor, Trace, dict[str, Trace]]:
+    """A forward pass of each network on the smallest images on which all
+    of them can run.
+
+    Args:
+        backbone: The student's.
+        source: The teachers.
+        size: See :func:`KnowledgeFlowBackbone`, ``probe_size``.
+
+    Returns:
+        The images, grey; the student's pass; each teacher's by name.
+
+    Raises:
+        ValueError: There are none.
+    """
+    shapes = _shapes(backbone, size)
+    for shape in shapes:
+        images = torch.zeros(2, *shape)
+        try:
+            return images, _trace(backbone, images), {
+                name: Trace(network, partial(source.run, m, images),
+                            f'teacher {name!r}')
+                for m, (name, network) in enumerate(
+                    zip(source.names, source.networks))}
+        except (RuntimeError, AssertionError, ValueError) as error:
+            if shape is shapes[-1]:
+                raise ValueError(
+                    f'{error} (layers are looked at on images of shape '
+                    f'{shape}; probe_size=SIDE or (C, H, W) says '
+                    'another)') from error
+    raise AssertionError
+
+
+@torch.no_grad()
+def _trace(backbone: nn.Module, images: Tensor) -> Trace:
+    """The student's forward pass.
+
+    Raises:
+        ValueError: It cannot run on these images.
+    """
+    training = backbone.training
+    backbone.eval()
+    try:
+        return Trace(backbone, partial(backbone, images), 'student')
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f'student: {type(backbone).__name__} fails on images of shape '
+            f'{tuple(images.shape)}: {error}') from error
+    finally:
+        backbone.train(training)
+
+
+def _shapes(backbone: nn.Module, size: int | Sequence[int] | None
+            ) -> list[tuple[int, ...]]:
+    first = next((p for p in backbone.parameters() if p.ndim == 4), None)
+    channels = 3
+    if first is not None:
+        groups = next((m.groups for m in backbone.modules()
+                       if isinstance(m, nn.Conv2d)), 1)
+        channels = first.shape[1] * groups
+    if size is None:
+        size = getattr(backbone, 'input_shape',
+                       getattr(backbone, 'img_size', None))
+    if size is None:
+        return [(channels, 64, 64), (channels, 224, 224)]
+    pair = (size, ) * 2 if isinstance(size, int) else size
+    if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 3) or \
+            not all(isinstance(n, int) and n > 0 for n in pair):
+        raise ValueError('probe_size must be a side, (H, W) or (C, H, W), got '
+                         f'{size!r}')
+    return [(channels, *pair)[-3:]]
+
+
+def extra_tokens(network: nn.Module) -> int | None:
+    """Tokens without a place, where the network says how many."""
+    for name in ('num_extra_tokens', 'num_prefix_tokens'):
+        for module in (network, getattr(network, 'model', None)):
+            if isinstance(getattr(module, name, None), int):
+                return getattr(module, name)
+    return None
+
+
+def image_size(images: Tensor) -> tuple[int, int] | None:
+    """(H, W); ``None`` of what is no image."""
+    return (images.shape[2], images.shape[3]) if images.ndim == 4 else None
