@@ -66,6 +66,8 @@ class Fusion(nn.Module):
                                 (1 - student_weight))
         #: w / gain, the student first.
         self.logits = nn.Parameter(start / gain)
+        #: p_w(l_j^0) to begin with.
+        self.start = float(start.softmax(0)[0])
         self.transforms: Sequence[Transform] = nn.ModuleList(
             Transform(layout, c.layout)
             for c in self.candidates)  # type: ignore[assignment]
@@ -96,6 +98,13 @@ class Fusion(nn.Module):
             return shares
         teachers = strength * shares[1:]
         return torch.cat([1 - teachers.sum(0, keepdim=True), teachers])
+
+    def trust(self, active: Sequence[bool]) -> Tensor:
+        """How much more the teachers are trusted than to begin with, in
+        [0, 1], without gradient: 1 where p_w(l_j^0) has fallen to half of
+        what it was, 0 where it has not fallen."""
+        own = self.log_weights(active)[0].detach().exp()
+        return (2 * (1 - own / self.start)).clamp(0, 1)
 
     def forward(self, own: Tensor, features: Sequence[Tensor | None],
                 weights: Tensor,

@@ -276,8 +276,10 @@ class KnowledgeFlow(nn.Module):
 
     def handover(self) -> Tensor:
         """Mean over the layers of :func:`handover_gap` in the last forward
-        pass, with the student's gradient; 0 where it was alone."""
-        gaps = [m.gap for m in self._mixers if m.gap is not None]
+        pass, with the student's gradient, times the trust in their teachers;
+        0 where it was alone."""
+        gaps = [m.fusion.trust(self._active) * m.gap for m in self._mixers
+                if m.gap is not None]
         return torch.stack(gaps).mean() if gaps else torch.zeros(
             (), device=self.active.device)
 

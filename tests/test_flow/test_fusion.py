@@ -151,3 +151,19 @@ def test_the_student_s_precision_is_kept():
 def test_names():
     assert fusion().names == ('student', 't0:layer0', 't1:layer1',
                               't1:layer2')
+
+
+def test_trust_is_what_the_student_has_lost():
+    """From none, where p of the student is what it was, to all, where it is
+    half of that or less; linear between."""
+    fusion = Fusion('x', Layout('vector', 2), [
+        Candidate(0, 'a:x', 0, Layout('vector', 2)),
+        Candidate(1, 'b:x', 0, Layout('vector', 2))], student_weight=.4)
+    for p, trust in ((.8, 0.), (.4, 0.), (.3, .5), (.2, 1.), (.1, 1.)):
+        rest = (1 - p) / 2
+        fusion.logits.data = torch.tensor([p, rest, rest]).log()
+        got = fusion.trust([True, True])
+        torch.testing.assert_close(got, torch.tensor(trust), atol=1e-6,
+                                   rtol=0)
+        assert not got.requires_grad
+    assert fusion.trust([False, False]) == 0
