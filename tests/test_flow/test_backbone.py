@@ -6,6 +6,7 @@ and no teacher does.
 """
 
 import copy
+import math
 
 import pytest
 import torch
@@ -202,8 +203,14 @@ def test_handover_is_what_the_layers_are_from_what_is_passed_on(images):
         fusion.register_forward_hook(
             lambda m, args, out: pairs.append((args[0], out)))
     backbone(images[32])
-    want = torch.stack([(a - b).square().mean() / b.var(correction=0)
-                        for a, b in pairs]).mean()
+    assert flow.handover() == 0  # nobody has earned trust
+    for i, fusion in enumerate(flow.fusions):
+        fusion.logits.data[0] = -i / 4
+    pairs.clear()
+    backbone(images[32])
+    want = torch.stack([
+        (2 - 4 / (1 + math.exp(i / 4))) * (a - b).square().mean() / b.var(
+            correction=0) for i, (a, b) in enumerate(pairs)]).mean()
     torch.testing.assert_close(flow.handover(), want)
     flow.handover().backward()
     assert backbone.conv1.weight.grad.any()
