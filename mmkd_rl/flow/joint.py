@@ -20,6 +20,7 @@ from mmkd_rl.flow.losses import kl_to_old
 from mmkd_rl.flow.old_student import OldStudent, find_logits, logits_tap
 from mmkd_rl.flow.schedule import FlowSchedule
 from mmkd_rl.taps import Tap
+from mmkd_rl.teachers.lent import LentFeatures
 from mmkd_rl.teachers.normalization import Normalization
 
 
@@ -67,6 +68,7 @@ class JointLoss:
         #: theta_old; ``None``: there is no KL term, or none any more.
         self.old: OldStudent | None = None
         self._recording: Any = None
+        self._old_logits: Tensor | None = None
         self.begin(iteration)
         if logits is not None and not self.flow.independent:
             self.old = OldStudent(network, logits, options.old_momentum)
@@ -121,6 +123,10 @@ class JointLoss:
                 not self.flow.independent and \
                 self._iteration % self.options.kl_interval == 0:
             assert self._tap is not None
+            if not isinstance(self.flow.source, LentFeatures):
+                # Now, while no map of the student's waits for its backward
+                # pass. A distiller has yet to run its teachers.
+                self._old_logits = self.old.logits(_inputs(args, kwargs))
             self._recording = self._tap.recording()
             self._recording.__enter__()
 
@@ -148,9 +154,11 @@ class JointLoss:
                 self.options.handover_weight * self.flow.handover()
         if listened:
             assert self._tap is not None and self.old is not None
-            inputs = kwargs['inputs'] if 'inputs' in kwargs else args[0]
+            old, self._old_logits = self._old_logits, None
+            if old is None:
+                old = self.old.logits(_inputs(args, kwargs))
             losses['loss_kl'] = self.options.kl_weight * kl_to_old(
-                self._tap.take(), self.old.logits(inputs))
+                self._tap.take(), old)
         elif self._tap is not None and self.flow.independent:
             losses['loss_kl'] = zero  # else the log would show the last one
         if self.old is not None and self._will_step:
@@ -165,6 +173,10 @@ class JointLoss:
             return 0.
         parts = [p.sum() for p in self.flow.parameters()]
         return 0. * torch.stack(parts).sum()
+
+
+def _inputs(args: tuple, kwargs: dict) -> Tensor:
+    return kwargs['inputs'] if 'inputs' in kwargs else args[0]
 
 
 def _mode(args: tuple, kwargs: dict) -> str:
