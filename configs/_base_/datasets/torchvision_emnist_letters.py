@@ -1,54 +1,6 @@
-"""EMNIST's letters: 26 classes, 124,800 images to train on, 20,800 to test.
-
-Torchvision's files in ``data/torchvision``; another place: ``--cfg-options
-train_dataloader.dataset.data_root=DIR val_dataloader.dataset.data_root=DIR
-test_dataloader.dataset.data_root=DIR``, and once
-``train_dataloader.dataset.download=True`` to get them.
-"""
-data_root = 'data/torchvision'
-
-data_preprocessor = dict(
-    type='mmpretrain.ClsDataPreprocessor',
-    num_classes=26,
-    # of the training set, in 0..255
-    mean=[43.9],
-    std=[84.4],
-    # torchvision's images are RGB already, or grey
-    to_rgb=False)
-
-train_pipeline = [
-    dict(type='mmpretrain.PackInputs'),
-]
-test_pipeline = [dict(type='mmpretrain.PackInputs')]
-
-train_dataloader = dict(
-    batch_size=128,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type='mmkd_rl.TorchVisionDataset',
-        name='EMNIST',
-        split='letters',
-        data_root=data_root,
-        pipeline=train_pipeline))
-
-val_dataloader = dict(
-    batch_size=250,
-    num_workers=2,
-    persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='mmkd_rl.TorchVisionDataset',
-        name='EMNIST',
-        split='letters',
-        data_root=data_root,
-        test_mode=True,
-        pipeline=test_pipeline))
-val_evaluator = dict(type='mmpretrain.Accuracy', topk=(1, 5))
-
+"""EMNIST's letters: 26 classes, 124,800 images to train on, 20,800 to test."""
+_base_ = './torchvision_mnist.py'
+data_preprocessor = dict(num_classes=26, mean=[43.9], std=[84.4])
+train_dataloader = dict(dataset=dict(name='EMNIST', split='letters'))
+val_dataloader = dict(dataset=dict(name='EMNIST', split='letters'))
 test_dataloader = val_dataloader
-test_evaluator = val_evaluator

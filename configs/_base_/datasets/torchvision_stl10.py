@@ -1,54 +1,12 @@
-"""STL-10's 5,000 labelled images; crops after padding by 12, flips.
-
-Torchvision's files in ``data/torchvision``; another place: ``--cfg-options
-train_dataloader.dataset.data_root=DIR val_dataloader.dataset.data_root=DIR
-test_dataloader.dataset.data_root=DIR``, and once
-``train_dataloader.dataset.download=True`` to get them.
-"""
-data_root = 'data/torchvision'
-
+"""STL-10's 5,000 labelled images; crops after padding by 12, flips."""
+_base_ = './torchvision_cifar10.py'
 data_preprocessor = dict(
-    type='mmpretrain.ClsDataPreprocessor',
-    num_classes=10,
-    # of the training set, in 0..255
-    mean=[113.9, 112.2, 103.7],
-    std=[66.4, 65.6, 69.3],
-    # torchvision's images are RGB already, or grey
-    to_rgb=False)
-
+    mean=[113.9, 112.2, 103.7], std=[66.4, 65.6, 69.3])
 train_pipeline = [
     dict(type='mmpretrain.RandomCrop', crop_size=96, padding=12),
     dict(type='mmpretrain.RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='mmpretrain.PackInputs'),
 ]
-test_pipeline = [dict(type='mmpretrain.PackInputs')]
-
-train_dataloader = dict(
-    batch_size=64,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type='mmkd_rl.TorchVisionDataset',
-        name='STL10',
-        data_root=data_root,
-        pipeline=train_pipeline))
-
-val_dataloader = dict(
-    batch_size=250,
-    num_workers=2,
-    persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='mmkd_rl.TorchVisionDataset',
-        name='STL10',
-        data_root=data_root,
-        test_mode=True,
-        pipeline=test_pipeline))
-val_evaluator = dict(type='mmpretrain.Accuracy', topk=(1, 5))
-
+train_dataloader = dict(dataset=dict(name='STL10', pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(name='STL10'))
 test_dataloader = val_dataloader
-test_evaluator = val_evaluator
