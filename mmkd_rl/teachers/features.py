@@ -213,7 +213,14 @@ def _build(cfg: dict, name: str) -> FeatureTeacher:
     scope = _prefix(model_cfg) or scope
     if scope in ('mmkd_rl', 'mmengine'):
         scope = None
-    network = build_network(network_cfg, scope, key)
+    try:
+        network = build_network(network_cfg, scope, key)
+    except TypeError as error:
+        if not whole or 'data_preprocessor' not in str(error):
+            raise
+        # A backbone with the preprocessor of the model that it is from.
+        del network_cfg['data_preprocessor']
+        network = build_network(network_cfg, scope, key)
     if weights is None:
         if hasattr(network, 'init_weights'):
             # It would log a line a weight.

@@ -145,6 +145,7 @@ def build_network(cfg: dict, scope: str | None, key: str) -> nn.Module:
 
     Raises:
         ValueError: A name in it is not registered.
+        TypeError: An option that a part of it does not have.
     """
     try:
         with MODELS.switch_scope_and_registry(scope) as registry:
@@ -152,6 +153,8 @@ def build_network(cfg: dict, scope: str | None, key: str) -> nn.Module:
     except KeyError as error:
         raise ValueError(f'{key}: {error.args[0] if error.args else error}'
                          ) from error
+    except TypeError as error:
+        raise TypeError(f'{key}: {error}') from error
 
 
 def offline(cfg: dict) -> dict:

@@ -289,3 +289,25 @@ def test_images_that_are_too_small():
                        r'shape \(2, 3, 2, 2\).*input_size='):
         read(dict(config=dict(type='mmkd_rl.ToyBackbone'),
                   checkpoint='untrained'), torch.zeros(2, 3, 2, 2))
+
+
+def test_a_backbone_with_a_preprocessor_beside_it():
+    """As a model's config has it; it says how images are normalised."""
+    norm = dict(mean=[1., 2., 3.], std=[4., 5., 6.], to_rgb=True)
+    pool = FeaturePool([dict(
+        name='t', checkpoint='untrained',
+        config=dict(type='mmkd_rl.ToyBackbone', data_preprocessor=norm))])
+    assert type(pool.networks[0]).__name__ == 'ToyBackbone'
+    plain = FeaturePool([dict(
+        name='t', checkpoint='untrained', normalization=norm,
+        config=dict(type='mmkd_rl.ToyBackbone'))])
+    target = Normalization((9., 9., 9.), (2., 2., 2.), False)
+    images = torch.randn(2, 3, 4, 4)
+    adapted = []
+    for each in (pool, plain):
+        each.adapt(target)
+        adapted.append(next(iter(each._teachers)).adapter(images))
+    assert torch.equal(*adapted) and not torch.equal(adapted[0], images)
+    with pytest.raises(TypeError, match="teacher 't'.*widht"):
+        FeaturePool([dict(name='t', checkpoint='untrained', config=dict(
+            type='mmkd_rl.ToyBackbone', widht=3))])
