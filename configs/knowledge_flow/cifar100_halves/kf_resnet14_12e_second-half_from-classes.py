@@ -6,7 +6,7 @@ r"""Knowledge Flow on classes 50 to 99 from classes 0 to 49.
 Not an experiment of the paper: its Sec. 4.2 in minutes on a CPU, see
 docs/results/knowledge_flow.md.
 Before: resnet14_5e_first-half.py.
-Not yet run. Expected time: 2 to 3 min of one CPU core.
+Run, see there. Expected time: 2 to 3 min of one CPU core.
 Differences: task, networks and schedule are our choice.
 """
 _base_ = [

@@ -6,7 +6,7 @@ r"""Knowledge Flow on classes 50 to 99, two teachers, the paper's losses only.
 Not an experiment of the paper: its Sec. 4.2 in minutes on a CPU, see
 docs/results/knowledge_flow.md.
 Before: resnet14_5e_first-half.py and resnet14_5e_first-half_rotations.py.
-Not yet run. Expected time: 2 to 3 min of one CPU core.
+Run, see there. Expected time: 2 to 3 min of one CPU core.
 Differences: task, networks and schedule are our choice; without handover.
 """
 _base_ = './kf_resnet14_12e_second-half_from-both.py'

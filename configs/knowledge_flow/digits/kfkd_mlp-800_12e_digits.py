@@ -6,7 +6,7 @@ r"""Knowledge Flow and KD together on the digits.
 Not an experiment of the paper: Table 4 (MNIST) on the embedded digits, see
 docs/results/knowledge_flow.md.
 Before: mlp-1200_12e_digits.py.
-Not yet run. Expected time: 1 to 2 min of one CPU core.
+Run, see there. Expected time: 1 to 2 min of one CPU core.
 Differences: digits are rendered in clutter; the schedule is our choice.
 """
 _base_ = './kd_mlp-800_12e_digits.py'
