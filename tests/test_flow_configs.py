@@ -54,7 +54,7 @@ def test_leaf_is_a_lab_note(path):
     assert 'Differences:' in note
     assert 'Paper:' in note or 'Not an experiment of the paper' in note
     assert any(words in note for words in (
-        'Expected:', 'Not yet reproduced.', 'Not yet run.'))
+        'Expected:', 'Not yet reproduced.', 'Not yet run.', 'Run, see '))
     assert len(body.splitlines()) < 45
 
 
@@ -104,7 +104,7 @@ def test_tables_have_the_papers_errors():
                                            Path(p).stem)])
 def test_only_the_model_differs_from_the_lone_student(path):
     name = re.sub(r'^(kf|kd|kfkd|finetune)_', '', Path(path).stem)
-    name = re.sub(r'_(from-[a-z0-9-]+|untrained|no-kl|average-old|'
+    name = re.sub(r'_(from-[a-z0-9-]+|untrained|no-kl|paper|average-old|'
                   'other-teachers|good-and-poor)$', '', name)
     (alone, ) = [p for p in (*FOLDER.rglob(f'{name}.py'),
                              *(ROOT / 'configs/imagenet').rglob(f'{name}.py'))]

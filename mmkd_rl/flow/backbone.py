@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mmengine.model import BaseModel
 from torch import nn
 
 from mmkd_rl.flow.knowledge_flow import KnowledgeFlow
@@ -68,6 +69,10 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
     """
     if fuse not in ('input', 'output'):
         raise ValueError(f"fuse must be 'input' or 'output', got {fuse!r}")
+    for name, value in (('student_weight', student_weight),
+                        ('weight_gain', weight_gain)):
+        if value is not None and not isinstance(value, (int, float)):
+            raise TypeError(f'{name} must be a number, got {value!r}')
     if student_weight is not None and not 0 < student_weight < 1:
         raise ValueError('student_weight must be in (0, 1), got '
                          f'{student_weight}')
@@ -80,6 +85,10 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
     if pretrained is not None:
         student['pretrained'] = pretrained
     backbone = build_network(student, None, 'student')
+    if isinstance(backbone, BaseModel):
+        raise TypeError(
+            f'student: {type(backbone).__name__} is a whole model; give the '
+            'config of its backbone, student={{_base_.model.backbone}}')
     if isinstance(backbone, nn.Sequential):
         raise TypeError(
             f'student: {type(backbone).__name__} is an nn.Sequential, which '

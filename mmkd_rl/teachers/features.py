@@ -117,7 +117,7 @@ class FeaturePool:
 
     def __init__(self, teachers: Sequence[dict]) -> None:
         self.names = check_teachers(teachers, _KEYS)
-        require_checkpoints(teachers)
+        require_checkpoints(teachers, 'model.backbone.teachers')
         self._teachers = tuple(
             _build(cfg, name) for cfg, name in zip(teachers, self.names))
         self._last: tuple[Tensor, tuple] | None = None

@@ -209,11 +209,13 @@ def without_flow(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if 'knowledge_flow' not in n.split('.')}
 
 
-def require_checkpoints(teachers: Sequence[dict]) -> None:
+def require_checkpoints(teachers: Sequence[dict],
+                        key: str = 'model.teachers') -> None:
     """Find all files that are not there before anything is built.
 
     Args:
         teachers: As :class:`TeacherPool` takes them, each with a ``name``.
+        key: Where the config has them.
 
     Raises:
         FileNotFoundError: It names every teacher without its file, and says
@@ -230,7 +232,7 @@ def require_checkpoints(teachers: Sequence[dict]) -> None:
         + _how_to_get(t) for _, t in missing
     ]
     places = ' '.join(
-        f'model.teachers.{i}.checkpoint=FILE' for i, _ in missing)
+        f'{key}.{i}.checkpoint=FILE' for i, _ in missing)
     lines.append(f'{len(missing)} of {len(teachers)} teachers have no file '
                  f'(looked for from {os.getcwd()}). One that lies elsewhere: '
                  f'--cfg-options {places}')

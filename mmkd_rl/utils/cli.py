@@ -25,8 +25,9 @@ EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 # What a wrong config, path or checkpoint raises somewhere in MMEngine.
 # RuntimeError: MMEngine where loops do not fit, torch where a file is cut.
 _BAD_INPUT = (ValueError, TypeError, KeyError, AttributeError, OSError,
-              ImportError, SyntaxError, AssertionError, RuntimeError,
-              ConfigParsingError, pickle.UnpicklingError, FloatingPointError)
+              ImportError, SyntaxError, NameError, AssertionError,
+              RuntimeError, ConfigParsingError, pickle.UnpicklingError,
+              FloatingPointError)
 _PACKAGE_DIR = osp.dirname(osp.dirname(osp.abspath(__file__)))
 
 

@@ -712,3 +712,31 @@ def test_two_processes(tmp_path, teachers):
         torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-6)
         if name.startswith('backbone.conv'):
             assert not torch.allclose(value, model.state_dict()[name])
+
+
+@pytest.mark.parametrize('hooks, start, message', [
+    ([HOOK, HOOK], None, 'more than once'),
+    ([dict(HOOK, threshold=.4)], None, r'threshold=0.4: .* begin with 0.333'),
+    ([dict(HOOK, threshold=.01)], .99, r'lower it, or the student_weight'),
+])
+def test_refused_before_training(tmp_path, teachers, hooks, start, message):
+    model = flow_classifier(teachers)
+    model['backbone']['student_weight'] = start
+    runner = toy_runner(tmp_path, model, hooks=hooks)
+    with pytest.raises(ValueError, match=message):
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_numbers_and_backbones_are_asked_for(teachers):
+    with pytest.raises(TypeError, match="dependency_weight.*'0.1'"):
+        KnowledgeFlowHook(dependency_weight='0.1')
+    cfg = flow_classifier(teachers)['backbone']
+    with pytest.raises(TypeError, match="student_weight.*'half'"):
+        MODELS.build(dict(cfg, student_weight='half'))
+    with pytest.raises(TypeError, match='ImageClassifier is a whole model'):
+        MODELS.build(dict(cfg, student=classifier()))
+    missing = [dict(teachers[0], checkpoint='nowhere.pth')]
+    with pytest.raises(FileNotFoundError,
+                       match=r'model\.backbone\.teachers\.0\.checkpoint'):
+        MODELS.build(dict(cfg, teachers=missing))

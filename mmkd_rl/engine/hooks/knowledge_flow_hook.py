@@ -87,6 +87,9 @@ class KnowledgeFlowHook(Hook):
         for key, weight in (('dependency_weight', dependency_weight),
                             ('kl_weight', kl_weight),
                             ('handover_weight', handover_weight)):
+            if not isinstance(weight, (int, float)):
+                raise TypeError(f'{name}.{key} must be a number, got '
+                                f'{weight!r}')
             if not 0 <= weight < math.inf:
                 raise ValueError(f'{name}.{key} must be >= 0 and finite, got '
                                  f'{weight}')
@@ -132,8 +135,19 @@ class KnowledgeFlowHook(Hook):
                 'in a MultiTeacherDistiller, but the model is a '
                 f'{type(model).__name__}; give it teachers=[dict(name=..., '
                 'config=..., checkpoint=...)] of its own')
+        if sum(isinstance(h, KnowledgeFlowHook) for h in runner.hooks) > 1:
+            raise ValueError('custom_hooks has KnowledgeFlowHook more than '
+                             'once; each would add its losses')
         schedule = self._schedule(runner)
         self.attach(model, schedule, runner.iter)
+        for fusion in self.joint.flow.fusions:
+            share = (1 - fusion.start) / len(fusion.candidates)
+            if share < self.threshold:
+                raise ValueError(
+                    f'KnowledgeFlowHook.threshold={self.threshold}: teachers '
+                    f'of layer {fusion.name!r} begin with {share:.3g}, below '
+                    'it, so they would be sent home at once; lower it, or '
+                    'the student_weight of the KnowledgeFlowBackbone')
         print_log(
             f'knowledge flow: teachers withdraw from iteration '
             f'{schedule.withdraw_from} on, the student is alone from '
