@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 FORMATS = ('mmpretrain', 'mmdet', 'mmseg', 'torchvision')
-_STUDENT, _KNOWLEDGE_FLOW = 'student.', 'knowledge_flow'
+_STUDENT = 'student.'
+#: The child that a student's backbone has during Knowledge Flow.
+KNOWLEDGE_FLOW = 'knowledge_flow'
 
 
 def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
@@ -45,9 +47,8 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
                          'training run has saved')
     weights: dict[str, Tensor] = {
         n: t.detach().cpu().clone()
-        for n, t in _student(state).items()
+        for n, t in without_flow(_student(state)).items()
         if not n.startswith('data_preprocessor.')
-        and _KNOWLEDGE_FLOW not in n.split('.')
     }
     if to == 'torchvision':
         return _torchvision(weights)
@@ -61,6 +62,12 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
                 f'--to {to}: the student has no backbone (no weight named '
                 '"backbone.*"), so no detector or segmentor can take it')
     return dict(state_dict=weights, meta=dict(format=to, by='mmkd_rl'))
+
+
+def without_flow(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A student's weights without what Knowledge Flow has added."""
+    return {n: t for n, t in weights.items()
+            if KNOWLEDGE_FLOW not in n.split('.')}
 
 
 def _student(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from mmengine.model import BaseModel
 from torch import nn
 
+from mmkd_rl.export.student import KNOWLEDGE_FLOW
 from mmkd_rl.flow.knowledge_flow import KnowledgeFlow
 from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers.features import FeaturePool
 from mmkd_rl.teachers.loading import build_network
 
-#: The name of the child; what the export takes out.
-CHILD = 'knowledge_flow'
 #: ``teachers`` of a student inside a MultiTeacherDistiller.
 FROM_DISTILLER = 'distiller'
 
@@ -102,5 +101,5 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
             raise TypeError(f'teachers must be a list of dicts or '
                             f'{FROM_DISTILLER!r}, got {teachers!r}')
         flow.connect(FeaturePool(teachers))
-    setattr(backbone, CHILD, flow)
+    setattr(backbone, KNOWLEDGE_FLOW, flow)
     return backbone

@@ -85,10 +85,12 @@ class Fusion(nn.Module):
             active: Whether each teacher still takes part.
         """
         logits = self.gain * self.logits.float()
-        if not all(active[c.teacher] for c in self.candidates):
-            gone = [False, *(not active[c.teacher] for c in self.candidates)]
-            logits = logits.masked_fill(
-                torch.tensor(gone, device=logits.device), -torch.inf)
+        stays = [True, *(active[c.teacher] for c in self.candidates)]
+        if not all(stays):
+            # Filled where they are: a mask would be copied to the device.
+            logits = torch.stack([
+                w if on else torch.full_like(w, -torch.inf)
+                for w, on in zip(logits.unbind(), stays)])
         return logits.log_softmax(0)
 
     def weights(self, active: Sequence[bool], strength: float) -> Tensor:

@@ -144,7 +144,7 @@ class KnowledgeFlow(nn.Module):
             candidates, **self._fusion)
         self.fusions.append(fusion)  # type: ignore[attr-defined]
         mixer = Mixer(link.student.call, link.student.calls,
-                       link.student.index, fusion)
+                      link.student.index, fusion)
         self._mixers.append(mixer)
         self._places.append(
             f'before {link.student.path}'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mmengine.hub import get_config
 from mmengine.utils import is_installed
 from torch import Tensor, nn
 
+from mmkd_rl.export.student import without_flow
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
 
@@ -201,12 +202,6 @@ def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:
     if all(name.startswith('module.') for name in content):
         content = {n[len('module.'):]: t for n, t in content.items()}
     return without_flow(content)
-
-
-def without_flow(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A student's weights without what Knowledge Flow has added."""
-    return {n: t for n, t in weights.items()
-            if 'knowledge_flow' not in n.split('.')}
 
 
 def require_checkpoints(teachers: Sequence[dict],

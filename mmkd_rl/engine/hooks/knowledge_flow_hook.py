@@ -27,12 +27,13 @@ CHECKPOINT_KEY = 'mmkd_rl_knowledge_flow'
 class KnowledgeFlowHook(Hook):
     """Losses, schedule, retirement and validation of Knowledge Flow.
 
-    Adds ``loss_dependency`` (lambda_1 times Eq. 5) and ``loss_kl`` (lambda_2
-    times Eq. 6) to the model's losses until the student is independent; a
-    classifier's own ``loss`` is then called ``loss_student``, as MMEngine logs
-    the sum under that name. Logs ``flow/LAYER/student`` and
-    ``flow/LAYER/TEACHER:LAYER``, the weights of every link, and their means
-    over layers, ``flow/student`` and ``flow/TEACHER``, which sum to one.
+    Adds ``loss_dependency`` (lambda_1 times Eq. 5), ``loss_kl`` (lambda_2
+    times Eq. 6) and ``loss_handover`` to the model's losses, zero from when
+    the student is independent; a classifier's own ``loss`` is called
+    ``loss_student``, as MMEngine logs the sum under that name. Logs
+    ``flow/LAYER/student`` and ``flow/LAYER/TEACHER:LAYER``, the weights of
+    every link, and their means over layers, ``flow/student`` and
+    ``flow/TEACHER``, which sum to one.
 
     Args:
         dependency_weight: Final lambda_1; it rises linearly from 0 until
@@ -61,9 +62,11 @@ class KnowledgeFlowHook(Hook):
             ``'both'``: alone, and then fused as ``fused/...``.
 
     Raises:
+        TypeError: A weight that is no number.
         ValueError: An option out of range. Before training: no
-            KnowledgeFlowBackbone in the model, or a schedule that is longer
-            than the training.
+            KnowledgeFlowBackbone in the model, a second such hook, a threshold
+            above what teachers begin with, or a schedule that is longer than
+            the training.
     """
 
     # Before EMAHook, whose averages the fused validation must see, too, and
