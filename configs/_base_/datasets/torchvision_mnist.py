@@ -1,52 +1,8 @@
-"""MNIST, 28x28, grey, not augmented.
-
-Torchvision's files in ``data/torchvision``; another place: ``--cfg-options
-train_dataloader.dataset.data_root=DIR val_dataloader.dataset.data_root=DIR
-test_dataloader.dataset.data_root=DIR``, and once
-``train_dataloader.dataset.download=True`` to get them.
-"""
-data_root = 'data/torchvision'
-
-data_preprocessor = dict(
-    type='mmpretrain.ClsDataPreprocessor',
-    num_classes=10,
-    # of the training set, in 0..255
-    mean=[33.318],
-    std=[78.567],
-    # torchvision's images are RGB already, or grey
-    to_rgb=False)
-
-train_pipeline = [
-    dict(type='mmpretrain.PackInputs'),
-]
-test_pipeline = [dict(type='mmpretrain.PackInputs')]
-
+"""MNIST, 28x28, grey, not augmented."""
+_base_ = './torchvision_cifar10.py'
+data_preprocessor = dict(mean=[33.318], std=[78.567])
+train_pipeline = [dict(type='mmpretrain.PackInputs')]
 train_dataloader = dict(
-    batch_size=128,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type='mmkd_rl.TorchVisionDataset',
-        name='MNIST',
-        data_root=data_root,
-        pipeline=train_pipeline))
-
-val_dataloader = dict(
-    batch_size=250,
-    num_workers=2,
-    persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='mmkd_rl.TorchVisionDataset',
-        name='MNIST',
-        data_root=data_root,
-        test_mode=True,
-        pipeline=test_pipeline))
-val_evaluator = dict(type='mmpretrain.Accuracy', topk=(1, 5))
-
+    batch_size=128, dataset=dict(name='MNIST', pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(name='MNIST'))
 test_dataloader = val_dataloader
-test_evaluator = val_evaluator
