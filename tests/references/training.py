@@ -253,6 +253,18 @@ def fix_numbers(model: nn.Module) -> None:
 # ----------------------------------------------------------------- training
 
 
+class FixNumbers(Hook):
+    """Fills the networks before any other hook copies or runs them, so that
+    nothing that was drawn before matters."""
+
+    priority = 'HIGHEST'
+
+    def before_train(self, runner: Runner) -> None:
+        """Fill, and seed what is drawn in training."""
+        fix_numbers(runner.model)
+        torch.manual_seed(1)
+
+
 class Collect(Hook):
     """Notes losses, weights and all that is logged beside them."""
 
@@ -261,11 +273,6 @@ class Collect(Hook):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.final: dict[str, float] = {}
-
-    def before_train(self, runner: Runner) -> None:
-        """Nothing that was drawn before must matter."""
-        fix_numbers(runner.model)
-        torch.manual_seed(1)
 
     def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch=None, outputs=None) -> None:
@@ -349,6 +356,7 @@ def run(name: str, dtype: torch.dtype = torch.float64) -> dict:
         with mock.patch.object(Runner, '_log_env'):
             runner = Runner.from_cfg(Config(cfg, format_python_code=False))
         collect = Collect()
+        runner.register_hook(FixNumbers())
         runner.register_hook(collect)
         runner.train()
     return dict(rows=collect.rows, final=collect.final)
