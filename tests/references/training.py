@@ -260,9 +260,22 @@ class FixNumbers(Hook):
     priority = 'HIGHEST'
 
     def before_train(self, runner: Runner) -> None:
-        """Fill, and seed what is drawn in training."""
+        """Fill."""
         fix_numbers(runner.model)
-        torch.manual_seed(1)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int,
+                          data_batch=None) -> None:
+        """Seed what is drawn in training, behind what the data loader draws
+        when it starts."""
+        if runner.iter == 0:
+            torch.manual_seed(1)
+            strategy = getattr(Parts(runner.model).distillation, 'weighting',
+                               None)
+            random = getattr(getattr(strategy, 'learner', None), 'random',
+                             None)
+            if random is not None:
+                # Since learners draw from generators of their own.
+                random.seed(1)
 
 
 class Collect(Hook):
