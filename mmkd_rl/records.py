@@ -1,59 +1,159 @@
 """The records that pass between the parts.
 
-Legend: B batch, M teachers, C classes, D channels, H W space, S size of the
-agent's state.
+Legend: B batch, M teachers, C classes, D channels, H W space, L levels, S size
+of the agent's state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
 @dataclass(frozen=True)
-class ModelOutput:
-    """What one network, student or teacher, says about a batch.
+class Batch:
+    """What the student is given, and all that a teacher may look at.
 
     Attributes:
-        logits: Class scores before the softmax, [B, C] (dense tasks add space
-            behind C).
-        feature: Last feature map [B, D, H, W], or vector [B, D].
+        images: Augmented, normalised for the student and padded,
+            [B, 3, H, W].
+        samples: Their data samples; two-stage and DETR models need them to
+            run.
+        keys: Index in the data set and view of each image, for stored
+            outputs; ``None``: not known.
     """
-    logits: Tensor
-    feature: Tensor
-
-    def detach(self) -> ModelOutput:
-        """The same numbers, cut off from the graph."""
-        return ModelOutput(self.logits.detach(), self.feature.detach())
-
-    @property
-    def embedding(self) -> Tensor:
-        """The feature averaged over space, [B, D]."""
-        return self.feature.flatten(2).mean(2) if self.feature.ndim > 2 \
-            else self.feature
+    images: Tensor
+    samples: Sequence = ()
+    keys: Sequence | None = None
 
 
 @dataclass(frozen=True)
-class ModelSpec:
-    """The sizes of a network's :class:`ModelOutput`, known when it is built.
+class Output:
+    """What one network, student or teacher, says about a batch.
+
+    Attributes:
+        features: Levels, [B, D_l, H_l, W_l] or vectors [B, D_l].
+        logits: Levels of class scores before the softmax, [B, C, ...];
+            empty: the network has none, or they are not looked at.
+    """
+    features: tuple[Tensor, ...] = ()
+    logits: tuple[Tensor, ...] = ()
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Output:
+        """``fn`` of each tensor."""
+        return Output(tuple(map(fn, self.features)),
+                      tuple(map(fn, self.logits)))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All, features first."""
+        return (*self.features, *self.logits)
+
+    def detach(self) -> Output:
+        """The same numbers, cut off from the graph."""
+        return self.map(Tensor.detach)
+
+
+@dataclass(frozen=True)
+class TeacherStep:
+    """One forward pass of all teachers.
+
+    Attributes:
+        outputs: One a teacher, logits over the student's classes.
+        inner: What else was asked for of each teacher, see
+            :meth:`TeacherPool.listen`; empty: nothing.
+    """
+    outputs: tuple[Output, ...]
+    inner: tuple[tuple[Tensor, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """The sizes of a network's :class:`Output`, known when it is built.
 
     Attributes:
         name: Teacher's name, or ``'student'``.
-        num_classes: C.
-        feature_shape: (D, H, W) at the probing size, or (D,).
+        features: Of each level (D, H, W) at the probing size, or (D,).
+        logits: Of each level (C, ...).
+        known: Which of the student's classes a teacher with a class map has
+            been trained on, [C]; ``None``: all. Its logits for the others
+            mean nothing.
     """
     name: str
-    num_classes: int
-    feature_shape: tuple[int, ...]
+    features: tuple[tuple[int, ...], ...] = ()
+    logits: tuple[tuple[int, ...], ...] = ()
+    known: Tensor | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, name: str, output: Output) -> OutputSpec:
+        """Sizes of an output."""
+        return cls(name, tuple(tuple(f.shape[1:]) for f in output.features),
+                   tuple(tuple(z.shape[1:]) for z in output.logits))
 
     @property
-    def channels(self) -> int:
-        """D."""
-        return self.feature_shape[0]
+    def num_classes(self) -> int:
+        """C; 0 without logits."""
+        return self.logits[0][0] if self.logits else 0
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """D of each level."""
+        return tuple(shape[0] for shape in self.features)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known to be true of a batch; the task makes it once.
+
+    Attributes:
+        targets: As the task needs them. Classification: class indices [B] or
+            class probabilities [B, C].
+        valid: Which points count, in [0, 1], [B, H, W] in the resolution of
+            the images: 0 for padding and ignored pixels. ``None``: all.
+        count: Valid points of each image, [B]; an image with 0 leaves every
+            mean over images.
+    """
+    targets: Any
+    valid: Tensor | None
+    count: Tensor
+
+    def valid_at(self, size: tuple[int, int]) -> Tensor | None:
+        """``valid`` averaged down to (H_l, W_l) of a map, [B, H_l, W_l]."""
+        if self.valid is None or tuple(self.valid.shape[1:]) == tuple(size):
+            return self.valid
+        return F.adaptive_avg_pool2d(self.valid, size)
+
+    def mean(self, values_B: Tensor) -> Tensor:
+        """Mean over the images that have valid points; 0 without any."""
+        if self.valid is None:
+            return values_B.mean()
+        counts_B = (self.count > 0).to(values_B)
+        # Not a product: what was computed of nothing may be NaN.
+        kept_B = torch.where(counts_B > 0, values_B, 0.)
+        return kept_B.sum() / counts_B.sum().clamp_min(1)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One level of student and teacher in a form that can be compared.
+
+    Attributes:
+        student: The student's, with its gradient; a feature after the
+            projector, r_m(F_S), [B, D_m, ...].
+        teacher: The teacher's, of the same shape, without gradient.
+        valid: Which points count, [B, H, W]; ``None``: all.
+    """
+    student: Tensor
+    teacher: Tensor
+    valid: Tensor | None = None
+
+
+#: For each teacher, its levels.
+Pairs = tuple[tuple[Pair, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -64,15 +164,16 @@ class Gaps:
     student's gradient; whoever only reads them detaches.
 
     Attributes:
-        logit: Logit loss of each teacher, [B, M].
-        feature: Feature loss of each teacher, [B, M].
+        logit: Mean of the terms that read logits, by their loss weights,
+            [B, M].
+        feature: Likewise of those that read features, [B, M].
         similarity: Cosine of the pooled projected student feature and the
             pooled teacher feature, [B, M], detached; ``None`` also where the
             strategy does not look at it.
     """
     logit: Tensor | None
     feature: Tensor | None
-    similarity: Tensor | None
+    similarity: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -81,48 +182,77 @@ class DistillationBatch:
 
     Attributes:
         student: The student's output, with gradient.
-        teachers: One output a teacher, without gradient.
-        targets: Class indices [B], or class probabilities [B, C].
+        teachers: One output a teacher, without gradient, its logits over the
+            student's classes.
+        truth: Labels and valid points.
         gaps: Student to teachers.
-        pairs: For each teacher r_m(F_S), with gradient, and F_m, of one shape
-            [B, D_m, ...]; empty where features are not distilled.
-        cross_entropy: The task's CE(logits, targets), one number a sample.
-        verdicts: What each teacher says of the student's classes by itself,
-            [B, C] each, for judging the teacher; ``None``: its logits, which
-            are that too unless a class map completed them with what the
-            student believes. See :attr:`own_logits`.
-        knows: Which teachers know each sample's class, [B, M] in [0, 1];
-            ``None``: all know all. Logits of those that do not are not
-            distilled, whatever their weights.
+        pairs: Aligned features of each teacher, the levels of all terms that
+            read features; empty where features are not distilled.
+        class_coverage: Which teachers have been trained on each sample's
+            class, [B, M] in [0, 1]; ``None``: all on all. Logits of those
+            that have not are not distilled, whatever their weights.
     """
-    student: ModelOutput
-    teachers: tuple[ModelOutput, ...]
-    targets: Tensor
+    student: Output
+    teachers: tuple[Output, ...]
+    truth: Truth
     gaps: Gaps
-    pairs: tuple[tuple[Tensor, Tensor], ...] = ()
-    cross_entropy: Callable[[Tensor, Tensor], Tensor] = partial(
-        F.cross_entropy, reduction='none')
-    verdicts: tuple[Tensor, ...] | None = None
-    knows: Tensor | None = None
+    pairs: Pairs = ()
+    class_coverage: Tensor | None = None
 
     @property
-    def own_logits(self) -> tuple[Tensor, ...]:
-        """Logits of each teacher without anything of the student, [B, C]:
-        what its entropy and its cross entropy are of."""
-        return tuple(t.logits for t in self.teachers) \
-            if self.verdicts is None else self.verdicts
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return self.student.tensors()[0].device
 
 
 @dataclass(frozen=True)
 class TeacherWeights:
     """Trust in each teacher, per sample, [B, M] both; rows sum to the
-    strategy's scale (1 unless it is told to keep its paper's scale)."""
+    strategy's scale (1 unless it is told to keep its paper's scale).
+
+    Attributes:
+        logit: For all terms that read logits.
+        feature: For all terms that read features.
+        record: What a strategy with a training of its own needs to know of
+            this batch when the student's step is done, see
+            :meth:`WeightingStrategy.observe`.
+    """
     logit: Tensor
     feature: Tensor
+    record: Any = None
 
     def detach(self) -> TeacherWeights:
         """The same numbers, cut off from the graph."""
-        return TeacherWeights(self.logit.detach(), self.feature.detach())
+        return TeacherWeights(self.logit.detach(), self.feature.detach(),
+                              self.record)
+
+
+@dataclass(frozen=True)
+class SeenBatch:
+    """A batch that the teachers have seen.
+
+    Attributes:
+        batch: It.
+        truth: Of it.
+        teachers: What they said.
+    """
+    batch: Batch
+    truth: Truth
+    teachers: TeacherStep
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """What is left of the student's last step, for hooks that come after it.
+
+    Attributes:
+        weights: Of the teachers, detached.
+        seen: What the student and the teachers were given and what the
+            teachers said; ``None`` unless the strategy wants to see the batch
+            again after the student's update.
+    """
+    weights: TeacherWeights
+    seen: SeenBatch | None
 
 
 @dataclass(frozen=True)

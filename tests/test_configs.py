@@ -28,7 +28,7 @@ from mmengine.registry import (
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 
-from mmkd_rl.distillers import multi_teacher
+from mmkd_rl.distillers import builder, distillation_of
 from mmkd_rl.losses import NDLoss
 from mmkd_rl.registry import HOOKS, MODELS
 from mmkd_rl.teachers import TeacherPool
@@ -329,15 +329,16 @@ def shared_teachers(monkeypatch):
         found._finite = None
         return found
 
-    def forward(teacher, images):
-        key = (images.numpy().tobytes(), torch.is_autocast_enabled('cpu'))
+    def forward(teacher, batch):
+        key = (batch.images.numpy().tobytes(),
+               torch.is_autocast_enabled('cpu'))
         seen = teacher.__dict__.setdefault('_seen', {})
         if key not in seen:
-            seen[key] = look(teacher, images)
+            seen[key] = look(teacher, batch)
         return seen[key]
 
     look = FrozenTeacher.forward
-    monkeypatch.setattr(multi_teacher, 'TeacherPool', pool)
+    monkeypatch.setattr(builder, 'TeacherPool', pool)
     monkeypatch.setattr(FrozenTeacher, 'forward', forward)
 
 
@@ -378,11 +379,12 @@ def test_leaf_trains(path, shared_teachers):
         return
     model.init_weights()
     model.train()
-    if isinstance(getattr(model, 'feature_loss', None), NDLoss):
-        loss = model.feature_loss
-        loss.set_means(
-            [torch.randn(1000, t) for t in (2048, ) * loss.num_teachers],
-            torch.ones(1000))
+    distillation = distillation_of(model)
+    for loss in distillation.terms if distillation else ():
+        if isinstance(loss, NDLoss):
+            loss.set_means(
+                [torch.randn(1000, t) for t in (2048, ) * loss.num_teachers],
+                torch.ones(1000))
     wrapper = Runner.build_optim_wrapper(
         _Holder(model), dict(cfg.optim_wrapper))
     before = [p.detach().clone() for p in model.parameters()]
@@ -408,10 +410,12 @@ def test_leaf_trains(path, shared_teachers):
     if cfg.model.feature_loss is not None:
         expected.add('loss_feature')
     assert expected <= set(losses)
-    if isinstance(model.weighting, MTKDRL):
-        strategy = model.weighting
+    strategy, last = distillation.weighting, distillation.last_step
+    if isinstance(strategy, MTKDRL):
         strategy.remember(
-            model.look_again() if strategy.needs_second_look else None)
+            last.weights.record,
+            distillation.look_again(model, last.seen)
+            if strategy.needs_second_look else None)
         scalars = strategy.learner.update()
         assert strategy.learner.updates == 1
         assert all(np.isfinite(v) for v in scalars.values())
@@ -499,6 +503,6 @@ def test_the_short_run_goes_through(folders, tmp_path):
     agent.update(warmup=1, interval=1)  # iteration, of four
     runner = Runner.from_cfg(cfg)
     runner.train()
-    assert runner.model.weighting.learner.updates == 4
+    assert runner.model.distillation.weighting.learner.updates == 4
     names = {p.name for p in (tmp_path / 'work').iterdir()}
     assert {'epoch_2.pth', 'student.pth'} <= names

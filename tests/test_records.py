@@ -1,39 +1,132 @@
 """The records and the registry's messages."""
 
+import math
+
 import pytest
 import torch
 
-from mmkd_rl.records import ModelOutput, ModelSpec, TeacherWeights
+from mmkd_rl.records import Output, OutputSpec, TeacherWeights, Truth
 from mmkd_rl.registry import MODELS, WEIGHTINGS, build
+from mmkd_rl.utils.pooling import masked_mean, mean_over_space
 from tests.toy import context
 
 
-def test_embedding_is_the_mean_over_space():
+def test_mean_over_space():
+    """An image's vector is the mean over its map; a vector is its own."""
     feature = torch.rand(2, 3, 4, 5)
-    output = ModelOutput(torch.rand(2, 7), feature)
-    torch.testing.assert_close(output.embedding, feature.mean((2, 3)))
-    assert ModelOutput(torch.rand(2, 7),
-                       feature[..., 0, 0]).embedding.shape == (2, 3)
+    torch.testing.assert_close(mean_over_space(feature), feature.mean((2, 3)))
+    assert mean_over_space(feature[..., 0, 0]).shape == (2, 3)
+
+
+def test_mean_over_valid_points():
+    """By loops, with points that count in part and an image without any."""
+    feature = torch.rand(3, 2, 2, 3, requires_grad=True)
+    valid = torch.tensor([[[1., 0., .5], [0., .25, 1.]], [[1.] * 3] * 2,
+                          [[0.] * 3] * 2])
+    mean = mean_over_space(feature, valid)
+    for i in range(3):
+        for d in range(2):
+            total = weight = 0.
+            for h in range(2):
+                for w in range(3):
+                    total += float(valid[i, h, w] *
+                                   feature.detach()[i, d, h, w])
+                    weight += float(valid[i, h, w])
+            assert float(mean[i, d].detach()) == pytest.approx(
+                total / weight if weight else 0., rel=1e-5)
+    torch.testing.assert_close(masked_mean(feature[:, 0], valid), mean[:, 0])
+    torch.testing.assert_close(masked_mean(feature[:, 0], None),
+                               feature[:, 0].mean((1, 2)))
+    mean.sum().backward()
+    assert not feature.grad[2].any() and not feature.grad[0, :, 0, 1].any()
 
 
 def test_detached_records_share_numbers_and_lose_the_graph():
     logits = torch.rand(2, 3, requires_grad=True)
-    for record in (ModelOutput(logits * 2, logits * 3),
-                   TeacherWeights(logits * 2, logits * 3)):
-        cut = record.detach()
-        for name in vars(cut):
-            a, b = getattr(record, name), getattr(cut, name)
-            assert torch.equal(a, b)
-            assert a.requires_grad and not b.requires_grad
+    record = TeacherWeights(logits * 2, logits * 3, 'what it saw')
+    cut = record.detach()
+    assert cut.record == 'what it saw'
+    for name in ('logit', 'feature'):
+        a, b = getattr(record, name), getattr(cut, name)
+        assert torch.equal(a, b)
+        assert a.requires_grad and not b.requires_grad
+    record = Output((logits * 2, logits * 4), (logits * 3, ))
+    cut = record.detach()
+    assert [len(cut.features), len(cut.logits)] == [2, 1]
+    for a, b in zip(record.tensors(), cut.tensors()):
+        assert torch.equal(a, b)
+        assert a.requires_grad and not b.requires_grad
 
 
 def test_records_are_frozen():
     with pytest.raises(AttributeError):
-        ModelSpec('a', 3, (4, )).name = 'b'
+        OutputSpec('a', ((4, ), ), ((3, ), )).name = 'b'
 
 
-def test_channels():
-    assert ModelSpec('a', 3, (4, 2, 2)).channels == 4
+def test_sizes():
+    output = Output((torch.zeros(2, 4, 3, 5), torch.zeros(2, 6)),
+                    (torch.zeros(2, 7, 3, 5), ))
+    spec = OutputSpec.of('a', output)
+    assert spec.features == ((4, 3, 5), (6, ))
+    assert spec.channels == (4, 6)
+    assert spec.logits == ((7, 3, 5), ) and spec.num_classes == 7
+    assert OutputSpec('a', ((4, 2, 2), )).num_classes == 0
+    assert OutputSpec('a', ((4, 2, 2), )).channels == (4, )
+
+
+def masked():
+    """Three images of 4x6: half of one, all, and none of it are valid."""
+    valid = torch.zeros(3, 4, 6)
+    valid[0, :, :3] = 1
+    valid[1] = 1
+    return Truth(None, valid, valid.sum((1, 2)))
+
+
+@pytest.mark.parametrize('size', [(4, 6), (2, 3), (2, 2), (1, 1), (4, 4)])
+def test_valid_points_of_a_coarser_map(size):
+    """The share of each cell that is valid."""
+    truth = masked()
+    at = truth.valid_at(size)
+    assert at.shape == (3, *size)
+    for i in range(3):
+        for h in range(size[0]):
+            for w in range(size[1]):
+                # a cell's rows and columns, those it has a part of included
+                rows = range(h * 4 // size[0], -(-(h + 1) * 4 // size[0]))
+                columns = range(w * 6 // size[1], -(-(w + 1) * 6 // size[1]))
+                points = [float(truth.valid[i, r, c])
+                          for r in rows for c in columns]
+                assert float(at[i, h, w]) == pytest.approx(
+                    sum(points) / len(points))
+    if size == (4, 6):
+        assert at is truth.valid
+    assert Truth(None, None, torch.ones(3)).valid_at(size) is None
+
+
+def test_the_mean_over_images_leaves_out_those_without_valid_points():
+    values = torch.tensor([1., 3., 100.], requires_grad=True)
+    mean = masked().mean(values)
+    assert float(mean.detach()) == 2.
+    mean.backward()
+    assert values.grad.tolist() == [.5, .5, 0.]
+    # nothing is left out of a batch without a mask
+    assert float(Truth(None, None, torch.ones(3)).mean(
+        values.detach())) == pytest.approx(104 / 3)
+
+
+def test_what_was_computed_of_nothing_does_no_harm():
+    values = torch.tensor([1., 3., math.nan], requires_grad=True)
+    mean = masked().mean(values)
+    mean.backward()
+    assert float(mean.detach()) == 2. and values.grad.isfinite().all()
+
+
+def test_the_mean_over_no_images_is_zero():
+    """And has a gradient, which DDP waits for."""
+    values = torch.tensor([1., math.nan], requires_grad=True)
+    mean = Truth(None, torch.zeros(2, 4, 4), torch.zeros(2)).mean(values)
+    mean.backward()
+    assert float(mean.detach()) == 0. and values.grad.tolist() == [0., 0.]
 
 
 @pytest.mark.parametrize('registry, cfg, error, message', [

@@ -21,14 +21,18 @@ from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmkd_rl.context import WeightingContext
+from mmkd_rl.losses import FitNetLoss, KDLoss
 from mmkd_rl.records import (
+    Batch,
     DistillationBatch,
     Gaps,
-    ModelOutput,
-    ModelSpec,
+    Output,
+    OutputSpec,
+    Truth,
 )
 from mmkd_rl.registry import DATASETS, HOOKS, MODELS
-from mmkd_rl.weighting import WeightingContext
+from mmkd_rl.tasks import ClassificationTask
 
 CLASSES = 5
 SHAPE = (3, 4, 4)
@@ -167,8 +171,9 @@ class DumpHook(Hook):
         """Write."""
         model = getattr(runner.model, 'module', runner.model)
         content = dict(model=model.state_dict())
-        if hasattr(model, 'weighting'):
-            content['agent'] = model.weighting.learner.state_dict()
+        if hasattr(model, 'distillation'):
+            content['agent'] = \
+                model.distillation.weighting.learner.state_dict()
         torch.save(content, Path(self.folder) / f'rank{get_rank()}.pth')
 
 
@@ -271,40 +276,85 @@ def toy_runner(work_dir, model: dict, epochs: int = 2, hooks=(),
 
 
 def spec(name: str = 'student', classes: int = CLASSES,
-         shape: tuple[int, ...] = (8, 1, 1)) -> ModelSpec:
-    """Sizes of an output."""
-    return ModelSpec(name, classes, shape)
+         shape: tuple[int, ...] = (8, 1, 1), known=None) -> OutputSpec:
+    """Sizes of an output with one feature and one level of logits."""
+    return OutputSpec(name, (shape, ), ((classes, ), ), known)
 
 
-def context(count: int = 3, **kwargs) -> WeightingContext:
-    """What a strategy is told when it is built, for ``count`` teachers."""
-    return WeightingContext(**{
+def output(logits: Tensor, feature: Tensor) -> Output:
+    """With one level of each."""
+    return Output((feature, ), (logits, ))
+
+
+def truth(targets: Tensor) -> Truth:
+    """Labels of a classifier's images."""
+    return Truth(targets, None, torch.ones(len(targets)))
+
+
+def batch(images: Tensor, labels: Tensor) -> Batch:
+    """Images with their data samples."""
+    return Batch(images, samples(labels))
+
+
+def context(count: int = 3,
+            logit_weight: float | None = 1.,
+            feature_weight: float | None = 5.,
+            temperature: float = 4.,
+            **kwargs) -> WeightingContext:
+    """What a strategy is told when it is built, for ``count`` teachers.
+
+    Args:
+        count: Teachers.
+        logit_weight: Of a KD term; ``None``: there is none.
+        feature_weight: Of a FitNet term; likewise.
+        temperature: Of the KD term.
+        **kwargs: Further attributes of the context.
+    """
+    made = {
         **dict(
             student=spec(),
             teachers=tuple(spec(f't{i}') for i in range(count)),
-            logit_weight=1.,
-            feature_weight=5.,
-            temperature=4.),
+            task=ClassificationTask()),
         **kwargs
-    })
+    }
+    terms = []
+    if logit_weight is not None:
+        terms.append(KDLoss(temperature, logit_weight))
+    if feature_weight is not None:
+        terms.append(FitNetLoss(feature_weight))
+    for term in terms:
+        term.build(made['student'], made['teachers'])
+    return WeightingContext(**{'terms': tuple(terms), **made})
 
 
 def random_batch(size: int = 6, count: int = 3, seed: int = 0,
+                 targets: Tensor | None = None,
                  **kwargs) -> DistillationBatch:
-    """A batch of random numbers that fits :func:`context`."""
+    """A batch of random numbers that fits :func:`context`.
+
+    Args:
+        size: B.
+        count: M.
+        seed: Of all numbers.
+        targets: Class indices or probabilities, instead of random ones.
+        **kwargs: Attributes of the batch.
+    """
     g = torch.Generator().manual_seed(seed)
 
     def randn(*shape):
         return torch.randn(*shape, generator=g)
 
-    def output():
-        return ModelOutput(3 * randn(size, CLASSES), randn(size, 8, 1, 1))
+    def random_output():
+        return output(3 * randn(size, CLASSES), randn(size, 8, 1, 1))
 
+    student = random_output()
+    teachers = tuple(random_output() for _ in range(count))
+    labels = torch.randint(CLASSES, (size, ), generator=g)
     return DistillationBatch(**{
         **dict(
-            student=output(),
-            teachers=tuple(output() for _ in range(count)),
-            targets=torch.randint(CLASSES, (size, ), generator=g),
+            student=student,
+            teachers=teachers,
+            truth=truth(labels if targets is None else targets),
             gaps=Gaps(
                 randn(size, count).square(),
                 randn(size, count).square(),

@@ -39,13 +39,14 @@ from typing import Any
 os.environ.setdefault('KINETO_LOG_LEVEL', '5')
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 import mmkd_rl  # noqa: F401
+from mmkd_rl.distillers import distillation_of
 from mmkd_rl.engine.hooks.meta_weighting_hook import meta_step, remember
 from mmkd_rl.experiments.flow_cost import (
     flow_configs,
@@ -68,7 +69,10 @@ from mmkd_rl.experiments.timing import (
     setting,
     tensors_of,
 )
+from mmkd_rl.records import Batch, SeenBatch
 from mmkd_rl.registry import MODELS
+from mmkd_rl.tasks import Task
+from mmkd_rl.teachers.loading import build_network, load_model_config
 from mmkd_rl.utils.cli import clear_errors, load_config
 from mmkd_rl.weighting import MMKD, MTKDRL
 
@@ -127,12 +131,14 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-class Distillation(Contestant):
-    """A contestant whose strategy may have networks of its own."""
+class DistilledContestant(Contestant):
+    """A contestant whose strategy, if it has one, may have networks of its
+    own."""
 
     def __init__(self, model: Any, cfg: Config, data: dict) -> None:
         super().__init__(model, cfg, data)
-        self.strategy = getattr(model, 'weighting', None)
+        self.distillation = distillation_of(model)
+        self.strategy = self.distillation and self.distillation.weighting
         if isinstance(self.strategy, MMKD):
             # The meta steps are made here: nothing to warn of.
             self.strategy.attended = True
@@ -141,7 +147,13 @@ class Distillation(Contestant):
         """What the runner and the hooks do in an iteration."""
         super().step()
         if isinstance(self.strategy, MTKDRL):
-            self.strategy.remember(self.model.look_again())
+            assert self.distillation is not None
+            last, after = self.distillation.last_step, None
+            assert last is not None
+            if last.seen is not None:
+                with self.optimizer.optim_context(self.model):
+                    after = self.distillation.look_again(self.model, last.seen)
+            self.strategy.remember(last.weights.record, after)
         elif isinstance(self.strategy, MMKD):
             remember(self.model)
 
@@ -152,6 +164,9 @@ class Distillation(Contestant):
     def resident(self) -> Iterable[Tensor]:
         """Tensors that live from one step to the next."""
         yield from super().resident()
+        last = self.distillation and self.distillation.last_step
+        if last and last.seen:
+            yield from _seen_tensors(last.seen)
         if isinstance(self.strategy, MTKDRL):
             learner = self.strategy.learner
             yield from tensors_of(learner.policy)
@@ -180,6 +195,7 @@ def main() -> int:
 def _run(args: argparse.Namespace) -> int:
     cfg = load_config(args.config)
     cfg.merge_from_dict(args.cfg_options)
+    _read_student(cfg)
     kind = str(cfg.get('model', {}).get('type', 'nothing'))
     flows = bool(list(flow_configs(cfg.get('model'))))
     if not flows and kind.rpartition('.')[2] != 'MultiTeacherDistiller':
@@ -205,17 +221,22 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     if args.strategies:
         return _compare(args, cfg, data, iters_per_epoch, device)
-    strategy = Distillation(
+    strategy = DistilledContestant(
         MODELS.build(copy.deepcopy(model_cfg)).to(device), cfg, data)
     aver_cfg = copy.deepcopy(model_cfg)
     aver_cfg.weighting = dict(type='mmkd_rl.AverageWeighting')
-    aver = Distillation(MODELS.build(aver_cfg).to(device), cfg, data)
-    student = Distillation(copy.deepcopy(aver.model.student), cfg, data)
-    images = aver.model.data_preprocessor(data, True)['inputs']
+    aver = DistilledContestant(MODELS.build(aver_cfg).to(device), cfg, data)
+    pool = aver.model.distillation.teachers
+    student = DistilledContestant(
+        _student_alone(cfg, aver.model.distillation.task).to(device), cfg,
+        data)
+    given = aver.model.data_preprocessor(data, True)
+    images = given['inputs']
+    batch = Batch(images, given['data_samples'])
 
     def teachers() -> None:
         with aver.optimizer.optim_context(aver.model):
-            aver.model.teachers(images)
+            pool(batch)
 
     steps: dict[str, Step] = {
         'student': student.step,
@@ -232,7 +253,7 @@ def _run(args: argparse.Namespace) -> int:
     peaks = dict(
         student=student.memory(),
         teachers=peak(teachers) +
-        sum(nbytes(tensors_of(t)) for t in aver.model.teachers),
+        sum(nbytes(tensors_of(t)) for t in pool),
         aver=aver.memory(),
         strategy=strategy.memory() + history)
     result = dict(
@@ -310,13 +331,32 @@ def _image_size(cfg: Config) -> int:
 
 
 def _classifier(cfg: Config) -> dict:
-    return cfg.model.get('student', cfg.model)
+    return load_model_config(
+        cfg.model.get('student', cfg.model), 'model', keep_flow=True)[0]
+
+
+def _read_student(cfg: Config) -> None:
+    """Put the config of a distilled student in place of its path."""
+    path = cfg.get('model', {}).get('student')
+    if isinstance(path, str):
+        model, scope = load_model_config(path, 'model.student', keep_flow=True)
+        cfg.model.student = ConfigDict(model=model, default_scope=scope)
+
+
+def _student_alone(cfg: Config, task: Task) -> nn.Module:
+    """The student as it is without distillation."""
+    student, scope = load_model_config(cfg.model.student, 'model.student')
+    if cfg.model.get('data_preprocessor') is not None:
+        student['data_preprocessor'] = cfg.model.data_preprocessor
+    return build_network(student,
+                         task.scope_for(scope or cfg.get('default_scope')),
+                         'model.student')
 
 
 def _num_classes(cfg: Config) -> int:
     for part in (cfg.get('data_preprocessor'), _classifier(cfg).get('head')):
         if part and part.get('num_classes'):
-            return int(part.num_classes)
+            return int(part['num_classes'])
     return 1000
 
 
@@ -331,12 +371,13 @@ def _compare(args: argparse.Namespace, cfg: Config, data: dict,
         if own.get('type', '').rpartition('.')[2] != STRATEGIES[name]:
             own = dict(type=STRATEGIES[name])
         model_cfg.weighting = dict(own, type=f'mmkd_rl.{STRATEGIES[name]}')
-        contestants[name] = Distillation(
+        contestants[name] = DistilledContestant(
             MODELS.build(model_cfg).to(device), cfg, data)
     aver = contestants['aver']
     contestants = {
-        'baseline': Distillation(
-            copy.deepcopy(aver.model.student), cfg, data), **contestants
+        'baseline': DistilledContestant(
+            _student_alone(cfg, aver.model.distillation.task).to(device), cfg,
+            data), **contestants
     }
     steps: dict[str, Step] = {n: c.step for n, c in contestants.items()}
     own_s = {
@@ -378,12 +419,22 @@ def _compare(args: argparse.Namespace, cfg: Config, data: dict,
     return 0
 
 
+def _seen_tensors(seen: SeenBatch) -> Iterable[Tensor]:
+    """What is kept of a batch for another look at it."""
+    yield seen.batch.images
+    for output in seen.teachers.outputs:
+        yield from output.tensors()
+    for inner in seen.teachers.inner:
+        yield from inner
+
+
 def _write(result: dict, path: str | None) -> None:
     if path is not None:
         write_json(Path(path), result)
 
 
-def _own_seconds(contestant: Distillation, cfg: Config, iters: int) -> float:
+def _own_seconds(contestant: DistilledContestant, cfg: Config,
+                 iters: int) -> float:
     """Seconds per iteration of the student in which the strategy's own
     networks are trained."""
     strategy = contestant.strategy
@@ -421,7 +472,7 @@ def _meta_interval(cfg: Config) -> int:
     return 5
 
 
-def _history_bytes(contestant: Distillation, iters: int) -> int:
+def _history_bytes(contestant: DistilledContestant, iters: int) -> int:
     """Memory of the history when it is fullest, ``iters`` iterations after
     the agent's last update."""
     strategy = contestant.strategy

@@ -8,6 +8,7 @@ import mmengine
 from mmengine.evaluator import DumpResults
 
 import mmkd_rl  # noqa: F401  (makes the scope known)
+from mmkd_rl.engine.hooks.load_report_hook import report_loading
 from mmkd_rl.utils import cli
 
 
@@ -47,6 +48,7 @@ def main() -> None:
         cfg.load_from, cfg.resume = args.checkpoint, False
         cli.start_distributed_on_cpu(cfg)
         runner = cli.build_runner(cfg)
+        report_loading(runner, 'checkpoint')
         if suffix in ('.pkl', '.pickle'):
             runner.test_evaluator.metrics.append(
                 DumpResults(out_file_path=args.out))

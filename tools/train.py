@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 import mmkd_rl  # noqa: F401  (makes the scope known)
+from mmkd_rl.engine.hooks.load_report_hook import report_loading
 from mmkd_rl.utils import cli
 
 
@@ -97,6 +98,8 @@ def main() -> None:
         stage.cfg = cfg
         cli.start_distributed_on_cpu(cfg)
         runner = cli.build_runner(cfg)
+        report_loading(runner, '--resume' if cfg.get('resume') else
+                           'load_from')
         stage.resume_command = shlex.join([sys.executable, *sys.argv]) + (
             '' if args.resume else ' --resume')
         stage.watch(runner)

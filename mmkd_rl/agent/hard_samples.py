@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmkd_rl.records import ModelOutput
+from mmkd_rl.records import Output, SeenBatch
+from mmkd_rl.utils.random_state import RandomNumbers
 
 
 @dataclass(frozen=True)
@@ -27,27 +28,51 @@ class HardSamples:
     """
     inputs: Tensor
     targets: Tensor
-    teachers: tuple[ModelOutput, ...]
+    teachers: tuple[Output, ...]
 
     def __len__(self) -> int:
         """B."""
         return len(self.inputs)
 
+    @classmethod
+    def of_batch(cls, seen: SeenBatch) -> HardSamples:
+        """All samples of a batch."""
+        return cls(seen.batch.images, seen.truth.targets,
+                   seen.teachers.outputs)
+
     def columns(self) -> list[Tensor]:
         """All its tensors, [B, ...] each."""
         return [self.inputs, self.targets] + [
-            t for o in self.teachers for t in (o.logits, o.feature)]
+            t for o in self.teachers for t in o.tensors()]
+
+    @property
+    def levels(self) -> list[list[int]]:
+        """How many features and logits each teacher has."""
+        return [[len(o.features), len(o.logits)] for o in self.teachers]
 
     @classmethod
-    def of(cls, columns: Sequence[Tensor]) -> HardSamples:
-        """The inverse of :meth:`columns`."""
+    def of(cls, columns: Sequence[Tensor],
+           levels: Sequence[Sequence[int]]) -> HardSamples:
+        """The inverse of :meth:`columns`.
+
+        Args:
+            columns: All tensors.
+            levels: See :attr:`levels`.
+        """
         inputs, targets, *rest = columns
-        return cls(inputs, targets,
-                   tuple(map(ModelOutput, rest[::2], rest[1::2])))
+        teachers = []
+        for features, logits in levels:
+            teachers.append(
+                Output(tuple(rest[:features]),
+                       tuple(rest[features:features + logits])))
+            rest = rest[features + logits:]
+        return cls(inputs, targets, tuple(teachers))
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> HardSamples:
         """``fn`` of each tensor."""
-        return self.of([fn(t) for t in self.columns()])
+        return HardSamples(
+            fn(self.inputs), fn(self.targets),
+            tuple(o.map(fn) for o in self.teachers))
 
 
 class HardBuffer:
@@ -75,6 +100,8 @@ class HardBuffer:
                              f'{share}')
         self.max_samples, self.max_bytes = max_samples, max_bytes
         self.share = share
+        #: What :meth:`draw` draws from.
+        self.random = RandomNumbers()
         self._batches: list[HardSamples] = []
 
     def __len__(self) -> int:
@@ -122,22 +149,39 @@ class HardBuffer:
 
     def draw(self, count: int) -> HardSamples:
         """``count`` of the samples, or all if they are fewer, at random."""
-        index = torch.randperm(len(self))[:count]
+        index = torch.randperm(
+            len(self), generator=self.random.on('cpu'))[:count]
         index = index.to(self._batches[0].inputs.device)
         columns = zip(*(b.columns() for b in self._batches))
-        return HardSamples.of([torch.cat(c)[index] for c in columns])
+        return HardSamples.of([torch.cat(c)[index] for c in columns],
+                              self._batches[0].levels)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move along with the distiller."""
         self._batches = [b.map(fn) for b in self._batches]
 
-    def state_dict(self) -> list[list[Tensor]]:
-        """Its batches, each as its tensors."""
-        return [b.map(lambda t: t.cpu()).columns() for b in self._batches]
+    def state_dict(self) -> list[dict]:
+        """Its batches, each as its tensors and what they are."""
+        return [
+            dict(columns=b.map(lambda t: t.cpu()).columns(), levels=b.levels)
+            for b in self._batches
+        ]
 
-    def load_state_dict(self, state: list[list[Tensor]]) -> None:
+    def load_state_dict(self, state: list) -> None:
         """Fill it with what :meth:`state_dict` returned."""
-        self._batches = [HardSamples.of(columns) for columns in state]
+        self._batches = [
+            HardSamples.of(**batch) if isinstance(batch, dict) else
+            _of_first_layout(batch) for batch in state
+        ]
+
+
+def _of_first_layout(columns: Sequence[Tensor]) -> HardSamples:
+    """From a checkpoint of 0.1's first layout: logits before feature, one of
+    each a teacher."""
+    inputs, targets, *rest = columns
+    return HardSamples(
+        inputs, targets,
+        tuple(Output((f, ), (z, )) for z, f in zip(rest[::2], rest[1::2])))
 
 
 def _nbytes(samples: HardSamples) -> int:

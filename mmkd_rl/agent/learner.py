@@ -15,6 +15,7 @@ from mmkd_rl.agent.history import History
 from mmkd_rl.agent.policy import WeightPolicy
 from mmkd_rl.agent.reward import Reward
 from mmkd_rl.agent.updaters import Updater
+from mmkd_rl.utils.random_state import RandomNumbers
 
 
 class AgentLearner:
@@ -40,6 +41,11 @@ class AgentLearner:
     def __deepcopy__(self, memo: dict) -> AgentLearner:
         """Copies of a distiller (EMA makes one) share its agent."""
         return self
+
+    @property
+    def random(self) -> RandomNumbers:
+        """What exploration draws from."""
+        return self.updater.random
 
     def update(self) -> dict[str, float]:
         """Train the agent on the history, then forget the history.
@@ -77,6 +83,7 @@ class AgentLearner:
             updater=self.updater.state_dict(),
             history=self.history.state_dict(),
             updates=self.updates,
+            random=self.random.state_dict(),
             **({'reward': memory} if memory else {}))
 
     def load_state_dict(self, state: dict) -> None:
@@ -99,3 +106,5 @@ class AgentLearner:
             self.reward.load_state_dict(state.get('reward', {}))
             self.reward.apply_(lambda t: t.to(device))
         self.updates = state['updates']
+        if 'random' in state:  # not in checkpoints of 0.1's first layout
+            self.random.load_state_dict(state['random'])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmkd_rl.agent.hard_samples import HardBuffer
 from mmkd_rl.registry import build
+from mmkd_rl.utils.random_state import RandomNumbers
 
 
 class WeightNetwork(nn.Module):
@@ -75,6 +76,11 @@ class MetaLearner:
         """Copies of a distiller (EMA makes one) share its networks."""
         return self
 
+    @property
+    def random(self) -> RandomNumbers:
+        """What the buffer draws from."""
+        return self.buffer.random
+
     def parameters(self) -> list[nn.Parameter]:
         """Of the networks."""
         return list(self.networks.parameters())
@@ -124,6 +130,7 @@ class MetaLearner:
             },
             optimizer=self.optimizer.state_dict(),
             buffer=self.buffer.state_dict(),
+            random=self.random.state_dict(),
             updates=self.updates)
 
     def load_state_dict(self, state: dict) -> None:
@@ -143,3 +150,5 @@ class MetaLearner:
         device = next(self.networks.parameters()).device
         self.buffer.apply_(lambda t: t.to(device))
         self.updates = state['updates']
+        if 'random' in state:  # not in checkpoints of 0.1's first layout
+            self.random.load_state_dict(state['random'])

@@ -36,8 +36,13 @@ class Replay(History):
         while self.nbytes > self.max_bytes:
             self._batches.pop(0)
 
-    def draw(self) -> tuple[Transition, Transition]:
+    def draw(self, generator: torch.Generator | None = None
+             ) -> tuple[Transition, Transition]:
         """A batch drawn evenly, and the one after it (or itself, if it is
-        the last)."""
-        i = int(torch.randint(len(self), ()))
+        the last).
+
+        Args:
+            generator: Of the CPU; ``None``: the global one.
+        """
+        i = int(torch.randint(len(self), (), generator=generator))
         return self._batches[i], self._batches[min(i + 1, len(self) - 1)]

@@ -30,6 +30,10 @@ student's last feature map,
 
 so that the two heads of w^gen learn different things. Further rules are in
 ``rewards/``.
+
+A teacher with a class map is not distilled on images of classes that it does
+not know. There it earns what the others earn on average: nothing is said for
+or against it (:func:`neutral_where_not_distilled`).
 """
 
 from __future__ import annotations
@@ -39,11 +43,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from mmkd_rl.context import WeightingContext
+from mmkd_rl.losses.class_map import complete
+from mmkd_rl.losses.kd import kd_gradient
 from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
+from mmkd_rl.tasks import Task
 
 NORMALIZATIONS = ('minmax', 'literal', 'standard', 'none')
 
@@ -61,18 +68,34 @@ class Step:
 
 
 class Reward(ABC):
-    """Rule that gives each teacher its reward on each sample."""
+    """Rule that gives each teacher its reward on each sample.
+
+    Args:
+        context: alpha, beta, T and the task, given by the distiller.
+
+    Raises:
+        ValueError: The rule needs class scores or labels, and the task has
+            none.
+    """
 
     #: ``'before'``, ``'after'``: the only ``reward_time`` that it knows.
     only: str | None = None
     #: Whether it is one number a sample for all teachers, in [0, 1].
     scalar = False
+    #: Whether it can do without class scores and labels.
+    works_without_logits = False
 
-    def __init__(self, logit_weight: float, feature_weight: float,
-                 temperature: float) -> None:
-        self.logit_weight = logit_weight
-        self.feature_weight = feature_weight
-        self.temperature = temperature
+    def __init__(self, context: WeightingContext) -> None:
+        self.task = context.task
+        if not (context.task.has_logits or self.works_without_logits):
+            raise ValueError(
+                f'weighting.reward={type(self).__name__} reads class scores '
+                f'and labels, and {type(context.task).__name__} has none; use '
+                "reward=dict(type='DistanceReward')")
+        self.logit_weight = context.logit_weight or 0.
+        self.feature_weight = context.feature_weight or 0.
+        self.temperature = context.temperature
+        self.known = tuple(t.known for t in context.teachers)
 
     @abstractmethod
     def __call__(self, batch: DistillationBatch,
@@ -103,19 +126,21 @@ class Reward(ABC):
 class DistanceReward(Reward):
     """R_m = -CE_S - alpha D_m - beta MSE_m (MTKD-RL, Eq. 6).
 
+    Without class scores CE_S is left out; over the teachers it is the same.
+
     Args:
-        logit_weight: alpha, given by the distiller.
-        feature_weight: beta, given by the distiller.
-        temperature: T of the logit loss, given by the distiller.
+        context: Given by the distiller.
     """
+
+    works_without_logits = True
 
     @torch.no_grad()
     def __call__(self, batch: DistillationBatch,
                  step: Step | None = None) -> Tensor:
         """R, [B, M]."""
-        ce_B = batch.cross_entropy(batch.student.logits.float(),
-                                   batch.targets)
-        reward = -ce_B.unsqueeze(1).expand(-1, len(batch.teachers))
+        quality_B = self.task.quality(batch.student, batch.truth) \
+            if self.task.has_logits else batch.truth.count * 0
+        reward = quality_B.unsqueeze(1).expand(-1, len(batch.teachers))
         if batch.gaps.logit is not None:
             reward = reward - self.logit_weight * batch.gaps.logit
         if batch.gaps.feature is not None:
@@ -130,9 +155,7 @@ class AgreementReward(Reward):
     Not in the paper; see the top of this file.
 
     Args:
-        logit_weight: alpha, given by the distiller; unused.
-        feature_weight: beta, given by the distiller; unused.
-        temperature: T of the logit loss, given by the distiller.
+        context: Given by the distiller.
         feature: What features earn: ``'same'``, or their ``'own'``, which
             costs M gradients of the projectors and one of the student's head.
 
@@ -140,14 +163,14 @@ class AgreementReward(Reward):
         ValueError: Another ``feature``.
     """
 
-    def __init__(self, logit_weight: float, feature_weight: float,
-                 temperature: float, feature: str = 'same') -> None:
-        super().__init__(logit_weight, feature_weight, temperature)
+    def __init__(self, context: WeightingContext,
+                 feature: str = 'same') -> None:
+        super().__init__(context)
         if feature not in ('same', 'own'):
             raise ValueError("weighting.reward.feature must be 'same' or "
                              f"'own', got {feature!r}")
         if feature == 'own':
-            if not feature_weight:
+            if not self.feature_weight:
                 raise ValueError("weighting.reward.feature='own' needs a "
                                  'model.feature_loss, which is off')
             self.only = 'before'  # the second look has no gradients
@@ -162,53 +185,80 @@ class AgreementReward(Reward):
                 from the feature that is tapped.
         """
         with torch.no_grad():
-            # Not einsum: autocast would lower its precision.
-            logit_BM = (logit_gradient(batch).unsqueeze(1) *
-                        self.pull(batch)).sum(2)
+            slopes = self.task.logit_gradient(batch.student, batch.truth)
+            logit_BM = torch.stack([
+                self.task.inner_product(slope, pull, batch.truth)
+                for slope, pull in zip(slopes, self.pull(batch))
+            ]).sum(0)
         if self.feature == 'same':
             return logit_BM
-        return torch.stack([logit_BM, feature_agreement(batch)], 1)
+        return torch.stack([logit_BM, feature_agreement(self.task, batch)], 1)
 
-    def pull(self, batch: DistillationBatch) -> Tensor:
-        """grad_z D_m = T (q_S - q_m), [B, M, C]."""
-        z_BC = batch.student.logits.float()
-        z_BMC = torch.stack([t.logits for t in batch.teachers], 1).float()
-        gap_BMC = (z_BC / self.temperature).softmax(1).unsqueeze(1) \
-            - (z_BMC / self.temperature).softmax(2)
-        return self.temperature * gap_BMC
+    def pull(self, batch: DistillationBatch) -> list[Tensor]:
+        """grad_z D_m = T (q_S - q_m) of each level, [B, M, C, ...]; 0 at
+        classes that a teacher does not know."""
+        levels = []
+        for level, z in enumerate(batch.student.logits):
+            theirs = [t.logits[level] for t in batch.teachers]
+            theirs = [
+                o if known is None else complete(
+                    o, z, known.to(z.device), self.temperature)
+                for o, known in zip(theirs, self.known)
+            ]
+            levels.append(
+                kd_gradient(z, torch.stack(theirs, 1), self.temperature))
+        return levels
 
 
-def logit_gradient(batch: DistillationBatch) -> Tensor:
-    """grad_z CE_S = p_S - e_y, [B, C]."""
-    z_BC = batch.student.logits.float()
-    truth_BC = batch.targets if batch.targets.ndim > 1 else F.one_hot(
-        batch.targets, z_BC.shape[1])
-    return z_BC.softmax(1) - truth_BC
-
-
-def feature_agreement(batch: DistillationBatch) -> Tensor:
-    """<grad_F CE_S, grad_F MSE_m> at the student's feature, [B, M]. The graph
-    stays as it was; nothing passes through the student's backbone."""
-    feature, gap_BM = batch.student.feature, batch.gaps.feature
+def feature_agreement(task: Task, batch: DistillationBatch) -> Tensor:
+    """<grad_F CE_S, grad_F MSE_m> at the student's features, [B, M], summed
+    over levels. The graph stays as it was; nothing passes through the
+    student's backbone."""
+    features, gap_BM = batch.student.features, batch.gaps.feature
     assert gap_BM is not None
     outputs = batch.student.logits
+    slopes = task.logit_gradient(batch.student, batch.truth)
     try:
-        down, = torch.autograd.grad(
-            outputs, feature, logit_gradient(batch).to(outputs).detach(),
+        down = torch.autograd.grad(
+            outputs, features,
+            [s.to(z).detach() for s, z in zip(slopes, outputs)],
             retain_graph=True)
         columns = []
         for one_M in torch.eye(gap_BM.shape[1], device=gap_BM.device):
             # As a direction: a slice taken without gradient has no graph.
-            pull, = torch.autograd.grad(
-                gap_BM, feature, one_M.to(gap_BM).expand_as(gap_BM),
+            pull = torch.autograd.grad(
+                gap_BM, features, one_M.to(gap_BM).expand_as(gap_BM),
                 retain_graph=True)
-            columns.append((pull.float() * down.float()).flatten(1).sum(1))
+            columns.append(
+                torch.stack([(p.float() * d.float()).flatten(1).sum(1)
+                             for p, d in zip(pull, down)]).sum(0))
     except RuntimeError as error:
         raise ValueError(
             "weighting.reward.feature='own' needs a student whose logits come "
             'from the feature at model.taps, both with gradient; use '
             f"feature='same' here ({error})") from error
     return torch.stack(columns, 1)
+
+
+def neutral_where_not_distilled(reward: Tensor,
+                                coverage_BM: Tensor | None) -> Tensor:
+    """Rewards in which a teacher gets the others' mean where its logits are
+    not distilled, so that normalised it is zero there.
+
+    Args:
+        reward: [B, M], or [B, 2, M], of which the features' stay.
+        coverage_BM: See :attr:`DistillationBatch.class_coverage`; an image
+            that is covered in part is rewarded in part.
+    """
+    if coverage_BM is None:
+        return reward
+    own_BM = reward if reward.ndim == 2 else reward[:, 0]
+    total_B1 = coverage_BM.sum(1, keepdim=True)
+    mean_B1 = (own_BM * coverage_BM).sum(1, keepdim=True) / \
+        total_B1.clamp_min(1e-12)
+    kept_BM = coverage_BM * own_BM + (1 - coverage_BM) * mean_B1
+    return kept_BM if reward.ndim == 2 else torch.stack(
+        [kept_BM, reward[:, 1]], 1)
 
 
 def normalize_reward(reward_BM: Tensor, how: str = 'minmax') -> Tensor:

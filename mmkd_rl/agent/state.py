@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmkd_rl.records import DistillationBatch, ModelSpec
+from mmkd_rl.records import DistillationBatch, OutputSpec
+from mmkd_rl.tasks import Task
 
 #: Parts of the state, in Eq. 5's order.
 STATE_PARTS = ('feature', 'logit', 'ce', 'similarity', 'divergence')
@@ -24,6 +25,7 @@ class StateBuilder:
 
     Args:
         teachers: Sizes of the teachers' outputs.
+        task: Brings features and logits to a fixed size.
         parts: Which of :data:`STATE_PARTS`; ``None``: all that there are.
         has_logit: Whether logits are distilled (D_m exists).
         has_feature: Whether features are distilled (the cosine exists).
@@ -34,15 +36,21 @@ class StateBuilder:
     """
 
     def __init__(self,
-                 teachers: Sequence[ModelSpec],
+                 teachers: Sequence[OutputSpec],
+                 task: Task,
                  parts: Sequence[str] | None = None,
                  has_logit: bool = True,
                  has_feature: bool = True) -> None:
+        self.task = task
+        judged = task.has_logits
         absent = {
-            name: off
-            for name, on, off in (('divergence', has_logit, 'logit_loss'),
-                                  ('similarity', has_feature, 'feature_loss'))
-            if not on
+            name: why
+            for name, exists, why in (
+                ('divergence', has_logit, 'logit_loss=None'),
+                ('similarity', has_feature, 'feature_loss=None'),
+                ('logit', judged, f'task={type(task).__name__}'),
+                ('ce', judged, f'task={type(task).__name__}'))
+            if not exists
         }
         if parts is None:
             parts = [p for p in STATE_PARTS if p not in absent]
@@ -55,16 +63,13 @@ class StateBuilder:
                                  f'it takes {STATE_PARTS}')
             if part in absent:
                 raise ValueError(f'weighting.state has {part!r}, which does '
-                                 f'not exist with {absent[part]}=None')
+                                 f'not exist with {absent[part]}')
         self.parts = tuple(p for p in STATE_PARTS if p in parts)
         one = {'ce': 1, 'similarity': 1, 'divergence': 1}
         #: Size of each teacher's share, in order.
         self.sizes = tuple(
-            sum({
-                'feature': t.channels,
-                'logit': t.num_classes,
-                **one
-            }[p] for p in self.parts) for t in teachers)
+            sum({**task.summary_sizes(t), **one}[p] for p in self.parts)
+            for t in teachers)
 
     @property
     def size(self) -> int:
@@ -76,15 +81,16 @@ class StateBuilder:
 
         Args:
             batch: The batch.
-            ce_BM: CE(z_m, y), which the action needs too.
+            ce_BM: CE(z_m, y), which the action needs too; not looked at
+                where the state has no such part.
         """
         columns = []
         for m, teacher in enumerate(batch.teachers):
             for part in self.parts:
                 if part == 'feature':
-                    column = teacher.embedding
+                    column = self.task.feature_summary(teacher, batch.truth)
                 elif part == 'logit':
-                    column = teacher.logits
+                    column = self.task.logit_summary(teacher, batch.truth)
                 elif part == 'ce':
                     column = ce_BM[:, m:m + 1]
                 elif part == 'similarity':

@@ -1,4 +1,4 @@
-"""timm's classifiers, as students too."""
+"""timm's classifiers, inside other modules too."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from .torchvision import _add_prefix, _drop_prefix
 
 @MODELS.register_module()
 class TimmClassifier(_TimmClassifier):
-    """MMPretrain's ``TimmClassifier``, with checkpoints that load again when
-    it stands inside another model.
+    """MMPretrain's ``TimmClassifier``, which also works inside another module.
 
-    A distiller saves MMPretrain's as ``student.model.*`` and then looks for
-    ``student.*``, so a resumed run would silently start with new weights.
-    Here it is ``student.*`` both ways. Alone, the names are timm's own, as in
-    MMPretrain's.
+    A student may be MMPretrain's own: it stays the model itself. But with
+    ``EMAHook`` it stands inside of the average, where MMPretrain's saves
+    ``module.model.*`` and looks for ``module.*``: such a run, with teachers or
+    without, ends at its first checkpoint. The same holds for any module of
+    yours around it. Here names are ``module.*`` both ways; alone they are
+    timm's own, as MMPretrain's are, so both read each other's checkpoints.
 
     Args:
         *args: As for ``mmpretrain.TimmClassifier``.

@@ -1,3 +1,4 @@
-from .multi_teacher import MultiTeacherDistiller
+from .builder import MultiTeacherDistiller
+from .distillation import Distillation, distillation_of
 
-__all__ = ['MultiTeacherDistiller']
+__all__ = ['Distillation', 'MultiTeacherDistiller', 'distillation_of']

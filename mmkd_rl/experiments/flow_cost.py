@@ -159,13 +159,11 @@ def measure(cfg: Config, data: dict, device: str, warmup: int,
     def teachers() -> None:
         with flow.optimizer.optim_context(flow.model):
             source(images, everybody)
-        source.forget()
 
     @torch.no_grad()
     def forward() -> None:
-        network = getattr(student.model, 'student', student.model)
         with student.optimizer.optim_context(student.model):
-            network(images, mode='tensor')
+            student.model(images, mode='tensor')
 
     q = _OnlyQ(flow, cfg)
     steps: dict[str, Step] = dict(

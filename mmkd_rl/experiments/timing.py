@@ -19,6 +19,8 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from mmkd_rl.distillers import distillation_of
+
 Step = Callable[[], Any]
 
 
@@ -47,7 +49,8 @@ class Contestant:
         yield from (p.grad for p in self.model.parameters()
                     if p.grad is not None)
         yield from optimizer_tensors(self.optimizer.optimizer)
-        for teacher in getattr(self.model, 'teachers', ()):
+        distillation = distillation_of(self.model)
+        for teacher in distillation.teachers if distillation else ():
             yield from tensors_of(teacher)
 
     def memory(self) -> int:

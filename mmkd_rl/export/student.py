@@ -7,13 +7,17 @@ own.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 FORMATS = ('mmpretrain', 'mmdet', 'mmseg', 'torchvision')
+#: Prefix of a student's weights in checkpoints of 0.1's first layout.
 _STUDENT = 'student.'
+#: The child that a student has while it is distilled.
+DISTILLATION = 'distillation'
 #: The child that a student's backbone has during Knowledge Flow.
 KNOWLEDGE_FLOW = 'knowledge_flow'
 
@@ -47,7 +51,7 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
                          'training run has saved')
     weights: dict[str, Tensor] = {
         n: t.detach().cpu().clone()
-        for n, t in without_flow(_student(state)).items()
+        for n, t in plain_student(state).items()
         if not n.startswith('data_preprocessor.')
     }
     if to == 'torchvision':
@@ -64,19 +68,29 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
     return dict(state_dict=weights, meta=dict(format=to, by='mmkd_rl'))
 
 
-def without_flow(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A student's weights without what Knowledge Flow has added."""
-    return {n: t for n, t in weights.items()
-            if KNOWLEDGE_FLOW not in n.split('.')}
+def plain_copy(model: nn.Module) -> nn.Module:
+    """A copy of a student's model without its distillation."""
+    own = copy.deepcopy(model)
+    distillation = getattr(own, DISTILLATION, None)
+    if distillation is not None:
+        distillation.detach(own)
+    return own
 
 
-def _student(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def plain_student(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A student's weights under its own names, without what distillation and
+    Knowledge Flow have added."""
     state = {n.removeprefix('module.'): t for n, t in state.items()}
-    inner = {
+    first_layout = {
         n[len(_STUDENT):]: t
         for n, t in state.items() if n.startswith(_STUDENT)
     }
-    return inner or state
+    return {
+        n: t
+        for n, t in (first_layout or state).items()
+        if not n.startswith(f'{DISTILLATION}.')
+        and KNOWLEDGE_FLOW not in n.split('.')
+    }
 
 
 def _torchvision(weights: dict[str, Tensor]) -> dict[str, Tensor]:

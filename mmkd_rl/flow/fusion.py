@@ -79,7 +79,7 @@ class Fusion(nn.Module):
 
     def log_weights(self, active: Sequence[bool]) -> Tensor:
         """log p_w, [1 + len(candidates)]; -inf for teachers that have been
-        sent home.
+        retired.
 
         Args:
             active: Whether each teacher still takes part.

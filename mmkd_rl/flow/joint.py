@@ -19,8 +19,7 @@ from mmkd_rl.flow.knowledge_flow import flow_of
 from mmkd_rl.flow.losses import kl_to_old
 from mmkd_rl.flow.old_student import OldStudent, find_logits, logits_tap
 from mmkd_rl.flow.schedule import FlowSchedule
-from mmkd_rl.taps import Tap
-from mmkd_rl.teachers.lent import LentFeatures
+from mmkd_rl.taps import Listener, Tap
 from mmkd_rl.teachers.normalization import Normalization
 
 
@@ -47,31 +46,30 @@ class JointLoss:
 
     Args:
         model: What is trained, with a knowledge flow somewhere in it.
-        network: The student's network in it: the model, or a distiller's
-            student.
         schedule: When its teachers leave.
         options: See above.
         iteration: Where the training begins.
     """
 
-    def __init__(self, model: BaseModel, network: BaseModel,
-                 schedule: FlowSchedule, options: LossOptions,
-                 iteration: int = 0) -> None:
+    def __init__(self, model: BaseModel, schedule: FlowSchedule,
+                 options: LossOptions, iteration: int = 0) -> None:
         self.flow, self.schedule, self.options = (flow_of(model), schedule,
                                                   options)
         self.flow.set_normalization(
             Normalization.of(getattr(model, 'data_preprocessor', None)))
         self.flow.watch_gaps(options.handover_weight > 0)
-        logits = self._logits_of(network)
+        self._model = model
+        logits = self._logits_of(model)
         self._tap: Tap | None = None if logits is None else logits_tap(
-            network, logits)
+            model, logits)
         #: theta_old; ``None``: there is no KL term, or none any more.
         self.old: OldStudent | None = None
-        self._recording: Any = None
-        self._old_logits: Tensor | None = None
+        #: The forward pass that is going on, from hook to hook: what listens
+        #: to the student's logits, and those of theta_old.
+        self._running: tuple[Listener, Tensor] | None = None
         self.begin(iteration)
         if logits is not None and not self.flow.independent:
-            self.old = OldStudent(network, logits, options.old_momentum)
+            self.old = OldStudent(model, logits, options.old_momentum)
         self._handles = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),
             model.register_forward_hook(self._add, with_kwargs=True)
@@ -98,7 +96,7 @@ class JointLoss:
 
     def detach(self) -> None:
         """Leave the model."""
-        self._stop_listening()
+        self._stop()
         self.flow.forget()
         for handle in self._handles:
             handle.remove()
@@ -117,30 +115,35 @@ class JointLoss:
         return logits
 
     def _before(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Listen to the logits, if this forward pass needs them."""
-        self._stop_listening()
-        if _mode(args, kwargs) == 'loss' and self.old is not None and \
-                not self.flow.independent and \
-                self._iteration % self.options.kl_interval == 0:
-            assert self._tap is not None
-            if not isinstance(self.flow.source, LentFeatures):
-                # Now, while no map of the student's waits for its backward
-                # pass. A distiller has yet to run its teachers.
-                self._old_logits = self.old.logits(_inputs(args, kwargs))
-            self._recording = self._tap.recording()
-            self._recording.__enter__()
+        """Ask the old student, and listen to the new one's logits, if this
+        forward pass needs them."""
+        self._stop()
+        given = self.flow.lent_by_distiller
+        self.flow.lend(given)  # nothing of a forward pass that failed
+        if _mode(args, kwargs) != 'loss' or self.old is None or \
+                self.flow.independent or \
+                self._iteration % self.options.kl_interval:
+            return
+        assert self._tap is not None
+        # Now, while no map of the student's waits for its backward pass. A
+        # distiller's hook comes first, and has run the teachers; else they are
+        # run for the old student, and the new one is lent what they say.
+        old, features = self.old.logits(_inputs(args, kwargs), given)
+        self.flow.lend(features)
+        self._running = self._tap.listen(self._model), old
 
-    def _stop_listening(self) -> None:
-        if self._recording is not None:
-            self._recording.__exit__(None, None, None)
-            self._recording = None
+    def _stop(self) -> None:
+        if self._running is not None:
+            self._running[0].stop()
+            self._running = None
 
     def _add(self, model: nn.Module, args: tuple, kwargs: dict,
              losses: Any) -> Any:
         if _mode(args, kwargs) != 'loss' or not isinstance(losses, dict):
             return None
-        listened = self._recording is not None
-        self._stop_listening()
+        running = self._running
+        self._stop()
+        self.flow.lend(None)
         losses = dict(losses)
         if 'loss' in losses:
             # MMEngine logs the sum of all under this name.
@@ -152,13 +155,10 @@ class JointLoss:
         if self.options.handover_weight:
             losses['loss_handover'] = \
                 self.options.handover_weight * self.flow.handover()
-        if listened:
-            assert self._tap is not None and self.old is not None
-            old, self._old_logits = self._old_logits, None
-            if old is None:
-                old = self.old.logits(_inputs(args, kwargs))
+        if running is not None:
+            listener, old = running
             losses['loss_kl'] = self.options.kl_weight * kl_to_old(
-                self._tap.take(), old)
+                listener.tensor(), old)
         elif self._tap is not None and self.flow.independent:
             losses['loss_kl'] = zero  # else the log would show the last one
         if self.old is not None and self._will_step:

@@ -25,8 +25,11 @@ from mmkd_rl.taps import Tap
 from mmkd_rl.teachers.features import FeaturePool
 from mmkd_rl.teachers.lent import LentFeatures
 from mmkd_rl.teachers.normalization import Normalization
-from mmkd_rl.teachers.pool import TeacherPool
+from mmkd_rl.teachers.pool import TeacherBorrower, TeacherPool
 from mmkd_rl.utils.originals import Original
+
+#: Of each teacher, the layers that are linked.
+Features = tuple[tuple[Tensor, ...], ...]
 
 
 def flow_of(model: nn.Module) -> KnowledgeFlow:
@@ -45,7 +48,7 @@ def flow_of(model: nn.Module) -> KnowledgeFlow:
     return found[0]
 
 
-class KnowledgeFlow(nn.Module):
+class KnowledgeFlow(TeacherBorrower):
     """Q, w and the schedule's state of one student backbone.
 
     Args:
@@ -73,6 +76,9 @@ class KnowledgeFlow(nn.Module):
         self._fusion, self._probe_size = fusion, probe_size
         # Plain attributes: neither the student nor the teachers are children.
         self._source: FeaturePool | LentFeatures | None = None
+        self._lent: Features | None = None
+        #: What the teachers say, call by call, for whoever puts a list here.
+        self.heard: list[Features] | None = None
         self._backbone: Callable[[], nn.Module] = partial(_self, backbone)
         self._mixers: list[Mixer] = []
         self._places: list[str] = []  # for the table
@@ -88,9 +94,26 @@ class KnowledgeFlow(nn.Module):
         """Whether a distiller has yet to lend its teachers."""
         return self._source is None
 
+    @property
+    def wants_features(self) -> bool:
+        """Whether the student's next forward pass in training mixes."""
+        return not (self.independent or self.strength == 0)
+
     def borrow(self, pool: TeacherPool) -> None:
         """Take the teachers of a distiller."""
         self.connect(LentFeatures(pool))
+
+    def lend(self, features: Features | None) -> None:
+        """What the teachers said of the images of the next forward pass in
+        training, so that they need not be run in it. In any other they are
+        run: whoever comes next may have been given other images."""
+        self._lent = features
+
+    @property
+    def lent_by_distiller(self) -> Features | None:
+        """What a distiller has lent for the forward pass that begins;
+        ``None``: the teachers are our own, or were not shown its images."""
+        return self._lent if isinstance(self._source, LentFeatures) else None
 
     def connect(self, source: FeaturePool | LentFeatures) -> None:
         """Look at all layers once, resolve the links and make Q and w.
@@ -194,12 +217,21 @@ class KnowledgeFlow(nn.Module):
         if self.strength == 0:
             return
         images = args[0] if args else next(iter(kwargs.values()))
-        features = self._source(images, self._active)
+        features = self._ask(images)
         size = image_size(images)
         for mixer, weights in zip(self._mixers, self.weights()):
             mixer.begin([
                 features[c.teacher][c.slot] if self._active[c.teacher] else
                 None for c in mixer.fusion.candidates], weights, size)
+
+    def _ask(self, images: Tensor) -> Features:
+        """What the teachers say of what the student is given."""
+        lent, self._lent = self._lent, None
+        features = lent if lent is not None and self.training else \
+            self.source(images, self._active)
+        if self.heard is not None:
+            self.heard.append(features)
+        return features
 
     def _check(self, backbone: nn.Module, args: tuple, output: Any) -> None:
         """Behind the student: nobody was passed over."""
@@ -217,12 +249,10 @@ class KnowledgeFlow(nn.Module):
             mixer.begin(None)
 
     def forget(self) -> None:
-        """Let go of the last batch's features, for all copies. Not done when
-        the student has run: activation checkpointing runs it again in the
-        backward pass."""
+        """Let go of the last batch's features. Not done when the student has
+        run: activation checkpointing runs it again in the backward pass."""
         self.forget_mixture()
-        if self._source is not None:
-            self._source.forget()
+        self._lent = self.heard = None
 
     # -------------------------------------------------------- who is trusted
 
@@ -320,6 +350,10 @@ class KnowledgeFlow(nn.Module):
         if self._is_original is not None and self._source is not None:
             self._source.apply_(fn)
         return self
+
+    def __getstate__(self) -> dict:
+        """A copy has seen no batch."""
+        return {**self.__dict__, '_lent': None, 'heard': None}
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)

@@ -6,7 +6,6 @@ looking at a batch through its eyes costs one forward pass of the student.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 
 import torch
@@ -14,7 +13,8 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from mmkd_rl.flow.knowledge_flow import flow_of
+from mmkd_rl.export.student import plain_copy
+from mmkd_rl.flow.knowledge_flow import Features, flow_of
 from mmkd_rl.taps import Tap
 
 
@@ -36,7 +36,7 @@ class OldStudent:
         if not 0 <= momentum < 1:
             raise ValueError(f'old_momentum must be in [0, 1), got {momentum}')
         self.momentum = momentum
-        self._own = copy.deepcopy(network).requires_grad_(False)
+        self._own = plain_copy(network).requires_grad_(False)
         self._flow = flow_of(self._own)
         self._flow.watch_gaps(False)
         self._tap = logits_tap(self._own, logits)
@@ -54,17 +54,28 @@ class OldStudent:
             module.training = True
 
     @torch.no_grad()
-    def logits(self, inputs: Tensor) -> Tensor:
+    def logits(self, inputs: Tensor,
+               features: Features | None = None
+               ) -> tuple[Tensor, Features | None]:
         """f_theta_old before the softmax.
 
         Args:
-            inputs: What the student's network has just been given.
+            inputs: What the student's network is given.
+            features: What the teachers say of them; ``None``: they are run.
+
+        Returns:
+            The logits; what the teachers have said of what the backbone was
+            given first, ``None`` where they were not asked.
         """
-        self._send_home()
-        with self._tap.recording():
-            self._own(inputs, mode='tensor')
-        self._flow.forget_mixture()
-        return self._tap.take()
+        self._retire()
+        self._flow.lend(features)
+        self._flow.heard = heard = []
+        try:
+            with self._tap.listen(self._own) as listener:
+                self._own(inputs, mode='tensor')
+        finally:
+            self._flow.forget()
+        return listener.tensor(), heard[0] if heard else None
 
     @torch.no_grad()
     def update(self) -> None:
@@ -96,9 +107,9 @@ class OldStudent:
     def _follow(self) -> None:
         """What is no tensor goes along, too."""
         self._flow.strength = flow_of(self.network).strength
-        self._send_home()
+        self._retire()
 
-    def _send_home(self) -> None:
+    def _retire(self) -> None:
         """Teachers that are not run any more cannot be asked, either."""
         gone = set(self._flow.active_teachers) - set(
             flow_of(self.network).active_teachers)

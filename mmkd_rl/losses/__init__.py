@@ -1,10 +1,16 @@
+from .base import DistillationTerm, FeatureTerm, LogitTerm
 from .cwd import CWDLoss
 from .dist import DISTLoss
 from .dkd import DKDLoss
 from .fitnet import FitNetLoss
 from .kd import KDLoss
 from .nd import NDLoss
+from .projector import Projector, mapped_shape
+from .relation import AngleRelationLoss, DistanceRelationLoss, MixtureTerm
 
 __all__ = [
-    'CWDLoss', 'DISTLoss', 'DKDLoss', 'FitNetLoss', 'KDLoss', 'NDLoss'
+    'AngleRelationLoss', 'CWDLoss', 'DISTLoss', 'DKDLoss',
+    'DistanceRelationLoss', 'DistillationTerm', 'FeatureTerm', 'FitNetLoss',
+    'KDLoss', 'LogitTerm', 'MixtureTerm',
+    'NDLoss', 'Projector', 'mapped_shape'
 ]

@@ -16,14 +16,15 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmkd_rl.records import ModelSpec
+from mmkd_rl.losses.base import FeatureTerm, mean_over_levels
+from mmkd_rl.records import OutputSpec, Pair, Pairs, Truth
 from mmkd_rl.registry import MODELS
 
 
 @MODELS.register_module()
-class CWDLoss(nn.Module):
+class CWDLoss(FeatureTerm):
     """KL divergence between where student's and teacher's channels look.
 
     Args:
@@ -39,67 +40,66 @@ class CWDLoss(nn.Module):
     def __init__(self,
                  temperature: float = 1.0,
                  loss_weight: float = 5.0) -> None:
-        super().__init__()
-        if temperature <= 0:
-            raise ValueError('feature_loss.temperature must be > 0, got '
-                             f'{temperature}')
-        if loss_weight < 0:
-            raise ValueError('feature_loss.loss_weight must be >= 0, got '
-                             f'{loss_weight}')
+        super().__init__(loss_weight)
         self.temperature = temperature
-        self.loss_weight = loss_weight
+        self._need('temperature', temperature > 0, '> 0')
 
-    def setup(self, student: ModelSpec, teachers: Sequence[ModelSpec]) -> None:
-        """Complain about features without space when the model is built.
-
-        Args:
-            student: The student's sizes.
-            teachers: The teachers'.
+    def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
+              projector: dict | None = None) -> None:
+        """Complain about features without space, then make the projectors.
 
         Raises:
-            ValueError: Somebody's feature is a vector.
+            ValueError: Somebody's feature is a vector; or see
+                :meth:`FeatureTerm.build`.
         """
         for spec in (student, *teachers):
-            _needs_space(spec.name, len(spec.feature_shape) - 1)
-            if spec.feature_shape[1:] == (1, 1):
-                print_log(
-                    f'feature_loss: CWDLoss compares channels over space, but '
-                    f'the feature of {spec.name!r} has one point (when probed '
-                    'with images of model.probe_size): its loss is zero. Tap '
-                    "an earlier layer with taps=dict(feature='...')",
-                    'current', logging.WARNING)
+            for shape in spec.features:
+                _needs_space(spec.name, len(shape) - 1)
+                if shape[1:] == (1, 1):
+                    print_log(
+                        'feature_loss: CWDLoss compares channels over space, '
+                        f'but the feature of {spec.name!r} has one point '
+                        '(when probed with images of model.probe_size): its '
+                        'loss is zero. Tap an earlier layer with '
+                        "taps=dict(feature='...')", 'current',
+                        logging.WARNING)
+        super().build(student, teachers, projector)
 
-    def forward(self,
-                pairs: Sequence[tuple[Tensor, Tensor]],
-                targets: Tensor | None = None) -> Tensor:
+    def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
         """L_m, [B, M], in float32.
-
-        Args:
-            pairs: For each teacher r_m(F_S) and F_m, [B, D_m, H, W] both.
-            targets: Not needed; every feature loss is given them.
 
         Raises:
             ValueError: Vectors.
         """
-        for _, target in pairs:
-            _needs_space('a pair', target.ndim - 2)
         return torch.stack([
-            channel_divergence(student, teacher, self.temperature)
-            for student, teacher in pairs
+            mean_over_levels([self._level(pair) for pair in levels])
+            for levels in pairs
         ], 1)
 
+    def _level(self, pair: Pair) -> Tensor:
+        _needs_space('a pair', pair.teacher.ndim - 2)
+        return channel_divergence(pair.student, pair.teacher,
+                                  self.temperature, pair.valid)
 
-def channel_divergence(student: Tensor, teacher: Tensor,
-                       temperature: float) -> Tensor:
+
+def channel_divergence(student: Tensor, teacher: Tensor, temperature: float,
+                       valid: Tensor | None = None) -> Tensor:
     """T^2 times the mean over channels of the divergence over space, [B].
 
     Args:
         student: [B, D, ...], features or dense logits.
         teacher: Of the same shape.
         temperature: T.
+        valid: [B, ...]; points with 0 are no places to look at. ``None``: all
+            are.
     """
-    log_q, log_p = ((x.float().flatten(2) / temperature).log_softmax(2)
-                    for x in (student, teacher))
+    maps = [x.float().flatten(2) / temperature for x in (student, teacher)]
+    if valid is not None:
+        # Not minus infinity: an image without valid points would be NaN.
+        hidden = valid.flatten(1).unsqueeze(1) <= 0
+        maps = [x.masked_fill(hidden, torch.finfo(x.dtype).min / 2)
+                for x in maps]
+    log_q, log_p = (x.log_softmax(2) for x in maps)
     return (log_p.exp() *
             (log_p - log_q)).sum(2).mean(1) * temperature**2
 

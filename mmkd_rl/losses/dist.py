@@ -35,8 +35,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmkd_rl.losses.base import LogitTerm, mean_over_levels, stacked_levels
+from mmkd_rl.records import Pairs, Truth
 from mmkd_rl.registry import MODELS
 
 #: Of a vector's norm: what is left after subtracting its mean and is smaller
@@ -45,7 +47,7 @@ _ROUNDING = 1e-6
 
 
 @MODELS.register_module()
-class DISTLoss(nn.Module):
+class DISTLoss(LogitTerm):
     """Distance of correlations between student's and teacher's predictions.
 
     Args:
@@ -65,32 +67,30 @@ class DISTLoss(nn.Module):
                  temperature: float = 1.0,
                  eps: float = 1e-8,
                  loss_weight: float = 1.0) -> None:
-        super().__init__()
-        if temperature <= 0:
-            raise ValueError('logit_loss.temperature must be > 0, got '
-                             f'{temperature}')
-        for name, value in (('beta', beta), ('gamma', gamma), ('eps', eps),
-                            ('loss_weight', loss_weight)):
-            if value < 0:
-                raise ValueError(f'logit_loss.{name} must be >= 0, got '
-                                 f'{value}')
+        super().__init__(temperature, loss_weight)
         self.beta, self.gamma, self.eps = beta, gamma, eps
-        self.temperature = temperature
-        self.loss_weight = loss_weight
+        for name in ('beta', 'gamma', 'eps'):
+            self._need(name, getattr(self, name) >= 0, '>= 0')
 
-    def forward(self,
-                student_BC: Tensor,
-                teachers_BMC: Tensor,
-                targets: Tensor | None = None) -> Tensor:
+    def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
         """The loss's shares, [B, M], in float32 whatever the inputs.
 
-        Args:
-            student_BC: Student's logits; space may follow the classes: then
-                each pixel is a sample of the columns, and an image's share is
-                the mean of its pixels'.
-            teachers_BMC: Teachers' logits, likewise.
-            targets: Not needed; every logit loss is given them.
+        Of dense logits each pixel is a sample of the columns, and an image's
+        share is the mean of its pixels'.
+
+        Raises:
+            ValueError: Some pixels are to be left out, which its columns
+                cannot.
         """
+        return mean_over_levels(
+            [self._level(*level) for level in stacked_levels(pairs)])
+
+    def _level(self, student_BC: Tensor, teachers_BMC: Tensor,
+               valid: Tensor | None) -> Tensor:
+        if valid is not None and not bool((valid > 0).all()):
+            raise ValueError('logit_loss: DISTLoss compares all pixels of a '
+                             'batch and can leave none out (padding, ignored '
+                             'labels); use KDLoss')
         # P points of space behind the classes; 1 for plain classification
         q_B1CP = _with_space((student_BC.float() / self.temperature).softmax(
             1).unsqueeze(1))

@@ -20,13 +20,15 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmkd_rl.losses.base import LogitTerm, mean_over_levels, stacked_levels
+from mmkd_rl.records import Pairs, Truth
 from mmkd_rl.registry import MODELS
 
 
 @MODELS.register_module()
-class DKDLoss(nn.Module):
+class DKDLoss(LogitTerm):
     """KL divergences of the true class and among the others.
 
     Args:
@@ -45,34 +47,26 @@ class DKDLoss(nn.Module):
                  beta: float = 8.0,
                  temperature: float = 4.0,
                  loss_weight: float = 1.0) -> None:
-        super().__init__()
-        if temperature <= 0:
-            raise ValueError('logit_loss.temperature must be > 0, got '
-                             f'{temperature}')
-        for name, value in (('alpha', alpha), ('beta', beta),
-                            ('loss_weight', loss_weight)):
-            if value < 0:
-                raise ValueError(f'logit_loss.{name} must be >= 0, got '
-                                 f'{value}')
+        super().__init__(temperature, loss_weight)
         self.alpha, self.beta = alpha, beta
-        self.temperature = temperature
-        self.loss_weight = loss_weight
+        for name in ('alpha', 'beta'):
+            self._need(name, getattr(self, name) >= 0, '>= 0')
 
-    def forward(self,
-                student_BC: Tensor,
-                teachers_BMC: Tensor,
-                targets: Tensor | None = None) -> Tensor:
+    def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
         """The loss of each sample and teacher, [B, M], in float32.
 
-        Args:
-            student_BC: Student's logits.
-            teachers_BMC: Teachers' logits.
-            targets: Class indices [B], or probabilities [B, C].
-
         Raises:
-            ValueError: There are no targets, or space behind the classes.
+            ValueError: There are no class labels, or space behind the
+                classes.
         """
-        if targets is None:
+        return mean_over_levels([
+            self._level(student_BC, teachers_BMC, truth.targets)
+            for student_BC, teachers_BMC, _ in stacked_levels(pairs)
+        ])
+
+    def _level(self, student_BC: Tensor, teachers_BMC: Tensor,
+               targets: Tensor | None) -> Tensor:
+        if not isinstance(targets, Tensor):
             raise ValueError('logit_loss: DKDLoss needs the true labels, and '
                              'there are none; use KDLoss or DISTLoss')
         if student_BC.ndim != 2:

@@ -2,23 +2,24 @@ r"""FitNet (Romero et al. 2014, arXiv:1412.6550, Eq. 3), at the last feature.
 
 .. math:: MSE_m = mean_{D,H,W} (r_m(F_S) - F_m)^2
 
-one number per sample and teacher; r_m is the projector. FitNet's separate
-hint stage is left out: as in MTKD-RL, Eq. (2), the term is trained together
-with the others.
+one number per sample and teacher; r_m is the projector. Of several levels the
+mean is taken. FitNet's separate hint stage is left out: as in MTKD-RL,
+Eq. (2), the term is trained together with the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmkd_rl.losses.base import FeatureTerm, mean_over_levels
+from mmkd_rl.records import Pair, Pairs, Truth
 from mmkd_rl.registry import MODELS
+from mmkd_rl.utils.pooling import masked_mean
 
 
 @MODELS.register_module()
-class FitNetLoss(nn.Module):
+class FitNetLoss(FeatureTerm):
     """Mean squared error between projected student and teacher features.
 
     Args:
@@ -29,32 +30,26 @@ class FitNetLoss(nn.Module):
     """
 
     def __init__(self, loss_weight: float = 5.0) -> None:
-        super().__init__()
-        if loss_weight < 0:
-            raise ValueError('feature_loss.loss_weight must be >= 0, got '
-                             f'{loss_weight}')
-        self.loss_weight = loss_weight
+        super().__init__(loss_weight)
 
-    def forward(self,
-                pairs: Sequence[tuple[Tensor, Tensor]],
-                targets: Tensor | None = None) -> Tensor:
-        """MSE_m, [B, M], in float32.
-
-        Args:
-            pairs: For each teacher r_m(F_S) and F_m, [B, D_m, ...] both.
-            targets: Not needed; every feature loss is given them.
-        """
-        return torch.stack([_mse(*pair) for pair in pairs], dim=1)
+    def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
+        """MSE_m, [B, M], in float32; of maps the mean over valid points."""
+        return torch.stack([
+            mean_over_levels([_mse(pair) for pair in levels])
+            for levels in pairs
+        ], dim=1)
 
 
-def _mse(projected: Tensor, target: Tensor) -> Tensor:
+def _mse(pair: Pair) -> Tensor:
     """Mean square of the difference, [B].
 
     By way of the norm, which reads the difference once and keeps no square of
     it: on maps this is the dearest part of distillation, and by
     ``square().mean()`` it takes 2.6 times as long forward and back.
     """
-    difference = projected.float() - target.float()
+    difference = pair.student.float() - pair.teacher.float()
+    if pair.valid is not None:
+        return masked_mean(difference.square().mean(1), pair.valid)
     norm = torch.linalg.vector_norm(
         difference, dim=tuple(range(1, difference.ndim)))
     return norm.square() / difference[0].numel()

@@ -9,13 +9,16 @@ gradient's size when T changes.
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmkd_rl.losses.base import LogitTerm, mean_over_levels, stacked_levels
+from mmkd_rl.records import Pairs, Truth
 from mmkd_rl.registry import MODELS
+from mmkd_rl.utils.pooling import masked_mean
 
 
 @MODELS.register_module()
-class KDLoss(nn.Module):
+class KDLoss(LogitTerm):
     """KL divergence between softened teacher and student distributions.
 
     Args:
@@ -29,33 +32,49 @@ class KDLoss(nn.Module):
     def __init__(self,
                  temperature: float = 4.0,
                  loss_weight: float = 1.0) -> None:
-        super().__init__()
-        if temperature <= 0:
-            raise ValueError('logit_loss.temperature must be > 0, got '
-                             f'{temperature}')
-        if loss_weight < 0:
-            raise ValueError('logit_loss.loss_weight must be >= 0, got '
-                             f'{loss_weight}')
-        self.temperature = temperature
-        self.loss_weight = loss_weight
+        super().__init__(temperature, loss_weight)
 
-    def forward(self,
-                student_BC: Tensor,
-                teachers_BMC: Tensor,
-                targets: Tensor | None = None) -> Tensor:
-        """D_m, [B, M], in float32 whatever the inputs' precision.
+    def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
+        """D_m, [B, M], in float32 whatever the inputs' precision; of dense
+        logits the mean over valid points."""
+        return mean_over_levels([
+            kd_divergence(*level, self.temperature)
+            for level in stacked_levels(pairs)
+        ])
 
-        Args:
-            student_BC: Student's logits; space may follow the classes, and is
-                averaged over.
-            teachers_BMC: Teachers' logits, likewise.
-            targets: Not needed; every logit loss is given them.
-        """
-        log_q_B1C = F.log_softmax(
-            student_BC.float() / self.temperature, dim=1).unsqueeze(1)
-        log_p_BMC = F.log_softmax(
-            teachers_BMC.float() / self.temperature, dim=2)
-        divergence_BM = (log_p_BMC.exp() * (log_p_BMC - log_q_B1C)).sum(2)
-        if divergence_BM.ndim > 2:
-            divergence_BM = divergence_BM.flatten(2).mean(2)
-        return divergence_BM * self.temperature**2
+
+def kd_divergence(student_BC: Tensor, teachers_BMC: Tensor,
+                  valid: Tensor | None, temperature: float) -> Tensor:
+    """T^2 KL(p_m || p_S), [B, M].
+
+    Args:
+        student_BC: Student's logits; space may follow the classes.
+        teachers_BMC: Teachers' logits, likewise.
+        valid: Points that count, [B, ...]; ``None``: all.
+        temperature: T.
+    """
+    log_q_B1C = F.log_softmax(
+        student_BC.float() / temperature, dim=1).unsqueeze(1)
+    log_p_BMC = F.log_softmax(teachers_BMC.float() / temperature, dim=2)
+    divergence_BM = (log_p_BMC.exp() * (log_p_BMC - log_q_B1C)).sum(2)
+    if divergence_BM.ndim > 2:
+        count = divergence_BM.shape[1]
+        if valid is not None:
+            valid = valid.repeat_interleave(count, 0)
+        divergence_BM = masked_mean(
+            divergence_BM.flatten(0, 1), valid).view(-1, count)
+    return divergence_BM * temperature**2
+
+
+def kd_gradient(student_BC: Tensor, teachers_BMC: Tensor,
+                temperature: float) -> Tensor:
+    """grad_z D_m = T (q_S - q_m), [B, M, C, ...].
+
+    Args:
+        student_BC: Student's logits z.
+        teachers_BMC: Teachers' logits.
+        temperature: T.
+    """
+    q_B1C = (student_BC.float() / temperature).softmax(1).unsqueeze(1)
+    return temperature * (q_B1C -
+                          (teachers_BMC.float() / temperature).softmax(2))

@@ -30,10 +30,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmengine import dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmkd_rl.records import ModelSpec
+from mmkd_rl.losses.base import FeatureTerm
+from mmkd_rl.records import OutputSpec, Pairs, Truth
 from mmkd_rl.registry import MODELS
+from mmkd_rl.utils.pooling import mean_over_space
 
 MEANS = ('dataset', 'running')
 #: Features that are shorter are taken to be as long as this.
@@ -41,7 +43,7 @@ _SHORTEST = 1e-6
 
 
 @MODELS.register_module()
-class NDLoss(nn.Module):
+class NDLoss(FeatureTerm):
     """Pull the student's feature along the teacher's mean of its class.
 
     Args:
@@ -63,29 +65,35 @@ class NDLoss(nn.Module):
     def __init__(self,
                  loss_weight: float = 2.0,
                  means: str = 'dataset') -> None:
-        super().__init__()
-        if loss_weight < 0:
-            raise ValueError('feature_loss.loss_weight must be >= 0, got '
-                             f'{loss_weight}')
+        super().__init__(loss_weight)
         if means not in MEANS:
             raise ValueError(f'feature_loss.means must be one of {MEANS}, got '
                              f'{means!r}')
-        self.loss_weight = loss_weight
         self.means = means
         self._ready = False  # saves a look at the device
 
-    def setup(self, student: ModelSpec, teachers: Sequence[ModelSpec]) -> None:
-        """Make room for the class means.
+    def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
+              projector: dict | None = None) -> None:
+        """Make room for the class means, and the projectors.
 
-        Args:
-            student: The student's sizes.
-            teachers: The teachers'.
+        Raises:
+            ValueError: Without logits the number of classes is not known;
+                several levels; or see :meth:`FeatureTerm.build`.
         """
         classes = student.num_classes
+        if not classes:
+            raise ValueError('feature_loss: NDLoss needs images with one '
+                             'class each, and this task has none; use '
+                             'FitNetLoss')
+        if len(student.features) > 1:
+            raise ValueError('feature_loss: NDLoss takes one feature, got '
+                             f'{len(student.features)} levels; tap the last '
+                             "one alone with taps=dict(feature='...')")
+        super().build(student, teachers, projector)
         self.register_buffer('counts', torch.zeros(classes))
         for m, spec in enumerate(teachers):
             self.register_buffer(f'mean{m}',
-                                 torch.zeros(classes, spec.channels))
+                                 torch.zeros(classes, spec.channels[0]))
         self.num_teachers = len(teachers)
 
     @property
@@ -114,35 +122,29 @@ class NDLoss(nn.Module):
             self._mean(m).copy_(sums_CD / counts.clamp_min(1e-6)[:, None])
         self._ready = False
 
-    def forward(self,
-                pairs: Sequence[tuple[Tensor, Tensor]],
-                targets: Tensor | None = None) -> Tensor:
+    def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
         """L_m, [B, M], in float32.
 
-        Args:
-            pairs: For each teacher r_m(F_S) and F_m, [B, D_m, ...] both.
-            targets: Class indices [B], or probabilities [B, C].
-
         Raises:
-            ValueError: There are no targets, or no class means.
+            ValueError: There are no class labels, or no class means.
         """
-        if targets is None or targets.ndim > 2:
+        targets = truth.targets
+        if not isinstance(targets, Tensor) or targets.ndim > 2:
             raise ValueError(
                 'feature_loss: NDLoss needs one label an image, and '
                 f"{'there are none' if targets is None else 'got many'}; use "
                 'FitNetLoss')
         if not hasattr(self, 'num_teachers'):
             raise ValueError('NDLoss does not know its sizes; outside of a '
-                             'distiller call setup(student, teachers) first')
+                             'distiller call build(student, teachers) first')
         assert len(pairs) == self.num_teachers
         # Autocast would run the products with the labels in half precision.
-        with torch.autocast(pairs[0][0].device.type, enabled=False):
+        with torch.autocast(targets.device.type, enabled=False):
             return self._loss(pairs, targets)
 
-    def _loss(self, pairs: Sequence[tuple[Tensor, Tensor]],
-              targets: Tensor) -> Tensor:
-        students = [_pool(s) for s, _ in pairs]
-        teachers = [_pool(t).detach() for _, t in pairs]
+    def _loss(self, pairs: Pairs, targets: Tensor) -> Tensor:
+        students = [_pool(p.student) for p, in pairs]
+        teachers = [_pool(p.teacher).detach() for p, in pairs]
         # Only a training step adds: a second look at the same batch has no
         # gradient.
         if self.means == 'running' and self.training and \
@@ -222,8 +224,7 @@ def class_sums(features: Sequence[Tensor], targets: Tensor,
 
 
 def _pool(feature: Tensor) -> Tensor:
-    feature = feature.float()
-    return feature.flatten(2).mean(2) if feature.ndim > 2 else feature
+    return mean_over_space(feature.float())
 
 
 def _same_width(features: Sequence[Tensor]) -> list[list[int]]:

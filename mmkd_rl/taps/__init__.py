@@ -1,4 +1,3 @@
-from .projector import Projector, mapped_shape
-from .tap import OutputTaps, Tap
+from .tap import Listener, OutputTaps, Recording, Tap
 
-__all__ = ['OutputTaps', 'Projector', 'Tap', 'mapped_shape']
+__all__ = ['Listener', 'OutputTaps', 'Recording', 'Tap']

@@ -1,35 +1,40 @@
-"""Read a tensor inside a network that was not written to give it.
+"""Read tensors inside a network that was not written to give them.
 
 A config names a module by its path (``'backbone.layer4'``), or, where that is
 not enough, says ``dict(path=..., source='input', call=1, index=0)``. The path
-is resolved once, when the model is built; while a tap records, a forward hook
-stands on that module and is taken away again, so that outside of a
-distillation step the network is exactly what it was.
+is checked when the model is built and resolved anew for each forward pass that
+is listened to, because a converter (SyncBN, quantisation) may have replaced
+the module since. The hook stands on the module during that pass only, so that
+outside of it the network is exactly what it was, and copies and pickles never
+meet a hook.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from mmkd_rl.records import ModelOutput
+from mmkd_rl.records import Output
+
+#: ``index`` of a tap that reads all tensors of a tuple, a level each.
+ALL = 'all'
 
 
 class Tap:
-    """One tensor of one module of a network.
+    """One tensor of one module of a network, or all that it gives.
 
     Args:
         model: The network.
         path: Path of a module in it, as in ``model.named_modules()``.
         source: ``'output'`` or ``'input'`` (the first positional one).
         call: Which call of the module in one forward pass, from 0 (-1 is the
-            last). ``None``: it must run just once.
+            last); ``'all'``: each of them, as levels. ``None``: it must run
+            just once.
         index: Which element, where the module takes or gives a tuple, list or
-            dict.
+            dict; ``'all'``: each of them, as levels.
         key: The config key that the user wrote, for messages.
         copy: Keep a copy of it, where the network works on in place.
 
@@ -42,7 +47,7 @@ class Tap:
                  model: nn.Module,
                  path: str,
                  source: str = 'output',
-                 call: int | None = None,
+                 call: int | str | None = None,
                  index: int | str = -1,
                  key: str = 'taps',
                  copy: bool = False) -> None:
@@ -57,36 +62,26 @@ class Tap:
         self.path, self.source, self.call, self.index = (path, source, call,
                                                          index)
         self.key, self.copy = key, copy
-        self._module = modules[path]
-        self._seen: list[Any] = []
 
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Listen to the module inside the ``with`` block."""
-        self._seen = []
-        if self.source == 'output':
-            handle = self._module.register_forward_hook(
-                lambda _, __, output: self._hear(output))
-        else:
-            handle = self._module.register_forward_pre_hook(
-                lambda _, args: self._hear(args[0]))
-        try:
-            yield
-        finally:
-            handle.remove()
+    def listen(self, model: nn.Module) -> Listener:
+        """Record the module's calls until the listener is stopped.
 
-    def _hear(self, value: Any) -> None:
-        self._seen.append(_copied(value) if self.copy else value)
+        Args:
+            model: The network, or a copy of it.
+        """
+        return Listener(self, model.get_submodule(self.path))
 
-    def take(self) -> Tensor:
-        """What was recorded; it is forgotten here.
+    def read(self, seen: Sequence[Any]) -> tuple[Tensor, ...]:
+        """The tensors that are meant, out of what the calls gave.
+
+        Args:
+            seen: Of each call in one forward pass.
 
         Raises:
             ValueError: The module did not run, or ran several times and
                 ``call`` does not say which is meant; it gave several things,
                 and none at ``index``; what it gave is no tensor.
         """
-        seen, self._seen = self._seen, []
         if not seen:
             raise ValueError(f'{self.key}: module {self.path!r} did not run '
                              'in the forward pass; choose one that does')
@@ -95,12 +90,21 @@ class Tap:
                 f'{self.key}: module {self.path!r} runs {len(seen)} times in '
                 'one forward pass; say which one with '
                 f'dict(path={self.path!r}, call=0..{len(seen) - 1})')
+        if self.call == ALL:
+            return tuple(t for value in seen for t in self._tensors(value))
         call = 0 if self.call is None else self.call
-        if not -len(seen) <= call < len(seen):
+        if not isinstance(call, int) or not -len(seen) <= call < len(seen):
             raise ValueError(
-                f'{self.key}: call={call}, but module {self.path!r} runs '
+                f'{self.key}: call={call!r}, but module {self.path!r} runs '
                 f'{len(seen)} times')
-        value = seen[call]
+        return self._tensors(seen[call])
+
+    def _tensors(self, value: Any) -> tuple[Tensor, ...]:
+        """Those at ``index`` in what one call gave."""
+        if self.index == ALL:
+            levels = value.values() if isinstance(value, dict) else \
+                value if isinstance(value, (tuple, list)) else (value, )
+            return tuple(map(self._checked, levels))
         if isinstance(value, (tuple, list, dict)):
             try:
                 value = value[self.index]  # type: ignore[index]
@@ -111,39 +115,125 @@ class Tap:
                     f'{self.key}: index={self.index!r} is not in the '
                     f'{self.source} of {self.path!r}, which has {has}'
                 ) from error
+        return (self._checked(value), )
+
+    def _checked(self, value: Any) -> Tensor:
         if not isinstance(value, Tensor):
             raise ValueError(f'{self.key}: the {self.source} of {self.path!r} '
                              f'is a {type(value).__name__}, not a tensor')
         return value
 
 
+class Listener:
+    """What a tap hears in one forward pass; a context manager.
+
+    Args:
+        tap: Whose.
+        module: The module that it names.
+    """
+
+    def __init__(self, tap: Tap, module: nn.Module) -> None:
+        self._tap = tap
+        self._seen: list[Any] = []
+        self._handle = module.register_forward_hook(
+            lambda _, __, output: self._hear(output)
+        ) if tap.source == 'output' else module.register_forward_pre_hook(
+            lambda _, args: self._hear(args[0]))
+
+    def _hear(self, value: Any) -> None:
+        self._seen.append(_copied(value) if self._tap.copy else value)
+
+    def stop(self) -> None:
+        """Take the hook away; twice does no harm."""
+        self._handle.remove()
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        self.stop()
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What was heard, see :meth:`Tap.read`."""
+        return self._tap.read(self._seen)
+
+    def tensor(self) -> Tensor:
+        """The one that was heard."""
+        tensor, = self.tensors()
+        return tensor
+
+
 class OutputTaps:
-    """The two taps that turn a forward pass into a :class:`ModelOutput`.
+    """The taps that turn a forward pass into an :class:`Output`.
 
     Args:
         model: The network.
-        feature: Tap config (a path, or the arguments of :class:`Tap`).
-        logits: Likewise.
+        features: Config of each level's tap (a path, or the arguments of
+            :class:`Tap`).
+        logits: Likewise; may be empty.
         key: The config key of the network, for messages.
     """
 
-    def __init__(self, model: nn.Module, feature: str | dict,
-                 logits: str | dict, key: str) -> None:
-        self.feature = _build(model, feature, f'{key}.taps.feature')
-        self.logits = _build(model, logits, f'{key}.taps.logits')
+    def __init__(self, model: nn.Module, features: Sequence[str | dict],
+                 logits: Sequence[str | dict], key: str) -> None:
+        self.features = _build_levels(model, features, f'{key}.taps.feature')
+        self.logits = _build_levels(model, logits, f'{key}.taps.logits')
 
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Both taps listen inside the ``with`` block."""
-        with ExitStack() as stack:
-            stack.enter_context(self.feature.recording())
-            stack.enter_context(self.logits.recording())
-            yield
+    def recording(self, model: nn.Module) -> Recording:
+        """All taps listen from now on, until the recording is stopped.
 
-    def take(self) -> ModelOutput:
-        """The recorded output."""
-        return ModelOutput(
-            logits=self.logits.take(), feature=self.feature.take())
+        Args:
+            model: The network, or a copy of it.
+        """
+        listeners: list[Listener] = []
+        try:
+            for tap in (*self.features, *self.logits):
+                listeners.append(tap.listen(model))
+        except AttributeError:
+            # A module that was there when the model was built has gone.
+            for listener in listeners:
+                listener.stop()
+            raise
+        count = len(self.features)
+        return Recording(listeners[:count], listeners[count:])
+
+
+class Recording:
+    """One forward pass with all taps listening; a context manager.
+
+    Args:
+        features: Listeners of the features.
+        logits: Listeners of the logits.
+    """
+
+    def __init__(self, features: Sequence[Listener],
+                 logits: Sequence[Listener]) -> None:
+        self._features, self._logits = features, logits
+
+    def stop(self) -> None:
+        """Take all hooks away."""
+        for listener in (*self._features, *self._logits):
+            listener.stop()
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        self.stop()
+
+    def output(self) -> Output:
+        """What was recorded."""
+        features, logits = (tuple(t for listener in listeners
+                                  for t in listener.tensors())
+                            for listeners in (self._features, self._logits))
+        return Output(features, logits)
+
+
+def _build_levels(model: nn.Module, levels: Sequence[str | dict],
+                  key: str) -> tuple[Tap, ...]:
+    single = len(levels) == 1
+    return tuple(_build(model, cfg, key if single else f'{key}[{i}]')
+                 for i, cfg in enumerate(levels))
 
 
 def _build(model: nn.Module, cfg: str | dict, key: str) -> Tap:

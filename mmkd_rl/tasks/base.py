@@ -1,35 +1,52 @@
 """What a task must say about its networks, so that nobody else needs to.
 
-A task adapter knows one OpenMMLab package: where its networks keep logits and
-last feature, and how their targets are written. The forward passes themselves
-are the same for all of them, because every OpenMMLab model answers
-``mode='loss'`` and ``mode='tensor'``.
+A task adapter knows one kind of network: where it keeps its outputs, how a
+teacher is run, what the truth of a batch is, and how good an output is on an
+image. Strategies, rewards and the agent's state ask it and never look at
+labels or axes themselves. An adapter for another kind of network is one more
+file here.
+
+Legend: B batch, M teachers, C classes, D channels, H W space.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from mmkd_rl.records import ModelOutput
+from mmkd_rl.records import Batch, Output, OutputSpec, Truth
 from mmkd_rl.taps import OutputTaps
+from mmkd_rl.utils.pooling import mean_over_space
+
+#: A tap's config: a path, or the arguments of :class:`Tap`.
+TapConfig = str | dict
 
 
 class Task(ABC):
     """Adapter between one kind of network and the common records."""
 
     #: Scope in which the parts of its networks are looked up.
-    scope: str
+    scope: str | None = None
+    #: Whether its networks give class scores by which they can be judged:
+    #: whether :meth:`quality` and what follows it may be asked.
+    has_logits: bool = True
+    #: Options of projectors that differ from :class:`Projector`'s defaults.
+    projector: dict = {}
+
+    # --------------------------------------------------- how networks are run
 
     def taps(self, model: nn.Module, cfg: dict | None, key: str) -> OutputTaps:
         """Where to read a network's output.
 
         Args:
             model: The network.
-            cfg: The user's ``taps=dict(feature=..., logits=...)``; what it
-                leaves out is the task's default.
+            cfg: The user's ``taps=dict(feature=..., logits=...)``, a tap each
+                or a list of one a level; what it leaves out is the task's
+                default.
             key: The network's config key, for messages.
 
         Raises:
@@ -39,11 +56,12 @@ class Task(ABC):
         if unknown := set(cfg) - {'feature', 'logits'}:
             raise ValueError(f'{key}.taps has unknown {sorted(unknown)}; it '
                              "takes 'feature' and 'logits'")
-        feature = cfg.get('feature') or self.feature_tap(model, key)
-        logits = cfg.get('logits') or self.logits_tap(model, key)
-        return OutputTaps(model, feature, logits, key)
+        return OutputTaps(
+            model,
+            _as_list(cfg.get('feature') or self.feature_taps(model, key)),
+            _as_list(cfg.get('logits') or self.logit_taps(model, key)), key)
 
-    def scope_for(self, default: str | None) -> str:
+    def scope_for(self, default: str | None) -> str | None:
         """Where the parts of a network without a prefix are looked up: the
         default scope of its config, or the task's package where that is ours
         (we have no heads and necks of our own)."""
@@ -51,21 +69,26 @@ class Task(ABC):
             else default
 
     @abstractmethod
-    def feature_tap(self, model: nn.Module, key: str) -> str | dict:
-        """Default tap of the last feature."""
+    def feature_taps(self, model: nn.Module,
+                     key: str) -> TapConfig | list[TapConfig]:
+        """Default taps of the features, one or one a level."""
 
     @abstractmethod
-    def logits_tap(self, model: nn.Module, key: str) -> str | dict:
-        """Default tap of the logits."""
+    def logit_taps(self, model: nn.Module,
+                   key: str) -> TapConfig | list[TapConfig]:
+        """Default taps of the logits; an empty list: there are none."""
 
-    @abstractmethod
-    def targets(self, data_samples: Sequence) -> Tensor:
-        """The true labels of a batch, as :class:`DistillationBatch` says."""
+    def infer(self, model: nn.Module, taps: OutputTaps,
+              batch: Batch) -> Output:
+        """One forward pass without losses."""
+        with taps.recording(model) as recording:
+            model(batch.images, mode='tensor')
+        return recording.output()
 
-    @abstractmethod
-    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """CE of each sample, [B]: how good a network is on it. Which pixels
-        count, and at which resolution, only the task knows."""
+    def teacher_step(self, model: nn.Module, taps: OutputTaps,
+                     batch: Batch) -> Output:
+        """One forward pass of a teacher, as far as its taps need it."""
+        return self.infer(model, taps, batch)
 
     def classify(self, model: nn.Module, taps: OutputTaps, feature: Tensor,
                  key: str) -> Tensor:
@@ -78,21 +101,76 @@ class Task(ABC):
         raise ValueError(f'{key}: {type(self).__name__} cannot run a '
                          'classifier on a feature')
 
-    def student_step(self, model: nn.Module, taps: OutputTaps, inputs: Tensor,
-                     data_samples: Sequence) -> tuple[dict, ModelOutput]:
-        """The student's own losses, and what it said on the way.
+    # ------------------------------------------------------ what is true, and
+    # ------------------------------------------------------- how good is it
 
-        The student computes its losses as it would alone, so that label
-        smoothing, mixup or a head of the user's own go on working; the taps
-        listen, so that nothing is computed twice.
+    @abstractmethod
+    def truth(self, batch: Batch) -> Truth:
+        """Labels and valid points of a batch."""
+
+    def quality(self, output: Output, truth: Truth) -> Tensor:
+        """How good an output is on each image, [B], larger is better: minus
+        the task's loss of it, a mean over valid points."""
+        raise NotImplementedError
+
+    def margin(self, output: Output, truth: Truth) -> Tensor:
+        """Probability of what is true minus that of the likeliest other,
+        [B]."""
+        raise NotImplementedError
+
+    def logit_gradient(self, output: Output,
+                       truth: Truth) -> tuple[Tensor, ...]:
+        """Gradient of each image's task loss at its logits, detached, a
+        tensor of their shape for each level."""
+        raise NotImplementedError
+
+    def entropy(self, output: Output, truth: Truth) -> Tensor:
+        """Of the predictions at T = 1, in nats, [B]; a mean over valid
+        points."""
+        raise NotImplementedError
+
+    def class_coverage(self, truth: Truth, known_MC: Tensor) -> Tensor:
+        """How much of each image is of classes that each teacher has been
+        trained on, [B, M] in [0, 1].
+
+        Args:
+            truth: Of the batch.
+            known_MC: Which of the student's classes these are.
         """
-        with taps.recording():
-            losses = model(inputs, data_samples, mode='loss')
-        return dict(losses), taps.take()
+        raise ValueError(
+            f'{type(self).__name__} has no class labels, so that class_map '
+            'has no meaning; leave it out')
 
-    def infer(self, model: nn.Module, taps: OutputTaps,
-              inputs: Tensor) -> ModelOutput:
-        """Forward without losses: a teacher's step."""
-        with taps.recording():
-            model(inputs, mode='tensor')
-        return taps.take()
+    def inner_product(self, a: Tensor, b_BM: Tensor, truth: Truth) -> Tensor:
+        """Of gradients at one level's logits, summed over classes, a mean
+        over valid points, [B, M].
+
+        Args:
+            a: [B, C, ...].
+            b_BM: [B, M, C, ...].
+            truth: Of the batch.
+        """
+        raise NotImplementedError
+
+    # ------------------------------------------------- for the agent's state
+
+    def feature_summary(self, output: Output, truth: Truth) -> Tensor:
+        """Features in a fixed size, [B, S]: all levels, averaged over valid
+        points."""
+        return torch.cat([
+            mean_over_space(
+                f, truth.valid_at((f.shape[2], f.shape[3]))
+                if f.ndim == 4 else None) for f in output.features
+        ], 1)
+
+    def logit_summary(self, output: Output, truth: Truth) -> Tensor:
+        """Logits in a fixed size, [B, S]."""
+        raise NotImplementedError
+
+    def summary_sizes(self, spec: OutputSpec) -> dict[str, int]:
+        """S of both, by ``'feature'`` and ``'logit'``."""
+        return dict(feature=sum(spec.channels), logit=spec.num_classes)
+
+
+def _as_list(taps: TapConfig | Sequence[TapConfig]) -> list[Any]:
+    return list(taps) if isinstance(taps, (list, tuple)) else [taps]

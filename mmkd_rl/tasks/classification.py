@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from mmpretrain.models.necks import GlobalAveragePooling
 from torch import Tensor, nn
 
+from mmkd_rl.records import Batch, Output, Truth
 from mmkd_rl.registry import TASKS
 from mmkd_rl.taps import OutputTaps
-from mmkd_rl.tasks.base import Task
+from mmkd_rl.tasks.base import TapConfig, Task
 
 
 @TASKS.register_module()
@@ -25,7 +24,8 @@ class ClassificationTask(Task):
 
     scope = 'mmpretrain'
 
-    def feature_tap(self, model: nn.Module, key: str) -> str | dict:
+    def feature_taps(self, model: nn.Module,
+                     key: str) -> TapConfig | list[TapConfig]:
         """Backbone's output, or the input of the last linear layer."""
         if isinstance(getattr(model, 'backbone', None), nn.Module):
             layers = getattr(getattr(model, 'head', None), 'layers', None)
@@ -45,7 +45,8 @@ class ClassificationTask(Task):
                 f"{key}.taps=dict(feature='...')")
         return dict(path=linear[-1], source='input')
 
-    def logits_tap(self, model: nn.Module, key: str) -> str | dict:
+    def logit_taps(self, model: nn.Module,
+                   key: str) -> TapConfig | list[TapConfig]:
         """Head's output, or that of the one wrapped network."""
         for name in ('head', 'model'):
             if isinstance(getattr(model, name, None), nn.Module):
@@ -62,7 +63,10 @@ class ClassificationTask(Task):
         Raises:
             ValueError: The feature was tapped elsewhere.
         """
-        tap = taps.feature
+        if len(taps.features) != 1:
+            raise ValueError(f'{key}: its classifier reads one feature, and '
+                             f'{len(taps.features)} levels are tapped')
+        tap, = taps.features
         if tap.path == 'backbone' and tap.source == 'output' and \
                 isinstance(getattr(model, 'head', None), nn.Module):
             if feature.ndim == 4 and isinstance(
@@ -81,26 +85,75 @@ class ClassificationTask(Task):
             "feature; leave taps.feature out, or tap the last linear layer's "
             'input')
 
-    def targets(self, data_samples: Sequence) -> Tensor:
+    def truth(self, batch: Batch) -> Truth:
         """Class indices [B], or probabilities [B, C] after mixup and the
-        like.
+        like; every image counts once.
 
         Raises:
             ValueError: Samples with several labels.
         """
-        if 'gt_score' in data_samples[0]:
-            return torch.stack([s.gt_score for s in data_samples])
-        counts = [s.gt_label.numel() for s in data_samples]
+        targets = self._targets(batch)
+        return Truth(targets, None, torch.ones(len(targets),
+                                               device=targets.device))
+
+    def _targets(self, batch: Batch) -> Tensor:
+        samples = batch.samples
+        if 'gt_score' in samples[0]:
+            return torch.stack([s.gt_score for s in samples])
+        counts = [s.gt_label.numel() for s in samples]
         if any(count != 1 for count in counts):
             raise ValueError(
                 'gt_label: each image must have one label, got '
-                f'{sum(counts)} labels for {len(data_samples)} images; '
+                f'{sum(counts)} labels for {len(samples)} images; '
                 'multi-label data cannot be distilled with softmax losses')
-        return torch.cat([s.gt_label for s in data_samples])
+        return torch.cat([s.gt_label for s in samples])
 
-    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """CE(z, y), [B]."""
-        return F.cross_entropy(logits.float(), targets, reduction='none')
+    def quality(self, output: Output, truth: Truth) -> Tensor:
+        """-CE(z, y), [B]."""
+        return -F.cross_entropy(
+            _logits(output), truth.targets, reduction='none')
+
+    def margin(self, output: Output, truth: Truth) -> Tensor:
+        """p[y] - max over the other classes; of labels that are
+        probabilities the likeliest class counts as the true one."""
+        p_BC, targets = _logits(output).softmax(1), truth.targets
+        y_B = targets if targets.ndim == 1 else targets.argmax(1)
+        true_BC = F.one_hot(y_B, p_BC.shape[1]).bool()
+        return p_BC.masked_fill(~true_BC, 0.).sum(1) - p_BC.masked_fill(
+            true_BC, 0.).amax(1)
+
+    def logit_gradient(self, output: Output,
+                       truth: Truth) -> tuple[Tensor, ...]:
+        """grad_z CE = p - e_y, [B, C]."""
+        z_BC, targets = _logits(output.detach()), truth.targets
+        truth_BC = targets if targets.ndim > 1 else F.one_hot(
+            targets, z_BC.shape[1])
+        return (z_BC.softmax(1) - truth_BC, )
+
+    def entropy(self, output: Output, truth: Truth) -> Tensor:
+        """H of the softmax, [B]."""
+        return torch.special.entr(_logits(output).softmax(1)).sum(1)
+
+    def class_coverage(self, truth: Truth, known_MC: Tensor) -> Tensor:
+        """1 where the image's class is known; of probabilities their sum over
+        known classes."""
+        known_CM = known_MC.T.float()
+        targets = truth.targets
+        return targets.float() @ known_CM if targets.ndim > 1 else \
+            known_CM[targets]
+
+    def inner_product(self, a: Tensor, b_BM: Tensor, truth: Truth) -> Tensor:
+        """Sum over classes, [B, M]."""
+        # Not einsum: autocast would lower its precision.
+        return (a.unsqueeze(1) * b_BM).sum(2)
+
+    def logit_summary(self, output: Output, truth: Truth) -> Tensor:
+        """The logits themselves, [B, C]."""
+        return output.logits[0]
+
+
+def _logits(output: Output) -> Tensor:
+    return output.logits[0].float()
 
 
 def _mean_over_space(feature: Tensor) -> Tensor:

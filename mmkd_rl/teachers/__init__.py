@@ -1,9 +1,9 @@
 from .loading import load_model_config, load_weights, read_checkpoint
 from .normalization import InputAdapter, Normalization
-from .pool import TeacherPool
+from .pool import TeacherBorrower, TeacherPool
 from .runtime import FrozenTeacher
 
 __all__ = [
     'FrozenTeacher', 'InputAdapter', 'Normalization', 'TeacherPool',
-    'load_model_config', 'load_weights', 'read_checkpoint'
+    'TeacherBorrower', 'load_model_config', 'load_weights', 'read_checkpoint'
 ]

@@ -1,26 +1,17 @@
-r"""Teachers whose classes are not the student's.
+"""Teachers whose classes are not the student's.
 
 A map says for each class of the student which of the teacher's it is, or that
-the teacher has never seen it. Nothing is to be learned from a teacher about a
-class that it does not know, so its logits are completed with what the student
-believes itself: with K the known classes and at the logit loss's temperature,
+the teacher has never seen it. The pool brings a teacher's logits to the
+student's classes with it; a class that the teacher does not know gets the
+lowest of its scores, and :attr:`OutputSpec.known` says which these are. What a
+logit term makes of them is said in losses/class_map.py; on an image whose
+class a teacher does not know its logits are not distilled at all, and its
+weight goes to those that know. Its feature is of use nevertheless and keeps
+the weight that the strategy gives it.
 
-.. math::
-    p'_m(c) = p_m(c | K) \, p_S(K), \; c \in K; \qquad
-    p'_m(c) = p_S(c), \; c \notin K,
-
-the student's part detached. Then KL(p'_m || p_S) = p_S(K) KL(p_m(. | K) ||
-p_S(. | K)): the gradient says how to divide among the known classes, and
-nothing of how much the others should get. That is so with KL only: DIST's
-correlations and DKD's two parts tie known and unknown classes together, and
-with them a little is said of both. And on an image of a class that it does not
-know, a teacher's logits are not distilled at all: its weight goes to those
-that know, and is lost where nobody does. Its feature is of use nevertheless
-and keeps the weight that the strategy gives it.
-
-Two classes of the student must not share one of the teacher's: p_m(. | K)
-would count its probability twice, and how it divides between the two the
-teacher does not say.
+Two classes of the student must not share one of the teacher's: its
+probability would count twice, and how it divides between the two the teacher
+does not say.
 """
 
 from __future__ import annotations
@@ -85,31 +76,12 @@ class ClassMap(nn.Module):
         self.register_buffer('index', index.clamp_min(0))
         self.register_buffer('known', index != UNSEEN)
 
-    def complete(self, teacher_BK: Tensor, student_BC: Tensor,
-                 temperature: float) -> Tensor:
-        """The teacher's logits over the student's classes, [B, C].
+    def select(self, teacher_BK: Tensor) -> Tensor:
+        """The teacher's logits over the student's classes, [B, C]; of a class
+        that it does not know the lowest of its scores.
 
         Args:
             teacher_BK: Its logits over its own classes.
-            student_BC: The student's logits; detached here.
-            temperature: Of the logit loss.
-
-        Raises:
-            ValueError: Logits with space behind the classes.
-        """
-        self._refuse_dense(teacher_BK)
-        own_BC = teacher_BK[:, self.index].float()
-        student_BC = student_BC.detach().float()
-        gap_B1 = self._log_mass(own_BC, temperature) - self._log_mass(
-            student_BC, temperature)
-        return torch.where(self.known, own_BC,
-                           student_BC + temperature * gap_B1)
-
-    def select(self, teacher_BK: Tensor) -> Tensor:
-        """The same without a student, [B, C]: a class that it does not know
-        gets the lowest of its scores. It is what a teacher is judged by: of
-        completed logits, entropy and cross entropy are mostly the
-        student's.
 
         Raises:
             ValueError: Logits with space behind the classes.
@@ -119,16 +91,6 @@ class ClassMap(nn.Module):
         low_B1 = teacher_BK.amin(1, keepdim=True)
         return torch.where(self.known, own_BC, low_B1)
 
-    def knows(self, targets: Tensor) -> Tensor:
-        """Share of each target that is of known classes, [B], in [0, 1].
-
-        Args:
-            targets: Class indices [B] or class probabilities [B, C].
-        """
-        known_C = self.known.float()
-        return targets.float() @ known_C if targets.ndim > 1 else \
-            known_C[targets]
-
     def _refuse_dense(self, teacher_BK: Tensor) -> None:
         if teacher_BK.ndim != 2:
             raise ValueError(
@@ -136,11 +98,6 @@ class ClassMap(nn.Module):
                 f'[B, C], and its logits are {tuple(teacher_BK.shape)}; leave '
                 'class_map out and set logit_loss=None to distil its features '
                 'alone')
-
-    def _log_mass(self, logits_BC: Tensor, temperature: float) -> Tensor:
-        """Log of the unnormalised mass of the known classes, [B, 1]."""
-        return (logits_BC / temperature).masked_fill(
-            ~self.known, -torch.inf).logsumexp(1, keepdim=True)
 
 
 def _as_list(classes: Sequence[int] | Mapping[int, int], num_student: int,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 
 import torch
 from mmengine.logging import print_log
@@ -93,11 +92,13 @@ class FeatureTeacher(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """One tensor a tap, without gradient."""
-        with ExitStack() as stack:
-            for tap in self._taps:
-                stack.enter_context(tap.recording())
+        listeners = [tap.listen(self.network) for tap in self._taps]
+        try:
             self.run(images)
-        return tuple(tap.take() for tap in self._taps)
+        finally:
+            for listener in listeners:
+                listener.stop()
+        return tuple(listener.tensor() for listener in listeners)
 
 
 class FeaturePool:
@@ -120,7 +121,6 @@ class FeaturePool:
         require_checkpoints(teachers, 'model.backbone.teachers')
         self._teachers = tuple(
             _build(cfg, name) for cfg, name in zip(teachers, self.names))
-        self._last: tuple[Tensor, tuple] | None = None
         self._looked_at: set[str] = set()
 
     def __deepcopy__(self, memo: dict) -> FeaturePool:
@@ -160,18 +160,17 @@ class FeaturePool:
     def __call__(self, images: Tensor, active: Sequence[bool]
                  ) -> tuple[tuple[Tensor, ...], ...]:
         """Layers of each teacher; nothing of those that are not active, which
-        are not run. The same images (the very tensor) cost nothing twice.
+        are not run.
 
         Raises:
             FloatingPointError: A teacher's first batch is not finite.
         """
-        if self._last is None or self._last[0] is not images:
-            self._last = images, tuple(
-                teacher(images) if on else ()
-                for teacher, on in zip(self._teachers, active))
-            for name, features in zip(self.names, self._last[1]):
-                self._look(name, features)
-        return self._last[1]
+        given = tuple(
+            teacher(images) if on else ()
+            for teacher, on in zip(self._teachers, active))
+        for name, features in zip(self.names, given):
+            self._look(name, features)
+        return given
 
     def _look(self, name: str, features: tuple[Tensor, ...]) -> None:
         """The first batch only: looking makes the host wait."""
@@ -183,10 +182,6 @@ class FeaturePool:
                 f'teacher {name!r} gives NaN or infinite features; look at '
                 'its checkpoint, its normalization and, with mixed '
                 'precision, its range')
-
-    def forget(self) -> None:
-        """Let go of the last batch."""
-        self._last = None
 
 
 def _build(cfg: dict, name: str) -> FeatureTeacher:
@@ -241,12 +236,11 @@ def _build(cfg: dict, name: str) -> FeatureTeacher:
 def _own_part(weights: dict[str, Tensor],
               own: set[str]) -> dict[str, Tensor]:
     """A backbone's weights under its own names, out of a whole model's."""
-    for prefix in ('student.backbone.', 'student.', 'backbone.'):
-        inner = {n.removeprefix(prefix): t for n, t in weights.items()
-                 if n.startswith(prefix)}
-        if inner and not any(n.startswith(prefix) for n in own):
-            weights = inner
-            break
+    prefix = 'backbone.'
+    inner = {n.removeprefix(prefix): t for n, t in weights.items()
+             if n.startswith(prefix)}
+    if inner and not any(n.startswith(prefix) for n in own):
+        weights = inner
     # What is left over beside a whole backbone are heads.
     needed = {n for n in own if not n.endswith('num_batches_tracked')}
     return {n: t for n, t in weights.items() if n in own} \

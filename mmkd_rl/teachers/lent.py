@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from mmkd_rl.records import Batch
 from mmkd_rl.taps import Tap
 from mmkd_rl.teachers.normalization import Normalization
 from mmkd_rl.teachers.pool import TeacherPool
+from mmkd_rl.teachers.runtime import inner_root
 
 
 class LentFeatures:
@@ -32,8 +34,7 @@ class LentFeatures:
     @property
     def networks(self) -> tuple[nn.Module, ...]:
         """What layers' paths are relative to: backbones, where there are."""
-        return tuple(getattr(t.model, 'backbone', t.model)
-                     for t in self._pool)
+        return tuple(inner_root(t.model) for t in self._pool)
 
     @property
     def input_sizes(self) -> tuple[tuple[int, int] | None, ...]:
@@ -44,7 +45,7 @@ class LentFeatures:
     @torch.no_grad()
     def run(self, index: int, images: Tensor) -> None:
         """One forward pass of one teacher, for whoever listens to it."""
-        list(self._pool)[index](images)
+        list(self._pool)[index](Batch(images))
 
     def listen(self, taps: Sequence[Sequence[Tap]]) -> None:
         """What :meth:`__call__` shall return of each teacher."""
@@ -58,10 +59,6 @@ class LentFeatures:
 
     def __call__(self, images: Tensor, active: Sequence[bool]
                  ) -> tuple[tuple[Tensor, ...], ...]:
-        """Layers of each teacher. Images that the distiller has just shown
-        them cost nothing."""
-        return self._pool.inner(images)
-
-    def forget(self) -> None:
-        """Let go of the last batch."""
-        self._pool.forget()
+        """Layers of each teacher, of images that the distiller has not shown
+        them: what it shows them it hands over itself."""
+        return self._pool.run(Batch(images)).inner

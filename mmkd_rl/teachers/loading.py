@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
 from mmengine.utils import is_installed
 from torch import Tensor, nn
 
-from mmkd_rl.export.student import without_flow
+from mmkd_rl.export.student import plain_student
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
 
@@ -150,7 +150,8 @@ def build_network(cfg: dict, scope: str | None, key: str) -> nn.Module:
     """
     try:
         with MODELS.switch_scope_and_registry(scope) as registry:
-            return registry.build(cfg)
+            # MMDetection reads options as attributes (train_cfg.rpn).
+            return registry.build(ConfigDict(cfg))
     except KeyError as error:
         raise ValueError(f'{key}: {error.args[0] if error.args else error}'
                          ) from error
@@ -185,7 +186,8 @@ def input_size(cfg: dict, key: str) -> tuple[int, int] | None:
 
 
 def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:
-    """The weights in a checkpoint file, whichever way it wraps them.
+    """The weights in a checkpoint file, whichever way it wraps them. If they
+    are those of one of our distillations, its student's are meant.
 
     Raises:
         FileNotFoundError, ValueError: See :func:`checkpoint_io.load`; also if
@@ -199,9 +201,7 @@ def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:
             isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f'{key}={path!r} holds no weights: expected a dict '
                          'of tensors, or one under "state_dict"')
-    if all(name.startswith('module.') for name in content):
-        content = {n[len('module.'):]: t for n, t in content.items()}
-    return without_flow(content)
+    return plain_student(content)
 
 
 def require_checkpoints(teachers: Sequence[dict],
@@ -267,8 +267,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str,
 
     Args:
         model: The network.
-        weights: What :func:`read_checkpoint` returned. If they are those of
-            one of our distillations, its student's are meant.
+        weights: What :func:`read_checkpoint` returned.
         path: The file, for messages.
         key: The config key that named it, for messages.
 
@@ -277,12 +276,6 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str,
             as are not finite; the message counts them and names the first.
     """
     own = model.state_dict()
-    if any(n.startswith('student.') for n in weights) and not any(
-            n.startswith('student.') for n in own):
-        weights = {
-            n[len('student.'):]: t
-            for n, t in weights.items() if n.startswith('student.')
-        }
     missing = [n for n in own if n not in weights and _matters(n)]
     left_over = [n for n in weights if n not in own and _matters(n)]
     shapes = [

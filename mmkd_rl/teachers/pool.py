@@ -8,15 +8,16 @@ to its own device instead, and copies of the distiller share it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from mmengine import dist
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmkd_rl.records import ModelOutput, ModelSpec
+from mmkd_rl.records import Batch, Output, OutputSpec, TeacherStep
 from mmkd_rl.taps import Tap
 from mmkd_rl.tasks import Task
 from mmkd_rl.teachers.class_map import ClassMap
@@ -75,11 +76,9 @@ class TeacherPool:
         #: By the teacher's index; only those whose classes are others.
         self._maps: dict[int, ClassMap] = {}
         self._finite: Tensor | None = None
-        #: Images of the last batch and what :meth:`listen` asked for.
-        self._inner: tuple[Tensor, tuple[tuple[Tensor, ...], ...]] | None = \
-            None
         #: Whether features are used, so that they must be finite, too.
         self.watch_features = False
+        self._listens = False
 
     def __len__(self) -> int:
         return len(self._teachers)
@@ -100,8 +99,8 @@ class TeacherPool:
         if self._finite is not None:
             self._finite = fn(self._finite)
 
-    def probe(self, images: Tensor) -> tuple[ModelSpec, ...]:
-        """The sizes of each teacher's output.
+    def probe(self, batch: Batch) -> tuple[OutputSpec, ...]:
+        """The sizes of each teacher's output, logits over its own classes.
 
         Raises:
             ValueError: A teacher cannot run on such images.
@@ -109,110 +108,77 @@ class TeacherPool:
         specs = []
         for teacher in self._teachers:
             try:
-                specs.append(teacher.probe(images))
+                specs.append(teacher.probe(batch))
             except (RuntimeError, TypeError, AssertionError) as error:
                 raise ValueError(
                     f'teacher {teacher.name!r} fails on images of shape '
-                    f'{tuple(images.shape)}: {error}; if it needs another '
-                    'size, give it input_size=...') from error
+                    f'{tuple(batch.images.shape)}: {error}; if it needs '
+                    'another size, give it input_size=...') from error
         return tuple(specs)
 
-    def match_classes(self, specs: Sequence[ModelSpec], num_classes: int,
-                      required: bool) -> tuple[ModelSpec, ...]:
+    def match_classes(self, specs: Sequence[OutputSpec],
+                      num_classes: int) -> tuple[OutputSpec, ...]:
         """Read the teachers' class maps.
 
         Args:
             specs: What :meth:`probe` returned.
             num_classes: The student's.
-            required: Whether logits are distilled, so that the classes must
-                be the student's or be mapped to them.
 
         Returns:
-            The sizes of what :meth:`align` returns.
+            The sizes of what :meth:`__call__` returns from now on.
 
         Raises:
-            ValueError: Other classes and no map; or see :class:`ClassMap`.
+            ValueError: See :class:`ClassMap`; or a map where there are no
+                class scores.
         """
         matched = []
         for m, (spec, classes) in enumerate(zip(specs, self._class_maps)):
             if classes is not None:
-                self._maps[m] = ClassMap(classes, spec.num_classes,
-                                         num_classes,
-                                         f'teacher {spec.name!r}')
-                spec = replace(spec, num_classes=num_classes)
-            elif required and spec.num_classes != num_classes:
-                raise ValueError(
-                    f'teacher {spec.name!r} has {spec.num_classes} classes '
-                    f'and the student {num_classes}; give the teacher '
-                    f"class_map=[...], its index for each of the student's "
-                    'classes (-1 where it has none), or set logit_loss=None '
-                    'to distil features alone')
+                if not spec.logits or not num_classes:
+                    raise ValueError(
+                        f'teacher {spec.name!r}: class_map says which of its '
+                        'classes are which, but with this task no class '
+                        'scores are read; leave it out')
+                own = ClassMap(classes, spec.num_classes, num_classes,
+                               f'teacher {spec.name!r}')
+                self._maps[m] = own
+                spec = replace(
+                    spec,
+                    logits=tuple((num_classes, *shape[1:])
+                                 for shape in spec.logits),
+                    known=own.known)
             matched.append(spec)
         return tuple(matched)
 
-    def align(self, outputs: tuple[ModelOutput, ...], student: Tensor,
-              temperature: float) -> tuple[ModelOutput, ...]:
-        """Outputs whose logits are over the student's classes.
+    def __call__(self, batch: Batch) -> tuple[Output, ...]:
+        """Run every teacher once, see :meth:`run`."""
+        return self.run(batch).outputs
 
-        Args:
-            outputs: What :meth:`__call__` returned.
-            student: The student's logits, [B, C].
-            temperature: Of the logit loss.
-        """
-        if not self._maps:
-            return outputs
-        return tuple(
-            replace(o, logits=self._maps[m].complete(o.logits, student,
-                                                     temperature))
-            if m in self._maps else o for m, o in enumerate(outputs))
-
-    def verdicts(self, outputs: tuple[ModelOutput, ...]
-                 ) -> tuple[Tensor, ...] | None:
-        """Logits over the student's classes without anything of the
-        student; ``None``: the teachers' logits are that.
-
-        Args:
-            outputs: What :meth:`__call__` returned.
-        """
-        if not self._maps:
-            return None
-        return tuple(self._maps[m].select(o.logits) if m in
-                     self._maps else o.logits for m, o in enumerate(outputs))
-
-    def knows(self, targets: Tensor) -> Tensor | None:
-        """Which teachers know the classes of a batch, [B, M] in [0, 1];
-        ``None``: all know all."""
-        if not self._maps:
-            return None
-        columns = torch.ones(len(targets), len(self), device=targets.device)
-        for m, class_map in self._maps.items():
-            columns[:, m] = class_map.knows(targets)
-        return columns
-
-    def __call__(self, images: Tensor) -> tuple[ModelOutput, ...]:
+    def run(self, batch: Batch) -> TeacherStep:
         """Run every teacher once.
 
         Args:
-            images: [B, 3, H, W], normalised for the student.
+            batch: Images normalised for the student.
 
         Returns:
-            One output a teacher, in order, without gradient.
+            One output a teacher, in order, without gradient, logits over the
+            student's classes; and what :meth:`listen` asked for.
 
         Raises:
             FloatingPointError: A teacher's first batch is not finite. Later
                 batches are checked by :meth:`check_finite`, because looking
                 makes the host wait for the device.
         """
-        given = [t(images) for t in self._teachers]
-        outputs = tuple(ModelOutput(*g[:2]) for g in given)
-        if any(len(g) > 2 for g in given):
-            self._inner = images, tuple(g[2:] for g in given)
-        finite = torch.stack([self._is_finite(o) for o in outputs])
+        given = [teacher(batch) for teacher in self._teachers]
+        finite = torch.stack([self._is_finite(output) for output, _ in given])
         first = self._finite is None
         self._finite = finite if first else self._finite & finite
         if first:
             self.check_finite()
-        return outputs
+        return TeacherStep(
+            tuple(self._select(m, output)
+                  for m, (output, _) in enumerate(given)),
+            tuple(inner for _, inner in given) if self._listens else ())
 
     def listen(self, taps: Sequence[Sequence[Tap]]) -> None:
         """Read more of each teacher in the same forward pass.
@@ -220,27 +186,24 @@ class TeacherPool:
         Args:
             taps: Of each teacher.
         """
+        self._listens = True
         for teacher, own in zip(self._teachers, taps):
             teacher.inner = tuple(own)
 
-    def inner(self, images: Tensor) -> tuple[tuple[Tensor, ...], ...]:
-        """What :meth:`listen` asked for, of each teacher. Teachers that
-        have just seen these images (the very tensor) are not run again."""
-        if self._inner is None or self._inner[0] is not images:
-            self(images)
-        assert self._inner is not None
-        return self._inner[1]
+    def _select(self, index: int, output: Output) -> Output:
+        """The output with its logits over the student's classes."""
+        own = self._maps.get(index)
+        return output if own is None else replace(
+            output, logits=tuple(map(own.select, output.logits)))
 
-    def forget(self) -> None:
-        """Let go of what was read for :meth:`inner`."""
-        self._inner = None
-
-    def _is_finite(self, output: ModelOutput) -> Tensor:
-        finite = output.logits.isfinite().all()
+    def _is_finite(self, output: Output) -> Tensor:
+        finite = [z.isfinite().all() for z in output.logits]
         if self.watch_features:
             # Of the sum: a map is large, and this needs no other one.
-            finite &= output.feature.sum(dtype=torch.float32).isfinite()
-        return finite
+            finite += [f.sum(dtype=torch.float32).isfinite()
+                       for f in output.features]
+        return torch.stack(finite).all() if finite else torch.ones(
+            (), dtype=torch.bool)
 
     def classify(self, index: int, feature: Tensor) -> Tensor:
         """Logits of one teacher's classifier over the student's classes, see
@@ -281,6 +244,33 @@ class TeacherPool:
             f'teachers {bad} gave NaN or infinite logits or features; look at '
             'their checkpoint, their normalization and, with mixed precision, '
             'their range')
+
+
+class TeacherBorrower(nn.Module, ABC):
+    """A part of the student that looks inside of the distiller's teachers.
+
+    The distiller finds it in the student's model, lends it the pool, and hands
+    it what :meth:`TeacherPool.listen` asked for in each step.
+    """
+
+    @property
+    @abstractmethod
+    def waits_for_teachers(self) -> bool:
+        """Whether it has no teachers of its own and was lent none yet."""
+
+    @property
+    @abstractmethod
+    def wants_features(self) -> bool:
+        """Whether the next forward pass of the student needs them."""
+
+    @abstractmethod
+    def borrow(self, pool: TeacherPool) -> None:
+        """Take the distiller's teachers."""
+
+    @abstractmethod
+    def lend(self, features: tuple[tuple[Tensor, ...], ...] | None) -> None:
+        """What the teachers said of the images that the student is given
+        until the next call; ``None``: nothing is known of them."""
 
 
 def _build_teacher(cfg: dict, name: str, task: Task,

@@ -1,13 +1,13 @@
-"""How one teacher is run: a function from images to a tuple of tensors."""
+"""How one teacher is run: from a batch to what its taps read."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from mmkd_rl.records import ModelOutput, ModelSpec
+from mmkd_rl.records import Batch, Output, OutputSpec
 from mmkd_rl.taps import OutputTaps, Tap
 from mmkd_rl.tasks import Task
 from mmkd_rl.teachers.normalization import InputAdapter
@@ -41,20 +41,24 @@ class FrozenTeacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Logits [B, C] and feature [B, D, H, W] of normalised images, then
-        what ``inner`` reads.
+    def forward(self, batch: Batch) -> tuple[Output, tuple[Tensor, ...]]:
+        """Its output, logits over its own classes; and what ``inner`` reads.
 
         Not under ``inference_mode``: the student's losses save these tensors
         for their backward pass, which inference tensors forbid.
+
+        Args:
+            batch: Images normalised for the student.
         """
-        with ExitStack() as stack:
-            for tap in self.inner:
-                stack.enter_context(tap.recording())
-            output = self._task.infer(self.model, self._taps,
-                                      self.adapter(images))
-        return (output.logits, output.feature,
-                *(tap.take() for tap in self.inner))
+        own = replace(batch, images=self.adapter(batch.images))
+        root = inner_root(self.model)
+        listeners = [tap.listen(root) for tap in self.inner]
+        try:
+            output = self._task.teacher_step(self.model, self._taps, own)
+        finally:
+            for listener in listeners:
+                listener.stop()
+        return output, tuple(listener.tensor() for listener in listeners)
 
     def classify(self, feature: Tensor) -> Tensor:
         """Its classifier alone, [B, C]; gradients reach the feature.
@@ -68,30 +72,36 @@ class FrozenTeacher(nn.Module):
         return self._task.classify(self.model, self._taps, feature,
                                    f'teacher {self.name!r}')
 
-    def probe(self, images: Tensor) -> ModelSpec:
+    def probe(self, batch: Batch) -> OutputSpec:
         """The sizes of what it returns.
 
         Raises:
             ValueError: It gives NaN or infinity.
         """
-        logits, feature = self(images)[:2]
-        if not (logits.isfinite().all() and feature.isfinite().all()):
+        output, _ = self(batch)
+        if not all(t.isfinite().all() for t in output.tensors()):
             raise ValueError(
                 f'teacher {self.name!r} gives NaN or infinity even on a grey '
                 'image; look at its checkpoint')
-        return spec_of(self.name, ModelOutput(logits, feature))
+        return spec_of(self.name, output)
 
 
-def spec_of(name: str, output: ModelOutput) -> ModelSpec:
+def inner_root(model: nn.Module) -> nn.Module:
+    """What paths of inner taps are relative to: the backbone, where there is
+    one."""
+    return getattr(model, 'backbone', model)
+
+
+def spec_of(name: str, output: Output) -> OutputSpec:
     """Sizes of an output.
 
     Raises:
         ValueError: A feature that is neither a map nor a vector.
     """
-    if output.feature.ndim not in (2, 4):
-        raise ValueError(
-            f'{name}: the tapped feature has shape '
-            f'{tuple(output.feature.shape)}; tap a map [B, D, H, W] or a '
-            f"vector [B, D] with taps=dict(feature='...')")
-    return ModelSpec(name, output.logits.shape[1],
-                     tuple(output.feature.shape[1:]))
+    for feature in output.features:
+        if feature.ndim not in (2, 4):
+            raise ValueError(
+                f'{name}: the tapped feature has shape '
+                f'{tuple(feature.shape)}; tap a map [B, D, H, W] or a '
+                f"vector [B, D] with taps=dict(feature='...')")
+    return OutputSpec.of(name, output)

@@ -2,7 +2,7 @@
 
 MMEngine calls ``torch.utils.checkpoint`` in its old, reentrant way. A module
 that is fed with images, which need no gradient, then gets none for its own
-weights (``activation_checkpointing=['student.backbone']`` would train no
+weights (``activation_checkpointing=['backbone']`` would train no
 backbone, with no more than a warning), and a tap inside such a module reads a
 tensor without gradient. The way that PyTorch recommends has neither fault.
 """

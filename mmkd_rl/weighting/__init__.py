@@ -1,7 +1,7 @@
 from .ae_kd import AEKD
 from .amtml_kd import AMTMLKD
 from .average import AverageWeighting
-from .base import WeightingContext, WeightingStrategy, restrict
+from .base import WeightingStrategy, restrict
 from .ca_mkd import CAMKD
 from .eb_kd import EBKD
 from .mmkd import MMKD
@@ -9,5 +9,5 @@ from .mtkd_rl import MTKDRL
 
 __all__ = [
     'AEKD', 'AMTMLKD', 'CAMKD', 'EBKD', 'MMKD', 'MTKDRL',
-    'AverageWeighting', 'WeightingContext', 'WeightingStrategy', 'restrict'
+    'AverageWeighting', 'WeightingStrategy', 'restrict'
 ]

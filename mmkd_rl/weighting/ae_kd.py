@@ -36,12 +36,13 @@ import torch
 from sklearn.svm import OneClassSVM
 from torch import Tensor
 
+from mmkd_rl.context import WeightingContext
 from mmkd_rl.records import DistillationBatch, TeacherWeights
 from mmkd_rl.registry import WEIGHTINGS
 from mmkd_rl.weighting.base import (
-    WeightingContext,
     WeightingStrategy,
     equal_weights,
+    require_terms,
 )
 
 FEATURES = ('same', 'own')
@@ -68,7 +69,8 @@ class AEKD(WeightingStrategy):
 
     Raises:
         TypeError: C is no number.
-        ValueError: C below 1 / M, or another ``feature`` or scale.
+        ValueError: C below 1 / M, another ``feature`` or scale, or no terms
+            with a gradient for each teacher.
     """
 
     needs_classes = False
@@ -82,6 +84,7 @@ class AEKD(WeightingStrategy):
                  normalize: bool = False,
                  scale: str = 'unit') -> None:
         super().__init__(context, scale)
+        require_terms(context, type(self))
         count = self.num_teachers
         if not isinstance(C, (int, float)) or isinstance(C, bool):
             raise TypeError(f'weighting.C must be a number, got {C!r}')
@@ -104,41 +107,47 @@ class AEKD(WeightingStrategy):
         logit_BM = feature_BM = None
         if gaps.logit is not None:
             # What is not distilled pulls at nothing.
-            distilled_BM = gaps.logit if batch.knows is None else \
-                gaps.logit * batch.knows
-            logit_BM = self._weigh(distilled_BM, student.logits)
+            coverage_BM = batch.class_coverage
+            distilled_BM = gaps.logit if coverage_BM is None else \
+                gaps.logit * coverage_BM
+            logit_BM = self._weigh(batch, distilled_BM, student.logits)
         if gaps.feature is not None and (logit_BM is None or
                                          self.feature == 'own'):
-            feature_BM = self._weigh(gaps.feature, student.feature)
+            feature_BM = self._weigh(batch, gaps.feature, student.features)
         if logit_BM is None:
             logit_BM = feature_BM
         assert logit_BM is not None
         return TeacherWeights(
             logit_BM, logit_BM if feature_BM is None else feature_BM)
 
-    def _weigh(self, gap_BM: Tensor, at: Tensor) -> Tensor:
-        """Weights, [B, M], of losses by their gradients at a tensor."""
-        equal_BM = equal_weights(gap_BM.detach().float(), self.num_teachers,
-                                 1.)
-        if self.num_teachers == 1 or not (gap_BM.requires_grad and
-                                          at.requires_grad):
+    def _weigh(self, batch: DistillationBatch, gap_BM: Tensor,
+               at: tuple[Tensor, ...]) -> Tensor:
+        """Weights, [B, M], of losses by their gradients at all levels."""
+        equal_BM = equal_weights(batch, self.num_teachers)
+        if self.num_teachers == 1 or not gap_BM.requires_grad or not all(
+                t.requires_grad for t in at):
             return equal_BM
         # Of the sum: a mean's would be small enough to vanish in half
         # precision, and the weights do not depend on the scale.
         gradients = [
-            torch.autograd.grad(gap.sum(), at, retain_graph=True)[0]
+            torch.autograd.grad(gap.sum(), at, retain_graph=True)
             for gap in gap_BM.unbind(1)
         ]
-        with torch.no_grad(), torch.autocast(at.device.type, enabled=False):
-            return self._solve([g.float() for g in gradients]).to(
-                equal_BM).expand_as(equal_BM)
+        with torch.no_grad(), torch.autocast(
+                equal_BM.device.type, enabled=False):
+            return self._solve([
+                torch.cat([self._row(level.float()) for level in levels])
+                for levels in gradients
+            ]).to(equal_BM).expand_as(equal_BM)
+
+    def _row(self, gradient: Tensor) -> Tensor:
+        """One level's gradient as a vector."""
+        return (gradient.mean(0) if self.average_gradients else
+                gradient).flatten()
 
     def _solve(self, gradients: list[Tensor]) -> Tensor:
         """alpha, [M], in float64."""
-        rows = torch.stack([
-            (g.mean(0) if self.average_gradients else g).flatten()
-            for g in gradients
-        ])
+        rows = torch.stack(gradients)
         gram = (rows @ rows.T).double()
         length = gram.diagonal().sqrt()
         if self.normalize:

@@ -25,11 +25,8 @@ agree anyway, in w they do not, and w, by u, reaches the student too. This
 holds for :class:`KDLoss`; with another logit loss the term is left out, and
 teachers' losses are integrated instead of their targets.
 
-**Relations.** Between samples, after RKD (Park et al. 2019), on features
-pooled over space: distances of all pairs, divided by their mean, and cosines
-of the angles of triplets; Huber loss between the student's and the weighted
-mean of the teachers', whose weights are the batch's mean and detached.
-Triplets are taken of the first ``relation_samples`` images only.
+**Relations** of distances and angles, see losses/relation.py, belong to the
+method; they are terms, which other strategies can have too.
 
 Settled here: theta begins at zero, so that all teachers weigh the same, and W
 with variance 1 / D; features weigh the same, detached; the weights of the
@@ -39,18 +36,28 @@ so both scales are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from itertools import combinations
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd_rl.losses import KDLoss
-from mmkd_rl.records import DistillationBatch, TeacherWeights
+from mmkd_rl.context import WeightingContext
+from mmkd_rl.losses import (
+    AngleRelationLoss,
+    DistanceRelationLoss,
+    KDLoss,
+    MixtureTerm,
+)
+from mmkd_rl.losses.base import stacked_levels
+from mmkd_rl.records import (
+    DistillationBatch,
+    Output,
+    TeacherWeights,
+    Truth,
+)
 from mmkd_rl.registry import WEIGHTINGS
-from mmkd_rl.weighting.base import WeightingContext, WeightingStrategy
+from mmkd_rl.utils.pooling import masked_mean
+from mmkd_rl.weighting.base import WeightingStrategy
 
 _EPSILON = 1e-12
 
@@ -92,11 +99,13 @@ class AMTMLKD(WeightingStrategy):
         if relation_samples < 3:
             raise ValueError('weighting.relation_samples must be >= 3, the '
                              f'corners of an angle; got {relation_samples}')
-        self.distance_weight = distance_weight
-        self.angle_weight = angle_weight
-        self.relation_samples = relation_samples
+        self.relations = nn.ModuleList(
+            term for term in (
+                DistanceRelationLoss(distance_weight),
+                AngleRelationLoss(angle_weight, relation_samples))
+            if term.loss_weight)
         self.regularization = regularization
-        size = context.student.channels
+        size = sum(context.student.channels)
         #: W, [D].
         self.projection = nn.Parameter(torch.randn(size) / size**.5)
         #: theta, [M, D].
@@ -105,104 +114,103 @@ class AMTMLKD(WeightingStrategy):
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
         """Weights, [B, M] each, in float32; the logits' with gradient, the
         features' without."""
-        with torch.autocast(batch.student.logits.device.type, enabled=False):
-            feature = batch.student.feature.float()
-            u_BD = feature.flatten(2).amax(2) if feature.ndim > 2 else feature
+        with torch.autocast(batch.device.type, enabled=False):
+            u_BD = torch.cat([
+                _max_over_space(f.float(), batch.truth)
+                for f in batch.student.features
+            ], 1)
             scores_BM = u_BD @ (self.projection * self.latent).float().T
             weights_BM = scores_BM.softmax(1)
         return TeacherWeights(weights_BM, weights_BM.detach())
 
-    def losses(self, batch: DistillationBatch,
-               weights: TeacherWeights) -> dict[str, Tensor]:
-        """``loss_mixture``, minus alpha T^2 JSD, which makes the target a
-        mixture; ``loss_distance`` and ``loss_angle``; ``loss_latent``."""
-        with torch.autocast(batch.student.logits.device.type, enabled=False):
-            losses = {}
-            if isinstance(self.context.logit_loss, KDLoss):
-                losses['loss_mixture'] = -self._jensen_shannon(batch, weights)
-            if self.distance_weight or self.angle_weight:
-                student_BD = batch.student.embedding.float()
-                teachers = [t.embedding.float() for t in batch.teachers]
-            if self.distance_weight:
-                losses['loss_distance'] = self.distance_weight * _relation(
-                    student_BD, teachers, weights, distances)
-            if self.angle_weight:
-                count = self.relation_samples
-                losses['loss_angle'] = self.angle_weight * _relation(
-                    student_BD, teachers, weights,
-                    lambda x_BD: angles(x_BD[:count]))
-            # Also at weight zero: every parameter must have a gradient when
-            # training is distributed.
-            losses['loss_latent'] = self.regularization * (
-                self.projection.square().sum() + self.latent.square().sum())
-            return losses
+    def mixture_terms(self) -> tuple[MixtureTerm, ...]:
+        """What makes the target a mixture, the relations, and the norms of W
+        and theta."""
+        return (*(MixedTarget(t) for t in self.context.reading('logits')
+                  if isinstance(t, KDLoss)), *self.relations,
+                LatentNorm(self))
 
-    def _jensen_shannon(self, batch: DistillationBatch,
-                        weights: TeacherWeights) -> Tensor:
-        """alpha T^2 JSD_w, the batch's mean."""
-        temperature = self.context.temperature
-        p_BMC = torch.stack([
-            (t.logits.float() / temperature).softmax(1)
-            for t in batch.teachers
-        ], 1)
-        w_BM1 = weights.logit.reshape(*weights.logit.shape,
-                                      *[1] * (p_BMC.ndim - 2))
-        # One, unless teachers that do not know a class were left out.
-        total_B1 = w_BM1.sum(1)
-        mixture_BC = (w_BM1 * p_BMC).sum(1) / total_B1.clamp_min(_EPSILON)
-        divergence = total_B1.squeeze(1) * _entropy(mixture_BC, 1) - (
-            w_BM1.squeeze(2) * _entropy(p_BMC, 2)).sum(1)
-        assert self.context.logit_weight is not None
-        return self.context.logit_weight * temperature**2 * divergence.mean()
+
+class MixedTarget(MixtureTerm):
+    """-alpha T^2 JSD_w, which turns the weighted sum of a KD term into the
+    divergence from the teachers' mixture.
+
+    Args:
+        term: The KD term.
+    """
+
+    name = 'loss_mixture'
+
+    def __init__(self, term: KDLoss) -> None:
+        super().__init__(term.loss_weight)
+        # In a tuple: its buffers are saved where it belongs.
+        self._term = (term, )
+
+    def forward(self, student: Output, teachers: Sequence[Output],
+                truth: Truth, weights: TeacherWeights) -> Tensor:
+        """The batch's mean, with the weights' gradient."""
+        term, = self._term
+        with torch.autocast(weights.logit.device.type, enabled=False):
+            pairs = term.align(student, teachers, truth)
+            divergence = [
+                truth.mean(_jensen_shannon(teachers_BMC, weights.logit, valid,
+                                           term.temperature))
+                for _, teachers_BMC, valid in stacked_levels(pairs)
+            ]
+            return -self.loss_weight * term.temperature**2 * torch.stack(
+                divergence).mean()
+
+
+class LatentNorm(MixtureTerm):
+    """0.1 (|W|^2 + |theta|^2).
+
+    Args:
+        strategy: Whose they are.
+    """
+
+    name = 'loss_latent'
+
+    def __init__(self, strategy: AMTMLKD) -> None:
+        super().__init__(strategy.regularization)
+        self._strategy = (strategy, )
+
+    def forward(self, student: Output, teachers: Sequence[Output],
+                truth: Truth, weights: TeacherWeights) -> Tensor:
+        """Also at weight zero: every parameter must have a gradient when
+        training is distributed."""
+        strategy, = self._strategy
+        return self.loss_weight * (strategy.projection.square().sum() +
+                                   strategy.latent.square().sum())
+
+
+def _max_over_space(feature: Tensor, truth: Truth) -> Tensor:
+    """Of valid points, [B, D]; 0 for an image without any."""
+    if feature.ndim < 3:
+        return feature
+    valid = truth.valid_at((feature.shape[2], feature.shape[3]))
+    if valid is None:
+        return feature.flatten(2).amax(2)
+    counts = valid.flatten(1).unsqueeze(1) > 0
+    largest = feature.flatten(2).masked_fill(~counts, -torch.inf).amax(2)
+    return torch.where(counts.any(2), largest, 0.)
+
+
+def _jensen_shannon(teachers_BMC: Tensor, weights_BM: Tensor,
+                    valid: Tensor | None, temperature: float) -> Tensor:
+    """JSD_w of the teachers' predictions, [B]; of dense logits the mean over
+    valid points."""
+    p_BMC = (teachers_BMC.float() / temperature).softmax(2)
+    w_BM1 = weights_BM.reshape(*weights_BM.shape, *[1] * (p_BMC.ndim - 2))
+    # One, unless teachers that do not know a class were left out.
+    total_B1 = w_BM1.sum(1)
+    mixture_BC = (w_BM1 * p_BMC).sum(1) / total_B1.clamp_min(_EPSILON)
+    divergence = total_B1.squeeze(1) * _entropy(mixture_BC, 1) - (
+        w_BM1.squeeze(2) * _entropy(p_BMC, 2)).sum(1)
+    return masked_mean(divergence, valid) if divergence.ndim > 1 else \
+        divergence
 
 
 def _entropy(p: Tensor, dim: int) -> Tensor:
     # Not `entr`, whose gradient at 0 is infinite; weights times zero
     # probabilities would then be NaN.
     return -(p * p.clamp_min(_EPSILON).log()).sum(dim)
-
-
-def _relation(student_BD: Tensor, teachers: Sequence[Tensor],
-              weights: TeacherWeights,
-              relate: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean Huber loss between the student's relations and the teachers'
-    weighted ones; zero where a batch is too small to have any."""
-    student_P = relate(student_BD)
-    if not student_P.numel():
-        return student_P.sum()
-    with torch.no_grad():
-        mean_M = weights.feature.mean(0)
-        target_P = _average(mean_M / mean_M.sum().clamp_min(_EPSILON),
-                            [relate(t_BD) for t_BD in teachers])
-    return F.smooth_l1_loss(student_P, target_P)
-
-
-def _average(weights_M: Tensor, values: Sequence[Tensor]) -> Tensor:
-    return (weights_M[:, None] * torch.stack(list(values))).sum(0)
-
-
-def distances(x_BD: Tensor) -> Tensor:
-    """Distances of all pairs divided by their mean, [B (B - 1) / 2]."""
-    pairs = F.pdist(x_BD)
-    return pairs / pairs.mean().clamp_min(_EPSILON) if len(pairs) else pairs
-
-
-def angles(x_BD: Tensor) -> Tensor:
-    """Cosine of the angle at j between i and k, for all i < k and j other
-    than both, [B (B - 1) (B - 2) / 2]; zero where two of them are the same
-    point."""
-    difference_BBD = x_BD - x_BD[:, None]
-    length_BB1 = torch.linalg.vector_norm(difference_BBD, dim=2, keepdim=True)
-    # Not `normalize`, whose gradient at the same point is huge.
-    edges_BBD = difference_BBD / torch.where(length_BB1 > _EPSILON,
-                                             length_BB1, torch.inf)
-    cosines_BBB = edges_BBD @ edges_BBD.transpose(1, 2)
-    return cosines_BBB.flatten()[_triplets(len(x_BD), x_BD.device)]
-
-
-@lru_cache(maxsize=8)
-def _triplets(count: int, device: torch.device) -> Tensor:
-    """Flat indices of (j, i, k)."""
-    index = [(j * count + i) * count + k for j in range(count)
-             for i, k in combinations(range(count), 2) if j not in (i, k)]
-    return torch.tensor(index, dtype=torch.long, device=device)

@@ -16,6 +16,5 @@ class AverageWeighting(WeightingStrategy):
 
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
         """1 / M, [B, M] each."""
-        weights = equal_weights(batch.student.logits.detach().float(),
-                                self.num_teachers, 1.)
+        weights = equal_weights(batch, self.num_teachers)
         return TeacherWeights(weights, weights)

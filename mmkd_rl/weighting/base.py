@@ -4,43 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from mmkd_rl.records import DistillationBatch, ModelSpec, TeacherWeights
+from mmkd_rl.context import WeightingContext
+from mmkd_rl.losses import MixtureTerm
+from mmkd_rl.records import DistillationBatch, Output, TeacherWeights
+from mmkd_rl.tasks import Task
 
 SCALES = ('unit', 'paper')
 
 
-@dataclass(frozen=True)
-class WeightingContext:
-    """What a strategy may know when it is built.
-
-    Attributes:
-        student: Sizes of the student's output.
-        teachers: Sizes of the teachers' outputs.
-        logit_weight: alpha; ``None``: logits are not distilled.
-        feature_weight: beta; ``None``: features are not distilled.
-        temperature: T of the logit loss.
-        classify: From a teacher's index and a feature of the shape that it
-            gives to the logits of that teacher's classifier, [B, C]; gradients
-            reach the feature, never the teacher.
-        logit_loss: The logit loss itself, for a strategy whose weights mean
-            something else with another one.
-    """
-    student: ModelSpec
-    teachers: tuple[ModelSpec, ...]
-    logit_weight: float | None
-    feature_weight: float | None
-    temperature: float
-    classify: Callable[[int, Tensor], Tensor] | None = None
-    logit_loss: nn.Module | None = None
-
-
 class WeightingStrategy(nn.Module, ABC):
-    """Base of all strategies.
+    """Base of all strategies: from a batch to weights of the teachers.
 
     It is a module so that a strategy may have parameters that the student's
     optimiser trains. Parts with their own optimiser stay outside of the tree
@@ -60,6 +38,8 @@ class WeightingStrategy(nn.Module, ABC):
     needs_second_look: bool = False
     #: Whether it looks at what teachers say of the student's classes.
     needs_classes: bool = True
+    #: Whether it cannot do without labels and class scores.
+    needs_labels: bool = False
     #: Whether it looks at :attr:`Gaps.similarity`.
     needs_similarity: bool = True
 
@@ -81,51 +61,57 @@ class WeightingStrategy(nn.Module, ABC):
         """Weights of a training batch, [B, M] each, detached unless the
         strategy trains them through the student's loss."""
 
-    def losses(self, batch: DistillationBatch,
-               weights: TeacherWeights) -> dict[str, Tensor]:
-        """Further terms of the student's loss, scalars, by their names in
-        the log (``loss_...``).
-
-        Args:
-            batch: What :meth:`forward` was called with.
-            weights: What it returned.
-        """
-        return {}
+    def mixture_terms(self) -> tuple[MixtureTerm, ...]:
+        """Terms that belong to the strategy, beside those of the config."""
+        return ()
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move what is not in the module tree."""
 
 
-def equal_weights(like: Tensor, num_teachers: int, total: float) -> Tensor:
-    """[B, M] of ``total / M`` on ``like``'s device, B of ``like``."""
-    return like.new_full((len(like), num_teachers), total / num_teachers,
-                         dtype=like.dtype)
+def equal_weights(batch: DistillationBatch, num_teachers: int,
+                  total: float = 1.) -> Tensor:
+    """[B, M] of ``total / M``, in float32 or better."""
+    like = batch.student.tensors()[-1].detach()
+    return like.new_full(
+        (len(like), num_teachers), total / num_teachers,
+        dtype=torch.promote_types(like.dtype, torch.float32))
 
 
-def cross_entropies(batch: DistillationBatch,
-                    logits: Iterable[Tensor]) -> Tensor:
-    """CE with the targets of each teacher's logits [B, C], [B, M], in
-    float32."""
-    return torch.stack(
-        [batch.cross_entropy(z.float(), batch.targets) for z in logits], 1)
+def require_terms(context: WeightingContext, kind: type) -> None:
+    """Raise ValueError if nothing is distilled from each teacher for itself,
+    so that there is nothing from which a strategy could learn weights."""
+    if not context.terms:
+        raise ValueError(
+            f'weighting.type={kind.__name__} looks at terms that compare the '
+            'student with each teacher, and model.losses has none; add '
+            "dict(type='KDLoss') or dict(type='FitNetLoss'), or use "
+            "weighting=dict(type='AverageWeighting')")
+
+
+def cross_entropies(task: Task, batch: DistillationBatch,
+                    outputs: Iterable[Output]) -> Tensor:
+    """The task's loss of each teacher's output, minus its quality, [B, M]."""
+    return -torch.stack([task.quality(o, batch.truth) for o in outputs], 1)
 
 
 def restrict(weights: TeacherWeights,
-             knows_BM: Tensor | None) -> TeacherWeights:
+             coverage_BM: Tensor | None) -> TeacherWeights:
     """Logit weights of those who know the class, with the sum that all had;
     zero where nobody knows. Features keep theirs.
 
     Args:
         weights: Of a batch.
-        knows_BM: See :attr:`DistillationBatch.knows`.
+        coverage_BM: See :attr:`DistillationBatch.class_coverage`.
     """
-    if knows_BM is None:
+    if coverage_BM is None:
         return weights
-    kept_BM = weights.logit * knows_BM
+    kept_BM = weights.logit * coverage_BM
     total_B1 = kept_BM.sum(1, keepdim=True)
     scale_B1 = torch.where(total_B1 > 0,
                            weights.logit.sum(1, keepdim=True) /
                            total_B1.clamp_min(1e-12), 0.)
     # A target that is known in part is distilled in part.
-    return TeacherWeights(
-        kept_BM * scale_B1 * knows_BM.amax(1, keepdim=True), weights.feature)
+    return replace(
+        weights,
+        logit=kept_BM * scale_B1 * coverage_BM.amax(1, keepdim=True))

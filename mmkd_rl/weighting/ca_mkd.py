@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from mmkd_rl.agent import confidence
-from mmkd_rl.records import DistillationBatch, TeacherWeights
+from mmkd_rl.context import WeightingContext
+from mmkd_rl.losses import mapped_shape
+from mmkd_rl.records import DistillationBatch, Output, TeacherWeights
 from mmkd_rl.registry import WEIGHTINGS
-from mmkd_rl.taps import mapped_shape
 from mmkd_rl.utils.precision import autocasts_to_half
 from mmkd_rl.weighting.base import (
-    WeightingContext,
     WeightingStrategy,
     cross_entropies,
 )
@@ -54,6 +54,7 @@ class CAMKD(WeightingStrategy):
             a teacher whose classifier cannot be run alone.
     """
 
+    needs_labels = True
     needs_similarity = False
 
     def __init__(self,
@@ -68,22 +69,26 @@ class CAMKD(WeightingStrategy):
         self.detach_feature = detach_feature
         self.reads_student = feature == 'student' and \
             context.feature_weight is not None
-        if self.reads_student:
+        if self.reads_student and context.task.has_logits:
             self._try_classifiers()
 
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
         """Weights, [B, M] each, in float32; those of the features with the
         student's gradient unless they are detached."""
         with torch.no_grad():
-            logit_BM = confidence(cross_entropies(batch, batch.own_logits))
+            logit_BM = confidence(
+                cross_entropies(self.context.task, batch, batch.teachers))
         if not self.reads_student or not batch.pairs:
             return TeacherWeights(logit_BM, logit_BM)
-        mapped = [
-            m.detach() if self.detach_feature else m for m, _ in batch.pairs
-        ]
+        # The deepest level is what a classifier reads.
+        mapped = [levels[-1].student for levels in batch.pairs]
+        if self.detach_feature:
+            mapped = [m.detach() for m in mapped]
         feature_BM = confidence(
             cross_entropies(
-                batch, [self._classify(i, m) for i, m in enumerate(mapped)]))
+                self.context.task, batch,
+                [Output(logits=(self._classify(i, m).float(), ))
+                 for i, m in enumerate(mapped)]))
         return TeacherWeights(logit_BM, feature_BM)
 
     def _classify(self, index: int, feature: Tensor) -> Tensor:
@@ -105,7 +110,8 @@ class CAMKD(WeightingStrategy):
         for index, teacher in enumerate(context.teachers):
             if context.classify is None:
                 raise ValueError(_advice(teacher.name, 'there is none'))
-            shape = mapped_shape(context.student, teacher)
+            shape = mapped_shape(context.student.features[-1],
+                                 teacher.features[-1])
             try:
                 context.classify(index, torch.zeros(2, *shape))
             except torch.OutOfMemoryError:

@@ -35,12 +35,15 @@ class EBKD(WeightingStrategy):
         ValueError: Another scale.
     """
 
+    needs_labels = True
     needs_similarity = False
 
     @torch.no_grad()
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
         """Weights, [B, M] each, detached, in float32."""
-        entropy_BM = torch.stack([_entropy(z) for z in batch.own_logits], 1)
+        task = self.context.task
+        entropy_BM = torch.stack(
+            [task.entropy(t, batch.truth) for t in batch.teachers], 1)
         weights = self._weigh(entropy_BM)
         return TeacherWeights(weights, weights)
 
@@ -53,10 +56,3 @@ class EBKD(WeightingStrategy):
         weights_BM = 1 - share_BM
         return weights_BM if self.scale == 'paper' else \
             weights_BM / (self.num_teachers - 1)
-
-
-def _entropy(logits: Tensor) -> Tensor:
-    """H of softmax over the classes, [B]; averaged over space if there is
-    any."""
-    entropy = torch.special.entr(logits.float().softmax(1)).sum(1)
-    return entropy.flatten(1).mean(1) if entropy.ndim > 1 else entropy

@@ -38,7 +38,8 @@ Departures:
   a meta step sees 16 of them instead of 64. It costs about as much as five
   training steps of a ResNet-8 on 64 images; where the teachers are light,
   lower ``meta_batch_size`` or raise the hook's interval.
-- With class maps, what completes a teacher's logits is held fixed.
+- With class maps, MLP_l sees a teacher's own logits; what completes them for
+  the loss is held fixed.
 
 Both scales of the weights are the same: the paper's sum to one, too.
 """
@@ -47,6 +48,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -55,12 +57,14 @@ from torch import Tensor
 
 from mmkd_rl.agent.hard_samples import HardBuffer, HardSamples
 from mmkd_rl.agent.meta_learner import MetaLearner, WeightNetwork
-from mmkd_rl.records import DistillationBatch, TeacherWeights
+from mmkd_rl.context import WeightingContext
+from mmkd_rl.records import DistillationBatch, SeenBatch, TeacherWeights
 from mmkd_rl.registry import WEIGHTINGS
+from mmkd_rl.utils.pooling import mean_over_space
 from mmkd_rl.weighting.base import (
-    WeightingContext,
     WeightingStrategy,
     equal_weights,
+    require_terms,
     restrict,
 )
 
@@ -90,10 +94,12 @@ class MMKD(WeightingStrategy):
         scale: Without effect.
 
     Raises:
-        ValueError: A size, number or learning rate is not positive.
+        ValueError: A size, number or learning rate is not positive, or there
+            are no terms to weigh.
     """
 
     needs_second_look = True
+    needs_labels = True
     needs_similarity = False
 
     def __init__(self,
@@ -109,6 +115,7 @@ class MMKD(WeightingStrategy):
                  hard_share: float = 0.25,
                  scale: str = 'unit') -> None:
         super().__init__(context, scale)
+        require_terms(context, type(self))
         for name, value in (('inner_steps', inner_steps), ('meta_batch_size',
                                                            meta_batch_size)):
             if value < 1:
@@ -121,16 +128,17 @@ class MMKD(WeightingStrategy):
         self.meta_batch_size = meta_batch_size
         sizes = {}
         if context.logit_weight is not None:
-            sizes['logit'] = context.student.num_classes + sum(
-                t.num_classes for t in context.teachers)
+            sizes['logit'] = sum(
+                context.task.summary_sizes(s)['logit']
+                for s in (context.student, *context.teachers))
         if context.feature_weight is not None:
-            sizes['feature'] = sum(t.channels for t in context.teachers)
+            sizes['feature'] = len(context.reading('features')) * sum(
+                sum(t.channels) for t in context.teachers)
         self.learner = MetaLearner(
             {
                 name: WeightNetwork(size, self.num_teachers, hidden)
                 for name, size in sizes.items()
             }, optimizer, HardBuffer(buffer_size, buffer_bytes, hard_share))
-        self._hardness: Tensor | None = None
         #: Set by the hook that trains the networks.
         self.attended = False
         self._warned = False
@@ -145,34 +153,32 @@ class MMKD(WeightingStrategy):
                 "dict(type='mmkd_rl.MetaWeightingHook') to custom_hooks",
                 'current', logging.WARNING)
         with torch.no_grad():
-            if self.training:
-                self._hardness = batch.cross_entropy(batch.student.logits,
-                                                     batch.targets)
-            return self.weigh(batch)
+            weights = self.weigh(batch)
+            return replace(weights, record=-self.context.task.quality(
+                batch.student, batch.truth)) if self.training else weights
 
     def weigh(self, batch: DistillationBatch) -> TeacherWeights:
         """The weights with their gradient, [B, M] each."""
-        equal_BM = equal_weights(batch.student.logits.detach().float(),
-                                 self.num_teachers, 1.)
+        equal_BM = equal_weights(batch, self.num_teachers)
         networks = self.learner.networks
         dtype = self.learner.parameters()[0].dtype
         # Autocast would round the differences between teachers away.
         with torch.autocast(equal_BM.device.type, enabled=False):
             return TeacherWeights(
-                networks['logit'](_logits(batch, dtype))
+                networks['logit'](self._logits(batch, dtype))
                 if 'logit' in networks else equal_BM,
                 networks['feature'](_relations(batch, dtype))
                 if 'feature' in networks else equal_BM)
 
-    def remember(self, batch: HardSamples) -> None:
-        """Put the hardest samples of the last training batch in the buffer.
+    def remember(self, seen: SeenBatch, hardness_B: Tensor | None) -> None:
+        """Put the hardest samples of a batch of training in the buffer.
 
         Args:
-            batch: All its samples.
+            seen: The batch.
+            hardness_B: The record of the weights that it was trained with.
         """
-        hardness, self._hardness = self._hardness, None
-        if hardness is not None:
-            self.learner.buffer.add(batch, hardness)
+        if hardness_B is not None:
+            self.learner.buffer.add(HardSamples.of_batch(seen), hardness_B)
 
     def meta_losses(self, observe: Observe, parameters: Mapping[str, Tensor],
                     rates: Mapping[str, float]) -> tuple[Tensor, Tensor]:
@@ -191,14 +197,14 @@ class MMKD(WeightingStrategy):
         for _ in range(self.inner_steps):
             batch = observe(theta)
             if first is None:
-                first = _cross_entropy(batch).detach()
-            weights = restrict(self.weigh(batch), batch.knows)
+                first = self._cross_entropy(batch).detach()
+            weights = restrict(self.weigh(batch), batch.class_coverage)
             theta = _descend(theta, rates, *self._matching(batch, weights))
         if self.ce_step:
-            ce = _cross_entropy(observe(theta))
+            ce = self._cross_entropy(observe(theta))
             theta = _descend(theta, rates, [ce], [torch.ones_like(ce)])
         assert first is not None
-        return first, _cross_entropy(observe(theta))
+        return first, self._cross_entropy(observe(theta))
 
     def meta_update(self, observe: Observe, parameters: Mapping[str, Tensor],
                     rates: Mapping[str, float]) -> dict[str, float]:
@@ -234,6 +240,18 @@ class MMKD(WeightingStrategy):
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move the networks."""
         self.learner.apply_(fn)
+
+    def _cross_entropy(self, batch: DistillationBatch) -> Tensor:
+        return -batch.truth.mean(
+            self.context.task.quality(batch.student, batch.truth))
+
+    def _logits(self, batch: DistillationBatch, dtype: torch.dtype) -> Tensor:
+        """[z_1, ..., z_M, z_S], [B, (M + 1) C]."""
+        task = self.context.task
+        return torch.cat([
+            task.logit_summary(o, batch.truth).to(dtype)
+            for o in (*batch.teachers, batch.student)
+        ], 1)
 
     def _matching(self, batch: DistillationBatch, weights: TeacherWeights
                   ) -> tuple[list[Tensor], list[Tensor]]:
@@ -287,26 +305,11 @@ def _refuse_dead_ends(value: Tensor) -> None:
         todo.extend(new)
 
 
-def _cross_entropy(batch: DistillationBatch) -> Tensor:
-    return batch.cross_entropy(batch.student.logits, batch.targets).mean()
-
-
-def _logits(batch: DistillationBatch, dtype: torch.dtype) -> Tensor:
-    """[z_1, ..., z_M, z_S], [B, (M + 1) C]."""
-    return torch.cat([
-        _pool(o.logits.to(dtype)) for o in (*batch.teachers, batch.student)
-    ], 1)
-
-
 def _relations(batch: DistillationBatch, dtype: torch.dtype) -> Tensor:
-    """[rho_1, ..., rho_M], [B, sum_m D_m]."""
+    """[rho_1, ..., rho_M], of all levels, [B, sum_m D_m]."""
     columns = []
-    for projected, target in batch.pairs:
-        a, b = (F.normalize(_pool(x.to(dtype)), dim=1)
-                for x in (projected, target))
+    for pair in (pair for levels in batch.pairs for pair in levels):
+        a, b = (F.normalize(mean_over_space(x.to(dtype), pair.valid), dim=1)
+                for x in (pair.student, pair.teacher))
         columns.append(a.shape[1] * a * b)
     return torch.cat(columns, 1)
-
-
-def _pool(x: Tensor) -> Tensor:
-    return x.flatten(2).mean(2) if x.ndim > 2 else x

@@ -35,8 +35,9 @@ from mmkd_rl.agent import (
     mix,
 )
 from mmkd_rl.agent.learner import AgentLearner
-from mmkd_rl.agent.reward import Reward, Step
+from mmkd_rl.agent.reward import Reward, Step, neutral_where_not_distilled
 from mmkd_rl.agent.updaters import Updater
+from mmkd_rl.context import WeightingContext
 from mmkd_rl.records import DistillationBatch, TeacherWeights, Transition
 from mmkd_rl.registry import (
     REWARDS,
@@ -46,10 +47,10 @@ from mmkd_rl.registry import (
     construct,
 )
 from mmkd_rl.weighting.base import (
-    WeightingContext,
     WeightingStrategy,
     cross_entropies,
     equal_weights,
+    restrict,
 )
 
 REWARD_TIMES = ('before', 'after')
@@ -99,6 +100,7 @@ class MTKDRL(WeightingStrategy):
         self.needs_second_look = reward_time == 'after'
         self.build_state = StateBuilder(
             context.teachers,
+            context.task,
             state,
             has_logit=context.logit_weight is not None,
             has_feature=context.feature_weight is not None)
@@ -111,9 +113,7 @@ class MTKDRL(WeightingStrategy):
             REWARDS,
             _typed(reward, 'AgreementReward', 'weighting.reward'),
             'weighting.reward',
-            logit_weight=context.logit_weight or 0.,
-            feature_weight=context.feature_weight or 0.,
-            temperature=context.temperature)
+            context=context)
         made: Updater = build(
             UPDATERS,
             _typed(updater, 'PolicyGradient', 'weighting.updater'),
@@ -122,7 +122,6 @@ class MTKDRL(WeightingStrategy):
         _check_fit(self.reward, reward_time, made)
         self.learner = AgentLearner(policy, made, History(history_bytes),
                                     self.reward)
-        self._pending: tuple[Transition, Step] | None = None
         #: Set by the hook that trains the agent.
         self.attended = False
         self._warned = False
@@ -130,8 +129,8 @@ class MTKDRL(WeightingStrategy):
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
         """Weights, [B, M] each, detached, in float32: autocast would round
         the differences between teachers away."""
-        device = batch.student.logits.device.type
-        with torch.no_grad(), torch.autocast(device, enabled=False):
+        with torch.no_grad(), torch.autocast(batch.device.type,
+                                             enabled=False):
             return self._weigh(batch)
 
     def _weigh(self, batch: DistillationBatch) -> TeacherWeights:
@@ -142,7 +141,10 @@ class MTKDRL(WeightingStrategy):
                 'trained and all weights stay equal. Add '
                 "dict(type='mmkd_rl.AgentAlternationHook') to custom_hooks",
                 'current', logging.WARNING)
-        ce_BM = cross_entropies(batch, batch.own_logits)
+        task = self.context.task
+        # A task without labels has no preference.
+        ce_BM = cross_entropies(task, batch, batch.teachers) \
+            if task.has_logits else equal_weights(batch, self.num_teachers)
         state_BS = self.build_state(batch, ce_BM)
         sources_B22M = self._sources(batch, ce_BM)
         policy = self.learner.policy
@@ -154,36 +156,47 @@ class MTKDRL(WeightingStrategy):
         else:
             total = 1. if self.scale == 'unit' else float(self.num_teachers)
             action_B2M = equal_weights(
-                ce_BM, self.num_teachers, total).unsqueeze(1).expand(-1, 2, -1)
+                batch, self.num_teachers, total).unsqueeze(1).expand(
+                    -1, 2, -1)
+        record = None
         if self.training:
             # The state is the bulk of the history; half precision does for
             # something that is standardised before it is used.
             half_BS = state_BS.clamp(-_HALF_MAX, _HALF_MAX).half()
+            used = restrict(
+                TeacherWeights(action_B2M[:, 0], action_B2M[:, 1]),
+                batch.class_coverage)
             step = Step(
-                action_B2M,
-                batch.cross_entropy(batch.student.logits.float(),
-                                    batch.targets))
-            self._pending = Transition(
+                torch.stack([used.logit, used.feature], 1),
+                -task.quality(batch.student, batch.truth)
+                if task.has_logits else batch.truth.count * 0)
+            record = Transition(
                 half_BS, generated_B2M.contiguous(), sources_B22M,
                 torch.empty_like(ce_BM) if self.needs_second_look else
-                self.reward(batch, step)), step
-        return TeacherWeights(
-            logit=action_B2M[:, 0], feature=action_B2M[:, 1])
+                self._earned(batch, step)), step
+        return TeacherWeights(action_B2M[:, 0], action_B2M[:, 1], record)
 
-    def remember(self, after: DistillationBatch | None = None) -> None:
-        """Put the last batch into the history.
+    def remember(self, record: tuple[Transition, Step] | None,
+                 after: DistillationBatch | None = None) -> None:
+        """Put a batch of training into the history.
 
         Args:
+            record: Of the weights that it was trained with; ``None`` where
+                it was no training.
             after: The same batch after the student's update; needed when
                 ``reward_time='after'``.
         """
-        pending, self._pending = self._pending, None
-        if pending is None:
+        if record is None:
             return
-        transition, step = pending
+        transition, step = record
         if after is not None:
-            transition = replace(transition, reward=self.reward(after, step))
+            transition = replace(transition, reward=self._earned(after, step))
         self.learner.history.add(transition)
+
+    def _earned(self, batch: DistillationBatch, step: Step) -> Tensor:
+        reward = self.reward(batch, step)
+        return reward if self.reward.scalar else neutral_where_not_distilled(
+            reward, batch.class_coverage)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move the agent."""

@@ -12,7 +12,10 @@ from mmkd_rl.agent import (
     divergence,
     mix,
 )
+from mmkd_rl.tasks import ClassificationTask, FeatureTask
 from tests.toy import random_batch, spec
+
+TASK = ClassificationTask()
 
 
 def test_confidence_is_equation_9():
@@ -57,12 +60,13 @@ def test_mix_sums_to_one():
 
 def test_state_is_equation_5():
     batch, ce = random_batch(size=4, count=2), torch.rand(4, 2)
-    builder = StateBuilder([spec(), spec()])
+    builder = StateBuilder([spec(), spec()], TASK)
     state = builder(batch, ce)
     assert builder.size == 2 * (8 + 5 + 3) and builder.sizes == (16, 16)
     second = torch.cat([
-        batch.teachers[1].feature.flatten(1), batch.teachers[1].logits,
-        ce[:, 1:], batch.gaps.similarity[:, 1:], batch.gaps.logit[:, 1:]
+        batch.teachers[1].features[0].flatten(1),
+        batch.teachers[1].logits[0], ce[:, 1:], batch.gaps.similarity[:, 1:],
+        batch.gaps.logit[:, 1:]
     ], 1)
     torch.testing.assert_close(state[:, 16:], second)
 
@@ -72,15 +76,15 @@ def test_state_is_detached_and_float32():
     for gap in (batch.gaps.logit, batch.gaps.similarity):
         gap.requires_grad_()
     ce = torch.rand(6, 3).bfloat16().requires_grad_()
-    state = StateBuilder([spec()] * 3)(batch, ce)
+    state = StateBuilder([spec()] * 3, TASK)(batch, ce)
     assert not state.requires_grad and state.dtype == torch.float32
 
 
 def test_state_parts_keep_the_equations_order():
     batch, ce = random_batch(count=1), torch.rand(6, 1)
-    both = StateBuilder([spec()], ['ce', 'logit'])(batch, ce)
+    both = StateBuilder([spec()], TASK, ['ce', 'logit'])(batch, ce)
     torch.testing.assert_close(
-        both, torch.cat([batch.teachers[0].logits, ce], 1))
+        both, torch.cat([batch.teachers[0].logits[0], ce], 1))
 
 
 @pytest.mark.parametrize('parts, message', [
@@ -90,12 +94,26 @@ def test_state_parts_keep_the_equations_order():
 ])
 def test_bad_state_parts(parts, message):
     with pytest.raises(ValueError, match=f'weighting.state.*{message}'):
-        StateBuilder([spec()], parts, has_logit=False)
+        StateBuilder([spec()], TASK, parts, has_logit=False)
 
 
 def test_parts_that_do_not_exist_are_left_out_by_themselves():
-    builder = StateBuilder([spec()], has_feature=False)
+    builder = StateBuilder([spec()], TASK, has_feature=False)
     assert builder.parts == ('feature', 'logit', 'ce', 'divergence')
+
+
+def test_a_task_without_labels_has_two_parts():
+    builder = StateBuilder([spec()], FeatureTask(), has_logit=False)
+    assert builder.parts == ('feature', 'similarity')
+    batch = random_batch(count=1)
+    torch.testing.assert_close(
+        builder(batch, torch.empty(6, 0)),
+        torch.cat([batch.teachers[0].features[0].flatten(1),
+                   batch.gaps.similarity], 1))
+    for part in ('logit', 'ce'):
+        with pytest.raises(ValueError, match='weighting.state has '
+                           f"'{part}'.*task=FeatureTask"):
+            StateBuilder([spec()], FeatureTask(), [part])
 
 
 def test_standardizer_is_the_identity_before_it_has_seen_anything():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmkd_rl.records import Batch
 from mmkd_rl.registry import MODELS
 from tests.toy import (
     CLASSES,
@@ -52,18 +53,25 @@ def train(teachers, batches, weighting, seed, epochs=8, iters=30):
             optimizer.zero_grad()
             sum(losses.values()).backward()
             optimizer.step()
-            model.weighting.remember()
-        model.weighting.learner.update()
+            remember(model)
+        model.distillation.weighting.learner.update()
     return model
+
+
+def remember(model):
+    """What the hook does after each iteration."""
+    distillation = model.distillation
+    distillation.weighting.remember(distillation.last_step.weights.record)
 
 
 @torch.no_grad()
 def generated(model, images: Tensor, labels: Tensor) -> Tensor:
     """w^gen of fresh data, [B, 2, M]."""
     model(images, samples(labels), mode='loss')
-    model.weighting.remember()
-    *_, last = model.weighting.learner.history
-    return model.weighting.learner.policy(last.state).exp()
+    remember(model)
+    learner = model.distillation.weighting.learner
+    *_, last = learner.history
+    return learner.policy(last.state).exp()
 
 
 def one_right(tmp_path: Path, world: World, noise: str) -> list[dict]:
@@ -205,8 +213,9 @@ def test_beats_the_best_constant_weights(tmp_path, seed, weighting):
     ]
     model = train(experts, world.batch, weighting, seed)
     images, labels, groups = world.batch(1000)
-    p_BMC = torch.stack([o.logits for o in model.teachers(images)],
-                        1).softmax(-1)
+    p_BMC = torch.stack(
+        [o.logits[0] for o in model.distillation.teachers(Batch(images))],
+        1).softmax(-1)
     p_BM = p_BMC[torch.arange(1000), :, labels]  # belief in the true class
     right = p_BM[torch.arange(1000), groups]
     assert right.mean() > 0.9  # the experts are what they claim

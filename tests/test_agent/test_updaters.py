@@ -107,7 +107,6 @@ def test_goes_on_from_a_file_as_if_never_stopped(tmp_path, kind):
         return AgentLearner(net, kind(net), History())
 
     def turn(agent, seed):
-        torch.manual_seed(seed)
         for j in range(3):
             agent.history.add(
                 acted(agent.updater, [1., 0., -1.], seed=seed + j))
@@ -235,12 +234,36 @@ def test_replay_keeps_the_newest_within_its_bytes():
         replay.add(transition([float(i)] * 3))
         assert replay.nbytes <= 3 * size
     assert [float(t.reward[0, 0]) for t in replay] == [7., 8., 9.]
-    torch.manual_seed(0)
-    drawn = [tuple(float(t.reward[0, 0]) for t in replay.draw())
+    generator = torch.Generator().manual_seed(0)
+    drawn = [tuple(float(t.reward[0, 0]) for t in replay.draw(generator))
              for _ in range(50)]
     assert set(drawn) == {(7., 8.), (8., 9.), (9., 9.)}
     with pytest.raises(ValueError, match='updater.replay_bytes=10 holds no'):
         Replay(10).add(one)
+
+
+@pytest.mark.parametrize('kind', [*ALL, BCEUpdater])
+def test_the_global_generator_is_left_alone(kind):
+    """What a student draws does not depend on its teachers' agent."""
+    updater = kind(policy())
+    before = torch.get_rng_state()
+    for seed in range(2):
+        updater.update(history(*(acted(updater, [1., 0., .5], seed=seed + j)
+                                 for j in range(3))))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize('kind', EXPLORING)
+def test_exploration_is_the_updaters_own(kind):
+    """The same seed, the same numbers, whatever else is drawn."""
+    updater = kind(policy())
+    log_w = updater.policy(torch.randn(4, 9)).detach()
+    updater.random.seed(7)
+    first, second = updater.explore(log_w), updater.explore(log_w)
+    assert not torch.equal(first, second)
+    updater.random.seed(7)
+    torch.manual_seed(99)
+    assert torch.equal(updater.explore(log_w), first)
 
 
 def test_dirichlet_against_scipy():

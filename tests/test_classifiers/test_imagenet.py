@@ -8,9 +8,19 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmkd_rl.records import Batch
 from mmkd_rl.registry import MODELS
+from mmkd_rl.tasks import ClassificationTask
 from mmkd_rl.teachers.loading import build_network, load_model_config
-from tests.toy import CLASSES, World, distiller, samples, toy_teachers
+from tests.test_engine.test_resume import same
+from tests.toy import (
+    CLASSES,
+    World,
+    distiller,
+    samples,
+    toy_runner,
+    toy_teachers,
+)
 
 BASES = Path(__file__).parents[2] / 'configs' / '_base_' / 'models'
 SIZES = {  # millions of parameters, billions of multiply-adds
@@ -89,6 +99,12 @@ def test_size_is_the_printed_one(name):
         multiply_adds, rel=0.02, abs=0.05)
 
 
+def own_parameters(model):
+    """The student's, by name."""
+    return [(n, p) for n, p in model.named_parameters()
+            if not n.startswith('distillation.')]
+
+
 def build(folder, student, **kwargs):
     torch.manual_seed(0)
     teachers = toy_teachers(folder, count=1)
@@ -108,31 +124,32 @@ def test_transformers_are_students_and_teachers(tmp_path, name):
     """One step with a vector and a map among the teachers: the default taps
     find class tokens, and every weight of the student moves."""
     model = build(
-        tmp_path, TRANSFORMERS[name], weighting=dict(type='MTKDRL'))
+        tmp_path, TRANSFORMERS[name],
+        weighting=dict(type='MTKDRL')).double()  # some steps are tiny
     images, labels = World().batch(6)
-    before = {n: p.clone() for n, p in model.student.named_parameters()}
+    before = {n: p.clone() for n, p in own_parameters(model)}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    losses = model(images, samples(labels), mode='loss')
+    losses = model(images.double(), samples(labels), mode='loss')
     assert set(losses) == {'loss_student', 'loss_logit', 'loss_feature'}
     sum(losses.values()).backward()
     optimizer.step()
     # a key's bias changes no softmax
     still = [
-        n for n, p in model.student.named_parameters()
+        n for n, p in own_parameters(model)
         if torch.equal(p, before[n]) and not n.endswith('attn.k.bias')
     ]
     assert not still
     sizes = [
         (p.layers[0].in_features, p.layers[0].out_features)
-        for p in model.projectors
+        for p, in model.distillation.terms[1].projectors
     ]
     assert sizes == [(8, CLASSES), (8, 8), (8, 8), (8, 8)]
 
 
 @pytest.mark.parametrize('name', ['deit', 'cait', "MMPretrain's cait"])
 def test_a_distillation_of_a_transformer_loads_again(tmp_path, name):
-    """MMPretrain's TimmClassifier does not, inside another model: it is
-    replaced."""
+    """MMPretrain's TimmClassifier puts ``model.`` before all names that it
+    loads, the distillation's included."""
     student = dict(TRANSFORMERS[name.split()[-1]])
     if 'MMPretrain' in name:
         student['type'] = 'mmpretrain.TimmClassifier'
@@ -142,21 +159,52 @@ def test_a_distillation_of_a_transformer_loads_again(tmp_path, name):
     for other in (model, twin):
         other.load_state_dict(state, strict=True)
         assert not any(p.any() for p in other.parameters())
-    assert not any('.model.' in n for n in state)
+    assert not any('model' in n.split('.')[:-1] for n in state)
+    alone = MODELS.build(copy.deepcopy(student)).state_dict().keys()
+    assert alone < state.keys()
+    assert all(n.startswith('distillation.') for n in state.keys() - alone)
+
+
+@pytest.mark.parametrize('kind, hooks', [
+    ('mmpretrain', []),
+    ('mmkd_rl', []),
+    ('mmkd_rl', [dict(type='EMAHook', momentum=.1)]),
+])
+def test_a_run_of_a_timm_student_resumes_exactly(tmp_path, kind, hooks):
+    """Weights, projectors, the optimiser's state; averages with our class
+    only, see its docstring."""
+    student = dict(cait(), type=f'{kind}.TimmClassifier')
+
+    def run(folder, epochs, **kwargs):
+        runner = toy_runner(
+            tmp_path / folder,
+            distiller(toy_teachers(tmp_path), student=copy.deepcopy(student)),
+            epochs=epochs, size=16, jitter=.1, randomness=dict(seed=3),
+            hooks=[dict(type='RandomStateHook'), *hooks], **kwargs)
+        runner.train()
+        return torch.load(tmp_path / folder / f'epoch_{epochs}.pth',
+                          weights_only=False)
+
+    first = run('b', 1)
+    whole, resumed = run('a', 2), run('b', 2, resume=True)
+    assert resumed['meta']['iter'] == 4
+    for key in ('state_dict', 'optimizer', *(['ema_state_dict'] * len(hooks))):
+        same(whole[key], resumed[key], key)
+    moved = {n.split('.')[0] for n, t in whole['state_dict'].items()
+             if not torch.equal(t, first['state_dict'][n])}
+    assert {'blocks', 'head', 'distillation'} <= moved
+    assert not any(n.startswith('model.') for n in whole['state_dict'])
 
 
 def test_the_feature_of_a_distilled_deit_is_its_class_token():
-    from mmkd_rl.tasks import ClassificationTask
     model = MODELS.build(
         copy.deepcopy(TRANSFORMERS['distilled deit'])).eval()
     images = torch.rand(2, 3, 4, 4)
-    seen = []
-    tap = ClassificationTask().feature_tap(model, 'key')
-    model.get_submodule(tap['path']).register_forward_pre_hook(
-        lambda module, args: seen.append(args[0]))
-    model(images, mode='tensor')
+    task = ClassificationTask()
+    feature, = task.infer(
+        model, task.taps(model, None, 'key'), Batch(images)).features
     token, _ = model.backbone(images)[-1]
-    torch.testing.assert_close(seen[0], token)
+    torch.testing.assert_close(feature, token)
 
 
 def test_timms_checkpoints_load_as_they_are():

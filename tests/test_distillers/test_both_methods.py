@@ -1,19 +1,26 @@
 """Knowledge Flow's backbone as the student of a distiller: both methods, one
 forward pass of each teacher."""
 
+import copy
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from mmengine.hooks import Hook
 
-from mmkd_rl.flow import flow_of
+from mmkd_rl.engine.hooks import KnowledgeFlowHook
+from mmkd_rl.flow import FlowSchedule, flow_of
+from mmkd_rl.records import SeenBatch
 from mmkd_rl.registry import MODELS
 from tests.toy import (
+    CLASSES,
+    batch,
     classifier,
     distiller,
     flow_classifier,
+    samples,
     toy_runner,
     toy_teachers,
 )
@@ -36,9 +43,9 @@ class Count(Hook):
             module.register_forward_hook(
                 lambda *_: count.update({name: count.get(name, 0) + 1}))
 
-        for teacher in runner.model.teachers:
+        for teacher in runner.model.distillation.teachers:
             listen(teacher.name, teacher.model.backbone)
-        listen('student', runner.model.student.head)
+        listen('student', runner.model.head)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if self.count:
@@ -101,12 +108,18 @@ def test_one_forward_pass_of_each_teacher(tmp_path, teachers, when, order):
                               'loss_dependency', 'loss_kl'}
         assert losses['loss'] == pytest.approx(sum(parts.values()), rel=1e-5)
     assert count.losses[0]['loss_kl'] == 0 < count.losses[5]['loss_kl']
-    assert runner.model.weighting.learner.updates == 4
+    assert runner.model.distillation.weighting.learner.updates == 4
     assert flow_of(runner.model).independent
     plain = MODELS.build(classifier(8, hidden=6)).eval()
     plain.load_state_dict(
         torch.load(tmp_path / 'a' / 'student.pth')['state_dict'])
     saved = torch.load(tmp_path / 'a' / 'epoch_4.pth', weights_only=False)
+    early = torch.load(tmp_path / 'a' / 'epoch_1.pth', weights_only=False)
+    # theta_old is the student alone.
+    assert {f'backbone.{n}' for n in ('conv.weight', 'hidden.weight')} < set(
+        early['mmkd_rl_knowledge_flow']['weights'])
+    assert not any('distillation' in n
+                   for n in early['mmkd_rl_knowledge_flow']['weights'])
     runner.model.load_state_dict(saved['state_dict'])
     runner.model.eval()
     assert torch.equal(plain(count.images), runner.model(count.images))
@@ -127,17 +140,35 @@ def test_alone_a_step_is_the_distillers(tmp_path, teachers):
         assert torch.equal(value, states[16][name]), name
 
 
-def test_lent_features_are_those_of_teachers_of_ones_own(tmp_path, teachers):
-    """The same run, whoever runs the teachers."""
+@pytest.mark.parametrize('weighting, hook, passes', [
+    (dict(type='AverageWeighting'), None, 2),
+    (dict(type='MTKDRL', reward_time='after'), 'AgentAlternationHook', 3),
+    (dict(type='MMKD'), 'MetaWeightingHook', 2)])
+def test_lent_features_are_those_of_teachers_of_ones_own(
+        tmp_path, teachers, weighting, hook, passes):
+    """The same run, whoever runs the teachers; also where the student is
+    looked at again."""
     ends = []
     start = str(tmp_path / 'start.pth')
-    torch.save(dict(state_dict=MODELS.build(both(teachers)).state_dict()),
-               start)
+    model = MODELS.build(both(teachers, weighting=weighting))
+    torch.save(dict(state_dict=model.state_dict()), start)
+    begin = copy.deepcopy(model.distillation.weighting.learner.state_dict()) \
+        if hook else None
+
+    def same_learner(runner):
+        if hook:
+            runner.model.distillation.weighting.learner.load_state_dict(
+                copy.deepcopy(begin))
+
     for folder, own in (('a', 'distiller'), ('b', teachers)):
-        runner, count = run(tmp_path / folder, both(teachers, own),
-                            load_from=start)
-        assert count.calls[0] == dict(t0=1, t1=1, student=2)
+        runner, count = run(
+            tmp_path / folder, both(teachers, own, weighting=weighting),
+            [FLOW, *([dict(type=hook)] if hook else [])], load_from=start,
+            call=(same_learner, 0))
+        assert count.calls[0] == dict(t0=1, t1=1, student=passes)
         ends.append(runner.model.state_dict())
+        if hook:
+            assert runner.model.distillation.weighting.learner.updates > 1
     assert ends[0].keys() == ends[1].keys()
     for name, value in ends[0].items():
         assert torch.equal(value, ends[1][name]), name
@@ -162,7 +193,152 @@ def test_where_the_student_is_looked_at_on_other_images(tmp_path, teachers):
     runner, count = run(
         tmp_path / 'a', both(teachers, weighting=dict(type='MMKD')),
         [dict(type='MetaWeightingHook'), FLOW])
-    assert any(c['t0'] == 2 for c in count.calls[:12])
-    assert all(c['t0'] == 1 for c in count.calls[12:])
+    # A meta step every five iterations, of three passes of the student.
+    for name in ('t0', 't1'):
+        assert [c[name] for c in count.calls] == [
+            1 + (t in (4, 9)) for t in range(16)]
+    assert [c['student'] for c in count.calls] == [
+        1 + (t < 12) + 3 * (t in (4, 9, 14)) for t in range(16)]
     assert all(math.isfinite(v) for x in count.losses for v in x.values())
     assert flow_of(runner.model).independent
+
+
+# ----------------------------------------------------- one model, by hand
+
+LABELS = torch.arange(6) % CLASSES
+
+
+@pytest.fixture
+def images():
+    return torch.randn(6, 3, 4, 4)
+
+
+def joined(teachers, **options):
+    """A model with both methods in training, and its Knowledge Flow."""
+    model = MODELS.build(both(teachers)).train()
+    hook = KnowledgeFlowHook(**{**dict(kl_weight=1.), **options})
+    joint = hook.attach(model, FlowSchedule(8, 8, .1))
+    joint.begin(0)
+    return model, joint
+
+
+def shown_to(model):
+    """Images of each forward pass of the first teacher's backbone."""
+    shown = []
+    next(iter(model.distillation.teachers)).model.backbone \
+        .register_forward_hook(lambda m, args, out: shown.append(args[0]))
+    return shown
+
+
+def losses_of(model, images):
+    return model(images, samples(LABELS), mode='loss')
+
+
+@pytest.mark.parametrize('kl', [0., 1.])
+@pytest.mark.parametrize('where', ['before', 'behind'])
+def test_a_forward_pass_that_failed(teachers, images, where, kl):
+    """Nothing of its batch is mixed with, or compared with, the next one."""
+    model, _ = joined(teachers, kl_weight=kl)
+    other = images.flip(0) + 1
+    want = losses_of(copy.deepcopy(model), other)
+
+    def fail(*_):
+        raise MemoryError
+
+    handle = model.backbone.register_forward_pre_hook(fail, prepend=True) \
+        if where == 'before' else model.head.register_forward_hook(fail)
+    with pytest.raises(MemoryError):
+        losses_of(model, images)
+    handle.remove()
+    shown = shown_to(model)
+    got = losses_of(model, other)
+    assert len(shown) == 1
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        assert torch.equal(got[name], value), name
+
+
+def test_validation_with_teachers_sees_its_own_images(teachers, images):
+    """Between two steps, also behind one that failed."""
+    model, _ = joined(teachers)
+    other = images.flip(0) + 1
+    flow_of(model).fuse_in_eval = True
+    want = model.eval()(other, mode='tensor')
+    shown = shown_to(model)
+
+    def check():
+        del shown[:]
+        assert torch.equal(model.eval()(other, mode='tensor'), want)
+        assert len(shown) == 1 and torch.equal(shown[0], other)
+        model.train()
+
+    model.train()
+    losses_of(model, images)
+    check()
+    handle = model.backbone.register_forward_pre_hook(
+        lambda *_: 1 / 0, prepend=True)
+    with pytest.raises(ZeroDivisionError):
+        losses_of(model, images)
+    handle.remove()
+    check()
+
+
+def test_another_look_is_mixed_with_what_the_teachers_said(teachers, images):
+    """They are not run for it, and what is lent is not kept."""
+    model, _ = joined(teachers)
+    distillation = model.distillation
+    given = batch(images, LABELS)
+    seen = SeenBatch(given, distillation.task.truth(given),
+                     distillation.teachers.run(given))
+    alone = replace(seen, teachers=replace(seen.teachers, inner=()))
+    other = replace(seen, teachers=replace(
+        seen.teachers, inner=distillation.inner_features(
+            batch(images + 1, LABELS))))
+    shown = shown_to(model)
+    looks, counts = [], []
+    for one in (seen, alone, other):
+        looks.append(distillation.look_again(model, one).student.logits[0])
+        counts.append(len(shown))
+    assert torch.equal(*looks[:2]) and not torch.equal(looks[0], looks[2])
+    assert counts == [0, 1, 1]
+    flow_of(model).retire(['t0', 't1'])
+    assert distillation.inner_features(given) == ()
+    assert len(shown) == 1
+
+
+def test_two_models_take_turns(teachers, tmp_path, images):
+    """On the very same images, their passes nested in each other."""
+    folder = tmp_path / 'others'
+    folder.mkdir()
+    models = [joined(t)[0] for t in (
+        teachers, toy_teachers(folder, scale=2.)[::-1])]
+    want = [losses_of(copy.deepcopy(m), images) for m in models]
+    got = {}
+
+    def second(*_):
+        if not got:
+            got['second'] = losses_of(models[1], images)
+
+    models[0].backbone.register_forward_hook(second)
+    got['first'] = losses_of(models[0], images)
+    for name, value in want[0].items():
+        assert torch.equal(got['first'][name], value), name
+        assert torch.equal(got['second'][name], want[1][name]), name
+    assert not torch.equal(want[0]['loss_logit'], want[1]['loss_logit'])
+
+
+def test_a_copy_made_in_training_goes_its_own_way(teachers, images):
+    """As EMAHook's: hooks, flow and theta_old of its own."""
+    model, _ = joined(teachers)
+    losses_of(model, images)
+    twin = copy.deepcopy(model)
+    other = images.flip(0) + 1
+    want = losses_of(model, other)
+    shown = shown_to(model)  # the teachers are the same
+    got = losses_of(twin, other)
+    assert len(shown) == 1
+    for name, value in want.items():
+        assert torch.equal(got[name], value), name
+    flow_of(twin).retire(['t0', 't1'])
+    assert not flow_of(model).independent
+    assert twin.distillation.last_step is not model.distillation.last_step

@@ -1,4 +1,4 @@
-"""The model wrapper computes Eq. (2), and is the student otherwise."""
+"""The distilled model computes Eq. (2), and is the student otherwise."""
 
 import copy
 
@@ -25,6 +25,23 @@ def build(teachers, **kwargs):
 @pytest.fixture
 def teachers(tmp_path):
     return toy_teachers(tmp_path, count=3)
+
+
+def plain(model):
+    """The student's model with the same weights (its own tensors), built
+    without a distillation."""
+    alone = type(model)(
+        model.backbone, model.neck, model.head,
+        data_preprocessor=model.data_preprocessor)
+    return alone.train(model.training)
+
+
+def projectors(model):
+    """Of one level, in the teachers' order; empty: no features."""
+    return [
+        levels[0] for term in model.distillation.terms
+        if term.reads == 'features' for levels in term.projectors
+    ]
 
 
 def step(model, images, labels):
@@ -56,11 +73,12 @@ def test_the_students_gradient_is_that_of_equation_2(
     if weighting == 'MTKDRL':  # weights that differ by sample and teacher
         images, labels = world.batch(8)
         model(images, samples(labels), mode='loss')
-        model.weighting.remember()
-        model.weighting.learner.update()
+        strategy = model.distillation.weighting
+        strategy.remember(model.distillation.last_step.weights.record)
+        strategy.learner.update()
     images, labels = world.batch(6)
     losses, gradient = step(model, images, labels)
-    weights = model.last_weights
+    weights = model.distillation.last_step.weights
     if weighting == 'MTKDRL':
         assert weights.logit.std(0).max() > 1e-3
     expected = {'loss_student'}
@@ -70,10 +88,10 @@ def test_the_students_gradient_is_that_of_equation_2(
 
     reference = copy.deepcopy(model)
     reference.zero_grad()
-    networks = [t.model for t in model.teachers]
-    feature = reference.student.backbone(images)[0]
-    logits = reference.student.head.fc(feature.flatten(1))
-    projected = [p.layers(feature) for p in reference.projectors or []]
+    networks = [t.model for t in model.distillation.teachers]
+    feature = reference.backbone(images)[0]
+    logits = reference.head.fc(feature.flatten(1))
+    projected = [p.layers(feature) for p in projectors(reference)]
     total = 0.
     for i in range(6):
         total = total + F.cross_entropy(logits[i], labels[i])
@@ -106,26 +124,28 @@ def test_copies_of_one_teacher_are_that_teacher(teachers):
     same gradient of the student."""
     one = build(teachers[:1])
     many = build([dict(teachers[0], name=f'copy{i}') for i in range(3)])
-    many.student.load_state_dict(one.student.state_dict())
-    for p in many.projectors:
-        p.load_state_dict(one.projectors[0].state_dict())
+    with torch.no_grad():
+        for name, value in plain(many).state_dict().items():
+            value.copy_(one.state_dict()[name])
+    for p in projectors(many):
+        p.load_state_dict(projectors(one)[0].state_dict())
     images, labels = World().batch(6)
     losses, gradient = step(one, images, labels)
     others, other_gradient = step(many, images, labels)
     for name in losses:
         torch.testing.assert_close(losses[name], others[name])
     for name in gradient:
-        if name.startswith('student.'):
+        if not name.startswith('distillation.'):
             torch.testing.assert_close(gradient[name], other_gradient[name])
 
 
 def test_otherwise_it_is_the_student(teachers):
     model = build(teachers).eval()
     images, labels = World().batch(4)
-    plain = copy.deepcopy(model.student)
-    assert torch.equal(model(images, mode='tensor'), plain(images))
+    alone = plain(model)
+    assert torch.equal(model(images, mode='tensor'), alone(images))
     ours = model(images, samples(labels), mode='predict')
-    theirs = plain(images, samples(labels), mode='predict')
+    theirs = alone(images, samples(labels), mode='predict')
     for a, b in zip(ours, theirs):
         assert torch.equal(a.pred_score, b.pred_score)
         assert torch.equal(a.pred_label, b.pred_label)
@@ -143,7 +163,7 @@ def test_the_students_own_loss_is_that_of_the_student_alone(teachers):
                 loss=dict(
                     type='mmpretrain.LabelSmoothLoss', label_smooth_val=.1))))
     images, labels = World().batch(4)
-    alone = model.student(images, samples(labels), mode='loss')['loss']
+    alone = plain(model)(images, samples(labels), mode='loss')['loss']
     losses = model(images, samples(labels), mode='loss')
     assert torch.equal(losses['loss_student'], alone)
 
@@ -175,8 +195,7 @@ def test_a_perfect_student_has_nothing_to_learn_from_its_teacher(tmp_path):
     """The student is the teacher: no logit loss and no gradient of it."""
     teacher, = toy_teachers(tmp_path, count=1)
     model = build([teacher], student=classifier(5), feature_loss=None)
-    model.student.load_state_dict(
-        torch.load(teacher['checkpoint'])['state_dict'])
+    model.load_state_dict(torch.load(teacher['checkpoint'])['state_dict'])
     images, labels = World().batch(4)
     loss = model(images, samples(labels), mode='loss')['loss_logit']
     assert loss.abs() < 1e-5
@@ -188,7 +207,8 @@ def test_a_perfect_student_has_nothing_to_learn_from_its_teacher(tmp_path):
 def test_a_vector_as_feature(teachers):
     """The student's feature after its neck, the teachers' before."""
     model = build(teachers, taps=dict(feature='neck'))
-    assert model.weighting.context.student.feature_shape == (8, )
+    context = model.distillation.weighting.context
+    assert context.student.features == ((8, ), )
     images, labels = World().batch(4)
     losses, _ = step(model, images, labels)
     assert losses['loss_feature'] > 0
@@ -230,7 +250,8 @@ def test_mixed_precision_of_the_student_leaves_losses_in_float32(teachers):
      'model.student.*NoNet'),
     (dict(teachers=[]), ValueError, 'at least one'),
     (dict(projector=dict(actt=True)), TypeError,
-     r"^model.projector: Projector has no option 'actt'; it takes \['act'\]; "
+     r"^model.projector: Projector has no option 'actt'; it takes "
+     r"\['act', 'norm'\]; "
      r"did you mean 'act'\?"),
     (dict(projector='act'), TypeError, "model.projector must be.*'act'"),
     (dict(weigthing=dict(type='EBKD')), TypeError,
@@ -259,7 +280,6 @@ def test_a_student_of_another_kind_of_config(tmp_path, teachers):
         'data_preprocessor = dict(mean=[1, 2, 3], std=[4, 5, 6])\n')
     model = build(teachers, student=str(tmp_path / 'student.py'))
     assert model.data_preprocessor.mean.flatten().tolist() == [1, 2, 3]
-    assert model.student.data_preprocessor is model.data_preprocessor
 
 
 def test_two_experts_are_told_apart_in_order(tmp_path):
@@ -276,11 +296,12 @@ def test_two_experts_are_told_apart_in_order(tmp_path):
         ], weighting=dict(type='MTKDRL'))
         images, labels = world.batch(32)
         model(images, samples(labels), mode='loss')
-        model.weighting.remember()
-        (transition, ) = model.weighting.learner.history
+        strategy = model.distillation.weighting
+        strategy.remember(model.distillation.last_step.weights.record)
+        (transition, ) = strategy.learner.history
         reward = transition.reward.mean(0)
         assert (reward[0] > reward[1]) == (order[0] == right)
-        assert model.teacher_names == ('n0', 'n1')
+        assert model.distillation.teacher_names == ('n0', 'n1')
 
 
 @pytest.mark.filterwarnings('ignore')
@@ -290,9 +311,10 @@ def test_two_experts_are_told_apart_in_order(tmp_path):
 def test_similarity_is_computed_for_those_who_look_at_it(
         teachers, weighting, needed):
     model = build(teachers, weighting=dict(type=weighting))
-    assert model.weighting.needs_similarity is needed
+    strategy = model.distillation.weighting
+    assert strategy.needs_similarity is needed
     found = []
-    model.weighting.register_forward_hook(
+    strategy.register_forward_hook(
         lambda _, args, __: found.append(args[0].gaps.similarity))
     images, labels = World().batch(4)
     model(images, samples(labels), mode='loss')
@@ -311,3 +333,134 @@ def test_other_classes_with_features_alone(tmp_path):
               weighting=dict(type='CAMKD', feature='teacher'))
     for kind in ('AEKD', 'AMTMLKD', 'AverageWeighting'):
         build([other], logit_loss=None, weighting=dict(type=kind))
+
+
+# ------------------------------------------------- several terms of a kind
+
+
+LOSSES = [
+    dict(type='FitNetLoss', loss_weight=2.),
+    dict(type='KDLoss', temperature=2., loss_weight=.5),
+    dict(type='DISTLoss', loss_weight=3.),
+    dict(type='KDLoss', temperature=1., loss_weight=0.),
+    dict(type='FitNetLoss', loss_weight=1.),
+    dict(type='KDLoss', temperature=3., loss_weight=1.5),
+]
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_several_terms_have_their_names_and_weights(teachers):
+    """Each is lambda_k mean_i sum_m w_m G_m, with the weights of what it
+    reads, which differ here; the student's own loss is as ever."""
+    model = build(teachers, losses=LOSSES, weighting=dict(type='CAMKD'))
+    images, labels = World().batch(6)
+    found = []
+    model.distillation.weighting.register_forward_hook(
+        lambda _, args, __: found.append(args[0]))
+    losses = model(images, samples(labels), mode='loss')
+    names = [
+        'loss_feature_FitNetLoss', 'loss_logit_KDLoss', 'loss_logit_DISTLoss',
+        'loss_logit_KDLoss_2', 'loss_feature_FitNetLoss_2',
+        'loss_logit_KDLoss_3'
+    ]
+    assert list(losses) == ['loss_student', *names]
+    seen, = found
+    weights = model.distillation.last_step.weights
+    assert not torch.allclose(weights.logit, weights.feature)
+    gaps = [term(seen.student, seen.teachers, seen.truth)
+            for term in model.distillation.terms]
+    for name, cfg, gap in zip(names, LOSSES, gaps):
+        kind = weights.feature if 'feature' in name else weights.logit
+        torch.testing.assert_close(
+            losses[name], cfg['loss_weight'] * (kind * gap).sum(1).mean())
+    assert losses['loss_logit_KDLoss_2'] == 0 and gaps[3].min() > 0
+    alone = plain(model)(images, samples(labels), mode='loss')['loss']
+    assert torch.equal(losses['loss_student'], alone)
+    # Strategies see one number a teacher, and as many pairs as there are.
+    torch.testing.assert_close(
+        seen.gaps.logit, (.5 * gaps[1] + 3 * gaps[2] + 1.5 * gaps[5]) / 5)
+    torch.testing.assert_close(
+        seen.gaps.feature, (2 * gaps[0] + gaps[4]) / 3)
+    assert [len(levels) for levels in seen.pairs] == [2, 2, 2]
+    context = model.distillation.weighting.context
+    assert (context.logit_weight, context.feature_weight) == (5., 3.)
+    assert context.temperature == 2.
+
+
+def test_a_step_of_mmengine_adds_all_terms_up(teachers):
+    from mmengine.optim import OptimWrapper
+    model = build(teachers, losses=LOSSES)
+    images, labels = World().batch(4)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=.1))
+    log = model.train_step(
+        dict(inputs=list(images), data_samples=samples(labels)), wrapper)
+    assert len(log) == 8
+    torch.testing.assert_close(
+        log['loss'], sum(v for n, v in log.items() if n != 'loss'))
+
+
+def test_the_short_forms_are_a_list_of_two(teachers):
+    """Numbers and names in the log, and names of weights."""
+    short = build(teachers)
+    long = build(teachers, losses=[dict(type='KDLoss'),
+                                   dict(type='FitNetLoss')])
+    assert short.state_dict().keys() == long.state_dict().keys()
+    images, labels = World().batch(4)
+    a, b = (m(images, samples(labels), mode='loss') for m in (short, long))
+    assert list(a) == list(b)
+    for name in a:
+        assert torch.equal(a[name], b[name])
+
+
+@pytest.mark.parametrize('changes, error, message', [
+    (dict(losses=LOSSES, logit_loss=None), ValueError,
+     '^model.losses lists all terms, so logit_loss and feature_loss, its '
+     'short forms, must be left out'),
+    (dict(losses=LOSSES, feature_loss=dict(type='FitNetLoss')), ValueError,
+     'must be left out'),
+    (dict(losses=[]), ValueError, r'^model.losses must be a list.*got \[\]'),
+    (dict(losses=dict(type='KDLoss')), ValueError,
+     '^model.losses must be a list'),
+    (dict(losses=[LOSSES[0], dict(type='KDLos')]), ValueError,
+     r"^model.losses\[1\].type='KDLos'"),
+    (dict(losses=[dict(type='KDLoss', tau=3)]), TypeError,
+     r"^model.losses\[0\].*'tau'"),
+    (dict(losses=[dict(type='mmpretrain.CrossEntropyLoss')]), TypeError,
+     r'^model.losses\[0\].type=.* is no distillation term; take one of KD'),
+])
+def test_bad_lists_of_terms(teachers, changes, error, message):
+    with pytest.raises(error, match=message):
+        MODELS.build({**distiller(teachers), **changes})
+
+
+# ---------------------------------------------------- what is no student
+
+
+def test_a_student_that_is_distilled_already(tmp_path, teachers):
+    """As a dict, and in a file."""
+    inner = distiller(teachers)
+    (tmp_path / 'distilled.py').write_text(f'model = {inner!r}\n')
+    for student in (inner, dict(inner, type='MultiTeacherDistiller')):
+        with pytest.raises(ValueError, match='model.student is distilled '
+                           'already.*give its student, and all teachers'):
+            build(teachers, student=student)
+    with pytest.raises(ValueError, match='model.student has a distillation '
+                       'already.*distilled once, with all teachers'):
+        build(teachers, student=str(tmp_path / 'distilled.py'))
+
+
+def test_a_part_as_student(teachers):
+    with pytest.raises(TypeError, match='model.student: ToyBackbone is no '
+                       r'whole model \(a classifier, detector or segmentor\)'):
+        build(teachers, student=dict(type='mmkd_rl.ToyBackbone'))
+
+
+def test_images_that_are_not_stacked(teachers):
+    """A preprocessor that hands over a list; other modes are the model's."""
+    model = build(teachers)
+    images, labels = World().batch(2)
+    with pytest.raises(TypeError, match='the student is given a list of '
+                       'images.*needs one tensor.*data_preprocessor'):
+        model(list(images), samples(labels), mode='loss')
+    losses = model(images, samples(labels), mode='loss')
+    assert set(losses) == {'loss_student', 'loss_logit', 'loss_feature'}

@@ -7,6 +7,7 @@ import torch
 from mmpretrain.structures import DataSample
 
 from mmkd_rl.engine.hooks import ClassMeanHook
+from mmkd_rl.records import Batch
 from mmkd_rl.registry import DATASETS
 from tests.toy import (
     WorldDataset,
@@ -39,10 +40,22 @@ def teachers(tmp_path):
     return toy_teachers(tmp_path)
 
 
+def nd_loss(model):
+    """The one term that reads features."""
+    term, = (t for t in model.distillation.terms if t.reads == 'features')
+    return term
+
+
+def means_of(model):
+    """Copies of all that the hook computes, for two teachers."""
+    return {n: nd_loss(model).get_buffer(n).clone()
+            for n in ('counts', 'mean0', 'mean1')}
+
+
 def reference(model, dataset, labels):
     """Class means of each teacher's pooled feature, image by image."""
     means = []
-    for teacher in model.teachers:
+    for teacher in model.distillation.teachers:
         with torch.no_grad():
             f = torch.stack([
                 teacher.model.backbone(x[None])[0].mean((2, 3))[0].double()
@@ -77,7 +90,7 @@ def test_means_of_the_training_set(tmp_path, teachers):
             tmp_path, distiller(teachers, feature_loss=ND), size=21,
             hooks=[hook])
         data = WorldDataset(size, seed=0 if size == 21 else 4)
-        loss = model.feature_loss
+        loss = nd_loss(model)
         labels = torch.nn.functional.one_hot(data.labels, 5)
         assert torch.equal(loss.counts, labels.sum(0).float())
         for m, mean in enumerate(reference(model, data, labels)):
@@ -99,12 +112,12 @@ def test_soft_labels_and_a_class_without_images(tmp_path, teachers):
         hooks=[HOOK])
     data = SoftDataset(16)
     labels = torch.stack([d['data_samples'].gt_score for d in data])
-    loss = model.feature_loss
+    loss = nd_loss(model)
     torch.testing.assert_close(loss.counts, torch.tensor([4., 4, 4, 4, 0]))
     for m, mean in enumerate(reference(model, data, labels)):
         torch.testing.assert_close(
             loss.get_buffer(f'mean{m}').double(), mean, rtol=1e-4, atol=1e-6)
-    value = model.loss(data.images[:2], samples(torch.tensor([4, 4])))
+    value = model(data.images[:2], samples(torch.tensor([4, 4])), mode='loss')
     assert value['loss_feature'] == 0
 
 
@@ -122,7 +135,9 @@ def test_later_randomness_is_as_without_it(tmp_path, teachers):
             jitter=.3,
             randomness=dict(seed=5))
         runner.train()
-        states.append(runner.model.student.state_dict())
+        states.append({
+            n: t for n, t in runner.model.state_dict().items()
+            if not n.startswith('distillation.')})
     for key, value in states[0].items():
         assert torch.equal(value, states[1][key]), key
 
@@ -133,7 +148,7 @@ def test_a_resumed_run_makes_no_second_pass(tmp_path, teachers, resume,
     model = distiller(teachers, feature_loss=ND)
     runner = toy_runner(tmp_path, model, epochs=1, hooks=[HOOK])
     runner.train()
-    first = copy.deepcopy(runner.model.feature_loss.state_dict())
+    first = means_of(runner.model)
     passes = []
     sums = ClassMeanHook._sums
 
@@ -148,8 +163,22 @@ def test_a_resumed_run_makes_no_second_pass(tmp_path, teachers, resume,
     again.train()
     # with only the weights loaded, data and teachers may be others
     assert len(passes) == (0 if resume else 1)
-    for key, value in again.model.feature_loss.state_dict().items():
+    assert first['counts'].sum() == 32
+    for key, value in means_of(again.model).items():
         assert torch.equal(value, first[key]), key
+
+
+def test_every_term_that_takes_means_gets_them(tmp_path, teachers):
+    model = first_batch(
+        tmp_path,
+        distiller(teachers, losses=[
+            ND, dict(type='FitNetLoss'), dict(ND, means='running'), ND]),
+        hooks=[HOOK])
+    first, _, running, last = model.distillation.terms
+    assert first.counts.sum() == 32 and running.counts.sum() == 0
+    for name in ('counts', 'mean0', 'mean1'):
+        assert torch.equal(first.get_buffer(name), last.get_buffer(name))
+    assert last.mean1.any()
 
 
 def test_with_an_agent_and_half_precision(tmp_path, teachers):
@@ -200,7 +229,7 @@ def test_processes_share_the_work(tmp_path, teachers, monkeypatch):
     assert kept[0].sum() == 5 and len(kept) == len(added) == 3
     data = WorldDataset(9)
     labels = torch.nn.functional.one_hot(data.labels, 5)
-    loss = runners[1].model.feature_loss
+    loss = nd_loss(runners[1].model)
     assert torch.equal(loss.counts, labels.sum(0).float())
     for m, mean in enumerate(reference(runners[1].model, data, labels)):
         torch.testing.assert_close(
@@ -231,12 +260,12 @@ def test_a_process_without_images(tmp_path, teachers, monkeypatch):
                             lambda rank=rank: (rank, 2))
         ClassMeanHook().before_train(runner)
         # and neither looks again at the first training batch
-        runner.model.teachers(torch.zeros(1, 3, 4, 4))
+        runner.model.distillation.teachers(Batch(torch.zeros(1, 3, 4, 4)))
     assert calls[0] == calls[1] and calls[0][0][0] == 'min'
-    for key, value in runners[0].model.feature_loss.state_dict().items():
-        assert torch.equal(
-            value, runners[1].model.feature_loss.state_dict()[key]), key
-    assert runners[1].model.feature_loss.counts.sum() == 1
+    first, second = (means_of(r.model) for r in runners)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    assert second['counts'].sum() == 1
 
 
 @pytest.mark.parametrize('feature_loss, found', [

@@ -39,14 +39,14 @@ for name, hooks in RUNS.items():
     runner.train()
     assert runner.iter == 2
     model = runner.model.module
-    learner = getattr(model.weighting, 'learner', None)
+    learner = getattr(model.distillation.weighting, 'learner', None)
     torch.save(
         dict(
             before=before,
             after=model.state_dict(),
             networks=learner and learner.networks.state_dict(),
             updates=learner and learner.updates,
-            weights=model.last_weights.logit),
+            weights=model.distillation.last_step.weights.logit),
         f'{sys.argv[1]}/{name}{rank}.pth')
 torch.distributed.destroy_process_group()
 """

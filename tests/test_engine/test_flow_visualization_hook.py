@@ -45,7 +45,7 @@ def expected(done):
 
 
 class Train(Hook):
-    """Moves the weights; sends teachers home before or after an iteration.
+    """Moves the weights; retires teachers before or after an iteration.
 
     Lower than the usual priority, as a user's own hook may be.
     """
@@ -136,13 +136,13 @@ def test_the_record_is_written_with_each_epoch(tmp_path, flow):
     # known before iteration 4 (from 0), when 4 were done
     ({4: ('a', )}, None, dict(b=4)),
     ({4: ('a', ), 7: ()}, None, dict(a=7, b=4)),
-    # sent home after iteration 3: the same
+    # retired after iteration 3: the same
     (None, {3: ('a', )}, dict(b=4)),
     (None, {9: ('b', )}, dict(a=10)),
     # back again
     ({2: ('a', ), 5: ('a', 'b')}, None, {}),
 ])
-def test_when_teachers_are_sent_home(tmp_path, flow, before, after, retired):
+def test_when_teachers_are_retired(tmp_path, flow, before, after, retired):
     run(tmp_path, flow, dict(interval=100), before, after).train()
     check(tmp_path, [0, 10], retired=retired)
 
@@ -264,7 +264,7 @@ def knowledge_flow():
 
 
 def train_flow(work_dir, **kwargs):
-    """Five iterations an epoch; b is sent home after seven."""
+    """Five iterations an epoch; b is retired after seven."""
 
     def retire(runner):
         flow_of(runner.model).retire(['b'])

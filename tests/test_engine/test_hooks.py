@@ -12,6 +12,7 @@ from mmkd_rl.engine.hooks import (
     WeightVisualizationHook,
 )
 from mmkd_rl.weighting import MTKDRL
+from tests.test_engine.test_resume import learner_of
 from tests.toy import classifier, distiller, toy_runner, toy_teachers
 
 
@@ -40,7 +41,7 @@ def test_the_agent_is_trained_when_it_is_due(tmp_path, teachers, kwargs,
         mtkd_rl(teachers),
         hooks=[dict(type='AgentAlternationHook', **kwargs)],
         epochs=4)
-    learner = runner.model.weighting.learner
+    learner = learner_of(runner.model)
     update = learner.update
 
     def spy():
@@ -69,21 +70,15 @@ def test_reward_after_the_update_in_a_run(tmp_path, teachers, monkeypatch):
     seen = []
     remember = MTKDRL.remember
 
-    def spy(self, after=None):
+    def spy(self, record, after=None):
         seen.append(after.student.logits)
+        images = runner.model.distillation.last_step.seen.batch.images
         with torch.no_grad():
-            now = runner.model.student(runner.model_images)
-        torch.testing.assert_close(after.student.logits, now)
-        return remember(self, after)
-
-    look = runner.model.look_again
-
-    def keep():
-        runner.model_images = runner.model._last[0]
-        return look()
+            now = runner.model(images, mode='tensor')
+        torch.testing.assert_close(after.student.logits[0], now)
+        return remember(self, record, after)
 
     monkeypatch.setattr(MTKDRL, 'remember', spy)
-    monkeypatch.setattr(runner.model, 'look_again', keep)
     runner.train()
     assert len(seen) == 2
 
@@ -140,8 +135,8 @@ def test_a_teacher_that_breaks_leaves_no_checkpoint(tmp_path, teachers):
     """It breaks in the second epoch, long before the hook's next look."""
 
     def poison(runner):
-        list(runner.model.teachers)[1].model.head.fc.bias.data.fill_(
-            float('nan'))
+        teachers = list(runner.model.distillation.teachers)
+        teachers[1].model.head.fc.bias.data.fill_(float('nan'))
 
     runner = toy_runner(
         tmp_path,
@@ -157,8 +152,8 @@ def test_a_teacher_that_breaks_leaves_no_checkpoint(tmp_path, teachers):
 
 def test_a_broken_teacher_is_found_within_the_interval(tmp_path, teachers):
     def poison(runner):
-        list(runner.model.teachers)[0].model.head.fc.bias.data.fill_(
-            float('inf'))
+        teachers = list(runner.model.distillation.teachers)
+        teachers[0].model.head.fc.bias.data.fill_(float('inf'))
 
     runner = toy_runner(
         tmp_path,

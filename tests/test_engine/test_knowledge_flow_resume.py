@@ -27,7 +27,7 @@ def run(work_dir, teachers, hook, lone=None, more=(), **kwargs):
         optim_wrapper=dict(
             optimizer=dict(type='SGD', lr=.2, momentum=.9)), **kwargs)
     if lone is not None:
-        # Too little to be kept: t1 is sent home at the first look.
+        # Too little to be kept: t1 is retired at the first look.
         for fusion in flow_of(runner.model).fusions:
             fusion.logits.data[2] = lone
     return runner

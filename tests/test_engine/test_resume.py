@@ -60,10 +60,15 @@ def same(a, b, path=''):
         assert a == b, path
 
 
+def learner_of(model):
+    """What the strategy trains on its own."""
+    return model.distillation.weighting.learner
+
+
 def compare(folders, runners):
     same(*(r.model.state_dict() for r in runners))
-    same(*(r.model.weighting.learner.state_dict() for r in runners))
-    assert runners[0].model.weighting.learner.updates == 4
+    same(*(learner_of(r.model).state_dict() for r in runners))
+    assert learner_of(runners[0].model).updates == 4
     same(*(r.optim_wrapper.state_dict() for r in runners))
     same(*(json.loads((f / 'teacher_weights.json').read_text())
            for f in folders))
@@ -145,6 +150,6 @@ def test_load_from_takes_the_weights_alone(tmp_path, finished, name):
         hooks=HOOKS[:1], load_from=str(folder / name))
     runner.load_or_resume()
     same(runner.model.state_dict(), before.model.state_dict())
-    learner = runner.model.weighting.learner
+    learner = learner_of(runner.model)
     assert learner.updates == 0 and len(learner.history) == 0
     assert runner.epoch == 0

@@ -10,6 +10,7 @@ import torch
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 
 from mmkd_rl.registry import MODELS
+from tests.test_engine.test_resume import learner_of
 from tests.toy import (
     World,
     classifier,
@@ -34,6 +35,12 @@ def mtkd_rl(teachers, **kwargs):
     })
 
 
+def own(state):
+    """The student's weights."""
+    return {n: t for n, t in state.items()
+            if not n.startswith('distillation.')}
+
+
 def weights_of(path):
     return torch.load(path, weights_only=False)['state_dict']
 
@@ -49,9 +56,12 @@ def test_two_epochs(tmp_path, teachers):
     runner.train()
     after = runner.model(images, samples(labels), mode='loss')
     assert after['loss_student'] < 0.9 * before['loss_student']
-    assert runner.model.weighting.learner.updates == 2
-    for name in weights_of(tmp_path / 'epoch_2.pth'):
-        assert name.split('.')[0] in ('student', 'projectors'), name
+    assert learner_of(runner.model).updates == 2
+    student = MODELS.build(classifier(8, hidden=6)).state_dict().keys()
+    names = weights_of(tmp_path / 'epoch_2.pth').keys()
+    assert student < names
+    for name in names - student:
+        assert name.startswith('distillation.terms.1.projectors.'), name
 
 
 def test_mixed_precision(tmp_path, teachers):
@@ -64,7 +74,7 @@ def test_mixed_precision(tmp_path, teachers):
             optimizer=dict(type='SGD', lr=.05)))
     runner.train()
     for p in (*runner.model.parameters(),
-              *runner.model.weighting.learner.policy.parameters()):
+              *learner_of(runner.model).policy.parameters()):
         assert p.dtype == torch.float32 and p.isfinite().all()
 
 
@@ -129,10 +139,10 @@ def test_averaged_weights_are_exported(tmp_path, teachers):
     exported = torch.load(
         tmp_path / 'student.pth', weights_only=True)['state_dict']
     averaged = weights_of(tmp_path / 'epoch_2.pth')
-    raw = runner.model.student.state_dict()
+    raw = own(runner.model.state_dict())
     assert set(exported) == set(raw)
     for name, value in exported.items():
-        assert torch.equal(value, averaged[f'student.{name}'])
+        assert torch.equal(value, averaged[name])
     assert any(not torch.equal(v, raw[n]) for n, v in exported.items())
 
 
@@ -145,7 +155,7 @@ def test_accumulation_is_the_larger_batch(tmp_path, teachers):
         start = {}
 
         def note(runner, start=start):
-            start.update(copy.deepcopy(runner.model.student.state_dict()))
+            start.update(copy.deepcopy(own(runner.model.state_dict())))
 
         runner = toy_runner(
             tmp_path / folder,
@@ -161,7 +171,7 @@ def test_accumulation_is_the_larger_batch(tmp_path, teachers):
         runner.train()
         students.append({
             n: p - start[n]
-            for n, p in runner.model.student.state_dict().items()
+            for n, p in own(runner.model.state_dict()).items()
         })
     norm = sum(p.square().sum() for p in students[0].values()).sqrt()
     assert float(norm) == pytest.approx(.5 * .1, rel=1e-3)  # clipped
@@ -174,7 +184,7 @@ def test_accumulation_is_the_larger_batch(tmp_path, teachers):
 def test_activation_checkpointing_changes_no_number(tmp_path, teachers, taps):
     """Also where a tap sits inside of what is computed twice."""
     states = []
-    for folder, modules in (('a', None), ('b', ['student.backbone'])):
+    for folder, modules in (('a', None), ('b', ['backbone'])):
         runner = toy_runner(
             tmp_path / folder,
             mtkd_rl(teachers, taps=taps),

@@ -50,7 +50,7 @@ def distilled(tmp_path):
     return model, dict(
         state_dict=model.state_dict(),
         meta=dict(epoch=3),
-        mmkd_rl_agent=model.weighting.learner.state_dict())
+        mmkd_rl_agent=model.distillation.weighting.learner.state_dict())
 
 
 @pytest.fixture(scope='module')
@@ -61,9 +61,10 @@ def resnet():
 
 def checkpoint_of(model):
     return dict(
-        state_dict={f'student.{n}': t
-                    for n, t in model.state_dict().items()} |
-        {'projectors.0.layers.0.weight': torch.zeros(3)})
+        state_dict=model.state_dict() | {
+            'distillation.terms.1.projectors.0.0.layers.0.weight':
+            torch.zeros(3)
+        })
 
 
 def test_wrapped_and_exported_predict_the_same(tmp_path, distilled):
@@ -93,13 +94,15 @@ def test_an_export_is_a_copy(distilled):
 @pytest.mark.parametrize('wrap', [
     lambda s: s,
     lambda s: {f'module.{n}': t for n, t in s.items()},
-    lambda s: {n.removeprefix('student.'): t
-               for n, t in s.items() if n.startswith('student.')},
-], ids=['distillation', 'parallel', 'a lone network'])
+    lambda s: {n: t for n, t in s.items() if 'distillation' not in n},
+    lambda s: {f'student.{n}': t for n, t in s.items()
+               if 'distillation' not in n} | {'projectors.0.x': torch.ones(1)},
+], ids=['distillation', 'parallel', 'a lone network', "0.1's first layout"])
 def test_whatever_the_checkpoint_is_of(distilled, wrap):
     model, checkpoint = distilled
     out = export_student(dict(state_dict=wrap(checkpoint['state_dict'])))
-    own = model.student.state_dict()
+    own = {n: t for n, t in model.state_dict().items()
+           if not n.startswith('distillation.')}
     assert set(out['state_dict']) == set(own)
     assert all(torch.equal(t, own[n]) for n, t in out['state_dict'].items())
 

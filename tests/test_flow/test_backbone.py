@@ -487,16 +487,47 @@ def test_who_has_left_is_not_run(images):
     assert flow.dependency() == 0
 
 
-def test_the_same_images_are_shown_to_a_teacher_once(images):
+def test_what_is_lent_is_mixed_in_once_in_training(images):
+    """Afterwards, and in validation, teachers see what the student sees."""
     backbone = build()
-    runs, twin = [], copy.deepcopy(backbone)
-    flow_of(backbone)._source.networks[0].register_forward_hook(
-        lambda *_: runs.append(1))
-    batch = images[32].clone()
-    backbone(batch), twin(batch)
+    flow, runs = flow_of(backbone), []
+    flow.source.networks[0].register_forward_hook(
+        lambda m, args, out: runs.append(args[0]))
+    other = images[32].flip(0)
+    want, own = backbone(images[32])[0], backbone(other)[0]
+    assert not torch.equal(want, own)
+    features = flow.source(images[32], [True])
+    shifted = ((features[0][0] + 1, *features[0][1:]), )
+    runs.clear()
+
+    def mixed_with(lent, batch):
+        flow.lend(lent)
+        return backbone(batch)[0]
+
+    assert torch.equal(mixed_with(features, images[32]), want)
+    assert not torch.equal(mixed_with(shifted, images[32]), want)
+    assert not runs
+    assert torch.equal(backbone(other)[0], own) and runs[0] is other
+
+    backbone.eval()
+    flow.fuse_in_eval = True
+    want = backbone(other)[0]
+    assert torch.equal(mixed_with(features, other), want)
+    assert [r is other for r in runs] == [True] * 3
+
+
+def test_what_is_lent_is_forgotten_and_not_copied(images):
+    backbone = build()
+    flow, runs = flow_of(backbone), []
+    flow.source.networks[0].register_forward_hook(
+        lambda m, args, out: runs.append(1))
+    flow.lend(flow.source(images[32], [True]))
+    twin = copy.deepcopy(backbone)
+    runs.clear()
+    twin(images[32])
     assert len(runs) == 1
-    flow_of(backbone).forget()
-    backbone(batch)
+    flow.forget()
+    backbone(images[32])
     assert len(runs) == 2
 
 

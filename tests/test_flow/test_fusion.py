@@ -42,7 +42,7 @@ def test_weights_are_a_softmax_of_those_who_take_part():
     e = [math.exp(x) for x in (.3, -1., 2., .7)]
     want = [x / sum(e) for x in e]
     assert f.weights((True, True), 1.).tolist() == pytest.approx(want)
-    # Teacher 1 has gone home: the others have its share in their proportion.
+    # Teacher 1 is retired: the others have its share in their proportion.
     two = e[0] + e[1]
     assert f.weights((True, False), 1.).tolist() == pytest.approx(
         [e[0] / two, e[1] / two, 0, 0])

@@ -34,6 +34,11 @@ def images():
     return torch.randn(4, 3, 16, 16)
 
 
+def ask(old, images):
+    """The old student's logits alone."""
+    return old.logits(images)[0]
+
+
 def change(model):
     with torch.no_grad():
         for p in model.parameters():
@@ -44,13 +49,13 @@ def test_previous_is_what_the_network_was_at_its_last_update(images):
     model = classifier()
     old = OldStudent(model, 'head')
     now = model(images, mode='tensor')
-    assert torch.equal(old.logits(images), now)  # it begins as the student
+    assert torch.equal(ask(old, images), now)  # it begins as the student
     change(model)
-    assert torch.equal(old.logits(images), now)
+    assert torch.equal(ask(old, images), now)
     assert not torch.equal(model(images, mode='tensor'), now)
     old.update()
-    assert torch.equal(old.logits(images), model(images, mode='tensor'))
-    assert not old.logits(images).requires_grad
+    assert torch.equal(ask(old, images), model(images, mode='tensor'))
+    assert not ask(old, images).requires_grad
 
 
 def test_average_is_the_exponential_one(images):
@@ -71,15 +76,56 @@ def test_average_is_the_exponential_one(images):
         torch.testing.assert_close(t.double(), want[n], rtol=1e-5, atol=1e-6)
 
 
-def test_it_sees_the_batch_with_the_teachers_that_have_run_already(images):
+def test_it_and_the_student_run_the_teachers_once(images):
+    """Whoever comes first; also where the other one has other weights."""
     model = classifier()
     old = OldStudent(model, 'head')
+    change(model)
+    want = [ask(old, images), model(images, mode='tensor')]
     runs, flow = [], flow_of(model)
-    network, = flow._source.networks
+    network, = flow.source.networks
     network.register_forward_hook(lambda *_: runs.append(1))
-    model(images, mode='tensor')
-    old.logits(images)
+    logits, features = old.logits(images)
+    flow.lend(features)
+    assert torch.equal(logits, want[0])
+    assert torch.equal(model(images, mode='tensor'), want[1])
     assert len(runs) == 1
+    logits, again = old.logits(images, features)
+    assert torch.equal(logits, want[0]) and len(runs) == 1
+    assert again is features
+
+
+def test_it_says_what_the_teachers_said_of_the_backbone_s_first_images(
+        images):
+    model = classifier()
+    old = OldStudent(model, 'head')
+    first = flow_of(model).source(images, [True])
+    old._own.backbone.register_forward_pre_hook(
+        lambda m, args: (images, ), prepend=True)
+    _, features = old.logits(torch.zeros_like(images))
+    assert all(map(torch.equal, features[0], first[0]))
+    flow_of(old._own).strength = 0.
+    assert old.logits(images)[1] is None
+
+
+def test_nothing_is_kept_of_a_batch(images):
+    """Also where the network fails."""
+    model = classifier()
+    old = OldStudent(model, 'head')
+    flow = flow_of(old._own)
+
+    def nothing_is_left():
+        return flow._lent is None and flow.heard is None and not any(
+            m._features for m in flow._mixers)
+
+    old.logits(images)
+    assert nothing_is_left()
+    handle = old._own.neck.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        old.logits(images)
+    assert nothing_is_left()
+    handle.remove()
+    assert torch.equal(ask(old, images), model(images, mode='tensor'))
 
 
 def test_it_leaves_no_trace_in_the_student(images):
@@ -88,7 +134,7 @@ def test_it_leaves_no_trace_in_the_student(images):
     want = copy.deepcopy(model)
     logits = model(images, mode='tensor')
     old = OldStudent(model, 'head')
-    old.logits(images)
+    ask(old, images)
     logits.sum().backward()
     want(images, mode='tensor').sum().backward()
     for (n, p), q in zip(model.named_parameters(), want.parameters()):
@@ -98,16 +144,20 @@ def test_it_leaves_no_trace_in_the_student(images):
 
 
 @pytest.mark.parametrize('gone', [['a'], ['b'], ['a', 'b']])
-def test_who_is_sent_home_is_not_asked_by_it(images, gone):
-    """A teacher is sent home behind an iteration; in the next one its
-    features of the batch are not there, before theta_old is updated."""
+def test_who_is_retired_is_not_asked_by_it(images, gone):
+    """A teacher is retired behind an iteration; in the next one its features
+    of the batch are not there, before theta_old is updated."""
     model = classifier(teachers=2)
     old = OldStudent(model, 'head')
-    flow_of(model).retire(gone)
-    assert torch.equal(old.logits(images), model(images, mode='tensor'))
-    flow_of(model).forget()
-    model(images, mode='tensor')
-    old.logits(images)
+    flow, runs = flow_of(model), []
+    for name, network in zip('ab', flow.source.networks):
+        network.register_forward_hook(lambda *_, n=name: runs.append(n))
+    flow.retire(gone)
+    logits, features = old.logits(images)
+    assert runs == [n for n in 'ab' if n not in gone]
+    flow.lend(features)
+    assert torch.equal(logits, model(images, mode='tensor'))
+    assert len(runs) == 2 - len(gone)
 
 
 def test_strength_is_the_one_of_then(images):
@@ -115,9 +165,9 @@ def test_strength_is_the_one_of_then(images):
     old = OldStudent(model, 'head')
     then = model(images, mode='tensor')
     flow_of(model).strength = .2
-    assert torch.equal(old.logits(images), then)
+    assert torch.equal(ask(old, images), then)
     old.update()
-    assert torch.equal(old.logits(images), model(images, mode='tensor'))
+    assert torch.equal(ask(old, images), model(images, mode='tensor'))
 
 
 def test_dropped_units_are_no_change_of_mind(images):
@@ -127,7 +177,7 @@ def test_dropped_units_are_no_change_of_mind(images):
                      hidden=(20, 3))))
     model.neck = None
     old = OldStudent(model, 'head')
-    assert torch.equal(old.logits(images), old.logits(images))
+    assert torch.equal(ask(old, images), ask(old, images))
     assert not torch.equal(model(images, mode='tensor'),
                            model(images, mode='tensor'))
 
@@ -143,7 +193,7 @@ def test_batch_norms_are_in_the_student_s_mode(images, student):
                             student=student, teachers=[teacher()]))
     old = OldStudent(model, 'head')
     for _ in range(2):
-        assert torch.equal(old.logits(images), model(images, mode='tensor'))
+        assert torch.equal(ask(old, images), model(images, mode='tensor'))
 
 
 def test_state_goes_on_where_it_was(images):
@@ -153,9 +203,9 @@ def test_state_goes_on_where_it_was(images):
     change(model)
     old.update()
     again = OldStudent(model, 'head', momentum=.5)
-    assert not torch.equal(again.logits(images), old.logits(images))
+    assert not torch.equal(ask(again, images), ask(old, images))
     again.load_state_dict(copy.deepcopy(old.state_dict()))
-    assert torch.equal(again.logits(images), old.logits(images))
+    assert torch.equal(ask(again, images), ask(old, images))
 
 
 @pytest.mark.parametrize('momentum', [-.1, 1., 2.])

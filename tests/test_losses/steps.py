@@ -4,8 +4,9 @@ import torch
 from mmengine.model import BaseModule
 from torch import nn
 
+from mmkd_rl.records import Output, Pair, Truth
 from mmkd_rl.registry import MODELS
-from tests.toy import CLASSES, World, classifier, distiller, samples
+from tests.toy import CLASSES, World, classifier, distiller, samples, truth
 
 
 @MODELS.register_module(force=True)
@@ -60,10 +61,11 @@ def check_with_strategies(size=6, count=3, dtype=None, **kwargs):
         model = build(count, weighting=weighting, **kwargs)
         step(model, size, dtype)
         if weighting['type'] == 'MTKDRL':
-            model.weighting.remember()
-            model.weighting.learner.update()
+            strategy = model.distillation.weighting
+            strategy.remember(model.distillation.last_step.weights.record)
+            strategy.learner.update()
             losses = step(model, size, dtype)
-            weights = model.last_weights
+            weights = model.distillation.last_step.weights
             assert weights.logit.shape == (size, count)
             torch.testing.assert_close(
                 weights.logit.sum(1), torch.ones(size), atol=1e-4, rtol=0)
@@ -79,3 +81,25 @@ def random_logits(size=6, count=4, classes=CLASSES, seed=0, dtype=None):
     g = torch.Generator().manual_seed(seed)
     return (3 * torch.randn(size, classes, generator=g, dtype=dtype),
             3 * torch.randn(size, count, classes, generator=g, dtype=dtype))
+
+
+def of_logits(term, student_BC, teachers_BMC, targets=None):
+    """A logit term of one level, [B, M]."""
+    return term(
+        Output(logits=(student_BC, )),
+        [Output(logits=(z, )) for z in teachers_BMC.unbind(1)],
+        labels(targets, len(student_BC)))
+
+
+def of_features(term, pairs, targets=None):
+    """A feature term of aligned (student, teacher) for each teacher, one
+    level; [B, M]."""
+    return term.compare(
+        tuple((Pair(s, t), ) for s, t in pairs),
+        labels(targets, len(pairs[0][0])))
+
+
+def labels(targets, size):
+    """Truth of all points; ``None``: without labels."""
+    return Truth(None, None, torch.ones(size)) if targets is None else \
+        truth(targets)

@@ -7,7 +7,11 @@ from scipy.special import rel_entr, softmax
 
 from mmkd_rl.losses import CWDLoss, cwd
 from mmkd_rl.losses.cwd import channel_divergence
-from tests.test_losses.steps import build, check_with_strategies
+from tests.test_losses.steps import (
+    build,
+    check_with_strategies,
+    of_features,
+)
 from tests.toy import spec
 
 
@@ -20,7 +24,7 @@ def pairs():
 
 @pytest.mark.parametrize('temperature', [.5, 1., 4.])
 def test_against_the_definition(pairs, temperature):
-    loss = CWDLoss(temperature)(pairs)
+    loss = of_features(CWDLoss(temperature), pairs)
     assert loss.shape == (4, 2)
     for m, (student, teacher) in enumerate(pairs):
         for i in range(4):
@@ -36,7 +40,7 @@ def test_against_the_definition(pairs, temperature):
 
 def test_a_student_that_is_the_teacher_is_at_rest(pairs):
     x = pairs[0][1].clone().requires_grad_()
-    loss = CWDLoss()([(x, pairs[0][1])])
+    loss = of_features(CWDLoss(), [(x, pairs[0][1])])
     assert loss.abs().max() < 1e-5
     loss.sum().backward()
     assert x.grad.abs().max() < 1e-6
@@ -44,19 +48,21 @@ def test_a_student_that_is_the_teacher_is_at_rest(pairs):
 
 def test_channels_may_be_shifted_and_points_reordered(pairs):
     student, teacher = pairs[0]
-    before = CWDLoss()([(student, teacher)])
+    before = of_features(CWDLoss(), [(student, teacher)])
     assert (before > 1e-3).all()
     shift = torch.arange(5.)[:, None, None]
     torch.testing.assert_close(
-        CWDLoss()([(student + shift, teacher - 2 * shift)]), before)
+        of_features(CWDLoss(), [(student + shift, teacher - 2 * shift)]),
+        before)
     torch.testing.assert_close(
-        CWDLoss()([(student.flip(3), teacher.flip(3))]), before)
+        of_features(CWDLoss(), [(student.flip(3), teacher.flip(3))]), before)
     assert not torch.allclose(
-        CWDLoss()([(student.flip(3), teacher)]), before)
+        of_features(CWDLoss(), [(student.flip(3), teacher)]), before)
 
 
 def test_a_point_has_no_elsewhere(pairs):
-    loss = CWDLoss()([(s[..., :1, :1], t[..., :1, :1]) for s, t in pairs])
+    loss = of_features(
+        CWDLoss(), [(s[..., :1, :1], t[..., :1, :1]) for s, t in pairs])
     assert loss.shape == (4, 2) and not loss.any()
 
 
@@ -70,20 +76,21 @@ def test_dense_logits_of_any_shape():
 
 
 def test_one_number_per_sample(pairs):
-    whole = CWDLoss()(pairs)
+    whole = of_features(CWDLoss(), pairs)
     for i in range(4):
         for m, (s, t) in enumerate(pairs):
-            one = CWDLoss()([(s[i:i + 1], t[i:i + 1])])
+            one = of_features(CWDLoss(), [(s[i:i + 1], t[i:i + 1])])
             assert one.shape == (1, 1)
             torch.testing.assert_close(one[0, 0], whole[i, m])
 
 
 def test_half_precision_is_computed_in_float32(pairs):
     half = [(s.bfloat16(), t.bfloat16()) for s, t in pairs]
-    loss = CWDLoss()(half)
+    loss = of_features(CWDLoss(), half)
     assert loss.dtype == torch.float32
-    assert torch.equal(loss,
-                       CWDLoss()([(s.float(), t.float()) for s, t in half]))
+    assert torch.equal(
+        loss,
+        of_features(CWDLoss(), [(s.float(), t.float()) for s, t in half]))
 
 
 @pytest.mark.parametrize('kwargs', [
@@ -96,7 +103,7 @@ def test_with_strategies(kwargs):
 
 def test_vectors_fail_when_the_model_is_built():
     with pytest.raises(ValueError, match="of 't1' is a vector; tap a layer"):
-        CWDLoss().setup(spec(shape=(8, 2, 2)), [
+        CWDLoss().build(spec(shape=(8, 2, 2)), [
             spec('t0', shape=(8, 2, 2)),
             spec('t1', shape=(8, ))
         ])
@@ -104,13 +111,13 @@ def test_vectors_fail_when_the_model_is_built():
         build(feature_loss=dict(type='CWDLoss'),
               taps=dict(feature='neck'))
     with pytest.raises(ValueError, match='is a vector'):
-        CWDLoss()([(torch.zeros(2, 3), torch.zeros(2, 3))])
+        of_features(CWDLoss(), [(torch.zeros(2, 3), torch.zeros(2, 3))])
 
 
 def test_maps_of_one_point_are_warned_of(monkeypatch):
     said = []
     monkeypatch.setattr(cwd, 'print_log', lambda text, *_: said.append(text))
-    CWDLoss().setup(spec(shape=(8, 2, 2)), [spec('tiny')])
+    CWDLoss().build(spec(shape=(8, 2, 2)), [spec('tiny')])
     assert len(said) == 1 and "'tiny' has one point" in said[0]
 
 

@@ -6,7 +6,11 @@ import torch
 from scipy.special import softmax
 
 from mmkd_rl.losses import DISTLoss
-from tests.test_losses.steps import check_with_strategies, random_logits
+from tests.test_losses.steps import (
+    check_with_strategies,
+    of_logits,
+    random_logits,
+)
 
 
 def published(student, teacher, beta, gamma, temperature, eps):
@@ -31,7 +35,8 @@ def published(student, teacher, beta, gamma, temperature, eps):
 def test_the_batch_mean_is_the_published_loss(beta, gamma, temperature, eps,
                                               size):
     student, teachers = random_logits(size)
-    loss = DISTLoss(beta, gamma, temperature, eps)(student, teachers)
+    loss = of_logits(DISTLoss(beta, gamma, temperature, eps), student,
+                     teachers)
     assert loss.shape == (size, 4)
     assert (loss > 0).all()  # of each sample
     for m in range(4):
@@ -44,7 +49,8 @@ def test_the_gradient_is_that_of_the_correlations():
     """Of 1 - rho itself, by autograd in float64."""
     student, teachers = random_logits(dtype=torch.float64)
     z = student.float().requires_grad_()
-    DISTLoss(2., 3., eps=0.)(z, teachers.float()).mean(0).sum().backward()
+    of_logits(DISTLoss(2., 3., eps=0.), z,
+              teachers.float()).mean(0).sum().backward()
     x = student.requires_grad_()
     total = 0.
     for m in range(4):
@@ -62,7 +68,7 @@ def test_a_student_that_is_the_teacher_is_at_rest():
     """With whatever weights the samples get: each share is at its least."""
     student, _ = random_logits()
     z = student.clone().requires_grad_()
-    loss = DISTLoss()(z, student.unsqueeze(1))
+    loss = of_logits(DISTLoss(), z, student.unsqueeze(1))
     assert loss.abs().max() < 1e-4
     (torch.arange(6.)[:, None] * loss).sum().backward()
     assert z.grad.abs().max() < 1e-5
@@ -73,29 +79,33 @@ def test_predictions_may_be_scaled_and_shifted():
     is such an image of every other one of the same order."""
     z = torch.tensor([[2., -1.], [.3, .1], [5., 4.]])
     other = torch.tensor([[.1, 0.], [7., -7.], [1., .5]])
-    assert DISTLoss(gamma=0., eps=0.)(z, other[:, None]).max() < 1e-5
-    flipped = DISTLoss(beta=1., gamma=0., eps=0.)(z, other.flip(1)[:, None])
+    assert of_logits(DISTLoss(gamma=0., eps=0.), z,
+                     other[:, None]).max() < 1e-5
+    flipped = of_logits(DISTLoss(beta=1., gamma=0., eps=0.), z,
+                        other.flip(1)[:, None])
     torch.testing.assert_close(flipped, torch.full((3, 1), 2.))
     # rows: teacher = (student + uniform) / 2, made by its logarithm
     student, _ = random_logits()
     mixed = (.5 * student.softmax(1) + .5 / 5).log()
-    assert DISTLoss(eps=0.)(student, mixed[:, None]).max() < 1e-5
-    assert (DISTLoss(eps=0.)(student, 2 * mixed[:, None]) > 1e-4).all()
+    assert of_logits(DISTLoss(eps=0.), student, mixed[:, None]).max() < 1e-5
+    assert (of_logits(DISTLoss(eps=0.), student,
+                      2 * mixed[:, None]) > 1e-4).all()
 
 
 def test_one_sample_has_no_columns():
     student, teachers = random_logits(1)
-    loss = DISTLoss(gamma=7.)(student, teachers)
-    assert torch.equal(loss, DISTLoss(gamma=0.)(student, teachers))
+    loss = of_logits(DISTLoss(gamma=7.), student, teachers)
+    assert torch.equal(loss, of_logits(DISTLoss(gamma=0.), student, teachers))
     assert loss.shape == (1, 4) and (loss > 0).all()
 
 
 def test_teachers_do_not_see_each_other():
     student, teachers = random_logits()
-    whole = DISTLoss()(student, teachers)
+    whole = of_logits(DISTLoss(), student, teachers)
     for m in range(4):
         torch.testing.assert_close(
-            DISTLoss()(student, teachers[:, m:m + 1])[:, 0], whole[:, m])
+            of_logits(DISTLoss(), student, teachers[:, m:m + 1])[:, 0],
+            whole[:, m])
 
 
 @pytest.mark.parametrize('eps', [0., 1e-8])
@@ -108,7 +118,7 @@ def test_zero_variance_counts_as_no_correlation(who, eps):
     if who != 'student':
         teachers = torch.ones_like(teachers)
     z = student.requires_grad_()
-    loss = DISTLoss(2., 3., eps=eps)(z, teachers)
+    loss = of_logits(DISTLoss(2., 3., eps=eps), z, teachers)
     torch.testing.assert_close(loss, torch.full((4, 2), 5.))
     loss.sum().backward()
     assert not z.grad.any()
@@ -121,7 +131,7 @@ def test_a_column_that_is_constant_alone():
     p = torch.stack([torch.full((5, ), .2), .8 * p[:, 0] / (p[:, 0] + p[:, 1]),
                      .8 * p[:, 1] / (p[:, 0] + p[:, 1])], 1)
     z = p.log().requires_grad_()
-    loss = DISTLoss(0., 1., eps=0.)(z, teachers)
+    loss = of_logits(DISTLoss(0., 1., eps=0.), z, teachers)
     q, t = p.double().numpy(), softmax(teachers[:, 0].double().numpy(), 1)
     rhos = [0.] + [np.corrcoef(q[:, c], t[:, c])[0, 1] for c in (1, 2)]
     assert float(loss.detach().mean()) == pytest.approx(
@@ -135,29 +145,30 @@ def test_pixels_are_samples_of_the_columns():
     g = torch.Generator().manual_seed(1)
     student = torch.randn(2, 5, 2, 3, generator=g)
     teachers = torch.randn(2, 3, 5, 2, 3, generator=g)
-    loss = DISTLoss()(student, teachers)
+    loss = of_logits(DISTLoss(), student, teachers)
     assert loss.shape == (2, 3)
-    flat = DISTLoss()(student.movedim(1, 3).reshape(12, 5),
-                      teachers.movedim(2, 4).movedim(1, 3).reshape(12, 3, 5))
+    flat = of_logits(DISTLoss(), student.movedim(1, 3).reshape(12, 5),
+                     teachers.movedim(2, 4).movedim(1, 3).reshape(12, 3, 5))
     torch.testing.assert_close(loss, flat.view(2, 6, 3).mean(1))
     # a single image has columns then
-    one = DISTLoss(beta=0.)(student[:1], teachers[:1])
+    one = of_logits(DISTLoss(beta=0.), student[:1], teachers[:1])
     assert (one > 0).all()
 
 
 def test_extreme_logits_stay_finite():
     z = torch.tensor([[1e4, -1e4, 0.], [0., 1e4, 0.]], requires_grad=True)
     for eps in (0., 1e-8):
-        loss = DISTLoss(eps=eps)(z, -z.detach().unsqueeze(1))
+        loss = of_logits(DISTLoss(eps=eps), z, -z.detach().unsqueeze(1))
         loss.sum().backward()
         assert loss.isfinite().all() and z.grad.isfinite().all()
 
 
 def test_half_precision_is_computed_in_float32():
     student, teachers = (x.bfloat16() for x in random_logits())
-    loss = DISTLoss()(student, teachers)
+    loss = of_logits(DISTLoss(), student, teachers)
     assert loss.dtype == torch.float32
-    assert torch.equal(loss, DISTLoss()(student.float(), teachers.float()))
+    assert torch.equal(
+        loss, of_logits(DISTLoss(), student.float(), teachers.float()))
 
 
 @pytest.mark.parametrize('kwargs', [

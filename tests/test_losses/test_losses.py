@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mmkd_rl.losses import FitNetLoss, KDLoss
+from tests.test_losses.steps import of_features, of_logits
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def logits():
 @pytest.mark.parametrize('temperature', [0.5, 1., 4.])
 def test_kd_is_torchs_kl_divergence(logits, temperature):
     student, teachers = logits
-    loss = KDLoss(temperature)(student, teachers)
+    loss = of_logits(KDLoss(temperature), student, teachers)
     assert loss.shape == (6, 4)
     for m in range(4):
         reference = temperature**2 * F.kl_div(
@@ -29,14 +30,15 @@ def test_kd_is_torchs_kl_divergence(logits, temperature):
 
 def test_a_teacher_that_is_the_student_costs_nothing(logits):
     student = logits[0].requires_grad_()
-    loss = KDLoss()(student, student.detach().unsqueeze(1))
+    loss = of_logits(KDLoss(), student, student.detach().unsqueeze(1))
     assert loss.abs().max() < 1e-5
     loss.sum().backward()
     assert student.grad.abs().max() < 1e-6
-    other = KDLoss()(student, logits[1])
+    other = of_logits(KDLoss(), student, logits[1])
     assert (other > 1e-3).all()
     # the softmax does not see a constant
-    torch.testing.assert_close(KDLoss()(student + 7, logits[1]), other)
+    torch.testing.assert_close(
+        of_logits(KDLoss(), student + 7, logits[1]), other)
 
 
 def test_t_squared_keeps_the_gradients_size(logits):
@@ -47,7 +49,8 @@ def test_t_squared_keeps_the_gradients_size(logits):
         teacher - teacher.mean(1, keepdim=True))
     for temperature in (100., 300.):
         z = student.clone().requires_grad_()
-        KDLoss(temperature)(z, teacher.unsqueeze(1)).sum().backward()
+        of_logits(KDLoss(temperature), z,
+                  teacher.unsqueeze(1)).sum().backward()
         torch.testing.assert_close(
             z.grad, centred / 5, rtol=0.05, atol=0.01)
 
@@ -56,35 +59,35 @@ def test_one_number_per_sample(logits):
     """No sample and no teacher looks at another."""
     student, teachers = logits
     pairs = [(student, teachers[:, m]) for m in range(4)]
-    for loss, args in ((KDLoss(), lambda i, m:
-                        (student[i:i + 1], teachers[i:i + 1, m:m + 1])),
-                       (FitNetLoss(), lambda i, m:
-                        ([(student[i:i + 1], teachers[i:i + 1, m])], ))):
-        whole = loss(student, teachers) if isinstance(loss, KDLoss) else \
-            loss(pairs)
+    for whole, alone in (
+        (of_logits(KDLoss(), student, teachers), lambda i, m: of_logits(
+            KDLoss(), student[i:i + 1], teachers[i:i + 1, m:m + 1])),
+        (of_features(FitNetLoss(), pairs), lambda i, m: of_features(
+            FitNetLoss(), [(student[i:i + 1], teachers[i:i + 1, m])]))):
         for i in range(6):
             for m in range(4):  # B = 1, M = 1
-                one = loss(*args(i, m))
+                one = alone(i, m)
                 assert one.shape == (1, 1)
                 torch.testing.assert_close(one[0, 0], whole[i, m])
 
 
 def test_bfloat16_is_computed_in_float32(logits):
     student, teachers = (x.bfloat16() for x in logits)
-    loss = KDLoss()(student, teachers)
+    loss = of_logits(KDLoss(), student, teachers)
     assert loss.dtype == torch.float32
-    assert torch.equal(loss, KDLoss()(student.float(), teachers.float()))
+    assert torch.equal(
+        loss, of_logits(KDLoss(), student.float(), teachers.float()))
     pairs = [(student, teachers[:, 0])]
-    loss = FitNetLoss()(pairs)
+    loss = of_features(FitNetLoss(), pairs)
     assert loss.dtype == torch.float32
-    assert torch.equal(loss,
-                       FitNetLoss()([(a.float(), b.float())
-                                     for a, b in pairs]))
+    assert torch.equal(
+        loss,
+        of_features(FitNetLoss(), [(a.float(), b.float()) for a, b in pairs]))
 
 
 def test_extreme_logits_stay_finite():
     z = torch.tensor([[1e4, -1e4, 0.]], requires_grad=True)
-    loss = KDLoss(1.)(z, -z.detach().unsqueeze(1))
+    loss = of_logits(KDLoss(1.), z, -z.detach().unsqueeze(1))
     loss.sum().backward()
     assert loss.isfinite().all() and z.grad.isfinite().all()
 
@@ -94,12 +97,12 @@ def test_fitnet_is_the_mean_squared_error(shape):
     g = torch.Generator().manual_seed(1)
     pairs = [(torch.randn(6, *shape, generator=g),
               torch.randn(6, *shape, generator=g)) for _ in range(2)]
-    loss = FitNetLoss()(pairs)
+    loss = of_features(FitNetLoss(), pairs)
     assert loss.shape == (6, 2)
     for m, (a, b) in enumerate(pairs):
         for i in range(6):
             torch.testing.assert_close(loss[i, m], F.mse_loss(a[i], b[i]))
-    assert not FitNetLoss()([(a, a) for a, _ in pairs]).any()
+    assert not of_features(FitNetLoss(), [(a, a) for a, _ in pairs]).any()
 
 
 def test_fitnets_gradient():
@@ -107,12 +110,13 @@ def test_fitnets_gradient():
     r, f = torch.rand(3, 4, 2, 2), torch.rand(3, 4, 2, 2)
     r[1] = f[1]
     r.requires_grad_()
-    FitNetLoss()([(r, f)]).sum().backward()
+    of_features(FitNetLoss(), [(r, f)]).sum().backward()
     torch.testing.assert_close(r.grad, 2 * (r - f).detach() / 16)
 
 
 def test_the_weight_is_left_to_the_distiller(logits):
-    assert torch.equal(KDLoss(loss_weight=0.5)(*logits), KDLoss()(*logits))
+    assert torch.equal(of_logits(KDLoss(loss_weight=0.5), *logits),
+                       of_logits(KDLoss(), *logits))
 
 
 @pytest.mark.parametrize('kwargs, value', [

@@ -5,7 +5,12 @@ import pytest
 import torch
 
 from mmkd_rl.losses import NDLoss
-from tests.test_losses.steps import build, check_with_strategies, step
+from tests.test_losses.steps import (
+    build,
+    check_with_strategies,
+    of_features,
+    step,
+)
 from tests.toy import spec
 
 WIDTHS = (4, 6, 4)
@@ -14,7 +19,7 @@ TARGETS = torch.tensor([0, 2, 2, 1, 3, 0])
 
 def make(means='dataset', widths=WIDTHS, classes=4):
     loss = NDLoss(means=means)
-    loss.setup(
+    loss.build(
         spec(classes=classes),
         [spec(f't{i}', shape=(d, 2, 2)) for i, d in enumerate(widths)])
     return loss
@@ -55,7 +60,7 @@ def test_against_the_definition():
     loss.set_means([m * counts[:, None] for m in means], counts)
     for m in means:
         m[3] = 0
-    got = loss(pairs, TARGETS)
+    got = of_features(loss, pairs, TARGETS)
     assert got.shape == (6, 3)
     torch.testing.assert_close(got, reference(pairs, means, TARGETS))
     assert not got[4].any() and got[:4].all()
@@ -76,7 +81,7 @@ def test_what_it_is_at_rest_with():
     teacher = 2 * torch.nn.functional.normalize(torch.randn(6, 4), dim=1)
 
     def cost(s):
-        return loss([(s, teacher), *others], TARGETS)[:, 0]
+        return of_features(loss, [(s, teacher), *others], TARGETS)[:, 0]
 
     for length in (2., 3., 10.):
         s = (length * e).requires_grad_()
@@ -103,10 +108,12 @@ def test_labels_that_are_probabilities_give_the_mean_under_them():
     pairs = random_pairs()
     y = torch.rand(6, 4).softmax(1)
     expected = sum(
-        y[:, c:c + 1] * loss(pairs, torch.full((6, ), c)) for c in range(4))
-    torch.testing.assert_close(loss(pairs, y), expected)
+        y[:, c:c + 1] * of_features(loss, pairs, torch.full((6, ), c))
+        for c in range(4))
+    torch.testing.assert_close(of_features(loss, pairs, y), expected)
     hard = torch.nn.functional.one_hot(TARGETS, 4).float()
-    torch.testing.assert_close(loss(pairs, hard), loss(pairs, TARGETS))
+    torch.testing.assert_close(of_features(loss, pairs, hard),
+                               of_features(loss, pairs, TARGETS))
 
 
 @pytest.mark.parametrize('soft', [False, True])
@@ -116,7 +123,7 @@ def test_running_means_are_means_of_all_that_came(soft):
     for seed in range(3):
         pairs = random_pairs(seed=seed)
         y = torch.rand(6, 4).softmax(1) if soft else TARGETS.roll(seed) % 3
-        got = loss(pairs, y)
+        got = of_features(loss, pairs, y)
         seen.append([t.mean((2, 3)).double() for _, t in pairs])
         labels.append(y.double() if soft else
                       torch.nn.functional.one_hot(y, 4).double())
@@ -141,32 +148,34 @@ def test_running_means_keep_nothing_that_is_not_finite(soft, value):
     y = torch.rand(6, 4).softmax(1) if soft else TARGETS
     pairs = random_pairs()
     rest = make('running').train()
-    rest([(s[1:], t[1:]) for s, t in pairs], y[1:])
+    of_features(rest, [(s[1:], t[1:]) for s, t in pairs], y[1:])
     loss = make('running').train()
     pairs[1][1][0, 3, 1, 1] = value
-    loss(pairs, y)
-    for name, buffer in rest.state_dict().items():
-        torch.testing.assert_close(loss.get_buffer(name), buffer)
+    of_features(loss, pairs, y)
+    for name in ('counts', 'mean0', 'mean1', 'mean2'):
+        torch.testing.assert_close(loss.get_buffer(name),
+                                   rest.get_buffer(name))
 
 
 def test_running_means_are_of_all_processes(monkeypatch):
     """As if the other process had the same images three times."""
     alone, many = make('running').train(), make('running').train()
-    alone(random_pairs(), TARGETS)
+    of_features(alone, random_pairs(), TARGETS)
     monkeypatch.setattr('mmengine.dist.all_reduce',
                         lambda tensor: tensor.mul_(4))
-    many(random_pairs(), TARGETS)
+    of_features(many, random_pairs(), TARGETS)
     assert torch.equal(many.counts, 4 * alone.counts)
     torch.testing.assert_close(many.mean1, alone.mean1)
 
 
 def test_a_second_look_and_evaluation_add_nothing():
     loss = make('running').train()
-    loss(random_pairs(), TARGETS)
+    of_features(loss, random_pairs(), TARGETS)
     before = {k: v.clone() for k, v in loss.state_dict().items()}
     with torch.no_grad():
-        loss(random_pairs(seed=1), TARGETS)
-    value = loss.eval()(random_pairs(seed=1), TARGETS.clamp_max(0))
+        of_features(loss, random_pairs(seed=1), TARGETS)
+    value = of_features(loss.eval(), random_pairs(seed=1),
+                        TARGETS.clamp_max(0))
     assert value.isfinite().all()
     for name, buffer in loss.state_dict().items():
         assert torch.equal(buffer, before[name]), name
@@ -174,7 +183,7 @@ def test_a_second_look_and_evaluation_add_nothing():
 
 def test_running_means_without_images_give_zero():
     loss = make('running').eval()
-    got = loss(random_pairs(), TARGETS)
+    got = of_features(loss, random_pairs(), TARGETS)
     assert got.shape == (6, 3) and not got.any()
 
 
@@ -182,7 +191,7 @@ def test_features_of_zero():
     loss = ready()
     pairs = [(torch.zeros(6, d).requires_grad_(), torch.zeros(6, d))
              for d in WIDTHS]
-    value = loss(pairs, TARGETS)
+    value = of_features(loss, pairs, TARGETS)
     torch.testing.assert_close(value, torch.ones(6, 3))
     value.sum().backward()
     assert all(s.grad.isfinite().all() for s, _ in pairs)
@@ -191,10 +200,10 @@ def test_features_of_zero():
 def test_one_number_per_sample():
     loss = ready()
     pairs = random_pairs()
-    whole = loss(pairs, TARGETS)
+    whole = of_features(loss, pairs, TARGETS)
     for i in range(6):
-        one = loss([(s[i:i + 1], t[i:i + 1]) for s, t in pairs],
-                   TARGETS[i:i + 1])
+        one = of_features(loss, [(s[i:i + 1], t[i:i + 1]) for s, t in pairs],
+                          TARGETS[i:i + 1])
         torch.testing.assert_close(one[0], whole[i])
 
 
@@ -202,9 +211,9 @@ def test_half_precision_is_computed_in_float32():
     loss = ready()
     half = [(s.bfloat16(), t.bfloat16()) for s, t in random_pairs()]
     y = torch.rand(6, 4).softmax(1)
-    expected = loss([(s.float(), t.float()) for s, t in half], y)
+    expected = of_features(loss, [(s.float(), t.float()) for s, t in half], y)
     with torch.autocast('cpu', torch.bfloat16):
-        got = loss(half, y)
+        got = of_features(loss, half, y)
     assert got.dtype == torch.float32
     assert torch.equal(got, expected)
 
@@ -223,21 +232,22 @@ def test_means_go_into_checkpoints():
                      for _ in range(2))
     step(first)
     second.load_state_dict(first.state_dict())
-    assert second.feature_loss.counts.sum() == 6
-    assert torch.equal(first.feature_loss.mean1, second.feature_loss.mean1)
-    assert second.feature_loss.mean0.shape == (5, 5)
-    assert second.feature_loss.mean1.shape == (5, 7)
+    (_, mine), (_, theirs) = (m.distillation.terms for m in (first, second))
+    assert theirs.counts.sum() == 6
+    assert torch.equal(mine.mean1, theirs.mean1)
+    assert theirs.mean0.shape == (5, 5)
+    assert theirs.mean1.shape == (5, 7)
 
 
 def test_bad_inputs():
     with pytest.raises(ValueError, match='one label an image.*there are none'):
-        ready()(random_pairs())
+        of_features(ready(), random_pairs())
     with pytest.raises(ValueError, match='one label an image.*got many'):
-        ready()(random_pairs(), torch.zeros(6, 2, 2))
-    with pytest.raises(ValueError, match=r'call setup\(student, teachers\)'):
-        NDLoss()(random_pairs(), TARGETS)
+        of_features(ready(), random_pairs(), torch.zeros(6, 2, 2))
+    with pytest.raises(ValueError, match=r'call build\(student, teachers\)'):
+        of_features(NDLoss(), random_pairs(), TARGETS)
     with pytest.raises(ValueError, match="ClassMeanHook.*means='running'"):
-        make()(random_pairs(), TARGETS)
+        of_features(make(), random_pairs(), TARGETS)
     with pytest.raises(ValueError, match='ClassMeanHook'):
         step(build(feature_loss=dict(type='NDLoss')))
 

@@ -1,5 +1,7 @@
 """A tap reads just what it was told to, and leaves no trace."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -45,10 +47,9 @@ def net():
 
 
 def read(net, *args, **kwargs):
-    tap = Tap(net, *args, **kwargs)
-    with tap.recording():
+    with Tap(net, *args, **kwargs).listen(net) as listener:
         net(images())
-    return tap.take()
+    return listener.tensor()
 
 
 def images():
@@ -120,20 +121,21 @@ def test_no_hook_is_left_and_the_network_is_unchanged(net):
     plain = net(images())
     tap = Tap(net, 'backbone.first')
     assert hooks_of(net) == 0
-    with tap.recording():
+    with tap.listen(net):
         assert hooks_of(net) == 1
         assert torch.equal(net(images()), plain)
     assert hooks_of(net) == 0
 
 
 def test_no_hook_is_left_after_an_exception(net):
-    taps = OutputTaps(net, 'backbone.first', 'head', 'student')
-    with pytest.raises(RuntimeError), taps.recording():
+    taps = OutputTaps(net, ['backbone.first'], ['head'], 'student')
+    with pytest.raises(RuntimeError), taps.recording(net):
         net(torch.zeros(2, 5))
     assert hooks_of(net) == 0
-    with taps.recording():  # nothing of the failed pass comes up later
-        net(images())
-    assert torch.equal(taps.take().logits, net(images()))
+    with taps.recording(net) as recording:
+        net(images())  # nothing of the failed pass comes up later
+    logits, = recording.output().logits
+    assert torch.equal(logits, net(images()))
 
 
 def test_a_module_that_did_not_run(net):
@@ -141,13 +143,16 @@ def test_a_module_that_did_not_run(net):
         read(net, 'aux')
 
 
-def test_what_was_taken_is_forgotten(net):
+def test_each_listener_hears_its_own_pass(net):
     tap = Tap(net, 'head')
-    with tap.recording():
+    with tap.listen(net) as first:
         net(images())
-    tap.take()
-    with pytest.raises(ValueError, match='did not run'):
-        tap.take()
+    with tap.listen(net) as second:
+        pass
+    net(images())  # after it was stopped
+    assert torch.equal(first.tensor(), net(images()))
+    with pytest.raises(ValueError, match="'head' did not run"):
+        second.tensors()
 
 
 def test_what_is_no_tensor(net):
@@ -169,5 +174,124 @@ def test_taps_keep_the_gradient(net):
 ])
 def test_bad_tap_configs(net, cfg, error, message):
     with pytest.raises(error, match=message) as info:
-        OutputTaps(net, cfg, 'head', 'student')
+        OutputTaps(net, [cfg], ['head'], 'student')
     assert 'student.taps.feature' in str(info.value)
+
+
+def test_all_elements_are_levels(net):
+    before = net.backbone.second(net.backbone.first(images()).relu())
+    last = before.relu()
+    for module, levels in (('pair', (last, last + 1)),
+                           ('named', (last, last + 2)),
+                           ('backbone.second', (before, ))):
+        taps = OutputTaps(net, [dict(path=module, index='all')], [], 'student')
+        with taps.recording(net) as recording:
+            net(images())
+        output = recording.output()
+        assert len(output.features) == len(levels) and not output.logits
+        assert all(map(torch.equal, output.features, levels))
+
+
+def test_all_calls_are_levels(net):
+    """A detector's head runs once a level of its pyramid."""
+    one = net.backbone.first(images()).relu()
+    two = net.backbone.second(one).relu()
+    taps = OutputTaps(net, ['head'],
+                      [dict(path='backbone.relu', call='all')], 'student')
+    with taps.recording(net) as recording:
+        net(images())
+    levels = recording.output().logits
+    assert len(levels) == 2 and all(map(torch.equal, levels, (one, two)))
+
+
+def test_all_calls_of_all_elements(net):
+    """Call by call; a single call is a single level."""
+    with Tap(net, 'pair', call='all', index='all').listen(net) as listener:
+        net(images())
+        net(images() / 2)
+    a, b, c, d = listener.tensors()
+    assert torch.equal(b, a + 1) and torch.equal(d, c + 1)
+    assert not torch.equal(a, c)
+    with Tap(net, 'head', call='all').listen(net) as listener:
+        net(images())
+    assert torch.equal(listener.tensor(), net(images()))
+    with Tap(net, 'aux', call='all').listen(net) as listener:
+        net(images())
+    with pytest.raises(ValueError, match="'aux' did not run"):
+        listener.tensors()
+
+
+def test_all_elements_must_be_tensors(net):
+    net.pair.forward = lambda x: (x, 'text')
+    net.forward = lambda x: net.pair(x)
+    with Tap(net, 'pair', index='all', key='k').listen(net) as listener:
+        net(images())
+    with pytest.raises(ValueError, match="k: .*'pair' is a str, not a tensor"):
+        listener.tensors()
+    net.pair.forward = lambda x: None
+    with pytest.raises(ValueError, match='is a NoneType, not a tensor'):
+        read(net, 'pair', index='all')
+
+
+@pytest.mark.parametrize('call', ['first', 1.])
+def test_a_call_that_is_no_number(net, call):
+    with pytest.raises(ValueError, match=f'call={call!r}.*runs 2 times'):
+        read(net, 'backbone.relu', call=call)
+
+
+def test_levels_in_the_order_of_the_config(net):
+    taps = OutputTaps(net, ['backbone.second', 'backbone.first'],
+                      ['head', dict(path='pair', index=0)], 'student')
+    with taps.recording(net) as recording:
+        net(images())
+    output = recording.output()
+    first = net.backbone.first(images())
+    assert torch.equal(output.features[0],
+                       net.backbone.second(first.relu()))
+    assert torch.equal(output.features[1], first)
+    assert [z.shape[1] for z in output.logits] == [3, 4]
+    with pytest.raises(ValueError, match=r"student.taps.feature\[1\]: .*'no'"):
+        OutputTaps(net, ['head', 'no'], [], 'student')
+
+
+def test_a_module_that_was_replaced_is_read(net):
+    taps = OutputTaps(net, ['backbone.first'], ['head'], 'student')
+    old, new = net.backbone.first, nn.Linear(4, 4)
+    net.backbone.first = new
+    with taps.recording(net) as recording:
+        net(images())
+    feature, = recording.output().features
+    assert torch.equal(feature, new(images()))
+    assert not torch.equal(feature, old(images()))
+    assert hooks_of(net) == 0 and not old._forward_hooks
+
+
+def test_a_converters_batch_norm_is_read():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval()
+    tap = Tap(net, '1')
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    assert isinstance(net[1], nn.SyncBatchNorm)
+    with tap.listen(net) as listener:
+        y = net(torch.rand(2, 3, 2, 2))
+    assert torch.equal(listener.tensor(), y)
+
+
+def test_a_copy_is_listened_to_alone(net):
+    """EMA's copy and the model have the same paths."""
+    taps = OutputTaps(net, ['backbone.first'], ['head'], 'student')
+    twin = deepcopy(net)
+    with torch.no_grad():
+        twin.head.bias.add_(1)
+    with taps.recording(twin) as recording:
+        assert hooks_of(net) == 0
+        net(images())
+        twin(images())
+    assert torch.equal(recording.output().logits[0], twin(images()))
+
+
+def test_a_copy_of_what_the_network_overwrites(net):
+    net.forward = lambda x: net.backbone.first(x).mul_(0)
+    with torch.no_grad():
+        assert torch.equal(read(net, 'backbone.first', copy=True),
+                           net.backbone.first(images()))
+        assert not read(net, 'backbone.first').any()

@@ -6,6 +6,7 @@ import torch
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from mmkd_rl.records import Batch
 from mmkd_rl.registry import MODELS
 from mmkd_rl.tasks import ClassificationTask
 from tests.toy import World, classifier, distiller, samples, toy_teachers
@@ -16,12 +17,17 @@ def build(cfg):
         return registry.build(cfg)
 
 
+def attributes(output):
+    return output.features, output.logits
+
+
 def test_default_taps_of_an_image_classifier():
     task, model = ClassificationTask(), build(classifier()).eval()
     images = World().batch(3)[0]
-    output = task.infer(model, task.taps(model, None, 'student'), images)
-    torch.testing.assert_close(output.logits, model(images))
-    torch.testing.assert_close(output.feature, model.backbone(images)[0])
+    (feature, ), (logits, ) = attributes(
+        task.infer(model, task.taps(model, None, 'student'), Batch(images)))
+    torch.testing.assert_close(logits, model(images))
+    torch.testing.assert_close(feature, model.backbone(images)[0])
 
 
 def test_taps_in_loss_mode_are_those_of_the_same_pass():
@@ -30,17 +36,21 @@ def test_taps_in_loss_mode_are_those_of_the_same_pass():
     images, labels = World().batch(3)
     calls = []
     model.backbone.register_forward_hook(lambda *_: calls.append(1))
-    losses, output = task.student_step(
-        model, task.taps(model, None, 'student'), images, samples(labels))
+    with task.taps(model, None, 'student').recording(model) as recording:
+        losses = model(images, samples(labels), mode='loss')
     assert len(calls) == 1
     torch.testing.assert_close(
-        losses['loss'], nn.functional.cross_entropy(output.logits, labels))
+        losses['loss'],
+        nn.functional.cross_entropy(recording.output().logits[0], labels))
 
 
 @pytest.mark.parametrize('cfg, error, message', [
     (dict(feature='nope'), ValueError, "student.taps.feature.*'nope'"),
     (dict(logit='head'), ValueError, r"unknown \['logit'\].*'logits'"),
-    (dict(feature=['backbone']), TypeError, 'student.taps.feature'),
+    (dict(feature=[['backbone']]), TypeError, 'student.taps.feature'),
+    (dict(feature=3), TypeError, 'student.taps.feature'),
+    (dict(feature=['backbone', 'nope']), ValueError,
+     r"student.taps.feature\[1\].*'nope'"),
 ])
 def test_bad_taps(cfg, error, message):
     with pytest.raises(error, match=message):
@@ -56,23 +66,30 @@ def test_networks_without_the_usual_parts():
         task.taps(net, dict(feature='0'), 'student')
 
 
+def targets(data_samples):
+    """Of a batch of these; every image counts once."""
+    truth = ClassificationTask().truth(
+        Batch(torch.zeros(len(data_samples), 3, 4, 4), data_samples))
+    assert truth.valid is None
+    assert torch.equal(truth.count, torch.ones(len(data_samples)))
+    return truth.targets
+
+
 def test_targets():
-    task = ClassificationTask()
     labels = torch.tensor([3, 0, 4])
-    assert torch.equal(task.targets(samples(labels)), labels)
+    assert torch.equal(targets(samples(labels)), labels)
     soft = torch.tensor([[.2, .8], [1., 0.]])
     assert torch.equal(
-        task.targets([DataSample().set_gt_score(s) for s in soft]), soft)
+        targets([DataSample().set_gt_score(s) for s in soft]), soft)
 
 
 def test_several_labels_an_image_are_refused():
     several = [DataSample().set_gt_label([0, 2]), DataSample().set_gt_label(1)]
     with pytest.raises(ValueError, match='3 labels for 2 images'):
-        ClassificationTask().targets(several)
+        targets(several)
     with pytest.raises(ValueError, match='one label'):  # 2 = 2 in all
-        ClassificationTask().targets(
-            [DataSample().set_gt_label([0, 2]),
-             DataSample().set_gt_label([])])
+        targets([DataSample().set_gt_label([0, 2]),
+                 DataSample().set_gt_label([])])
 
 
 @pytest.mark.parametrize('weighting', ['AverageWeighting', 'MTKDRL'])
@@ -94,10 +111,10 @@ def test_students_batch_augmentations_go_on_working(tmp_path, weighting,
     data = model.data_preprocessor(
         dict(inputs=images, data_samples=samples(labels)), training=True)
     assert 'gt_score' in data['data_samples'][0]
-    targets = model.task.targets(data['data_samples'])
-    assert targets.shape == (8, 5)
-    torch.testing.assert_close(targets.sum(1), torch.ones(8))
-    assert (targets.max(1).values < 1).any()
+    mixed = targets(data['data_samples'])
+    assert mixed.shape == (8, 5)
+    torch.testing.assert_close(mixed.sum(1), torch.ones(8))
+    assert (mixed.max(1).values < 1).any()
     losses = model(**data, mode='loss')
     sum(losses.values()).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())

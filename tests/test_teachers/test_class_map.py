@@ -6,18 +6,23 @@ import torch
 from torch import nn
 
 from mmkd_rl.losses import DISTLoss, DKDLoss, KDLoss
-from mmkd_rl.records import TeacherWeights
+from mmkd_rl.losses.class_map import complete
+from mmkd_rl.records import Output, TeacherWeights
 from mmkd_rl.registry import MODELS
+from mmkd_rl.tasks import ClassificationTask
 from mmkd_rl.teachers.class_map import ClassMap
 from mmkd_rl.weighting import restrict
+from tests.test_losses.steps import of_logits
 from tests.toy import (
     CLASSES,
     World,
     classifier,
     distiller,
     samples,
+    spec,
     teacher_file,
     toy_teachers,
+    truth,
 )
 
 T = 4.
@@ -31,12 +36,17 @@ def logits():
             3 * torch.randn(6, CLASSES, generator=g).double())
 
 
+def completed_by(row, teacher, student, num_teacher=4):
+    """The teacher's logits as a logit term sees them."""
+    class_map = ClassMap(row, num_teacher, CLASSES, 't')
+    return complete(class_map.select(teacher), student, class_map.known, T)
+
+
 def test_completed_with_what_the_student_believes(logits):
     teacher, student = logits
     row = [2, -1, 0, -1, 3]
     known = [c for c in range(CLASSES) if row[c] >= 0]
-    p = (ClassMap(row, 4, CLASSES, 't').complete(teacher, student, T) /
-         T).double().softmax(1)
+    p = (completed_by(row, teacher, student) / T).double().softmax(1)
     q = (student / T).softmax(1)
     for b in range(6):
         share = sum(q[b, c] for c in known)
@@ -53,15 +63,67 @@ def test_nothing_is_said_about_unknown_classes(logits):
     row = [2, -1, 0, -1, 3]
     known = torch.tensor([0, 2, 4])
     z = student.float().requires_grad_()
-    completed = ClassMap(row, 4, CLASSES, 't').complete(teacher, z, T)
+    completed = completed_by(row, teacher, z)
     assert not completed.requires_grad
-    loss = KDLoss(T)(z, completed.unsqueeze(1))[:, 0]
-    reference = (student / T).softmax(1)[:, known].sum(1) * KDLoss(T)(
-        student[:, known], teacher[:, [2, 0, 3]].unsqueeze(1))[:, 0]
+    loss = of_logits(KDLoss(T), z, completed.unsqueeze(1))[:, 0]
+    reference = (student / T).softmax(1)[:, known].sum(1) * of_logits(
+        KDLoss(T), student[:, known],
+        teacher[:, [2, 0, 3]].unsqueeze(1))[:, 0]
     torch.testing.assert_close(loss, reference.float())
     loss.sum().backward()
     assert z.grad[:, [1, 3]].abs().max() < 1e-6
     assert z.grad[:, known].abs().max() > 1e-2
+
+
+@pytest.mark.parametrize('temperature', [.5, 1., T])
+def test_completing_is_a_divergence_under_a_mask(logits, temperature):
+    """Of known classes alone, weighed with the student's own belief in them,
+    which is not trained: the same value and the same gradient."""
+    teacher, student = logits
+    known = torch.tensor([True, False, True, False, True])
+    class_map = ClassMap([2, -1, 0, -1, 3], 4, CLASSES, 't')
+    assert torch.equal(class_map.known, known)
+    z = student.float().requires_grad_()
+    completed = complete(class_map.select(teacher), z, known, temperature)
+    loss = of_logits(KDLoss(temperature), z, completed.unsqueeze(1))[:, 0]
+    x = student.clone().requires_grad_()
+    belief = (student / temperature).softmax(1)[:, known].sum(1)
+    masked = belief * temperature**2 * nn.functional.kl_div(
+        (x[:, known] / temperature).log_softmax(1),
+        (teacher[:, [2, 0, 3]] / temperature).softmax(1),
+        reduction='none').sum(1)
+    torch.testing.assert_close(loss, masked.float())
+    share = torch.arange(1., 7.)
+    (share * loss).sum().backward()
+    (share * masked).sum().backward()
+    torch.testing.assert_close(z.grad, x.grad.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_what_stands_at_unknown_classes_does_not_matter(logits):
+    teacher, student = logits
+    known = torch.tensor([True, False, True, False, True])
+    wide = torch.randn(6, CLASSES)
+    other = torch.where(known, wide, 1e4 * torch.randn(6, CLASSES))
+    assert torch.equal(complete(wide, student, known, T),
+                       complete(other, student, known, T))
+
+
+def test_a_term_completes_by_what_it_was_built_for(logits):
+    """Teachers with and without a map, in one term."""
+    teacher, student = (x.float() for x in logits)
+    class_map = ClassMap([2, -1, 0, -1, 3], 4, CLASSES, 't')
+    whole = torch.randn(6, CLASSES)
+    term = KDLoss(T)
+    term.build(spec(), [spec('a'), spec('b', known=class_map.known)])
+    loss = term(
+        Output(logits=(student, )),
+        [Output(logits=(z, )) for z in (whole, class_map.select(teacher))],
+        truth(torch.zeros(6).long()))
+    completed = complete(class_map.select(teacher), student, class_map.known,
+                         T)
+    torch.testing.assert_close(loss, of_logits(
+        KDLoss(T), student, torch.stack([whole, completed], 1)))
+    assert not term.state_dict()
 
 
 @pytest.mark.parametrize('loss', [
@@ -70,22 +132,18 @@ def test_other_losses_tie_known_and_unknown_classes_together(logits, loss):
     """What the docstring says of them."""
     teacher, student = logits
     z = student.float().requires_grad_()
-    completed = ClassMap([2, -1, 0, -1, 3], 4, CLASSES, 't').complete(
-        teacher, z, T)
-    loss(z, completed.unsqueeze(1), torch.tensor([0, 2, 4] * 2)).sum(
-        ).backward()
+    completed = completed_by([2, -1, 0, -1, 3], teacher, z)
+    of_logits(loss, z, completed.unsqueeze(1),
+              torch.tensor([0, 2, 4] * 2)).sum().backward()
     assert z.grad[:, [1, 3]].abs().max() > 1e-4
 
 
 def test_scores_with_space_behind_the_classes():
     class_map = ClassMap([2, -1, 0, -1, 3], 4, CLASSES, "teacher 't'")
     dense = torch.zeros(2, 4, 3, 3)
-    for call in (lambda: class_map.select(dense),
-                 lambda: class_map.complete(dense, torch.zeros(2, 5, 3, 3),
-                                            T)):
-        with pytest.raises(ValueError, match=r"teacher 't': class_map takes "
-                           r'one vector.*\(2, 4, 3, 3\).*logit_loss=None'):
-            call()
+    with pytest.raises(ValueError, match=r"teacher 't': class_map takes "
+                       r'one vector.*\(2, 4, 3, 3\).*logit_loss=None'):
+        class_map.select(dense)
 
 
 def test_integers_of_numpy():
@@ -102,11 +160,10 @@ def test_integers_of_numpy():
 def test_a_whole_map_renames_and_no_more(logits):
     teacher = torch.cat(logits, 1)[:, :CLASSES]
     order = [3, 0, 4, 1, 2]
-    completed = ClassMap(order, CLASSES, CLASSES, 't').complete(
-        teacher, logits[1], T)
+    completed = completed_by(order, teacher, logits[1], CLASSES)
     torch.testing.assert_close(completed, teacher[:, order].float())
-    as_dict = ClassMap(dict(enumerate(order)), CLASSES, CLASSES, 't')
-    assert torch.equal(as_dict.complete(teacher, logits[1], T), completed)
+    as_dict = completed_by(dict(enumerate(order)), teacher, logits[1], CLASSES)
+    assert torch.equal(as_dict, completed)
 
 
 def test_weights_go_to_those_who_know():
@@ -133,8 +190,10 @@ def test_weights_go_to_those_who_know():
     torch.tensor([[1., 0, 0, 0, 0], [0, 1., 0, 0, 0]])
 ])
 def test_who_knows_what(targets):
-    known = ClassMap([0, -1, -1, -1, 1], 2, CLASSES, 't').knows(targets)
-    assert known.tolist() == [1, 0]
+    known = ClassMap([0, -1, -1, -1, 1], 2, CLASSES, 't').known
+    coverage = ClassificationTask().class_coverage(
+        truth(targets), torch.stack([known, ~known, known | True]))
+    assert coverage.tolist() == [[1, 0, 1], [0, 1, 1]]
 
 
 STRATEGIES = ['AverageWeighting', 'MTKDRL']
@@ -166,14 +225,14 @@ def test_a_step_with_a_teacher_of_fewer_classes(tmp_path, strategy):
     images, labels = World().batch(40)
     losses = model(images, samples(labels), mode='loss')
     assert all(v.isfinite() for v in losses.values())
-    weights = model.last_weights
+    weights = model.distillation.last_step.weights
     torch.testing.assert_close(weights.logit.sum(1), torch.ones(40))
     unknown = labels < 2
     assert unknown.any() and (weights.logit[unknown, 2] == 0).all()
     assert (weights.logit[~unknown, 2] > 0).all()
     assert (weights.feature[:, 2] > 0).all()
     sum(losses.values()).backward()
-    assert all(p.grad.isfinite().all() for p in model.student.parameters())
+    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 @pytest.mark.filterwarnings('ignore')
@@ -192,12 +251,13 @@ def test_a_teacher_is_judged_without_the_student(tmp_path, weighting):
     found = []
     for bias in (0., 50.):
         with torch.no_grad():
-            model.student.head.fc.bias[0] = bias
+            model.head.fc.bias[0] = bias
         model(images[chosen], samples(labels[chosen]), mode='loss')
+        weights = model.distillation.last_step.weights
         if weighting['type'] == 'MTKDRL':  # w^conf of the logits
-            found.append(model.weighting._pending[0].sources[:, 0, 0])
+            found.append(weights.record[0].sources[:, 0, 0])
         else:
-            found.append(model.last_weights.logit)
+            found.append(weights.logit)
     torch.testing.assert_close(found[0], found[1])
     # and the two teachers, right and sure alike, are trusted alike
     assert ((found[0].mean(0) - .5).abs() < .2).all()
@@ -247,9 +307,11 @@ def test_features_alone_need_no_classes_in_common(tmp_path):
 
 def test_moves_with_the_distiller(tmp_path):
     model = build([few_classes(tmp_path)]).double()
-    assert model.teachers._maps[0].index.dtype == torch.long
-    assert isinstance(model.teachers._maps[0], nn.Module)
-    assert not any('_maps' in name for name in model.state_dict())
+    pool = model.distillation.teachers
+    assert pool._maps[0].index.dtype == torch.long
+    assert isinstance(pool._maps[0], nn.Module)
+    assert not any('_maps' in name or 'known' in name
+                   for name in model.state_dict())
 
 
 @pytest.mark.parametrize('value, error, message', [
@@ -288,4 +350,4 @@ def test_one_image_of_one_pixel(tmp_path, strategy):
     losses = model(images, samples(labels), mode='loss')
     sum(losses.values()).backward()
     assert all(v.isfinite() for v in losses.values())
-    assert model.projectors[0].layers.training
+    assert model.distillation.terms[1].projectors[0][0].layers.training

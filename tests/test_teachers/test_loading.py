@@ -206,12 +206,17 @@ def test_a_file_without_weights(teachers, tmp_path, content):
         **{f'student.{n}': t for n, t in w.items()},
         'projectors.0.layers.0.weight': torch.zeros(3)
     }),
-], ids=['bare', 'model', 'parallel', 'our own distillation'])
+    lambda w: dict(state_dict={
+        **w, 'distillation.terms.1.projectors.0.0.layers.0.weight':
+        torch.zeros(3)
+    }),
+], ids=['bare', 'model', 'parallel', 'our old distillation',
+        'our own distillation'])
 def test_whichever_way_it_wraps_them(teachers, tmp_path, wrap):
     weights = torch.load(teachers[0]['checkpoint'])['state_dict']
     torch.save(wrap(weights), tmp_path / 'w.pth')
     model = build(teachers, checkpoint=str(tmp_path / 'w.pth'))
-    teacher, = model.teachers
+    teacher, = model.distillation.teachers
     for name, value in teacher.model.state_dict().items():
         assert torch.equal(value, weights[name])
 
@@ -272,7 +277,7 @@ def test_a_wrong_tap_names_teacher_and_paths(teachers):
 def test_untrained_is_allowed_by_name(teachers):
     torch.manual_seed(0)
     model = build(teachers, checkpoint='untrained')
-    teacher, = model.teachers
+    teacher, = model.distillation.teachers
     assert not any(p.requires_grad for p in teacher.parameters())
 
 
@@ -298,7 +303,7 @@ def test_a_distillations_config_means_its_student(tmp_path, teachers):
             name='student', config=str(tmp_path / 'd.py'),
             checkpoint='untrained')
     ])
-    assert len(nested.teachers) == 1
+    assert len(nested.distillation.teachers) == 1
 
 
 def test_an_installed_packages_config_is_a_teacher():
@@ -312,8 +317,9 @@ def test_an_installed_packages_config_is_a_teacher():
             ],
             student=classifier(4, classes=1000),
             probe_size=32))
-    teacher, = model.teachers
-    assert model.weighting.context.teachers[0].feature_shape == (512, 1, 1)
+    teacher, = model.distillation.teachers
+    context = model.distillation.weighting.context
+    assert context.teachers[0].features == ((512, 1, 1), )
     # its config's normalisation differs from the student's, which has none
     assert teacher.adapter.affine
 

@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 
+from mmkd_rl.losses.kd import kd_divergence
+from mmkd_rl.records import Batch
 from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers import InputAdapter, Normalization
 from tests.toy import World, classifier, distiller, samples, toy_teachers
@@ -17,6 +19,10 @@ OTHER = dict(mean=[10., 120., 200.], std=[50., 1., 255.])
 def model(tmp_path):
     torch.manual_seed(0)
     return MODELS.build(distiller(toy_teachers(tmp_path)))
+
+
+def teachers_of(model):
+    return model.distillation.teachers
 
 
 def preprocessor(to_rgb, mean, std):
@@ -73,10 +79,10 @@ def test_normalization_through_the_whole_distiller(tmp_path, how):
     pixels = torch.randint(0, 256, (4, 3, 4, 4), dtype=torch.uint8)
     expected = reference(
         reference.data_preprocessor(dict(inputs=pixels))['inputs'])
-    output, = model.teachers(
-        model.data_preprocessor(dict(inputs=pixels))['inputs'])
+    output, = teachers_of(model)(
+        Batch(model.data_preprocessor(dict(inputs=pixels))['inputs']))
     torch.testing.assert_close(
-        output.logits, expected, rtol=1e-3, atol=1e-3)
+        output.logits[0], expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize('cfg', [
@@ -97,12 +103,12 @@ def test_input_size(tmp_path):
     model = MODELS.build(
         distiller([dict(teacher, input_size=4)], probe_size=8))
     images = torch.rand(2, 3, 8, 8)
-    output, = model.teachers(images)
-    assert output.feature.shape == (2, 5, 1, 1)
+    output, = teachers_of(model)(Batch(images))
+    assert output.features[0].shape == (2, 5, 1, 1)
     small = torch.nn.functional.interpolate(
         images, (4, 4), mode='bilinear', antialias=True)
-    network = next(iter(model.teachers)).model
-    torch.testing.assert_close(output.logits, network(small))
+    network = next(iter(teachers_of(model))).model
+    torch.testing.assert_close(output.logits[0], network(small))
 
 
 def test_a_student_of_another_size_is_told_what_to_set(tmp_path):
@@ -160,9 +166,9 @@ def test_networks_of_timm_and_torchvision(tmp_path, config, channels):
     model = MODELS.build(distiller([teacher], probe_size=64))
     network.eval()
     images = torch.rand(2, 3, 64, 64)
-    output, = model.teachers(images)
-    torch.testing.assert_close(output.logits, network(images))
-    assert output.feature.shape[1] == channels
+    output, = teachers_of(model)(Batch(images))
+    torch.testing.assert_close(output.logits[0], network(images))
+    assert output.features[0].shape[1] == channels
 
 
 def test_torchvision_names_are_checked():
@@ -173,35 +179,46 @@ def test_torchvision_names_are_checked():
 
 
 def test_teachers_are_not_in_the_tree(model):
-    names = {n.split('.')[0] for n in model.state_dict()}
-    assert names == {'student', 'projectors'}
+    with MODELS.switch_scope_and_registry('mmpretrain') as registry:
+        alone = registry.build(classifier(8, hidden=6))
+    more = set(model.state_dict()) - set(alone.state_dict())
+    assert set(alone.state_dict()) <= set(model.state_dict())
+    assert more and all(n.startswith('distillation.terms.1.projectors.')
+                        for n in more)
     own = {id(p) for p in model.parameters()}
-    for teacher in model.teachers:
+    for teacher in teachers_of(model):
         assert not own & {id(p) for p in teacher.parameters()}
         assert not any(m is teacher.model for m in model.modules())
 
 
 def test_copies_share_the_teachers(model):
     twin = copy.deepcopy(model)
-    assert twin.teachers is model.teachers
-    assert twin.student is not model.student
+    assert teachers_of(twin) is teachers_of(model)
+    assert twin.distillation is not model.distillation
     # the twin's taps listen to the twin's student
     with torch.no_grad():
-        for p in twin.student.parameters():
+        for p in (*twin.backbone.parameters(), *twin.head.parameters()):
             p.zero_()
     images, labels = World().batch(4)
     losses = twin(images, samples(labels), mode='loss')
     assert losses['loss_student'].item() == pytest.approx(1.6094, abs=1e-3)
+    zeros = torch.zeros(4, 5)
+    expected = torch.stack([
+        kd_divergence(zeros, o.logits[0].unsqueeze(1), None, 4.)[:, 0]
+        for o in teachers_of(model)(Batch(images))
+    ]).mean()
+    torch.testing.assert_close(losses['loss_logit'], expected)
 
 
 def test_teachers_move_along(model):
     images = World().batch(2)[0]
     model.double()
-    for teacher in model.teachers:
+    for teacher in teachers_of(model):
         assert all(p.dtype == torch.float64 for p in teacher.parameters())
-    assert model.teachers(images.double())[0].logits.dtype == torch.float64
+    output, _ = teachers_of(model)(Batch(images.double()))
+    assert output.logits[0].dtype == torch.float64
     model.to('meta')
-    for teacher in model.teachers:
+    for teacher in teachers_of(model):
         assert all(p.is_meta for p in teacher.parameters())
 
 
@@ -214,16 +231,18 @@ def test_teachers_stay_in_eval_and_without_gradient(tmp_path):
             num_classes=5),
         checkpoint='untrained')
     model = MODELS.build(distiller([teacher], probe_size=32)).train()
-    network = next(iter(model.teachers))
+    network = next(iter(teachers_of(model)))
     network.train()
     assert not any(m.training for m in network.modules())
     assert not any(p.requires_grad for p in network.parameters())
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    output, = model.teachers(torch.rand(4, 3, 32, 32, requires_grad=True))
-    assert not output.logits.requires_grad
-    assert not output.feature.requires_grad
-    # neither an inference tensor: the student's losses must save it
-    assert not output.feature.is_inference()
+    output, = teachers_of(model)(
+        Batch(torch.rand(4, 3, 32, 32, requires_grad=True)))
+    assert len(output.tensors()) == 2
+    for tensor in output.tensors():
+        assert not tensor.requires_grad
+        # neither an inference tensor: the student's losses must save it
+        assert not tensor.is_inference()
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
 
@@ -237,17 +256,18 @@ def test_nan_on_the_first_batch_stops_at_once(model):
 
 def test_a_later_nan_is_remembered_and_named(model):
     images, _ = World().batch(4)
-    model.teachers(images)
-    model.teachers.check_finite()
-    bad = list(model.teachers)[1]
+    teachers_of(model)(Batch(images))
+    teachers_of(model).check_finite()
+    bad = list(teachers_of(model))[1]
     weight = bad.model.head.fc.weight.data
     kept = weight.clone()
     weight[0, 0] = float('inf')
-    model.teachers(images)  # does not look: the device would be waited for
+    # does not look: the device would be waited for
+    teachers_of(model)(Batch(images))
     weight.copy_(kept)
-    model.teachers(images)
+    teachers_of(model)(Batch(images))
     with pytest.raises(FloatingPointError, match=r"\['t1'\] gave NaN"):
-        model.teachers.check_finite()
+        teachers_of(model).check_finite()
 
 
 @pytest.mark.parametrize('value', ['nan', 'inf', '-inf'])
@@ -257,18 +277,18 @@ def test_a_feature_that_is_not_finite(tmp_path, value, kwargs, used):
     """Also where the logits are: a classifier may not look at a channel."""
     model = MODELS.build(distiller(toy_teachers(tmp_path), **kwargs)).train()
     images, _ = World().batch(4)
-    model.teachers(images)
-    bad = list(model.teachers)[1].model
+    teachers_of(model)(Batch(images))
+    bad = list(teachers_of(model))[1].model
     bad.backbone.register_forward_hook(
         lambda _, __, out: (out[0].index_fill(
             1, torch.tensor([2]), float(value)), ))
     bad.neck.register_forward_pre_hook(
         lambda _, args: (tuple(x.nan_to_num(0, 0, 0) for x in args[0]), ))
-    outputs = model.teachers(images)
-    assert outputs[1].logits.isfinite().all()
+    outputs = teachers_of(model)(Batch(images))
+    assert outputs[1].logits[0].isfinite().all()
     if used:
         with pytest.raises(FloatingPointError, match=r"\['t1'\] gave NaN or "
                            'infinite logits or features'):
-            model.teachers.check_finite()
+            teachers_of(model).check_finite()
     else:
-        model.teachers.check_finite()
+        teachers_of(model).check_finite()

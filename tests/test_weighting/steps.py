@@ -41,21 +41,23 @@ def check_training(folder, weighting: dict, count: int = 2,
             size=16,
             hooks=[*hooks, dict(type='EMAHook'),
                    dict(type='StudentExportHook')])
-        before = copy.deepcopy(runner.model.weighting.state_dict())
+        strategy = runner.model.distillation.weighting
+        before = copy.deepcopy(strategy.state_dict())
         runner.train()
         saved = torch.load(
             folder / f'run{i}' / 'epoch_1.pth',
             weights_only=False)['state_dict']
         assert all(v.isfinite().all() for v in saved.values())
-        own = {n for n in saved if n.startswith('weighting.')}
+        own = {n for n in saved if n.startswith('distillation.weighting.')}
         assert len(own) == own_parameters
-        after = runner.model.weighting.state_dict()
+        after = strategy.state_dict()
         assert all(not torch.equal(v, before[n]) for n, v in after.items()) \
             or i == 1
         exported = torch.load(
             folder / f'run{i}' / 'student.pth',
             weights_only=True)['state_dict']
-        assert set(exported) == set(runner.model.student.state_dict())
+        assert set(exported) == {n for n in runner.model.state_dict()
+                                if not n.startswith('distillation.')}
 
     model = MODELS.build(distiller(teachers, weighting=weighting)).train()
     images, labels = World().batch(4)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from mmkd_rl.losses import KDLoss
-from mmkd_rl.records import Gaps, ModelOutput
+from mmkd_rl.losses.kd import kd_divergence
+from mmkd_rl.records import Gaps
 from mmkd_rl.registry import MODELS, WEIGHTINGS, build
 from mmkd_rl.weighting.ae_kd import minimum_norm
 from tests.test_weighting.steps import check_training
@@ -17,6 +17,7 @@ from tests.toy import (
     World,
     context,
     distiller,
+    output,
     random_batch,
     samples,
     toy_teachers,
@@ -91,19 +92,22 @@ def test_two_teachers_in_closed_form():
 def kd_batch(count=3, size=6, seed=0, dtype=torch.float32, scale=1.):
     """A batch whose gaps are KD's and a squared distance of features."""
     batch = random_batch(size, count, seed)
-    z = (scale * batch.student.logits).to(dtype).requires_grad_()
-    f = batch.student.feature.to(dtype).requires_grad_()
+    z = (scale * batch.student.logits[0]).to(dtype).requires_grad_()
+    f = batch.student.features[0].to(dtype).requires_grad_()
     teachers = tuple(
-        ModelOutput((scale * t.logits).to(dtype), t.feature.to(dtype))
+        output((scale * t.logits[0]).to(dtype), t.features[0].to(dtype))
         for t in batch.teachers)
-    logit = KDLoss()(z, torch.stack([t.logits for t in teachers], 1))
-    feature = torch.stack([(f - t.feature).float().square().flatten(1).mean(1)
-                           for t in teachers], 1)
+    logit = kd_divergence(
+        z, torch.stack([t.logits[0] for t in teachers], 1), None, 4.)
+    feature = torch.stack([
+        (f - t.features[0]).float().square().flatten(1).mean(1)
+        for t in teachers
+    ], 1)
     return random_batch(
         size,
         count,
         seed,
-        student=ModelOutput(z, f),
+        student=output(z, f),
         teachers=teachers,
         gaps=Gaps(logit, feature, None))
 
@@ -114,7 +118,7 @@ def gradients_of_kd(batch, temperature=4.):
         e = np.exp(z.detach().double().numpy() / temperature)
         return e / e.sum(1, keepdims=True)
     return np.stack([
-        temperature * (soft(batch.student.logits) - soft(t.logits))
+        temperature * (soft(batch.student.logits[0]) - soft(t.logits[0]))
         for t in batch.teachers
     ])
 
@@ -145,9 +149,9 @@ def test_reference(count, normalize, average, scale):
 def test_feature_own_is_of_the_feature_losses():
     batch = kd_batch()
     weights = strategy(feature='own')(batch)
-    f = batch.student.feature.detach().double().flatten(1).numpy()
+    f = batch.student.features[0].detach().double().flatten(1).numpy()
     rows = np.stack([
-        2 * (f - t.feature.double().flatten(1).numpy()) / 8
+        2 * (f - t.features[0].double().flatten(1).numpy()) / 8
         for t in batch.teachers
     ]).reshape(3, -1)
     expected = torch.tensor(slsqp(rows @ rows.T, .6)).float()
@@ -173,14 +177,13 @@ def test_the_later_backward_pass_is_undisturbed():
     for feature in ('same', 'own'):
         batch = kd_batch()
         weights = strategy(feature=feature)(batch)
-        assert batch.student.logits.grad is None
-        assert batch.student.feature.grad is None
+        assert all(t.grad is None for t in batch.student.tensors())
         ((weights.logit * batch.gaps.logit).sum() +
          (weights.feature * batch.gaps.feature).sum()).backward()
         expected = np.einsum('bm,mbc->bc', weights.logit.numpy(),
                              gradients_of_kd(batch))
         np.testing.assert_allclose(
-            batch.student.logits.grad.numpy(), expected, atol=1e-5)
+            batch.student.logits[0].grad.numpy(), expected, atol=1e-5)
 
 
 def test_identical_teachers_weigh_the_same():
@@ -224,7 +227,7 @@ def test_what_a_teacher_does_not_know_does_not_count(average):
     batch = kd_batch()
     knows = torch.tensor([[1., 1., 0.]] * 2 + [[1., .5, 1.]] * 4)
     weights = strategy(average_gradients=average)(
-        replace(batch, knows=knows)).logit
+        replace(batch, class_coverage=knows)).logit
     g = gradients_of_kd(batch) * knows.T[..., None].numpy()
     rows = g.mean(1) if average else g.reshape(3, -1)
     expected = torch.tensor(slsqp(rows @ rows.T, .6)).float().expand(6, 3)
@@ -245,14 +248,15 @@ def test_unknown_classes_in_the_distiller(tmp_path):
             weighting=dict(type='AEKD', C=1.)))
     images, _ = World().batch(12)
     found = []
-    model.weighting.register_forward_hook(
+    model.distillation.weighting.register_forward_hook(
         lambda _, args, out: found.append((args[0], out.logit)))
     model(images, samples(torch.tensor([0] * 6 + [3] * 6)), mode='loss')
     (batch, got), = found
     half = torch.tensor([1.] * 6 + [0.] * 6)
-    assert torch.equal(batch.knows, torch.stack([torch.ones(12), half], 1))
+    assert torch.equal(batch.class_coverage,
+                       torch.stack([torch.ones(12), half], 1))
     rows = torch.stack([
-        torch.autograd.grad((gap * knows).sum(), batch.student.logits,
+        torch.autograd.grad((gap * knows).sum(), batch.student.logits[0],
                             retain_graph=True)[0].flatten().double()
         for gap, knows in zip(batch.gaps.logit.T, (torch.ones(12), half))
     ])
@@ -307,9 +311,9 @@ def test_the_distillers_gradients_are_as_with_given_weights(tmp_path):
     losses = model(images, samples(labels), mode='loss')
     sum(losses.values()).backward()
     got = [p.grad.clone() for p in model.parameters()]
-    weights = model.last_weights
+    weights = model.distillation.last_step.weights
     model.zero_grad()
-    model.weighting.forward = lambda batch: weights
+    model.distillation.weighting.forward = lambda batch: weights
     losses = model(images, samples(labels), mode='loss')
     sum(losses.values()).backward()
     for p, g in zip(model.parameters(), got):

@@ -3,6 +3,7 @@ against loops."""
 
 import copy
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -10,15 +11,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmkd_rl.losses import DKDLoss, KDLoss
-from mmkd_rl.records import Gaps, ModelOutput, TeacherWeights
+from mmkd_rl.losses import (
+    AngleRelationLoss,
+    DistanceRelationLoss,
+    DKDLoss,
+)
+from mmkd_rl.losses.kd import kd_divergence
+from mmkd_rl.losses.relation import angles, distances
+from mmkd_rl.records import Gaps, Output, TeacherWeights, Truth
 from mmkd_rl.registry import MODELS, WEIGHTINGS, build
-from mmkd_rl.weighting.amtml_kd import angles, distances
 from tests.test_weighting.steps import check_training
 from tests.toy import (
     World,
     context,
     distiller,
+    output,
     random_batch,
     samples,
     spec,
@@ -34,10 +41,24 @@ def strategy(count=3, ctx=None, random=True, **cfg):
         WEIGHTINGS,
         dict(type='AMTMLKD', **cfg),
         'model.weighting',
-        context=ctx or context(count, logit_loss=KDLoss()))
+        context=ctx or context(count))
     if random:
         torch.nn.init.normal_(made.latent)
     return made
+
+
+def added(made, batch, weights):
+    """What the strategy adds to the student's losses."""
+    return {
+        term.name: term(batch.student, batch.teachers, batch.truth, weights)
+        for term in made.mixture_terms()
+    }
+
+
+def divergences(z, teachers):
+    """KD's, [B, M]."""
+    return kd_divergence(
+        z, torch.stack([t.logits[0] for t in teachers], 1), None, 4.)
 
 
 def kd_batch(count=3, size=6, space=(), seed=0):
@@ -47,16 +68,15 @@ def kd_batch(count=3, size=6, space=(), seed=0):
     z = torch.randn(size, 5, *space, requires_grad=True)
     f = torch.randn(size, 8, 2, 3, requires_grad=True)
     teachers = tuple(
-        ModelOutput(3 * torch.randn(size, 5, *space), torch.randn(size, 4))
+        output(3 * torch.randn(size, 5, *space), torch.randn(size, 4))
         for _ in range(count))
-    gap = KDLoss()(z, torch.stack([t.logits for t in teachers], 1))
     return random_batch(
         size,
         count,
-        student=ModelOutput(z, f),
+        student=output(z, f),
         teachers=teachers,
-        targets=batch.targets,
-        gaps=Gaps(gap, None, None))
+        targets=batch.truth.targets,
+        gaps=Gaps(divergences(z, teachers), None, None))
 
 
 def reference_weights(made, feature):
@@ -77,7 +97,7 @@ def reference_weights(made, feature):
 def test_reference(count, scale):
     made, batch = strategy(count, scale=scale), kd_batch(count)
     weights = made(batch)
-    expected = reference_weights(made, batch.student.feature)
+    expected = reference_weights(made, batch.student.features[0])
     torch.testing.assert_close(weights.logit, expected)
     torch.testing.assert_close(weights.feature, expected)
     torch.testing.assert_close(weights.logit.sum(1), torch.ones(6))
@@ -90,27 +110,24 @@ def test_reference(count, scale):
 def test_the_target_is_the_mixture_with_all_gradients(count, space):
     """alpha sum w D - alpha T^2 JSD is alpha T^2 KL(sum w p || p_S), and so
     are its gradients in the student's logits and feature, W and theta."""
-    made = strategy(
-        count,
-        ctx=context(count, logit_loss=KDLoss(), logit_weight=.7),
-        **PLAIN)
+    made = strategy(count, ctx=context(count, logit_weight=.7), **PLAIN)
     batch = kd_batch(count, space=space)
     leaves = [
-        batch.student.logits, batch.student.feature, made.projection,
+        *batch.student.logits, *batch.student.features, made.projection,
         made.latent
     ]
     weights = made(batch)
     got = .7 * (weights.logit * batch.gaps.logit).sum(1).mean() + sum(
-        made.losses(batch, weights).values())
+        added(made, batch, weights).values())
 
-    u = batch.student.feature.amax((2, 3))
+    u = batch.student.features[0].amax((2, 3))
     w = torch.stack([(made.projection * theta * u).sum(1)
                      for theta in made.latent], 1).softmax(1)
     expected = 0.
     for b in range(6):
-        p = sum(w[b, m] * (t.logits[b] / 4).softmax(0)
+        p = sum(w[b, m] * (t.logits[0][b] / 4).softmax(0)
                 for m, t in enumerate(batch.teachers))
-        log_q = (batch.student.logits[b] / 4).log_softmax(0)
+        log_q = (batch.student.logits[0][b] / 4).log_softmax(0)
         kl = (p * (p.log() - log_q)).sum(0)
         expected = expected + .7 * 16 * kl.mean() / 6
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
@@ -120,12 +137,31 @@ def test_the_target_is_the_mixture_with_all_gradients(count, space):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_the_mixture_is_of_valid_points():
+    """Of dense logits with padding, and an image that is all padding."""
+    made, batch = strategy(2, **PLAIN), kd_batch(2, space=(2, 3))
+    valid = (torch.rand(6, 2, 3) > .4).float()
+    valid[5] = 0
+    masked = Truth(batch.truth.targets, valid, valid.sum((1, 2)))
+    weights = made(batch)
+    got = added(made, replace(batch, truth=masked), weights)['loss_mixture']
+    w = weights.feature
+    expected = 0.
+    for b in range(5):
+        points = valid[b].bool()
+        p = [(t.logits[0][b] / 4).softmax(0)[:, points]
+             for t in batch.teachers]
+        h = [-(q * q.log()).sum(0).mean()
+             for q in (*p, w[b, 0] * p[0] + w[b, 1] * p[1])]
+        expected -= 16 * (h[2] - w[b, 0] * h[0] - w[b, 1] * h[1]) / 5
+    torch.testing.assert_close(got.detach(), expected)
+
+
 def test_another_logit_loss_integrates_losses():
-    ctx = context(logit_loss=DKDLoss())
     batch = kd_batch()
-    made = strategy(ctx=ctx, **PLAIN)
-    assert set(made.losses(batch, made(batch))) == {'loss_latent'}
-    assert 'loss_mixture' in strategy().losses(batch, made(batch))
+    made = strategy(ctx=context(terms=(DKDLoss(), )), **PLAIN)
+    assert set(added(made, batch, made(batch))) == {'loss_latent'}
+    assert 'loss_mixture' in added(strategy(), batch, made(batch))
 
 
 def test_teachers_that_were_left_out_are_not_in_the_mixture():
@@ -133,10 +169,10 @@ def test_teachers_that_were_left_out_are_not_in_the_mixture():
     made, batch = strategy(2, **PLAIN), kd_batch(2)
     w = torch.tensor([[1., 0.], [0., 0.], [.5, .5], [.25, .25]] + [[0., 1.]] *
                      2)
-    got = made.losses(batch, TeacherWeights(w, w))['loss_mixture']
+    got = added(made, batch, TeacherWeights(w, w))['loss_mixture']
     expected = 0.
     for b, total in ((2, 1.), (3, .5)):
-        p = [(t.logits[b] / 4).softmax(0) for t in batch.teachers]
+        p = [(t.logits[0][b] / 4).softmax(0) for t in batch.teachers]
         h = [-(q * q.log()).sum() for q in (*p, (p[0] + p[1]) / 2)]
         expected -= 16 * total * (h[2] - (h[0] + h[1]) / 2) / 6
     torch.testing.assert_close(got, expected)
@@ -153,7 +189,7 @@ def test_identical_teachers_keep_equal_weights():
     weights = made(same)
     torch.testing.assert_close(weights.logit, torch.full((6, 3), 1 / 3))
     loss = (weights.logit * same.gaps.logit).sum(1).mean() + sum(
-        made.losses(same, weights).values())
+        added(made, same, weights).values())
     loss.backward()
     for p in made.parameters():
         torch.testing.assert_close(
@@ -163,21 +199,19 @@ def test_identical_teachers_keep_equal_weights():
 def test_training_prefers_the_nearer_teacher():
     """The mixture nearest to the student is the teacher that agrees."""
     z = torch.randn(32, 5, generator=torch.Generator().manual_seed(0))
-    teachers = tuple(ModelOutput(t, torch.zeros(32, 4)) for t in (-z, z))
+    teachers = tuple(output(t, torch.zeros(32, 4)) for t in (-z, z))
     batch = random_batch(
         32,
         2,
-        student=ModelOutput(z, torch.rand(32, 8, 1, 1)),
+        student=output(z, torch.rand(32, 8, 1, 1)),
         teachers=teachers,
-        gaps=Gaps(
-            KDLoss()(z, torch.stack([t.logits for t in teachers], 1)), None,
-            None))
+        gaps=Gaps(divergences(z, teachers), None, None))
     made = strategy(2, random=False, **PLAIN)
     optimizer = torch.optim.SGD(made.parameters(), lr=.5)
     for _ in range(50):
         weights = made(batch)
         loss = (weights.logit * batch.gaps.logit).sum(1).mean() + sum(
-            made.losses(batch, weights).values())
+            added(made, batch, weights).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -186,7 +220,7 @@ def test_training_prefers_the_nearer_teacher():
 
 def test_latent_is_the_papers_regulariser():
     made, batch = strategy(), kd_batch()
-    got = made.losses(batch, made(batch))['loss_latent']
+    got = added(made, batch, made(batch))['loss_latent']
     torch.testing.assert_close(
         got, .1 * (made.projection.square().sum() +
                    made.latent.square().sum()))
@@ -224,10 +258,10 @@ def test_relation_losses_are_as_in_loops():
     made = strategy(distance_weight=3., angle_weight=2., relation_samples=4)
     batch = kd_batch()
     weights = made(batch)
-    losses = made.losses(batch, weights)
+    losses = added(made, batch, weights)
     w = weights.feature.double().mean(0).numpy()
-    s = batch.student.embedding.detach().double().numpy()
-    t = [t.feature.double().numpy() for t in batch.teachers]
+    s = batch.student.features[0].mean((2, 3)).detach().double().numpy()
+    t = [t.features[0].double().numpy() for t in batch.teachers]
     for name, relate, count, factor in (
         ('loss_distance', reference_distances, 6, 3.),
         ('loss_angle', reference_angles, 4, 2.)):
@@ -236,8 +270,27 @@ def test_relation_losses_are_as_in_loops():
             factor * huber(relate(s[:count]), target), rel=1e-4)
     # they train the student, not the weights
     (losses['loss_distance'] + losses['loss_angle']).backward()
-    assert batch.student.feature.grad.abs().max() > 0
+    assert batch.student.features[0].grad.abs().max() > 0
     assert made.latent.grad is None and made.projection.grad is None
+
+
+def test_relations_are_of_valid_points():
+    """What is said of padding changes nothing."""
+    valid = torch.zeros(6, 4, 6)
+    valid[:, :2] = 1
+    valid[0] = 1
+    where = Truth(None, valid, valid.sum((1, 2)))
+    batch = kd_batch()
+    weights = strategy()(batch)
+    for term in (DistanceRelationLoss(), AngleRelationLoss()):
+        found = []
+        for noise in (0., 5.):
+            f = batch.student.features[0].detach().clone()
+            f[1:, :, 1] += noise * torch.randn(5, 8, 3)
+            found.append(
+                term(Output((f, )), batch.teachers, where, weights))
+        torch.testing.assert_close(*found)
+        assert found[0] > .01
 
 
 def test_relations_are_blind_to_rotation_and_size():
@@ -266,7 +319,7 @@ def test_one_teacher_and_few_samples(count, size):
     weights = made(batch)
     assert weights.logit.shape == (size, count)
     torch.testing.assert_close(weights.logit.sum(1), torch.ones(size))
-    losses = made.losses(batch, weights)
+    losses = added(made, batch, weights)
     sum(losses.values()).backward()
     assert all(v.ndim == 0 and v.isfinite() for v in losses.values())
     assert all(p.grad.isfinite().all() for p in made.parameters())
@@ -280,28 +333,76 @@ def test_one_teacher_and_few_samples(count, size):
 def test_confident_teachers_have_finite_gradients():
     made, batch = strategy(), kd_batch()
     teachers = tuple(
-        ModelOutput(1e4 * t.logits, t.feature) for t in batch.teachers)
+        output(1e4 * t.logits[0], t.features[0]) for t in batch.teachers)
     batch = random_batch(
         student=batch.student, teachers=teachers, gaps=batch.gaps)
-    sum(made.losses(batch, made(batch)).values()).backward()
+    sum(added(made, batch, made(batch)).values()).backward()
     assert all(p.grad.isfinite().all() for p in made.parameters())
 
 
 @pytest.mark.parametrize('dtype', [torch.half, torch.bfloat16])
 def test_half_precision_and_vectors(dtype):
-    ctx = context(student=spec(shape=(8, )), logit_loss=KDLoss())
+    ctx = context(student=spec(shape=(8, )))
     made = strategy(ctx=ctx)
     batch = random_batch(
-        student=ModelOutput(
+        student=output(
             torch.randn(6, 5).to(dtype), torch.randn(6, 8).to(dtype)),
         teachers=tuple(
-            ModelOutput(torch.randn(6, 5).to(dtype),
-                        torch.randn(6, 4).to(dtype)) for _ in range(3)))
+            output(torch.randn(6, 5).to(dtype),
+                   torch.randn(6, 4).to(dtype)) for _ in range(3)))
     weights = made(batch)
-    losses = made.losses(batch, weights)
+    losses = added(made, batch, weights)
     assert weights.logit.dtype == torch.float32
     assert all(v.dtype == torch.float32 and v.isfinite()
                for v in losses.values())
+
+
+@pytest.mark.parametrize('kind', ['AverageWeighting', 'EBKD'])
+def test_relations_beside_another_strategy(tmp_path, kind):
+    """As terms of the config, by that strategy's mean feature weights."""
+    torch.manual_seed(0)
+    model = MODELS.build(
+        distiller(
+            toy_teachers(tmp_path),
+            losses=[
+                dict(type='KDLoss'),
+                dict(type='DistanceRelationLoss', loss_weight=3.),
+                dict(type='AngleRelationLoss', samples=4),
+            ],
+            weighting=dict(type=kind)))
+    images, labels = World().batch(6)
+    seen = {}
+    model.distillation.weighting.register_forward_hook(
+        lambda _, args, out: seen.update(batch=args[0], out=out))
+    losses = model(images, samples(labels), mode='loss')
+    assert set(losses) == {
+        'loss_student', 'loss_logit', 'loss_distance', 'loss_angle'}
+    w = seen['out'].feature.double().mean(0).numpy()
+    s, *t = (o.features[0].mean((2, 3)).detach().double().numpy()
+             for o in (seen['batch'].student, *seen['batch'].teachers))
+    for name, relate, count, factor in (
+        ('loss_distance', reference_distances, 6, 3.),
+        ('loss_angle', reference_angles, 4, 2.)):
+        target = sum(v * relate(x[:count]) for v, x in zip(w, t))
+        assert losses[name].item() == pytest.approx(
+            factor * huber(relate(s[:count]), target), rel=1e-4)
+    (losses['loss_distance'] + losses['loss_angle']).backward()
+    assert model.backbone.conv.weight.grad.abs().max() > 0
+    # they have no weights, and are nobody's who loads a checkpoint
+    assert not any(n.startswith('distillation.')
+                   for n in model.state_dict())
+
+
+@pytest.mark.parametrize('cfg, message', [
+    (dict(type='DistanceRelationLoss', loss_weight=-1),
+     'DistanceRelationLoss.loss_weight must be >= 0, got -1'),
+    (dict(type='AngleRelationLoss', samples=2),
+     'AngleRelationLoss.samples must be >= 3, the corners.*got 2'),
+])
+def test_bad_relations(tmp_path, cfg, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(
+            distiller(toy_teachers(tmp_path), losses=[cfg]))
 
 
 def test_the_distillers_loss_is_the_mixtures(tmp_path):
@@ -313,22 +414,24 @@ def test_the_distillers_loss_is_the_mixtures(tmp_path):
             toy_teachers(tmp_path),
             feature_loss=None,
             weighting=dict(type='AMTMLKD', **PLAIN)))
-    torch.nn.init.normal_(model.weighting.latent)
+    strategy = model.distillation.weighting
+    torch.nn.init.normal_(strategy.latent)
     images, labels = World().batch(8)
     seen = {}
-    model.weighting.register_forward_hook(
+    strategy.register_forward_hook(
         lambda _, args, out: seen.update(batch=args[0], out=out))
     losses = model(images, samples(labels), mode='loss')
-    p = sum(seen['out'].logit[:, m, None] * (t.logits / 4).softmax(1)
+    p = sum(seen['out'].logit[:, m, None] * (t.logits[0] / 4).softmax(1)
             for m, t in enumerate(seen['batch'].teachers))
-    log_q = (seen['batch'].student.logits / 4).log_softmax(1)
+    log_q = (seen['batch'].student.logits[0] / 4).log_softmax(1)
     torch.testing.assert_close(
         losses['loss_logit'] + losses['loss_mixture'],
         16 * F.kl_div(log_q, p, reduction='batchmean'))
     names = {n for n, _ in model.named_parameters()}
-    assert {'weighting.projection', 'weighting.latent'} < names
+    assert {'distillation.weighting.projection',
+            'distillation.weighting.latent'} < names
     twin = copy.deepcopy(model)
-    assert twin.weighting.latent is not model.weighting.latent
+    assert twin.distillation.weighting.latent is not strategy.latent
 
 
 def test_training(tmp_path):

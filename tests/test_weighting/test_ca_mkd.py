@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkd_rl.records import Gaps, ModelOutput
+from mmkd_rl.records import Gaps, Pair
 from mmkd_rl.registry import MODELS, WEIGHTINGS, build
 from tests.test_weighting.steps import check_training
 from tests.toy import (
@@ -17,6 +17,7 @@ from tests.toy import (
     classifier,
     context,
     distiller,
+    output,
     random_batch,
     samples,
     toy_teachers,
@@ -47,8 +48,9 @@ def batch_with_pairs(count=3, size=6, **kwargs):
     return random_batch(
         count=count,
         size=size,
-        pairs=tuple((torch.randn(size, 8, 1, 1, requires_grad=True),
-                     torch.randn(size, 8, 1, 1)) for _ in range(count)),
+        pairs=tuple((Pair(
+            torch.randn(size, 8, 1, 1, requires_grad=True),
+            torch.randn(size, 8, 1, 1)), ) for _ in range(count)),
         **kwargs)
 
 
@@ -79,13 +81,13 @@ def test_reference(count, soft, scale):
     weights = made(batch)
     torch.testing.assert_close(
         weights.logit,
-        reference([t.logits for t in batch.teachers], batch.targets))
+        reference([t.logits[0] for t in batch.teachers], batch.truth.targets))
     mapped = [
-        made.context.classify(m, pair[0])
-        for m, pair in enumerate(batch.pairs)
+        made.context.classify(m, pair.student)
+        for m, (pair, ) in enumerate(batch.pairs)
     ]
     torch.testing.assert_close(weights.feature,
-                               reference(mapped, batch.targets))
+                               reference(mapped, batch.truth.targets))
     for w in (weights.logit, weights.feature):
         torch.testing.assert_close(w.sum(1), torch.ones(6))
     assert not weights.logit.requires_grad
@@ -99,7 +101,8 @@ def test_the_feature_loss_trains_its_weights_unless_detached(detach):
     if not detach:
         weights.feature[:, 0].sum().backward()
         # each weight depends on all the teachers' cross entropies
-        assert all(p.grad.abs().max() > 0 for p, _ in batch.pairs)
+        assert all(pair.student.grad.abs().max() > 0
+                   for pair, in batch.pairs)
         assert all(layer.weight.grad is None
                    for layer in made.context.classify.layers)
 
@@ -123,7 +126,7 @@ def test_features_alone():
 def test_identical_teachers_weigh_the_same():
     z = torch.randn(6, 5)
     batch = batch_with_pairs(
-        teachers=(ModelOutput(z, torch.zeros(6, 8, 1, 1)), ) * 3)
+        teachers=(output(z, torch.zeros(6, 8, 1, 1)), ) * 3)
     torch.testing.assert_close(strategy()(batch).logit,
                                torch.full((6, 3), 1 / 3))
 
@@ -138,7 +141,7 @@ def test_infinitely_wrong_weighs_nothing_and_half_precision(dtype):
         size=2,
         targets=torch.zeros(2, dtype=torch.long),
         teachers=tuple(
-            ModelOutput(z, feature) for z in (right, right, wrong)))
+            output(z, feature) for z in (right, right, wrong)))
     weights = strategy(feature='teacher')(batch).logit
     assert weights.dtype == torch.float32
     torch.testing.assert_close(weights, torch.tensor([[.5, .5, 0.]] * 2))
@@ -162,11 +165,12 @@ def test_the_distiller_uses_the_teachers_own_classifiers(tmp_path):
         distiller(toy_teachers(tmp_path), weighting=dict(type='CAMKD')))
     images, labels = World().batch(4)
     weights = {}
-    model.weighting.register_forward_hook(
+    model.distillation.weighting.register_forward_hook(
         lambda _, args, out: weights.update(batch=args[0], out=out))
     model(images, samples(labels), mode='loss')
     # the toy teachers' classifiers are 6 times the identity
-    logits = [6 * mapped.flatten(1) for mapped, _ in weights['batch'].pairs]
+    logits = [6 * pair.student.flatten(1)
+              for pair, in weights['batch'].pairs]
     torch.testing.assert_close(weights['out'].feature,
                                reference(logits, labels))
 
@@ -272,14 +276,17 @@ def test_scores_that_overflow_in_half_precision():
     made = strategy(ctx=context(classify=layers))
     batch = batch_with_pairs()
     batch = replace(
-        batch, pairs=tuple(((100 * a).half(), b) for a, b in batch.pairs))
+        batch,
+        pairs=tuple((Pair((100 * p.student).half(), p.teacher), )
+                    for p, in batch.pairs))
     with torch.autocast('cpu', torch.float16):
-        assert not layers(0, batch.pairs[0][0]).isfinite().all()
+        assert not layers(0, batch.pairs[0][0].student).isfinite().all()
         weights = made(batch).feature
     assert weights.isfinite().all() and weights.dtype == torch.float32
     expected = made(
         replace(batch,
-                pairs=tuple((a.float(), b) for a, b in batch.pairs))).feature
+                pairs=tuple((Pair(p.student.float(), p.teacher), )
+                            for p, in batch.pairs))).feature
     torch.testing.assert_close(weights, expected)
 
 

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from mmkd_rl.records import Gaps, ModelOutput
+from mmkd_rl.records import Gaps
 from mmkd_rl.registry import WEIGHTINGS, build
+from mmkd_rl.tasks import ClassificationTask
 from tests.test_weighting.steps import check_training
-from tests.toy import context, random_batch
+from tests.toy import context, output, random_batch
 
 
 def strategy(count=3, ctx=None, **cfg):
@@ -22,10 +23,10 @@ def strategy(count=3, ctx=None, **cfg):
 def reference(batch):
     """1 - H_m / sum_j H_j, in loops."""
     rows = []
-    for b in range(len(batch.targets)):
+    for b in range(len(batch.truth.targets)):
         entropies = []
         for t in batch.teachers:
-            z = [float(v) for v in t.logits[b].double()]
+            z = [float(v) for v in t.logits[0][b].double()]
             total = sum(math.exp(v) for v in z)
             p = [math.exp(v) / total for v in z]
             entropies.append(-sum(x * math.log(x) for x in p))
@@ -54,7 +55,7 @@ def test_the_surest_weighs_most_whatever_is_true():
     sure[:, 0] = 20.
     batch = random_batch(
         teachers=tuple(
-            ModelOutput(z, batch.student.feature)
+            output(z, batch.student.features[0])
             for z in (sure, unsure, unsure)))
     weights = strategy()(batch).logit
     torch.testing.assert_close(
@@ -66,7 +67,7 @@ def with_logits(*logits):
     return random_batch(
         size=len(logits[0]),
         count=len(logits),
-        teachers=tuple(ModelOutput(z, feature) for z in logits))
+        teachers=tuple(output(z, feature) for z in logits))
 
 
 def test_identical_teachers_weigh_the_same():
@@ -107,13 +108,22 @@ def test_one_kind_of_distillation_alone_and_soft_targets(off):
     torch.testing.assert_close(weights.feature, reference(batch) / 2)
 
 
-def test_space_is_averaged_over():
+def test_what_an_entropy_is_the_task_says():
+    """One that averages over space, as a dense task would."""
+
+    class Dense(ClassificationTask):
+
+        def entropy(self, output, truth):
+            return torch.special.entr(
+                output.logits[0].softmax(1)).sum(1).flatten(1).mean(1)
+
+    made = strategy(2, ctx=context(2, task=Dense()))
     z = torch.randn(2, 5, 3, 4)
-    maps = strategy(2)(with_logits(z, 3 * z)).logit
+    maps = made(with_logits(z, 3 * z)).logit
     assert maps.shape == (2, 2)
     flat = z[..., :1, :1].expand_as(z)
     torch.testing.assert_close(
-        strategy(2)(with_logits(flat, 3 * flat)).logit,
+        made(with_logits(flat, 3 * flat)).logit,
         strategy(2)(with_logits(z[..., 0, 0], 3 * z[..., 0, 0])).logit)
 
 

@@ -11,12 +11,35 @@ import torch.nn.functional as F
 from mmengine.logging import MMLogger
 
 from mmkd_rl.agent.hard_samples import HardBuffer, HardSamples
-from mmkd_rl.records import DistillationBatch, Gaps, ModelOutput
+from mmkd_rl.records import (
+    Batch,
+    DistillationBatch,
+    Gaps,
+    Pair,
+    SeenBatch,
+    TeacherStep,
+)
 from mmkd_rl.registry import WEIGHTINGS, build
-from tests.toy import CLASSES, context, random_batch, spec
+from mmkd_rl.tasks import ClassificationTask
+from tests.toy import (
+    CLASSES,
+    context,
+    output,
+    random_batch,
+    spec,
+    truth,
+)
 
 B, M, IMAGE, WIDTH, D = 4, 3, 6, 4, (3, 5, 2)
 T, ALPHA, BETA = 4., 1., 5.
+
+
+class Exact(ClassificationTask):
+    """In the logits' own precision, for finite differences."""
+
+    def quality(self, output, truth):
+        return -F.cross_entropy(
+            output.logits[0], truth.targets, reduction='none')
 
 
 def strategy(count=M, ctx=None, **cfg):
@@ -110,19 +133,21 @@ class Linear:
         """The same student for the code under test, in float64."""
         f = torch.from_numpy(self.x) @ theta['A']
         z = f @ theta['V']
-        pairs = tuple((f @ theta[f'P{m}'], torch.from_numpy(self.f_t[m]))
-                      for m in range(M))
+        pairs = tuple(
+            Pair(f @ theta[f'P{m}'], torch.from_numpy(self.f_t[m]))
+            for m in range(M))
         z_t = torch.from_numpy(self.z_t).transpose(0, 1)
         log_p = (z_t / T).log_softmax(2)
         log_q = (z / T).log_softmax(1)[:, None]
-        targets = torch.from_numpy(self.y)
         return DistillationBatch(
-            ModelOutput(z, f),
-            tuple(ModelOutput(z_t[:, m], pairs[m][1]) for m in range(M)),
-            targets,
-            Gaps(T**2 * (log_p.exp() * (log_p - log_q)).sum(2),
-                 torch.stack([(a - b).square().mean(1) for a, b in pairs], 1),
-                 None), pairs)
+            output(z, f),
+            tuple(output(z_t[:, m], pairs[m].teacher) for m in range(M)),
+            truth(torch.from_numpy(self.y)),
+            Gaps(
+                T**2 * (log_p.exp() * (log_p - log_q)).sum(2),
+                torch.stack([(p.student - p.teacher).square().mean(1)
+                             for p in pairs], 1), None),
+            tuple((p, ) for p in pairs))
 
 
 def softmax(z):
@@ -148,6 +173,7 @@ def mlp(x, parameters):
 def test_meta_gradient_against_finite_differences(cfg):
     world = Linear(soft=True)
     ctx = context(
+        task=Exact(),
         student=spec(shape=(WIDTH, )),
         teachers=tuple(spec(f't{m}', shape=(d, )) for m, d in enumerate(D)))
     made = strategy(ctx=ctx, hidden=7, **cfg)
@@ -203,7 +229,8 @@ def test_a_teacher_that_does_not_know_the_class_does_not_pull():
         def observe(parameters):
             batch = world.observe(parameters)
             return batch if knows is None else replace(
-                batch, knows=torch.full_like(batch.gaps.logit, knows))
+                batch,
+                class_coverage=torch.full_like(batch.gaps.logit, knows))
 
         return made.meta_losses(observe, theta, lr)[1]
 
@@ -231,7 +258,8 @@ def test_equal_at_first_and_rows_sum_to_one():
 def with_pairs(batch):
     return replace(
         batch,
-        pairs=tuple((batch.student.feature * (m + 1) + m, t.feature)
+        pairs=tuple((Pair(batch.student.features[0] * (m + 1) + m,
+                          t.features[0]), )
                     for m, t in enumerate(batch.teachers)))
 
 
@@ -264,18 +292,54 @@ def test_one_teacher_and_one_sample(count, size):
 
 def test_features_that_are_zero_are_related_to_nothing():
     batch = random_batch()
-    zero = torch.zeros_like(batch.student.feature)
+    zero = torch.zeros_like(batch.student.features[0])
     made = strategy()
     disturb(made)
-    weights = made(replace(batch, pairs=((zero, zero), ) * 3))
+    weights = made(replace(batch, pairs=((Pair(zero, zero), ), ) * 3))
     assert weights.feature.isfinite().all()
 
 
 def test_in_evaluation_nothing_is_remembered():
     made, batch = strategy().eval(), with_pairs(random_batch())
-    made(batch)
-    made.remember(hard_samples(batch))
+    made.remember(seen(batch), made(batch).record)
     assert len(made.learner.buffer) == 0
+
+
+def test_the_global_generator_is_left_alone():
+    """What a student draws does not depend on its teachers' weights."""
+    made = strategy()
+    before = torch.get_rng_state()
+    for seed in range(2):
+        batch = with_pairs(random_batch(seed=seed))
+        made.remember(seen(batch), made(batch).record)
+        made.learner.buffer.draw(2)
+        made.learner.step([torch.ones_like(p)
+                           for p in made.learner.parameters()])
+    assert torch.equal(torch.get_rng_state(), before)
+    made.learner.random.seed(3)
+    first = made.learner.buffer.draw(2)
+    made.learner.random.seed(3)
+    again = made.learner.buffer.draw(2)
+    assert torch.equal(first.inputs, again.inputs)
+
+
+def test_a_state_of_the_first_layout_is_read():
+    """Logits before feature, no random numbers."""
+    made, batch = strategy(), with_pairs(random_batch())
+    made.remember(seen(batch), made(batch).record)
+    state = made.learner.state_dict()
+    drawn = made.learner.buffer.draw(9)
+    inputs, targets, *rest = state['buffer'][0]['columns']
+    state['buffer'] = [[
+        inputs, targets,
+        *(t for f, z in zip(rest[::2], rest[1::2]) for t in (z, f))
+    ]]
+    del state['random']
+    other = strategy()
+    other.learner.load_state_dict(state)
+    got = other.learner.buffer.draw(9)
+    for a, b in zip(got.columns(), drawn.columns()):
+        assert torch.equal(a.sort(0).values, b.sort(0).values)
 
 
 def test_warns_once_without_the_hook(caplog):
@@ -317,11 +381,16 @@ def test_bad_configs(cfg, error, message):
 # --- hard samples ------------------------------------------------------------
 
 
+def seen(batch, images=None):
+    """A batch as the hook gives it to the strategy."""
+    targets = batch.truth.targets
+    if images is None:
+        images = torch.arange(len(targets)).float()[:, None]
+    return SeenBatch(Batch(images), batch.truth, TeacherStep(batch.teachers))
+
+
 def hard_samples(batch, images=None):
-    size = len(batch.targets)
-    return HardSamples(
-        torch.arange(size).float()[:, None] if images is None else images,
-        batch.targets, batch.teachers)
+    return HardSamples.of_batch(seen(batch, images))
 
 
 def test_the_hardest_of_each_batch_are_kept_with_their_teachers():
@@ -332,10 +401,10 @@ def test_the_hardest_of_each_batch_are_kept_with_their_teachers():
     drawn = buffer.draw(9)
     assert sorted(drawn.inputs.flatten().tolist()) == [1, 4]
     for row, i in enumerate(drawn.inputs.flatten().long()):
-        assert drawn.targets[row] == batch.targets[i]
+        assert drawn.targets[row] == batch.truth.targets[i]
         for kept, whole in zip(drawn.teachers, batch.teachers):
-            assert torch.equal(kept.logits[row], whole.logits[i])
-            assert torch.equal(kept.feature[row], whole.feature[i])
+            for a, b in zip(kept.tensors(), whole.tensors()):
+                assert torch.equal(a[row], b[i])
 
 
 def test_the_newest_stay_within_the_bounds():
@@ -371,7 +440,9 @@ def test_draws_differ_and_are_without_repetition():
 def test_targets_of_another_kind_begin_anew():
     buffer, batch = HardBuffer(share=1.), random_batch()
     buffer.add(hard_samples(batch), torch.rand(6))
-    soft = replace(batch, targets=F.one_hot(batch.targets, CLASSES).float())
+    soft = replace(
+        batch, truth=truth(
+            F.one_hot(batch.truth.targets, CLASSES).float()))
     buffer.add(hard_samples(soft), torch.rand(6))
     assert len(buffer) == 6
     assert buffer.draw(9).targets.shape == (6, CLASSES)
@@ -381,18 +452,14 @@ def test_state_is_restored_whole():
     made = strategy()
     for seed in range(3):
         batch = with_pairs(random_batch(seed=seed))
-        made(batch)
-        made.remember(hard_samples(batch))
+        made.remember(seen(batch), made(batch).record)
         made.learner.step([torch.randn_like(p)
                            for p in made.learner.parameters()])
     state = copy.deepcopy(made.learner.state_dict())
     other = strategy()
     other.learner.load_state_dict(state)
     assert other.learner.updates == 3
-    torch.manual_seed(5)
-    a = made.learner.buffer.draw(4)
-    torch.manual_seed(5)
-    b = other.learner.buffer.draw(4)
+    a, b = made.learner.buffer.draw(4), other.learner.buffer.draw(4)
     for x, y in zip(a.columns(), b.columns()):
         assert torch.equal(x, y)
     for learner in (made.learner, other.learner):

@@ -25,9 +25,7 @@ class BatchReward(Reward):
     """How well off the sample is beside the others of the batch.
 
     Args:
-        logit_weight: alpha, given by the distiller.
-        feature_weight: beta, given by the distiller.
-        temperature: T of the logit loss, given by the distiller; unused.
+        context: Given by the distiller.
     """
 
     scalar = True
@@ -37,8 +35,7 @@ class BatchReward(Reward):
                  step: Step | None = None) -> Tensor:
         """R, [B, M], all columns alike, in [0, 1]."""
         assert step is not None
-        loss_B = batch.cross_entropy(batch.student.logits.float(),
-                                     batch.targets)
+        loss_B = -self.task.quality(batch.student, batch.truth)
         gaps = batch.gaps
         if gaps.logit is not None:
             loss_B = loss_B + self.logit_weight * (

@@ -30,7 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkd_rl.agent.reward import AgreementReward, Step, logit_gradient
+from mmkd_rl.agent.reward import AgreementReward, Step
+from mmkd_rl.context import WeightingContext
 from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
 
@@ -40,9 +41,7 @@ class HeldOutReward(AgreementReward):
     """Agreement with the other samples' gradients.
 
     Args:
-        logit_weight: alpha, given by the distiller; unused.
-        feature_weight: beta, given by the distiller; unused.
-        temperature: T of the logit loss, given by the distiller.
+        context: Given by the distiller.
         memory: Earlier samples that are kept, of the student as it was then;
             each takes 4 (D + C) bytes.
 
@@ -50,9 +49,8 @@ class HeldOutReward(AgreementReward):
         ValueError: ``memory`` is negative.
     """
 
-    def __init__(self, logit_weight: float, feature_weight: float,
-                 temperature: float, memory: int = 512) -> None:
-        super().__init__(logit_weight, feature_weight, temperature)
+    def __init__(self, context: WeightingContext, memory: int = 512) -> None:
+        super().__init__(context)
         if memory < 0:
             raise ValueError('weighting.reward.memory must be >= 0, got '
                              f'{memory}')
@@ -63,8 +61,8 @@ class HeldOutReward(AgreementReward):
     def __call__(self, batch: DistillationBatch,
                  step: Step | None = None) -> Tensor:
         """R, [B, M]; zero for a single sample without memory."""
-        f_BD = batch.student.embedding.float()
-        g_BC = logit_gradient(batch)
+        f_BD = self.task.feature_summary(batch.student, batch.truth).float()
+        g_BC, = self.task.logit_gradient(batch.student, batch.truth)
         f_ND, g_NC = f_BD, g_BC
         if self._kept is not None:
             f_ND = torch.cat([f_BD, self._kept[0]])
@@ -77,7 +75,8 @@ class HeldOutReward(AgreementReward):
         alike_BN = (unit_ND[:size] @ unit_ND.T).clamp_min(0)
         alike_BN.fill_diagonal_(0)  # not its own label
         others_BC = alike_BN @ g_NC / max(len(f_ND) - 1, 1)
-        return (others_BC.unsqueeze(1) * self.pull(batch)).sum(2)
+        pull, = self.pull(batch)
+        return self.task.inner_product(others_BC, pull, batch.truth)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move the memory."""

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mmkd_rl.agent.reward import Reward, Step
+from mmkd_rl.context import WeightingContext
 from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
 
@@ -34,9 +35,7 @@ class ImprovementReward(Reward):
     """The change of the student's cross entropy, shared out.
 
     Args:
-        logit_weight: alpha, given by the distiller; unused.
-        feature_weight: beta, given by the distiller; unused.
-        temperature: T of the logit loss, given by the distiller; unused.
+        context: Given by the distiller.
         attribution: ``'share'`` or ``'regression'``.
         ridge: Of the regression, beside weights' variances.
 
@@ -46,10 +45,9 @@ class ImprovementReward(Reward):
 
     only = 'after'
 
-    def __init__(self, logit_weight: float, feature_weight: float,
-                 temperature: float, attribution: str = 'share',
+    def __init__(self, context: WeightingContext, attribution: str = 'share',
                  ridge: float = 1e-3) -> None:
-        super().__init__(logit_weight, feature_weight, temperature)
+        super().__init__(context)
         if attribution not in ATTRIBUTIONS:
             raise ValueError('weighting.reward.attribution must be one of '
                              f'{ATTRIBUTIONS}, got {attribution!r}')
@@ -63,8 +61,7 @@ class ImprovementReward(Reward):
                  step: Step | None = None) -> Tensor:
         """R, [B, 2, M]."""
         assert step is not None
-        gained_B = step.ce - batch.cross_entropy(batch.student.logits.float(),
-                                                 batch.targets)
+        gained_B = step.ce + self.task.quality(batch.student, batch.truth)
         gained_B = gained_B - gained_B.mean()
         w_2BM = (step.weights - step.weights.mean(0)).transpose(0, 1).float()
         if self.attribution == 'share':

@@ -29,6 +29,7 @@ from mmkd_rl.agent.policy import WeightPolicy
 from mmkd_rl.agent.reward import NORMALIZATIONS, normalize_reward
 from mmkd_rl.agent.updaters.balance import balance_loss
 from mmkd_rl.records import Transition
+from mmkd_rl.utils.random_state import RandomNumbers
 
 
 class Updater(ABC):
@@ -78,6 +79,8 @@ class Updater(ABC):
             raise ValueError('weighting.updater.entropy_weight must be >= 0, '
                              f'got {entropy_weight}')
         self.policy = policy
+        #: What exploration and replay draw from.
+        self.random = RandomNumbers()
         self.epochs = epochs
         self.max_grad_norm = max_grad_norm
         self.normalization = normalization

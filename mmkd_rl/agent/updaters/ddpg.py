@@ -100,7 +100,7 @@ class DDPG(DPG):
                 ) -> Iterable[tuple[Transition, Transition]]:
         """As many draws from the replay buffer as the history is long."""
         for _ in batches:
-            yield self.replay.draw()
+            yield self.replay.draw(self.random.on('cpu'))
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The critic's and the actor's, of a drawn batch and its next one."""

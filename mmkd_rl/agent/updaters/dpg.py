@@ -93,8 +93,10 @@ class DPG(Updater):
 
     def explore(self, log_w_B2M: Tensor) -> Tensor:
         """softmax(log w + sigma n)."""
-        return (log_w_B2M +
-                self.noise * torch.randn_like(log_w_B2M)).softmax(-1)
+        noise_B2M = torch.randn(
+            log_w_B2M.shape, dtype=log_w_B2M.dtype, device=log_w_B2M.device,
+            generator=self.random.on(log_w_B2M.device))
+        return (log_w_B2M + self.noise * noise_B2M).softmax(-1)
 
     def loss(self, batch: Transition) -> tuple[Tensor, dict[str, Tensor]]:
         """The critic's and the actor's, of one batch."""

@@ -104,7 +104,8 @@ class PPO(Updater):
     def explore(self, log_w_B2M: Tensor) -> Tensor:
         """Drawn from the Dirichlet."""
         # The draw's gamma variates underflow in less than float32.
-        drawn = torch._sample_dirichlet(self._alpha(log_w_B2M).float())
+        drawn = torch._sample_dirichlet(
+            self._alpha(log_w_B2M).float(), self.random.on(log_w_B2M.device))
         drawn = drawn.clamp_min(_MIN_WEIGHT)
         return (drawn / drawn.sum(-1, keepdim=True)).to(log_w_B2M)
 

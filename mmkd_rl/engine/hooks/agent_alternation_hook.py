@@ -10,7 +10,7 @@ from __future__ import annotations
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmkd_rl.engine.hooks.common import distiller_of
+from mmkd_rl.engine.hooks.common import distillation_in, unwrapped
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.weighting import MTKDRL
 
@@ -79,13 +79,14 @@ class AgentAlternationHook(Hook):
                          outputs=None) -> None:
         """Remember the batch; maybe train the agent."""
         strategy = self._strategy(runner)
-        after = None
-        if strategy.needs_second_look:
+        distillation = distillation_in(runner, 'AgentAlternationHook')
+        step, after = distillation.last_step, None
+        assert step is not None
+        if step.seen is not None:
             # In the precision of the step itself.
             with runner.optim_wrapper.optim_context(runner.model):
-                after = distiller_of(runner,
-                                     'AgentAlternationHook').look_again()
-        strategy.remember(after)
+                after = distillation.look_again(unwrapped(runner), step.seen)
+        strategy.remember(step.weights.record, after)
         if not self.by_epoch and self._due(runner.iter + 1):
             self._update(runner, strategy)
 
@@ -125,7 +126,7 @@ class AgentAlternationHook(Hook):
             runner.message_hub.update_scalar(f'train/agent/{name}', value)
 
     def _strategy(self, runner: Runner) -> MTKDRL:
-        strategy = distiller_of(runner, 'AgentAlternationHook').weighting
+        strategy = distillation_in(runner, 'AgentAlternationHook').weighting
         if not isinstance(strategy, MTKDRL):
             raise TypeError(
                 'custom_hooks has AgentAlternationHook, but model.weighting '

@@ -16,11 +16,12 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmkd_rl.distillers import MultiTeacherDistiller
-from mmkd_rl.engine.hooks.common import distiller_of
+from mmkd_rl.distillers import Distillation
+from mmkd_rl.engine.hooks.common import distillation_in, unwrapped
 from mmkd_rl.engine.hooks.random_state_hook import unchanged_random_state
 from mmkd_rl.losses import NDLoss
 from mmkd_rl.losses.nd import class_sums
+from mmkd_rl.records import Batch
 from mmkd_rl.registry import HOOKS
 
 
@@ -61,27 +62,20 @@ class ClassMeanHook(Hook):
             TypeError: The model's feature loss takes no class means.
             ValueError: There are no images.
         """
-        model = distiller_of(runner, type(self).__name__)
-        loss = model.feature_loss
-        if not isinstance(loss, NDLoss) or loss.means != 'dataset':
-            found = None if loss is None else type(loss).__name__
-            if isinstance(loss, NDLoss):
-                found = f'NDLoss(means={loss.means!r})'
-            raise TypeError(
-                'custom_hooks has ClassMeanHook, but model.feature_loss is '
-                f'{found}, which takes no class means; remove the hook or use '
-                "feature_loss=dict(type='NDLoss')")
-        if runner._resume and loss.ready:
+        distillation = distillation_in(runner, type(self).__name__)
+        takers = _takers(distillation)
+        if runner._resume and all(loss.ready for loss in takers):
             return
         start = time.perf_counter()
         with unchanged_random_state(runner):
-            sums, counts_C = self._sums(runner, model, loss)
+            sums, counts_C = self._sums(runner, distillation, takers[0])
         for tensor in (counts_C, *sums):
             dist.all_reduce(tensor)
         if not counts_C.any():
             raise ValueError('ClassMeanHook: the data loader gives no image '
                              'with finite features')
-        loss.set_means(sums, counts_C)
+        for loss in takers:
+            loss.set_means(sums, counts_C)
         absent = int((counts_C == 0).sum())
         runner.logger.info(
             f'class means of {len(sums)} teachers over '
@@ -90,7 +84,7 @@ class ClassMeanHook(Hook):
             (f'; {absent} of {len(counts_C)} classes have none: loss_feature '
              'is zero for them' if absent else ''))
 
-    def _sums(self, runner: Runner, model: MultiTeacherDistiller,
+    def _sums(self, runner: Runner, distillation: Distillation,
               loss: NDLoss) -> tuple[list[Tensor], Tensor]:
         """Of this process's part, in float64; zeros where it has none."""
         total = [
@@ -101,16 +95,17 @@ class ClassMeanHook(Hook):
             with torch.no_grad(), \
                     runner.optim_wrapper.optim_context(runner.model):
                 # not as in training: mixup would blur the classes
-                data = model.data_preprocessor(data, training=False)
-                outputs = model.teachers(data['inputs'])
-            sums, counts_C = class_sums([o.feature for o in outputs],
-                                        model.task.targets(
-                                            data['data_samples']),
-                                        len(loss.counts))
+                data = unwrapped(runner).data_preprocessor(
+                    data, training=False)
+                batch = Batch(data['inputs'], data['data_samples'])
+                outputs = distillation.teachers(batch)
+            sums, counts_C = class_sums(
+                [o.features[0] for o in outputs],
+                distillation.task.truth(batch).targets, len(loss.counts))
             for a, b in zip(total, (counts_C, *sums)):
                 a += b.double()
         # The others look at their teachers together at the first batch.
-        model.teachers.check_first(loss.counts.device)
+        distillation.teachers.check_first(loss.counts.device)
         return total[1:], total[0]
 
     def _loader(self, runner: Runner) -> DataLoader:
@@ -134,3 +129,26 @@ class ClassMeanHook(Hook):
             num_workers=train.num_workers,
             collate_fn=train.collate_fn,
             worker_init_fn=train.worker_init_fn)
+
+
+def _takers(distillation: Distillation) -> list[NDLoss]:
+    """The terms that take class means of the training set; those of all are
+    the same.
+
+    Raises:
+        TypeError: There is none.
+    """
+    takers, found = [], []
+    for term in distillation.terms:
+        if isinstance(term, NDLoss):
+            if term.means == 'dataset':
+                takers.append(term)
+            found.append(f'NDLoss(means={term.means!r})')
+        elif term.reads == 'features':
+            found.append(type(term).__name__)
+    if takers:
+        return takers
+    raise TypeError(
+        'custom_hooks has ClassMeanHook, but model.feature_loss is '
+        f'{", ".join(found) or None}, which takes no class means; remove the '
+        "hook or use feature_loss=dict(type='NDLoss')")

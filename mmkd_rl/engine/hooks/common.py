@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import Runner
 
-from mmkd_rl.distillers import MultiTeacherDistiller
+from mmkd_rl.distillers import Distillation, distillation_of
 from mmkd_rl.flow import KnowledgeFlow
 from mmkd_rl.visualization.common import to_array
 
@@ -19,28 +19,37 @@ def unwrapped(runner: Runner) -> BaseModel:
         runner.model) else runner.model
 
 
-def distiller_of(runner: Runner, hook: str) -> MultiTeacherDistiller:
-    """The distiller that is trained.
+def distillation_in(runner: Runner, hook: str) -> Distillation:
+    """The distillation into the model that is trained.
 
     Raises:
-        TypeError: It is no distiller.
+        TypeError: There is none, or it is not the trained model itself that
+            has it, so that its hooks would not be asked.
     """
     model = unwrapped(runner)
-    if not isinstance(model, MultiTeacherDistiller):
-        raise TypeError(f'custom_hooks has {hook}, which needs a '
-                        'MultiTeacherDistiller as model, got a '
-                        f'{type(model).__name__}')
-    return model
+    found = distillation_of(model)
+    if found is not None:
+        return found
+    for path, module in model.named_modules():
+        if isinstance(module, Distillation):
+            raise TypeError(
+                f'custom_hooks has {hook}, and the distillation is in '
+                f'{path!r} of a {type(model).__name__}, which does not ask '
+                'it for its losses; the MultiTeacherDistiller must be the '
+                'model itself')
+    raise TypeError(f'custom_hooks has {hook}, which needs a '
+                    'MultiTeacherDistiller as model, got a '
+                    f'{type(model).__name__}')
 
 
 def taught_by_us(runner: Runner, hook: str) -> BaseModel:
-    """The model that is trained: a distiller, or one with Knowledge Flow.
+    """The model that is trained: a distilled one, or one with Knowledge Flow.
 
     Raises:
         TypeError: It is neither.
     """
     model = unwrapped(runner)
-    if not isinstance(model, MultiTeacherDistiller) and not any(
+    if distillation_of(model) is None and not any(
             isinstance(m, KnowledgeFlow) for m in model.modules()):
         raise TypeError(
             f'custom_hooks has {hook}, which needs a MultiTeacherDistiller '

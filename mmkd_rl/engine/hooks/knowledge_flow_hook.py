@@ -1,4 +1,4 @@
-"""Knowledge Flow in a run: its schedule, who is sent home, validation, log."""
+"""Knowledge Flow in a run: schedule, retirement, validation, log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmkd_rl.distillers import MultiTeacherDistiller
 from mmkd_rl.engine.hooks.common import unwrapped
 from mmkd_rl.flow import FlowSchedule, KnowledgeFlow, flow_of
 from mmkd_rl.flow.joint import JointLoss, LossOptions
@@ -149,7 +148,7 @@ class KnowledgeFlowHook(Hook):
                 raise ValueError(
                     f'KnowledgeFlowHook.threshold={self.threshold}: teachers '
                     f'of layer {fusion.name!r} begin with {share:.3g}, below '
-                    'it, so they would be sent home at once; lower it, or '
+                    'it, so they would be retired at once; lower it, or '
                     'the student_weight of the KnowledgeFlowBackbone')
         print_log(
             f'knowledge flow: teachers withdraw from iteration '
@@ -165,10 +164,7 @@ class KnowledgeFlowHook(Hook):
             schedule: When its teachers leave.
             iteration: Where the training begins.
         """
-        network = model.student if isinstance(
-            model, MultiTeacherDistiller) else model
-        self.joint = JointLoss(model, network, schedule, self.losses,
-                               iteration)
+        self.joint = JointLoss(model, schedule, self.losses, iteration)
         if self._resumed is not None and self.joint.old is not None:
             self.joint.old.load_state_dict(self._resumed)
         return self.joint
@@ -205,7 +201,7 @@ class KnowledgeFlowHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch: Any = None, outputs: Any = None) -> None:
-        """Log the weights and send teachers home that nobody listens to."""
+        """Log the weights and retire teachers that nobody listens to."""
         if not self.every_n_train_iters(runner, self.interval) and \
                 not self.is_last_train_iter(runner):
             return
@@ -289,7 +285,7 @@ class KnowledgeFlowHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """A resumed run goes on from its theta_old. A new run that takes
         another one's weights has all its teachers, also those that the other
-        has sent home."""
+        has retired."""
         if runner._resume:
             self._resumed = checkpoint.get(CHECKPOINT_KEY)
             return

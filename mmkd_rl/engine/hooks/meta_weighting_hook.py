@@ -14,15 +14,20 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import nn
 from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mmkd_rl.agent.hard_samples import HardSamples
-from mmkd_rl.distillers import MultiTeacherDistiller
-from mmkd_rl.engine.hooks.common import distiller_of
-from mmkd_rl.records import DistillationBatch, ModelOutput
+from mmkd_rl.distillers import distillation_of
+from mmkd_rl.engine.hooks.common import distillation_in, unwrapped
+from mmkd_rl.records import (
+    Batch,
+    DistillationBatch,
+    SeenBatch,
+    TeacherStep,
+    Truth,
+)
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.utils.precision import autocasts_to_half
 from mmkd_rl.weighting import MMKD
@@ -84,7 +89,7 @@ class MetaWeightingHook(Hook):
                          outputs=None) -> None:
         """Remember the hard samples; maybe train the networks."""
         _strategy(runner)
-        model = distiller_of(runner, type(self).__name__)
+        model = unwrapped(runner)
         remember(model)
         if self.every_n_train_iters(runner, self.interval):
             for name, value in meta_step(model, runner.optim_wrapper).items():
@@ -115,20 +120,22 @@ class MetaWeightingHook(Hook):
         _strategy(runner).learner.load_state_dict(checkpoint[CHECKPOINT_KEY])
 
 
-def remember(model: MultiTeacherDistiller) -> None:
+def remember(model: nn.Module) -> None:
     """Put the last batch's hard samples into the buffer."""
-    assert isinstance(model.weighting, MMKD)
-    last = model.take_last()
-    if last is not None:
-        model.weighting.remember(HardSamples(*last))
+    distillation = distillation_of(model)
+    assert distillation is not None
+    strategy, step = distillation.weighting, distillation.last_step
+    assert isinstance(strategy, MMKD)
+    if step is not None and step.seen is not None:
+        strategy.remember(step.seen, step.weights.record)
 
 
-def meta_step(model: MultiTeacherDistiller,
+def meta_step(model: nn.Module,
               optim_wrapper: OptimWrapper) -> dict[str, float]:
     """Train the networks once on samples of the buffer.
 
     Args:
-        model: A distiller with MMKD.
+        model: A model with a distillation by MMKD.
         optim_wrapper: The student's; it gives precision and learning rates.
 
     Returns:
@@ -137,7 +144,9 @@ def meta_step(model: MultiTeacherDistiller,
     Raises:
         RuntimeError: The student cannot be differentiated twice.
     """
-    strategy = model.weighting
+    distillation = distillation_of(model)
+    assert distillation is not None
+    strategy = distillation.weighting
     assert isinstance(strategy, MMKD)
     if strategy.num_teachers == 1 or not len(strategy.learner.buffer):
         return {}
@@ -145,6 +154,12 @@ def meta_step(model: MultiTeacherDistiller,
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     observer = _Observer(model)
     device = samples.inputs.device.type
+    batch = Batch(samples.inputs)
+    seen = SeenBatch(
+        batch,
+        Truth(samples.targets, None,
+              torch.ones(len(samples), device=samples.inputs.device)),
+        TeacherStep(samples.teachers, distillation.inner_features(batch)))
 
     def observe(parameters) -> DistillationBatch:
         # Buffers as copies: batch norm writes into them.
@@ -157,9 +172,7 @@ def meta_step(model: MultiTeacherDistiller,
                 _without_half(device), \
                 disable_saved_tensors_hooks(_CHECKPOINTING), \
                 sdpa_kernel(SDPBackend.MATH):
-            return functional_call(observer, tensors,
-                                   (samples.inputs, samples.targets,
-                                    samples.teachers))
+            return functional_call(observer, tensors, (seen, ))
 
     try:
         return strategy.meta_update(
@@ -180,15 +193,16 @@ def meta_step(model: MultiTeacherDistiller,
 
 
 class _Observer(nn.Module):
-    """Lets ``functional_call`` reach :meth:`MultiTeacherDistiller.observe`."""
+    """Lets ``functional_call`` reach :meth:`Distillation.observe`."""
 
-    def __init__(self, model: MultiTeacherDistiller) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: Tensor, targets: Tensor,
-                teachers: tuple[ModelOutput, ...]) -> DistillationBatch:
-        return self.model.observe(inputs, targets, teachers)
+    def forward(self, seen: SeenBatch) -> DistillationBatch:
+        distillation = distillation_of(self.model)
+        assert distillation is not None
+        return distillation.observe(self.model, seen)
 
 
 def _without_half(device: str) -> AbstractContextManager:
@@ -213,7 +227,7 @@ def _rates(trained: dict[str, nn.Parameter],
 
 
 def _strategy(runner: Runner) -> MMKD:
-    strategy = distiller_of(runner, 'MetaWeightingHook').weighting
+    strategy = distillation_in(runner, 'MetaWeightingHook').weighting
     if not isinstance(strategy, MMKD):
         raise TypeError(
             'custom_hooks has MetaWeightingHook, but model.weighting is '

@@ -12,17 +12,15 @@ data loader workers that are not persistent, and deterministic kernels.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-import torch
 from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmkd_rl.registry import HOOKS
+from mmkd_rl.utils import random_state
 
 #: Where a checkpoint keeps the states, one a process.
 CHECKPOINT_KEY = 'mmkd_rl_random_state'
@@ -77,36 +75,13 @@ def unchanged_random_state(runner: Runner) -> Iterator[None]:
 
 
 def _capture(runner: Runner) -> dict:
-    """Plain values and tensors, so that a checkpoint stays loadable without
-    running code."""
-    version, numbers, gauss = random.getstate()
-    # What transforms of the OpenMMLab packages draw from.
-    name, keys, position, has_gauss, cached = \
-        np.random.get_state()  # noqa: NPY002
+    sampler = runner.train_dataloader.sampler
     return dict(
-        sampler_seed=getattr(runner.train_dataloader.sampler, 'seed', None),
-        python=[version, list(numbers), gauss],
-        numpy=[
-            name,
-            torch.from_numpy(np.asarray(keys, np.int64)),
-            int(position),
-            int(has_gauss),
-            float(cached)
-        ],
-        torch=torch.get_rng_state(),
-        cuda=torch.cuda.get_rng_state_all()
-        if torch.cuda.is_available() else [])
+        sampler_seed=getattr(sampler, 'seed', None), **random_state.capture())
 
 
 def _restore(state: dict, runner: Runner) -> None:
     if state['sampler_seed'] is not None:
         # Without a seed in the config each start draws its own.
         runner.train_dataloader.sampler.seed = state['sampler_seed']
-    version, numbers, gauss = state['python']
-    random.setstate((version, tuple(numbers), gauss))
-    name, keys, position, has_gauss, cached = state['numpy']
-    np.random.set_state(  # noqa: NPY002
-        (name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state['torch'].cpu())
-    if state['cuda'] and len(state['cuda']) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state['cuda']])
+    random_state.restore(state)

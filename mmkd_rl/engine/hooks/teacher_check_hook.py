@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmkd_rl.engine.hooks.common import distiller_of
+from mmkd_rl.engine.hooks.common import distillation_in
 from mmkd_rl.registry import HOOKS
 
 
@@ -37,7 +37,7 @@ class TeacherCheckHook(Hook):
         Raises:
             TypeError: The model is no distiller.
         """
-        distiller_of(runner, type(self).__name__)
+        distillation_in(runner, type(self).__name__)
 
     def after_train_iter(self,
                          runner: Runner,
@@ -58,5 +58,5 @@ class TeacherCheckHook(Hook):
         self._check(runner, together=False)
 
     def _check(self, runner: Runner, together: bool = True) -> None:
-        distiller_of(runner, type(self).__name__).teachers.check_finite(
+        distillation_in(runner, type(self).__name__).teachers.check_finite(
             together)

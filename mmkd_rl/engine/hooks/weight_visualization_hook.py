@@ -12,7 +12,11 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmkd_rl.engine.hooks.common import distiller_of, save_picture
+from mmkd_rl.engine.hooks.common import (
+    distillation_in,
+    save_picture,
+    unwrapped,
+)
 from mmkd_rl.records import TeacherWeights
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.visualization.common import check_marks
@@ -68,7 +72,8 @@ class WeightVisualizationHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Begin a record, or go on with a resumed one."""
-        names = list(distiller_of(runner, type(self).__name__).teacher_names)
+        names = list(
+            distillation_in(runner, type(self).__name__).teacher_names)
         check_marks('WeightVisualizationHook.mark', self.mark, names)
         if self.record is None or self.record.teachers != names:
             self.record = WeightRecord(names)
@@ -79,10 +84,10 @@ class WeightVisualizationHook(Hook):
                          data_batch=None,
                          outputs=None) -> None:
         """Add up on the device; read it every ``interval`` iterations."""
-        weights = distiller_of(runner, type(self).__name__).last_weights
-        assert weights is not None
+        step = distillation_in(runner, type(self).__name__).last_step
+        assert step is not None
         self._last_batch = data_batch
-        summary = _summary(weights)
+        summary = _summary(step.weights)
         self._sum = summary if self._sum is None else \
             self._sum.to(summary.device) + summary
         self._count += 1
@@ -147,11 +152,12 @@ class WeightVisualizationHook(Hook):
             runner.message_hub.update_scalar(f'train/{name}', value)
 
     def _draw_samples(self, runner: Runner) -> None:
-        model = distiller_of(runner, type(self).__name__)
-        assert self._last_batch is not None and model.last_weights is not None
+        step = distillation_in(runner, type(self).__name__).last_step
+        assert self._last_batch is not None and step is not None
         assert self.record is not None
         count = min(self.num_samples, len(self._last_batch['inputs']))
-        swap = bool(getattr(model.data_preprocessor, 'to_rgb', False))
+        swap = bool(
+            getattr(unwrapped(runner).data_preprocessor, 'to_rgb', False))
         images = [
             _image(x, swap) for x in self._last_batch['inputs'][:count]
         ]
@@ -159,7 +165,7 @@ class WeightVisualizationHook(Hook):
             f'label {int(s.gt_label[0])}' if 'gt_label' in s else ''
             for s in self._last_batch['data_samples'][:count]
         ]
-        weights = model.last_weights.logit[:count].float().cpu().numpy()
+        weights = step.weights.logit[:count].float().cpu().numpy()
         save_picture(
             runner, 'sample_weights',
             draw_samples(images, weights, self.record.teachers, labels,

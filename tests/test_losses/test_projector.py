@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmkd_rl.taps import Projector
-from tests.toy import spec
+from mmkd_rl.losses import Projector
 
 
 @pytest.mark.parametrize('student, teacher, shape', [
@@ -18,15 +17,14 @@ from tests.toy import spec
     ((4, ), (6, 5, 5), (6, )),
 ])
 def test_shapes(student, teacher, shape):
-    projector = Projector(spec(shape=student), spec(shape=teacher))
+    projector = Projector(student, teacher)
     projected, target = projector(
         torch.rand(2, *student), torch.rand(2, *teacher))
     assert projected.shape == target.shape == (2, *shape)
 
 
 def test_the_finer_map_is_averaged():
-    projector = Projector(
-        spec(shape=(3, 4, 4)), spec(shape=(5, 2, 2))).eval()
+    projector = Projector((3, 4, 4), (5, 2, 2)).eval()
     x, y = torch.rand(2, 3, 4, 4), torch.rand(2, 5, 2, 2)
     projected, target = projector(x, y)
     assert target is y
@@ -37,7 +35,7 @@ def test_the_finer_map_is_averaged():
 
 
 def test_vectors_meet_the_mean_of_maps():
-    projector = Projector(spec(shape=(3, )), spec(shape=(5, 2, 2)))
+    projector = Projector((3, ), (5, 2, 2))
     y = torch.rand(2, 5, 2, 2)
     torch.testing.assert_close(
         projector(torch.rand(2, 3), y)[1], y.mean((2, 3)))
@@ -47,8 +45,32 @@ def test_vectors_meet_the_mean_of_maps():
 def test_act(shapes):
     torch.manual_seed(0)
     for act in (False, True):
-        projector = Projector(
-            spec(shape=shapes[0]), spec(shape=shapes[1]), act=act)
+        projector = Projector(*shapes, act=act)
         projected, _ = projector(
             torch.randn(8, *shapes[0]), torch.randn(8, *shapes[1]))
         assert (projected.min() >= 0) == act
+
+
+@pytest.mark.parametrize('shapes, norms', [
+    (((3, 2, 2), (5, 2, 2)), 1), (((3, ), (5, )), 0)])
+def test_norm(shapes, norms):
+    """Of maps only; without it the convolution has a bias instead."""
+    for norm in (True, False):
+        layers = Projector(*shapes, norm=norm).layers
+        found = [m for m in layers if isinstance(m, torch.nn.BatchNorm2d)]
+        assert len(found) == norms * norm
+        assert (layers[0].bias is None) == bool(found)
+
+
+def test_a_map_of_one_value_a_channel_has_no_variance():
+    """Then the running statistics are used, and are not touched."""
+    projector = Projector((3, 1, 1), (5, 1, 1)).train()
+    norm = projector.layers[1]
+    before = {k: v.clone() for k, v in norm.state_dict().items()}
+    x, y = torch.rand(1, 3, 1, 1), torch.rand(1, 5, 1, 1)
+    projected, _ = projector(x, y)
+    torch.testing.assert_close(
+        projected, projector.layers[0](x), rtol=1e-4, atol=1e-5)
+    for name, value in norm.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert projector.layers.training

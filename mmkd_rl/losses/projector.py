@@ -1,4 +1,4 @@
-"""Bring the student's last feature to a teacher's shape.
+"""Bring a level of the student's features to a teacher's shape.
 
 r_m of MTKD-RL, Eq. (2): a 1x1 convolution with batch norm for maps, a linear
 map for vectors. Where resolutions differ, the finer of the two maps is
@@ -12,34 +12,37 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd_rl.records import ModelSpec
+from mmkd_rl.utils.pooling import mean_over_space
 
 
 class Projector(nn.Module):
     """Project one student feature to one teacher's.
 
     Args:
-        student: Sizes of the student's output.
-        teacher: Sizes of the teacher's.
+        student: (D, H, W) of the student's feature, or (D,).
+        teacher: Likewise of the teacher's.
         act: End with a ReLU, as the published code does; for teachers whose
             features are never negative.
+        norm: Batch norm behind a map's convolution, as MTKD-RL has it. Its
+            statistics are of all points, padding included; so detectors and
+            segmentors are projected without it unless told otherwise.
     """
 
     def __init__(self,
-                 student: ModelSpec,
-                 teacher: ModelSpec,
-                 act: bool = False) -> None:
+                 student: tuple[int, ...],
+                 teacher: tuple[int, ...],
+                 act: bool = False,
+                 norm: bool = True) -> None:
         super().__init__()
         self.as_map = len(mapped_shape(student, teacher)) == 3
         layers: list[nn.Module]
         if self.as_map:
             layers = [
-                nn.Conv2d(
-                    student.channels, teacher.channels, 1, bias=False),
-                nn.BatchNorm2d(teacher.channels)
+                nn.Conv2d(student[0], teacher[0], 1, bias=not norm),
+                *([nn.BatchNorm2d(teacher[0])] if norm else [])
             ]
         else:
-            layers = [nn.Linear(student.channels, teacher.channels)]
+            layers = [nn.Linear(student[0], teacher[0])]
         if act:
             layers.append(nn.ReLU(inplace=True))
         self.layers = nn.Sequential(*layers)
@@ -56,7 +59,8 @@ class Projector(nn.Module):
             r_m(F_S) and F_m, of one shape [B, D_m, ...].
         """
         if not self.as_map:
-            return self.layers(_pool(student)), _pool(teacher)
+            return (self.layers(mean_over_space(student)),
+                    mean_over_space(teacher))
         size = (min(student.shape[2], teacher.shape[2]),
                 min(student.shape[3], teacher.shape[3]))
         if student.shape[2:] != size:
@@ -71,13 +75,9 @@ class Projector(nn.Module):
         return self.layers(student), teacher
 
 
-def mapped_shape(student: ModelSpec, teacher: ModelSpec) -> tuple[int, ...]:
+def mapped_shape(student: tuple[int, ...],
+                 teacher: tuple[int, ...]) -> tuple[int, ...]:
     """(D_m, H, W) or (D_m,): what a :class:`Projector` makes of both."""
-    if len(student.feature_shape) == len(teacher.feature_shape) == 3:
-        return (teacher.channels, *map(min, student.feature_shape[1:],
-                                       teacher.feature_shape[1:]))
-    return (teacher.channels, )
-
-
-def _pool(feature: Tensor) -> Tensor:
-    return feature.flatten(2).mean(2) if feature.ndim > 2 else feature
+    if len(student) == len(teacher) == 3:
+        return (teacher[0], *map(min, student[1:], teacher[1:]))
+    return (teacher[0], )

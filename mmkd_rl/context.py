@@ -1,0 +1,56 @@
+"""What a strategy, and an agent's parts, may know when they are built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mmkd_rl.losses import DistillationTerm, LogitTerm
+from mmkd_rl.records import OutputSpec
+from mmkd_rl.tasks import Task
+
+
+@dataclass(frozen=True)
+class WeightingContext:
+    """The sizes of all networks, the task, and what is distilled.
+
+    Attributes:
+        student: Sizes of the student's output.
+        teachers: Sizes of the teachers' outputs.
+        task: Knows labels, and how good an output is.
+        terms: The distillation terms, in the config's order.
+        classify: From a teacher's index and a feature of the shape that it
+            gives to the logits of that teacher's classifier, [B, C]; gradients
+            reach the feature, never the teacher.
+    """
+    student: OutputSpec
+    teachers: tuple[OutputSpec, ...]
+    task: Task
+    terms: tuple[DistillationTerm, ...]
+    classify: Callable[[int, Tensor], Tensor] | None = None
+
+    def reading(self, what: str) -> tuple[DistillationTerm, ...]:
+        """Terms that read ``'logits'`` or ``'features'``."""
+        return tuple(t for t in self.terms if t.reads == what)
+
+    @property
+    def logit_weight(self) -> float | None:
+        """alpha, the sum over terms; ``None``: logits are not distilled."""
+        return _total(self.reading('logits'))
+
+    @property
+    def feature_weight(self) -> float | None:
+        """beta, the sum over terms; ``None``: features are not distilled."""
+        return _total(self.reading('features'))
+
+    @property
+    def temperature(self) -> float:
+        """T of the first term that reads logits; 4 if there is none."""
+        return next((t.temperature for t in self.terms
+                     if isinstance(t, LogitTerm)), 4.)
+
+
+def _total(terms: tuple[DistillationTerm, ...]) -> float | None:
+    return sum(float(t.loss_weight) for t in terms) if terms else None

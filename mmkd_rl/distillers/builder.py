@@ -1,0 +1,278 @@
+"""From a config to a student's model that teachers are distilled into.
+
+``MultiTeacherDistiller`` builds the student's model and returns just that,
+with one more child, ``distillation``, and hooks. So whatever a config, an
+optimiser, a checkpoint or a hook of another package says about the model goes
+on meaning the same: names of weights, layer-wise learning rates,
+``custom_keys``, ``model.bbox_head``, class-count checks, inferencers. A
+wrapper class would put ``student.`` into every name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from mmkd_rl.context import WeightingContext
+from mmkd_rl.distillers.distillation import (
+    NAME,
+    Distillation,
+    distillation_of,
+)
+from mmkd_rl.losses import DistillationTerm, MixtureTerm
+from mmkd_rl.records import Batch, OutputSpec
+from mmkd_rl.registry import (
+    MODELS,
+    TASKS,
+    WEIGHTINGS,
+    build,
+    refuse_unknown,
+)
+from mmkd_rl.taps import OutputTaps
+from mmkd_rl.tasks import Task
+from mmkd_rl.teachers import Normalization, TeacherBorrower, TeacherPool
+from mmkd_rl.teachers.loading import build_network, load_model_config
+from mmkd_rl.teachers.runtime import spec_of
+from mmkd_rl.utils import activation_checkpointing, random_state
+from mmkd_rl.weighting import WeightingStrategy
+
+activation_checkpointing.use_non_reentrant()
+
+#: Short forms that are not given.
+_KD: dict = dict(type='KDLoss')
+_FITNET: dict = dict(type='FitNetLoss')
+#: Models that cannot be students, by the name of a class of theirs.
+_NO_STUDENTS = {
+    'SemiBaseDetector':
+    'it calls the loss of the detector inside of it past its forward pass, '
+    'where distillation would have no part; distil the detector alone',
+    'KnowledgeDistillationSingleStageDetector':
+    "it is one of MMDetection's own distillers, with a teacher of its own; "
+    'give the plain detector as student and its teacher in teachers',
+}
+
+
+@MODELS.register_module()
+def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
+        student: dict | str,
+        teachers: Sequence[dict],
+        logit_loss: dict | None = _KD,
+        feature_loss: dict | None = _FITNET,
+        losses: Sequence[dict] | None = None,
+        weighting: dict = dict(type='AverageWeighting'),
+        projector: dict | None = None,
+        taps: dict | None = None,
+        task: dict = dict(type='ClassificationTask'),
+        probe_size: int | tuple[int, ...] = 64,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+        **unknown: Any) -> BaseModel:
+    """A student's model that learns from several teachers.
+
+    Args:
+        student: Config of the student's model: a dict, a path, or a name in
+            an installed package, see :func:`load_model_config`.
+        teachers: See :class:`TeacherPool`.
+        logit_loss: Config of the term that reads logits; ``None``: none.
+        feature_loss: Config of the term that reads features; ``None``: none.
+        losses: Configs of all terms, any number of any kind, in place of the
+            two above.
+        weighting: Config of the strategy that weighs the teachers.
+        projector: Arguments of :class:`Projector`.
+        taps: The student's, see :meth:`Task.taps`.
+        task: Config of the task adapter.
+        probe_size: Side, (H, W) or (C, H, W) of the images on which sizes are
+            found when the model is built. Any size does for most networks;
+            those that accept only one need theirs.
+        data_preprocessor: The student's, as in its own config.
+        init_cfg: The student's, in place of its own.
+        **unknown: None: anything else ends with a message.
+
+    Returns:
+        The student's model. Its ``distillation`` is a :class:`Distillation`.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: Whatever is wrong with the
+            config; the message names the key and the value.
+    """
+    # Python's own message would not say what there is.
+    refuse_unknown(unknown, 'model', 'MultiTeacherDistiller', _option_names())
+    adapter: Task = build(TASKS, task, 'model.task')
+    model = _build_student(student, data_preprocessor, init_cfg, adapter)
+    # The student draws its numbers as it would alone.
+    with random_state.unchanged():
+        torch.manual_seed(int(torch.randint(2**31, ())))
+        _build_distillation(
+            model, adapter, teachers,
+            _term_configs(logit_loss, feature_loss, losses, adapter),
+            weighting, projector, taps, probe_size).attach(model)
+    return model
+
+
+def _build_distillation(model: BaseModel, task: Task,
+                        teachers: Sequence[dict],
+                        terms: Sequence[tuple[str, dict]], weighting: dict,
+                        projector: dict | None, taps: dict | None,
+                        probe_size: int | tuple[int, ...]) -> Distillation:
+    student_taps = task.taps(model, taps, 'student')
+    pool = TeacherPool(teachers, task,
+                       Normalization.of(model.data_preprocessor))
+    student, specs = _probe(model, task, student_taps, pool, probe_size)
+    borrowers = [m for m in model.modules()
+                 if isinstance(m, TeacherBorrower) and m.waits_for_teachers]
+    for borrower in borrowers:
+        borrower.borrow(pool)
+    specs = pool.match_classes(specs, student.num_classes)
+    if not terms:
+        raise ValueError('logit_loss and feature_loss are both None: there is '
+                         'nothing to distil')
+    if projector is None or isinstance(projector, dict):
+        projector = {**task.projector, **(projector or {})}
+    per_teacher: list[DistillationTerm] = []
+    mixtures: list[MixtureTerm] = []
+    for key, cfg in terms:
+        term = build(MODELS, cfg, key)
+        if isinstance(term, MixtureTerm):
+            mixtures.append(term)
+        elif isinstance(term, DistillationTerm):
+            term.build(student, specs, projector)
+            per_teacher.append(term)
+        else:
+            raise TypeError(f'{key}.type={cfg["type"]!r} is no distillation '
+                            'term; take one of KDLoss, DISTLoss, DKDLoss, '
+                            'FitNetLoss, NDLoss, CWDLoss, ...')
+    pool.watch_features = bool(mixtures) or any(
+        t.reads == 'features' for t in per_teacher)
+    strategy = _build_strategy(
+        weighting,
+        WeightingContext(student, specs, task, tuple(per_teacher),
+                         pool.classify))
+    return Distillation(task, student_taps, pool, specs, per_teacher, mixtures,
+                        strategy, borrowers)
+
+
+def _term_configs(logit_loss: dict | None, feature_loss: dict | None,
+                  losses: Sequence[dict] | None,
+                  task: Task) -> list[tuple[str, dict]]:
+    """Keys and configs of all terms."""
+    if losses is None:
+        if logit_loss is _KD and not task.has_logits:
+            logit_loss = None
+        return [(key, cfg)
+                for key, cfg in (('model.logit_loss', logit_loss),
+                                 ('model.feature_loss', feature_loss))
+                if cfg is not None]
+    if logit_loss is not _KD or feature_loss is not _FITNET:
+        raise ValueError('model.losses lists all terms, so logit_loss and '
+                         'feature_loss, its short forms, must be left out')
+    if not isinstance(losses, (list, tuple)) or not losses:
+        raise ValueError('model.losses must be a list of at least one '
+                         f"dict(type='KDLoss', ...), got {losses!r}")
+    return [(f'model.losses[{i}]', cfg) for i, cfg in enumerate(losses)]
+
+
+def _build_strategy(cfg: dict, context: WeightingContext) -> WeightingStrategy:
+    strategy: WeightingStrategy = build(
+        WEIGHTINGS, cfg, 'model.weighting', context=context)
+    name, student = type(strategy).__name__, context.student
+
+    def others(attribute: str) -> list[str]:
+        return sorted(n for n, kind in WEIGHTINGS.module_dict.items()
+                      if not getattr(kind, attribute, True))
+
+    if strategy.needs_labels and not context.task.has_logits:
+        raise ValueError(
+            f'model.weighting.type={name} looks at labels and class scores, '
+            f'and {type(context.task).__name__} has none; use a weighting of '
+            f'a type in {others("needs_labels")}')
+    for teacher in context.teachers:
+        if strategy.needs_classes and \
+                teacher.num_classes != student.num_classes:
+            raise ValueError(
+                f'model.weighting.type={name} looks at classes, but teacher '
+                f'{teacher.name!r} has {teacher.num_classes} and the student '
+                f'{student.num_classes}; give the teacher class_map=[...], or '
+                f'use a weighting of a type in {others("needs_classes")}')
+    return strategy
+
+
+@torch.no_grad()
+def _probe(model: BaseModel, task: Task, taps: OutputTaps, pool: TeacherPool,
+           size: int | tuple[int, ...]
+           ) -> tuple[OutputSpec, tuple[OutputSpec, ...]]:
+    """Run everybody once, on two grey images, to learn the sizes.
+
+    Raises:
+        ValueError: The student or a teacher cannot run on them.
+    """
+    shape = (size, size) if isinstance(size, int) else tuple(size)
+    batch = Batch(torch.zeros(2, *(3, *shape)[-3:]))
+    model.eval()
+    try:
+        output = task.infer(model, taps, batch)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f'student fails on images of shape {tuple(batch.images.shape)}: '
+            f'{error}; if it needs another size, set model.probe_size'
+        ) from error
+    finally:
+        model.train()
+    return spec_of('student', output), pool.probe(batch)
+
+
+def _build_student(cfg: dict | str, preprocessor: dict | None,
+                   init_cfg: dict | None, task: Task) -> BaseModel:
+    if isinstance(cfg, dict) and \
+            _plain(cfg.get('type')) == 'MultiTeacherDistiller':
+        raise ValueError('model.student is distilled already (its type is '
+                         'MultiTeacherDistiller); give its student, and all '
+                         'teachers in one list')
+    config, scope = load_model_config(cfg, 'model.student', keep_flow=True)
+    if preprocessor is not None:
+        config['data_preprocessor'] = preprocessor
+    if init_cfg is not None:
+        config['init_cfg'] = init_cfg
+    if scope is None:
+        current = DefaultScope.get_current_instance()
+        scope = current and current.scope_name
+    model = build_network(config, task.scope_for(scope), 'model.student')
+    _refuse(model)
+    return model  # type: ignore[return-value]
+
+
+def _refuse(model: nn.Module) -> None:
+    """Raise where a model cannot be a student."""
+    name = type(model).__name__
+    for kind in type(model).__mro__:
+        if kind.__name__ in _NO_STUDENTS:
+            raise ValueError(f'model.student: {name} cannot be distilled: '
+                             f'{_NO_STUDENTS[kind.__name__]}')
+    if not isinstance(model, BaseModel):
+        raise TypeError(f'model.student: {name} is no whole model (a '
+                        'classifier, detector or segmentor) but a part of one')
+    for path, module in model.named_modules():
+        if distillation_of(module) is not None:
+            raise ValueError(
+                f'model.student has a distillation already, in {path!r}; a '
+                'model is distilled once, with all teachers in one list')
+    if hasattr(model, NAME):
+        raise ValueError(f'model.student: {name} has an attribute {NAME!r} of '
+                         'its own')
+
+
+def _plain(kind: Any) -> str:
+    return str(kind).rpartition('.')[2]
+
+
+def _option_names() -> list[str]:
+    return [
+        p.name
+        for p in inspect.signature(MultiTeacherDistiller).parameters.values()
+        if p.kind is not p.VAR_KEYWORD
+    ]

@@ -1,0 +1,364 @@
+r"""The child that a model has while teachers are distilled into it.
+
+.. math::
+    L = L_S + \sum_k \lambda_k \, mean_i \sum_m w^m_{k,i} G^m_{k,i}
+
+(MTKD-RL, Eq. 2, with any number of terms k): L_S are the student's own losses
+as it computes them alone, G the terms' gaps, lambda their loss weights (alpha
+and beta), w the strategy's weights for what the term reads. Sums over teachers
+are taken per sample, then averaged over the images.
+
+The model stays itself. Before its forward pass in ``mode='loss'`` a hook runs
+the teachers and lets the student's taps listen; behind it another one adds the
+distillation to the dict of losses.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmkd_rl.distillers.checkpoints import Loading
+from mmkd_rl.export.student import DISTILLATION
+from mmkd_rl.losses import DistillationTerm, MixtureTerm
+from mmkd_rl.records import (
+    Batch,
+    DistillationBatch,
+    Gaps,
+    Output,
+    OutputSpec,
+    Pair,
+    Pairs,
+    SeenBatch,
+    TeacherStep,
+    TrainingStep,
+    Truth,
+)
+from mmkd_rl.taps import OutputTaps, Recording
+from mmkd_rl.tasks import Task
+from mmkd_rl.teachers import TeacherBorrower, TeacherPool
+from mmkd_rl.utils.batch_norm import frozen_statistics
+from mmkd_rl.utils.originals import Original
+from mmkd_rl.utils.pooling import mean_over_space
+from mmkd_rl.weighting import WeightingStrategy, restrict
+
+#: The child's name in the model, and so the prefix of its weights.
+NAME = DISTILLATION
+
+
+class Distillation(nn.Module):
+    """Asks its collaborators and adds up what they return.
+
+    Only what the student's optimiser trains is in the module tree: projectors,
+    and what a strategy trains through the student's loss. No name in it may
+    contain ``head``, ``backbone``, ``neck``, ``norm`` or ``pos_embed``, which
+    ``paramwise_cfg.custom_keys`` look for.
+
+    Args:
+        task: Adapter of the student's and the teachers' kind of network.
+        taps: The student's.
+        teachers: The teachers.
+        specs: Sizes of the teachers' outputs.
+        terms: What is distilled.
+        mixtures: Terms against the teachers' mixture, of the config.
+        weighting: The strategy.
+        borrowers: Parts of the student that look inside of the teachers.
+    """
+
+    def __init__(self, task: Task, taps: OutputTaps, teachers: TeacherPool,
+                 specs: Sequence[OutputSpec],
+                 terms: Sequence[DistillationTerm],
+                 mixtures: Sequence[MixtureTerm],
+                 weighting: WeightingStrategy,
+                 borrowers: Sequence[TeacherBorrower]) -> None:
+        super().__init__()
+        self.task, self.taps, self.teachers = task, taps, teachers
+        self.terms: Iterable[DistillationTerm] = \
+            nn.ModuleList(terms)  # type: ignore[assignment]
+        self.mixtures: Iterable[MixtureTerm] = \
+            nn.ModuleList(mixtures)  # type: ignore[assignment]
+        self.weighting = weighting
+        # Plain attributes: these are children elsewhere.
+        self._strategy_terms = weighting.mixture_terms()
+        self._borrowers = tuple(borrowers)
+        self._log_names = _log_names(terms)
+        self._mixture_names = _numbered(m.name for m in self._all_mixtures)
+        self.known: Tensor | None
+        self.register_buffer('known', _stack_known(specs), persistent=False)
+        #: What is left of the last training step, until the next one.
+        self.last_step: TrainingStep | None = None
+        #: The forward pass that is going on, from hook to hook.
+        self._running: _ForwardPass | None = None
+        self._is_original: Original | None = Original()
+
+    def attach(self, model: nn.Module) -> None:
+        """Become a child of the student's model, and put the hooks on it.
+
+        They are bound methods of this child, so that a copy of the model has
+        hooks of its own copy.
+        """
+        setattr(model, NAME, self)
+        loading = Loading(self, next((i for i, term in enumerate(self.terms)
+                                      if term.reads == 'features'), 0))
+        self._handles = (
+            model.register_forward_pre_hook(self._begin, with_kwargs=True),
+            model.register_forward_hook(self._end, with_kwargs=True),
+            *loading.attach(model))
+
+    def detach(self, model: nn.Module) -> None:
+        """Leave the model (or the copy of it that this is the child of), which
+        is the plain student then."""
+        for handle in self._handles:
+            handle.remove()
+        delattr(model, NAME)
+
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """Their names, in the order of the weights' columns."""
+        return self.teachers.names
+
+    # ------------------------------------------------------ a training step
+
+    def _begin(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Before the student runs: run the teachers, let the taps listen."""
+        if self._running is not None:
+            # A forward pass that failed has left its hooks behind.
+            self._running.recording.stop()
+            self._running = None
+        if _argument('mode', 2, args, kwargs) != 'loss':
+            return
+        batch = _batch(args, kwargs)
+        teachers = self.teachers.run(batch)
+        self._lend(teachers.inner or None)
+        self._running = _ForwardPass(batch, teachers,
+                                     self.taps.recording(model))
+
+    def _end(self, model: nn.Module, args: tuple, kwargs: dict,
+             losses: Any) -> Any:
+        """Behind the student: add the distillation to its losses."""
+        running, self._running = self._running, None
+        if running is None:
+            return None
+        running.recording.stop()
+        self._lend(None)
+        if not isinstance(losses, dict):
+            raise TypeError(f'{type(model).__name__} returns a '
+                            f"{type(losses).__name__} in mode='loss', not a "
+                            'dict of losses: it cannot be distilled')
+        return {**_renamed(losses), **self._losses(running)}
+
+    def _losses(self, running: _ForwardPass) -> dict[str, Tensor]:
+        """The distillation's own, by their names in the log."""
+        student = running.recording.output()
+        truth = self.task.truth(running.batch)
+        gaps, record = self._compare(student, running.teachers.outputs, truth)
+        weights = restrict(self.weighting(record), record.class_coverage)
+        self.last_step = TrainingStep(
+            weights.detach(),
+            SeenBatch(running.batch, truth, running.teachers)
+            if self.weighting.needs_second_look else None)
+        losses = {}
+        for name, term, gap_BM in zip(self._log_names, self.terms, gaps):
+            weights_BM = weights.logit if term.reads == 'logits' else \
+                weights.feature
+            losses[name] = term.loss_weight * truth.mean(
+                (weights_BM * gap_BM).sum(1))
+        for name, mixture in zip(self._mixture_names, self._all_mixtures):
+            losses[name] = mixture(student, running.teachers.outputs, truth,
+                                   weights)
+        return losses
+
+    @property
+    def _all_mixtures(self) -> tuple[MixtureTerm, ...]:
+        return (*self._strategy_terms, *self.mixtures)
+
+    def _compare(self, student: Output, teachers: tuple[Output, ...],
+                 truth: Truth) -> tuple[list[Tensor], DistillationBatch]:
+        """Each term's gap, and all that a strategy may look at."""
+        gaps, pairs = [], []
+        for term in self.terms:
+            aligned = term.align(student, teachers, truth)
+            gaps.append(term.compare(aligned, truth))
+            if term.reads == 'features':
+                pairs.append(aligned)
+        # [term][M][L] -> [M][all levels]
+        all_pairs: Pairs = tuple(
+            tuple(pair for levels in of_teacher for pair in levels)
+            for of_teacher in zip(*pairs))
+        similarity = _similarity(all_pairs) \
+            if all_pairs and self.weighting.needs_similarity else None
+        coverage = None if self.known is None else \
+            self.task.class_coverage(truth, self.known)
+        return gaps, DistillationBatch(
+            student, teachers, truth,
+            Gaps(self._mean_gap('logits', gaps),
+                 self._mean_gap('features', gaps), similarity), all_pairs,
+            coverage)
+
+    def _mean_gap(self, reads: str, gaps: Sequence[Tensor]) -> Tensor | None:
+        """Of the terms that read this, by their loss weights, [B, M]."""
+        found = [(term.loss_weight, gap)
+                 for term, gap in zip(self.terms, gaps) if term.reads == reads]
+        if len(found) < 2:
+            return found[0][1] if found else None
+        total = sum(weight for weight, _ in found)
+        if not total:
+            return torch.stack([gap for _, gap in found]).mean(0)
+        return sum(weight / total * gap  # type: ignore[return-value]
+                   for weight, gap in found)
+
+    # ----------------------------------------------------------- other looks
+
+    @torch.no_grad()
+    def look_again(self, model: nn.Module,
+                   seen: SeenBatch) -> DistillationBatch:
+        """A batch as the student sees it now.
+
+        Costs one forward pass of the student; the teachers' outputs were
+        kept. The student runs as in training, but its batch norm statistics
+        stay as they are.
+
+        Args:
+            model: The student's model.
+            seen: From :attr:`last_step`.
+        """
+        with frozen_statistics(model):
+            return self.observe(model, seen)
+
+    def observe(self, model: nn.Module, seen: SeenBatch) -> DistillationBatch:
+        """What the student makes of a batch that the teachers have seen.
+
+        Args:
+            model: The student's model.
+            seen: The batch.
+        """
+        self._lend(seen.teachers.inner or None)
+        try:
+            student = self.task.infer(model, self.taps, seen.batch)
+        finally:
+            self._lend(None)
+        return self._compare(student, seen.teachers.outputs, seen.truth)[1]
+
+    def inner_features(self, batch: Batch) -> tuple[tuple[Tensor, ...], ...]:
+        """What parts of the student that look inside of the teachers need of
+        images that the teachers have not been shown; empty: nothing."""
+        return self.teachers.run(batch).inner if any(
+            b.wants_features for b in self._borrowers) else ()
+
+    def _lend(self, features: tuple[tuple[Tensor, ...], ...] | None) -> None:
+        for borrower in self._borrowers:
+            borrower.lend(features)
+
+    # --------------------------------------------------- as part of a module
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> Distillation:
+        """Not applied here: whoever initialises the student by its
+        ``init_cfg`` must neither touch the projectors nor draw random numbers
+        for them."""
+        return self
+
+    def _apply(self, fn: Callable, recurse: bool = True):
+        """Move teachers and agent along; they are not in the tree."""
+        super()._apply(fn, recurse)
+        if self._is_original is not None:
+            self.teachers.apply_(fn)
+            self.weighting.apply_(fn)
+        return self
+
+    def __getstate__(self) -> dict:
+        """A copy has seen no batch."""
+        return {**self.__dict__, 'last_step': None, '_running': None}
+
+
+@dataclass(frozen=True)
+class _ForwardPass:
+    """What the hook before the student hands to the one behind it."""
+    batch: Batch
+    teachers: TeacherStep
+    recording: Recording
+
+
+def distillation_of(model: nn.Module) -> Distillation | None:
+    """The distillation into a model; ``None``: there is none."""
+    child = getattr(model, NAME, None)
+    return child if isinstance(child, Distillation) else None
+
+
+def _argument(name: str, index: int, args: tuple, kwargs: dict) -> Any:
+    return kwargs[name] if name in kwargs else \
+        args[index] if len(args) > index else None
+
+
+def _batch(args: tuple, kwargs: dict) -> Batch:
+    images = _argument('inputs', 0, args, kwargs)
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            'the student is given a '
+            f'{type(images).__name__} of images, and distillation needs one '
+            'tensor [B, 3, H, W]; let its data_preprocessor stack and pad '
+            'them')
+    return Batch(images, _argument('data_samples', 1, args, kwargs) or ())
+
+
+def _renamed(losses: dict) -> dict:
+    """The student's losses with ``loss``, under which MMEngine logs the sum of
+    all, called ``loss_student``."""
+    renamed = {n: v for n, v in losses.items() if n != 'loss'}
+    if 'loss' in losses:
+        renamed['loss_student'] = losses['loss']
+    return renamed
+
+
+def _log_names(terms: Sequence[DistillationTerm]) -> list[str]:
+    """``loss_logit`` and ``loss_feature``; with several terms of a kind their
+    types, and numbers from the second of a type on, are added."""
+    kinds = ['logit' if t.reads == 'logits' else 'feature' for t in terms]
+    return _numbered(
+        f'loss_{kind}' +
+        (f'_{type(term).__name__}' if kinds.count(kind) > 1 else '')
+        for term, kind in zip(terms, kinds))
+
+
+def _numbered(names: Iterable[str]) -> list[str]:
+    """Names with ``_2``, ``_3``, ... behind those that stand there already."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in names:
+        seen[name] += 1
+        numbered.append(name if seen[name] == 1 else f'{name}_{seen[name]}')
+    return numbered
+
+
+def _stack_known(specs: Sequence[OutputSpec]) -> Tensor | None:
+    """Which classes each teacher knows, [M, C]; ``None``: all know all."""
+    if all(s.known is None for s in specs):
+        return None
+    count = specs[0].num_classes
+    return torch.stack([
+        torch.ones(count, dtype=torch.bool) if s.known is None else s.known
+        for s in specs
+    ])
+
+
+@torch.no_grad()
+def _similarity(pairs: Pairs) -> Tensor:
+    """cos(r_m(f_S), f_m) of the features pooled over space, a mean over
+    levels, [B, M]."""
+    return torch.stack([
+        torch.stack([_cosine(pair) for pair in levels]).mean(0)
+        for levels in pairs
+    ], 1)
+
+
+def _cosine(pair: Pair) -> Tensor:
+    a, b = (mean_over_space(x.float(), pair.valid)
+            for x in (pair.student, pair.teacher))
+    return F.cosine_similarity(a, b, dim=1)
+
+

@@ -1,0 +1,251 @@
+"""What a distillation term is: how far a student is from each teacher.
+
+A term brings student and teachers into one form (``align``: projectors,
+resolutions, class maps) and measures the distance of what comes out
+(``compare``): one number per image and teacher. Levels, sizes, masks and
+denominators are inside of it; the weights of the teachers are not.
+
+Legend: B batch, M teachers, C classes, D channels, H W space, L levels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmkd_rl.losses.class_map import complete
+from mmkd_rl.losses.projector import Projector
+from mmkd_rl.records import Output, OutputSpec, Pair, Pairs, Truth
+from mmkd_rl.registry import construct
+
+
+class DistillationTerm(nn.Module, ABC):
+    """Base of all terms.
+
+    Args:
+        loss_weight: Of the term in the student's loss; applied by the
+            distiller. alpha or beta of MTKD-RL, Eq. (2).
+
+    Raises:
+        ValueError: The weight is negative.
+    """
+
+    #: ``'logits'`` or ``'features'``: which of the strategy's weights it gets.
+    reads: str
+
+    def __init__(self, loss_weight: float) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self._need('loss_weight', loss_weight >= 0, '>= 0')
+
+    @property
+    def key(self) -> str:
+        """The config key of its short form, for messages."""
+        return 'logit_loss' if self.reads == 'logits' else 'feature_loss'
+
+    def _need(self, name: str, holds: bool, what: str) -> None:
+        """Raise ValueError, in the user's words, unless an option holds."""
+        if not holds:
+            raise ValueError(f'{self.key}.{name} must be {what}, got '
+                             f'{getattr(self, name)}')
+
+    @abstractmethod
+    def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
+              projector: dict | None = None) -> None:
+        """Make what depends on the networks' sizes.
+
+        Args:
+            student: The student's sizes.
+            teachers: The teachers'.
+            projector: Options of :class:`Projector`, for terms that have
+                some.
+
+        Raises:
+            ValueError: What the term reads does not exist, or does not pair.
+        """
+
+    @abstractmethod
+    def align(self, student: Output, teachers: Sequence[Output],
+              truth: Truth) -> Pairs:
+        """Student and each teacher in one form."""
+
+    @abstractmethod
+    def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
+        """How far apart they are, [B, M], in float32 or better.
+
+        Args:
+            pairs: What :meth:`align` returned.
+            truth: Labels and valid points.
+        """
+
+    def forward(self, student: Output, teachers: Sequence[Output],
+                truth: Truth) -> Tensor:
+        """The whole term, [B, M]."""
+        return self.compare(self.align(student, teachers, truth), truth)
+
+
+class LogitTerm(DistillationTerm):
+    """A term that reads class scores. A teacher's are brought to the student's
+    resolution; those of classes that a teacher with a class map has not been
+    trained on become what the student believes itself, see class_map.py.
+
+    Args:
+        temperature: T.
+        loss_weight: See :class:`DistillationTerm`.
+
+    Raises:
+        ValueError: T is not positive, or the weight negative.
+    """
+
+    reads = 'logits'
+
+    def __init__(self, temperature: float, loss_weight: float) -> None:
+        super().__init__(loss_weight)
+        self.temperature = temperature
+        self._need('temperature', temperature > 0, '> 0')
+        self._maps: tuple[str | None, ...] = ()
+
+    def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
+              projector: dict | None = None) -> None:
+        """Check that there are logits of the same levels and classes.
+
+        Raises:
+            ValueError: There are none, other levels, or other classes.
+        """
+        name = type(self).__name__
+        for spec in (student, *teachers):
+            if not spec.logits:
+                raise ValueError(
+                    f'{self.key}: {name} reads class scores, and there are '
+                    f'none of {spec.name!r} with this task; leave it out '
+                    '(logit_loss=None) and distil features, or say where they '
+                    "are with taps=dict(logits='...')")
+        maps: list[str | None] = []
+        for m, spec in enumerate(teachers):
+            if len(spec.logits) != len(student.logits):
+                raise ValueError(
+                    f'{self.key}: {name} pairs levels of logits, but the '
+                    f'student has {len(student.logits)} and teacher '
+                    f'{spec.name!r} has {len(spec.logits)}; name as many in '
+                    'taps.logits of both')
+            if _classes(spec) != _classes(student):
+                raise ValueError(
+                    f'teacher {spec.name!r} has {_classes(spec)} classes '
+                    f'and the student {_classes(student)}; give the teacher '
+                    "class_map=[...], its index for each of the student's "
+                    'classes (-1 where it has none), or set logit_loss=None '
+                    'to distil features alone')
+            if spec.known is not None:
+                # A buffer, so that it follows the term to its device.
+                self.register_buffer(f'known{m}', spec.known,
+                                     persistent=False)
+            maps.append(None if spec.known is None else f'known{m}')
+        self._maps = tuple(maps)
+
+    def align(self, student: Output, teachers: Sequence[Output],
+              truth: Truth) -> Pairs:
+        """Logits of the student's resolution over the student's classes."""
+        return tuple(
+            self._align_one(m, student, teacher, truth)
+            for m, teacher in enumerate(teachers))
+
+    def _align_one(self, index: int, student: Output, teacher: Output,
+                   truth: Truth) -> tuple[Pair, ...]:
+        name = self._maps[index] if self._maps else None
+        pairs = []
+        for own, theirs in zip(student.logits, teacher.logits):
+            valid = None
+            if own.ndim == 4:
+                size = (own.shape[2], own.shape[3])
+                valid = truth.valid_at(size)
+                if theirs.shape[2:] != own.shape[2:]:
+                    theirs = F.interpolate(
+                        theirs, size, mode='bilinear', align_corners=False)
+            if name is not None:
+                theirs = complete(theirs, own, self.get_buffer(name),
+                                  self.temperature)
+            pairs.append(Pair(own, theirs, valid))
+        return tuple(pairs)
+
+
+class FeatureTerm(DistillationTerm):
+    """A term that reads features, the student's through a projector for each
+    teacher and level."""
+
+    reads = 'features'
+
+    def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
+              projector: dict | None = None) -> None:
+        """Make the projectors.
+
+        Raises:
+            ValueError: There are no features, or other numbers of levels.
+        """
+        name = type(self).__name__
+        for spec in (student, *teachers):
+            if not spec.features:
+                raise ValueError(
+                    f'{self.key}: {name} reads features, and there are none '
+                    f'of {spec.name!r}; say where they are with '
+                    "taps=dict(feature='...')")
+            if len(spec.features) != len(student.features):
+                raise ValueError(
+                    f'{self.key}: {name} pairs levels of features, but the '
+                    f'student has {_levels(student)} and teacher '
+                    f'{spec.name!r} has {_levels(spec)}; name as many in '
+                    'taps.feature=[...] of both')
+        #: [M][L].
+        self.projectors = nn.ModuleList(
+            nn.ModuleList(
+                construct(
+                    Projector, projector or {}, 'model.projector',
+                    student=own, teacher=theirs)
+                for own, theirs in zip(student.features, t.features))
+            for t in teachers)
+
+    def align(self, student: Output, teachers: Sequence[Output],
+              truth: Truth) -> Pairs:
+        """r_m(F_S) and F_m of each level."""
+        return tuple(
+            tuple(
+                _valid_pair(projector(own, theirs), truth)
+                for projector, own, theirs in zip(
+                    levels, student.features,  # type: ignore[call-overload]
+                    teacher.features))
+            for levels, teacher in zip(self.projectors, teachers))
+
+
+def stacked_levels(pairs: Pairs) -> Iterator[
+        tuple[Tensor, Tensor, Tensor | None]]:
+    """Each level's student [B, C, ...], teachers [B, M, C, ...] and mask, of
+    pairs whose student is the same for all teachers."""
+    for level in zip(*pairs):
+        yield (level[0].student, torch.stack([p.teacher for p in level], 1),
+               level[0].valid)
+
+
+def mean_over_levels(values: Sequence[Tensor]) -> Tensor:
+    """One number of several levels' [B, M]."""
+    return values[0] if len(values) == 1 else torch.stack(
+        list(values)).mean(0)
+
+
+def _valid_pair(aligned: tuple[Tensor, Tensor], truth: Truth) -> Pair:
+    student, teacher = aligned
+    valid = truth.valid_at((student.shape[2], student.shape[3])) \
+        if student.ndim == 4 else None
+    return Pair(student, teacher, valid)
+
+
+def _levels(spec: OutputSpec) -> str:
+    return f'{len(spec.features)} ({", ".join(map(str, spec.features))})'
+
+
+def _classes(spec: OutputSpec) -> int | list[int]:
+    """C; where levels have others, that of each."""
+    counts = [shape[0] for shape in spec.logits]
+    return counts if len(set(counts)) > 1 else counts[0]

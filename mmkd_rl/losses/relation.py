@@ -1,0 +1,160 @@
+r"""Relations between samples (RKD, Park et al. 2019), those of several
+teachers integrated into one target (AMTML-KD, Liu, Zhang and Wang 2020).
+
+.. math:: L = Huber(\psi(S), \sum_m \bar w_m \psi(T_m))
+
+on features pooled over space. psi of distances is of all pairs of samples,
+divided by their mean; psi of angles the cosines of the angles of triplets.
+w-bar is the batch's mean of the feature weights, without gradient.
+
+The target is a mixture, and the loss is no sum over teachers of what each of
+them says; so these are terms of their own kind, :class:`MixtureTerm`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmkd_rl.records import Output, TeacherWeights, Truth
+from mmkd_rl.registry import MODELS
+from mmkd_rl.utils.pooling import mean_over_space
+
+_EPSILON = 1e-12
+
+
+class MixtureTerm(nn.Module, ABC):
+    """A term that compares the student with the teachers' weighted mixture.
+
+    Args:
+        loss_weight: Of the term in the student's loss; applied here.
+
+    Raises:
+        ValueError: The weight is negative.
+    """
+
+    #: Its name in the log.
+    name: str
+
+    def __init__(self, loss_weight: float = 1.) -> None:
+        super().__init__()
+        if not loss_weight >= 0:
+            raise ValueError(f'{type(self).__name__}.loss_weight must be >= '
+                             f'0, got {loss_weight}')
+        self.loss_weight = loss_weight
+
+    @abstractmethod
+    def forward(self, student: Output, teachers: Sequence[Output],
+                truth: Truth, weights: TeacherWeights) -> Tensor:
+        """The term, one number, with the student's gradient."""
+
+
+class _RelationLoss(MixtureTerm):
+    """Huber loss between the student's relations and the teachers'."""
+
+    @abstractmethod
+    def relate(self, x_BD: Tensor) -> Tensor:
+        """psi, one number a relation."""
+
+    def forward(self, student: Output, teachers: Sequence[Output],
+                truth: Truth, weights: TeacherWeights) -> Tensor:
+        """The term; zero where a batch is too small to have relations."""
+        with torch.autocast(weights.feature.device.type, enabled=False):
+            student_P = self.relate(_embedding(student, truth))
+            if not student_P.numel():
+                return student_P.sum()
+            with torch.no_grad():
+                mean_M = weights.feature.mean(0)
+                target_P = _average(
+                    mean_M / mean_M.sum().clamp_min(_EPSILON),
+                    [self.relate(_embedding(t, truth)) for t in teachers])
+            return self.loss_weight * F.smooth_l1_loss(student_P, target_P)
+
+
+@MODELS.register_module()
+class DistanceRelationLoss(_RelationLoss):
+    """Of distances of pairs.
+
+    Args:
+        loss_weight: Of the term; applied here. Published: 1.
+    """
+
+    name = 'loss_distance'
+
+    def relate(self, x_BD: Tensor) -> Tensor:
+        """See :func:`distances`."""
+        return distances(x_BD)
+
+
+@MODELS.register_module()
+class AngleRelationLoss(_RelationLoss):
+    """Of angles of triplets.
+
+    Args:
+        loss_weight: Of the term; applied here. Published: 2.
+        samples: Images of a batch that make triplets; their number grows with
+            its cube.
+
+    Raises:
+        ValueError: The weight is negative, or fewer than three samples.
+    """
+
+    name = 'loss_angle'
+
+    def __init__(self, loss_weight: float = 2., samples: int = 16) -> None:
+        super().__init__(loss_weight)
+        if samples < 3:
+            raise ValueError('AngleRelationLoss.samples must be >= 3, the '
+                             f'corners of an angle; got {samples}')
+        self.samples = samples
+
+    def relate(self, x_BD: Tensor) -> Tensor:
+        """See :func:`angles`."""
+        return angles(x_BD[:self.samples])
+
+
+def _embedding(output: Output, truth: Truth) -> Tensor:
+    """All levels averaged over valid points, [B, D]."""
+    return torch.cat([
+        mean_over_space(
+            f.float(),
+            truth.valid_at((f.shape[2], f.shape[3])) if f.ndim == 4 else None)
+        for f in output.features
+    ], 1)
+
+
+def _average(weights_M: Tensor, values: Sequence[Tensor]) -> Tensor:
+    return (weights_M[:, None] * torch.stack(list(values))).sum(0)
+
+
+def distances(x_BD: Tensor) -> Tensor:
+    """Distances of all pairs divided by their mean, [B (B - 1) / 2]."""
+    pairs = F.pdist(x_BD)
+    return pairs / pairs.mean().clamp_min(_EPSILON) if len(pairs) else pairs
+
+
+def angles(x_BD: Tensor) -> Tensor:
+    """Cosine of the angle at j between i and k, for all i < k and j other
+    than both, [B (B - 1) (B - 2) / 2]; zero where two of them are the same
+    point."""
+    difference_BBD = x_BD - x_BD[:, None]
+    length_BB1 = torch.linalg.vector_norm(difference_BBD, dim=2, keepdim=True)
+    # Not `normalize`, whose gradient at the same point is huge.
+    edges_BBD = difference_BBD / torch.where(length_BB1 > _EPSILON,
+                                             length_BB1, torch.inf)
+    cosines_BBB = edges_BBD @ edges_BBD.transpose(1, 2)
+    return cosines_BBB.flatten()[_triplets(len(x_BD), x_BD.device)]
+
+
+@lru_cache(maxsize=8)
+def _triplets(count: int, device: torch.device) -> Tensor:
+    """Flat indices of (j, i, k)."""
+    index = [(j * count + i) * count + k for j in range(count)
+             for i, k in combinations(range(count), 2) if j not in (i, k)]
+    return torch.tensor(index, dtype=torch.long, device=device)

@@ -1,0 +1,85 @@
+"""Any model of the three toolboxes, by its features alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mmkd_rl.records import Batch, Output, Truth
+from mmkd_rl.registry import TASKS
+from mmkd_rl.taps import OutputTaps
+from mmkd_rl.tasks.base import TapConfig, Task
+
+
+@TASKS.register_module()
+class FeatureTask(Task):
+    """Networks whose features are distilled, whatever they are trained for.
+
+    Defaults: features are all levels that the neck gives, or the backbone
+    where there is no neck. A network is run as far as these
+    (``extract_feat``), so that neither boxes nor masks are computed for a
+    teacher, and two-stage and DETR models need no annotations. Padding, as
+    ``batch_input_shape`` and ``img_shape`` of the samples tell it, is left out
+    of all means.
+    """
+
+    has_logits = False
+    projector = dict(norm=False)
+
+    def feature_taps(self, model: nn.Module,
+                     key: str) -> TapConfig | list[TapConfig]:
+        """All levels of the neck, or of the backbone.
+
+        Raises:
+            ValueError: The model has neither.
+        """
+        for name in ('neck', 'backbone'):
+            if _part(model, name):
+                return dict(path=name, index='all')
+        raise ValueError(
+            f'{key}: {type(model).__name__} has neither a neck nor a '
+            f'backbone; say where its features are with {key}.taps='
+            "dict(feature='...')")
+
+    def logit_taps(self, model: nn.Module,
+                   key: str) -> TapConfig | list[TapConfig]:
+        """None: they are not looked at."""
+        return []
+
+    def infer(self, model: nn.Module, taps: OutputTaps,
+              batch: Batch) -> Output:
+        """Backbone and neck; the whole network where it has no such parts
+        (``TimmClassifier`` and the like, whose ``extract_feat`` need not
+        exist, or reach the tapped layer)."""
+        with taps.recording(model) as recording:
+            if _part(model, 'backbone') and hasattr(model, 'extract_feat'):
+                model.extract_feat(batch.images)
+            else:
+                model(batch.images, mode='tensor')
+        return recording.output()
+
+    def truth(self, batch: Batch) -> Truth:
+        """No labels; padding is not valid."""
+        images = batch.images
+        size = (int(images.shape[2]), int(images.shape[3]))
+        shapes = [_shape(s, size) for s in batch.samples] or \
+            [size] * len(images)
+        count = torch.tensor([float(h * w) for h, w in shapes],
+                             device=images.device)
+        if all(shape == size for shape in shapes):
+            return Truth(None, None, count)
+        valid = images.new_zeros(len(images), *size)
+        for row, (h, w) in zip(valid, shapes):
+            row[:h, :w] = 1
+        return Truth(None, valid, count)
+
+
+def _part(model: nn.Module, name: str) -> bool:
+    return isinstance(getattr(model, name, None), nn.Module)
+
+
+def _shape(sample: object, size: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) of an image before it was padded."""
+    shape = getattr(sample, 'metainfo', {}).get('img_shape')
+    return size if shape is None else (min(int(shape[0]), size[0]),
+                                       min(int(shape[1]), size[1]))

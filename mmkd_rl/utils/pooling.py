@@ -1,0 +1,39 @@
+"""Averages over space."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def mean_over_space(x: Tensor, valid_BHW: Tensor | None = None) -> Tensor:
+    """[B, D, ...] to [B, D]; a vector stays as it is.
+
+    Args:
+        x: Feature, or logits with space behind the classes.
+        valid_BHW: Which points count, in the resolution of ``x``; ``None``:
+            all. An image without valid points gives zeros.
+    """
+    if x.ndim < 3:
+        return x
+    if valid_BHW is None or x.ndim < 4:
+        return x.flatten(2).mean(2)
+    valid_B1P = valid_BHW.to(x).flatten(1).unsqueeze(1)
+    # Not a product alone: what does not count may be infinite.
+    kept = torch.where(valid_B1P > 0, x.flatten(2), 0.) * valid_B1P
+    return kept.sum(2) / valid_B1P.sum(2).clamp_min(1e-6)
+
+
+def masked_mean(values_BP: Tensor, valid_BP: Tensor | None) -> Tensor:
+    """Mean over the points that count, [B]; 0 where none does.
+
+    Args:
+        values_BP: [B, ...], one number a point.
+        valid_BP: In [0, 1], of the same shape; ``None``: all count.
+    """
+    values_BP = values_BP.flatten(1)
+    if valid_BP is None:
+        return values_BP.mean(1)
+    valid_BP = valid_BP.to(values_BP).flatten(1)
+    kept_BP = torch.where(valid_BP > 0, values_BP, 0.) * valid_BP
+    return kept_BP.sum(1) / valid_BP.sum(1).clamp_min(1e-6)

@@ -1,0 +1,91 @@
+"""The global generators of Python, NumPy and PyTorch, taken and put back; and
+random numbers of one's own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def capture() -> dict:
+    """Their states as plain values and tensors, so that a checkpoint with
+    them stays loadable without running code."""
+    version, numbers, gauss = random.getstate()
+    # What transforms of the OpenMMLab packages draw from.
+    name, keys, position, has_gauss, cached = \
+        np.random.get_state()  # noqa: NPY002
+    return dict(
+        python=[version, list(numbers), gauss],
+        numpy=[
+            name,
+            torch.from_numpy(np.asarray(keys, np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached)
+        ],
+        torch=torch.get_rng_state(),
+        cuda=torch.cuda.get_rng_state_all()
+        if torch.cuda.is_available() else [])
+
+
+def restore(state: dict) -> None:
+    """Put back what :func:`capture` returned."""
+    version, numbers, gauss = state['python']
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, position, has_gauss, cached = state['numpy']
+    np.random.set_state(  # noqa: NPY002
+        (name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state['torch'].cpu())
+    if state['cuda'] and len(state['cuda']) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state['cuda']])
+
+
+@contextmanager
+def unchanged() -> Iterator[None]:
+    """What is drawn within leaves no trace in the generators."""
+    state = capture()
+    try:
+        yield
+    finally:
+        restore(state)
+
+
+class RandomNumbers:
+    """PyTorch generators of a part of the distillation, one a device.
+
+    What a student draws (dropout, augmentation) then does not depend on what
+    is distilled into it. Seeded from the global generator when it is made.
+    """
+
+    def __init__(self) -> None:
+        self._generators: dict[str, torch.Generator] = {}
+        self.seed(int(torch.randint(2**31, ())))
+
+    def seed(self, seed: int) -> None:
+        """Begin anew, on all devices."""
+        self._seed = seed
+        self._generators.clear()
+
+    def on(self, device: torch.device | str) -> torch.Generator:
+        """The generator for tensors of a device."""
+        name = str(torch.device(device))
+        if name not in self._generators:
+            self._generators[name] = torch.Generator(device).manual_seed(
+                self._seed)
+        return self._generators[name]
+
+    def state_dict(self) -> dict:
+        """The seed, and the states of all generators."""
+        return dict(seed=self._seed, generators={
+            name: g.get_state() for name, g in self._generators.items()})
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from there."""
+        self.seed(state['seed'])
+        for name, value in state['generators'].items():
+            if torch.device(name).type == 'cpu' or torch.cuda.is_available():
+                self.on(name).set_state(value.cpu())

@@ -1,0 +1,329 @@
+"""Detectors and segmentors of the installed packages as students: teachers of
+other widths and strides, all levels of the neck, padding left out; and what
+MMDetection's own hooks ask of the model."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hub import get_config
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData, PixelData
+from torch.utils.data import Dataset
+
+from mmkd_rl.engine.hooks.common import unwrapped
+from mmkd_rl.registry import DATASETS, MODELS
+from tests.toy import toy_runner
+
+SIDE = 64
+#: Of the images before padding.
+SHAPES = [(SIDE, SIDE), (40, 32)]
+FEATURES = dict(type='FeatureTask')
+AGENT = dict(type='MTKDRL', reward=dict(type='DistanceReward'))
+
+RETINANET = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+DETR = 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
+PSPNET = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+
+
+def detector(path, width=8, out_channels=None, strides=None):
+    """A detector's config with a small ResNet."""
+    pytest.importorskip('mmdet')
+    cfg = get_config(path).model
+    backbone, neck = cfg.backbone, cfg.neck
+    backbone.update(
+        init_cfg=None, depth=18, base_channels=width, frozen_stages=-1,
+        style='pytorch', norm_cfg=dict(type='BN', requires_grad=True))
+    if strides is not None:
+        backbone.strides = strides
+    neck.in_channels = [width * 2**i for i in backbone.out_indices]
+    if out_channels is not None:
+        neck.out_channels = out_channels
+        if neck.get('norm_cfg'):
+            neck.norm_cfg.num_groups = 4
+    if cfg.get('encoder'):
+        cfg.encoder.num_layers = cfg.decoder.num_layers = 1
+    return cfg.to_dict()
+
+
+def detection_samples():
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    samples = []
+    for shape in SHAPES:
+        sample = DetDataSample(metainfo=dict(
+            img_shape=shape, ori_shape=shape, scale_factor=(1., 1.),
+            pad_shape=(SIDE, SIDE), batch_input_shape=(SIDE, SIDE)))
+        sample.gt_instances = InstanceData(
+            bboxes=torch.tensor([[4., 8., 30., 30.]]),
+            labels=torch.tensor([2]),
+            masks=BitmapMasks(np.ones((1, SIDE, SIDE), np.uint8), SIDE, SIDE))
+        samples.append(sample)
+    return samples
+
+
+def segmentor(width=8, strides=(1, 2, 1, 1)):
+    pytest.importorskip('mmseg')
+    cfg = get_config(PSPNET).model
+    cfg.pretrained = None
+    norm = dict(type='BN', requires_grad=True)  # one process
+    cfg.backbone.update(norm_cfg=norm, base_channels=width, strides=strides)
+    cfg.decode_head.update(norm_cfg=norm, in_channels=8 * width, channels=8,
+                           pool_scales=(1, 2))
+    cfg.auxiliary_head.update(norm_cfg=norm, in_channels=4 * width, channels=8)
+    cfg.data_preprocessor.size = (SIDE, SIDE)
+    return cfg.to_dict()
+
+
+def segmentation_samples():
+    from mmseg.structures import SegDataSample
+    samples = []
+    for shape in SHAPES:
+        sample = SegDataSample(metainfo=dict(
+            img_shape=shape, pad_shape=(SIDE, SIDE)))
+        label = torch.full((1, SIDE, SIDE), 255)
+        label[:, :shape[0], :shape[1]] = 2
+        sample.gt_sem_seg = PixelData(data=label)
+        samples.append(sample)
+    return samples
+
+
+def teacher(name, config):
+    return dict(name=name, config=config, checkpoint='untrained')
+
+
+def distilled(student, teachers, **kwargs):
+    return dict(
+        type='mmkd_rl.MultiTeacherDistiller', student=student,
+        teachers=teachers, task=FEATURES, probe_size=SIDE, **kwargs)
+
+
+CASES = dict(
+    retinanet=lambda: ('mmdet', detector(RETINANET), [
+        teacher('wide', detector(RETINANET, 12, 128)),
+        teacher('fine', detector(RETINANET, 8, strides=(1, 2, 2, 1)))
+    ], detection_samples(), 'neck', 5),
+    mask_rcnn=lambda: ('mmdet', detector(MASK_RCNN), [
+        teacher('wide', detector(MASK_RCNN, 12, 64)),
+        teacher('fine', detector(MASK_RCNN, 8, strides=(1, 2, 2, 1)))
+    ], detection_samples(), 'neck', 5),
+    detr=lambda: ('mmdet', detector(DETR), [
+        teacher('wide', detector(DETR, 12, 64)),
+        teacher('fine', detector(DETR, 8, strides=(1, 2, 2, 1)))
+    ], detection_samples(), 'neck', 4),
+    pspnet=lambda: ('mmseg', segmentor(), [
+        teacher('wide', segmentor(12)),
+        teacher('coarse', segmentor(8, (1, 2, 2, 1)))
+    ], segmentation_samples(), 'backbone', 4))
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', CASES)
+def test_features_of_all_levels(name):
+    """Weights of equal trust and of an agent; every projector and the student
+    learn; padding gives no gradient."""
+    package, student, teachers, samples, tapped, levels = CASES[name]()
+    init_default_scope(package)
+    for weighting in (dict(type='AverageWeighting'), AGENT):
+        torch.manual_seed(0)
+        model = MODELS.build(distilled(
+            student, teachers, weighting=weighting)).train()
+        maps = []
+
+        def keep(module, args, output, maps=maps):
+            for level in output:
+                level.retain_grad()
+                maps.append(level)
+
+        model.get_submodule(tapped).register_forward_hook(keep)
+        images = torch.randn(2, 3, SIDE, SIDE)
+        losses = model(images, samples, mode='loss')
+        distillation = model.distillation
+        weights = distillation.last_step.weights.feature
+        assert weights.shape == (2, 2)
+        torch.testing.assert_close(weights.sum(1), torch.ones(2))
+        total, logged = model.parse_losses(losses)
+        assert logged['loss_feature'] > 0 and len(logged) > 2
+        assert total.isfinite()
+
+        logged['loss_feature'].backward()
+        term, = distillation.terms
+        assert [len(of_teacher) for of_teacher in term.projectors] == [
+            levels, levels]
+        for parameter in term.projectors.parameters():
+            assert parameter.grad.any()
+        assert model.backbone.layer1[0].conv1.weight.grad.any()
+        # Of the second image only what is not padding counts.
+        # A backbone's last level is what no other is made of; of a neck's
+        # it is the first one.
+        first = maps[-1 if tapped == 'backbone' else 0].grad
+        height, width = first.shape[2:]
+        rows, columns = (-(-n * s // SIDE) for n, s in zip(
+            SHAPES[1], (height, width)))
+        # What a coarser teacher's points reach beyond the image's edge.
+        assert first[1, :, rows + 1:].abs().max() == 0
+        assert first[1, :, :, columns + 1:].abs().max() == 0
+        inside = first[1, :, :rows - 1, :columns - 1].abs()
+        assert inside.amin((1, 2)).max() > 0
+        assert first[0, :, rows + 1:].any()
+
+        if weighting is AGENT:
+            strategy = distillation.weighting
+            strategy.remember(distillation.last_step.weights.record)
+            strategy.learner.update()
+            model(images, samples, mode='loss')
+            after = distillation.last_step.weights.feature
+            torch.testing.assert_close(after.sum(1), torch.ones(2))
+            assert (after - weights).abs().max() > 1e-4
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_levels_that_do_not_pair():
+    """A teacher with four levels beside a student with five."""
+    init_default_scope('mmdet')
+    with pytest.raises(ValueError, match=r"student has 5 .*teacher 'a' has 4"):
+        MODELS.build(distilled(
+            detector(RETINANET), [teacher('a', detector(DETR))]))
+
+
+def test_models_that_call_a_loss_past_the_forward_pass_are_refused():
+    """Semi-supervised wrappers, and MMDetection's own distillers."""
+    pytest.importorskip('mmdet')
+    init_default_scope('mmdet')
+    plain = detector(RETINANET)
+    semi = dict(type='SemiBaseDetector', detector=plain,
+                semi_train_cfg=dict(freeze_teacher=True),
+                data_preprocessor=dict(
+                    type='MultiBranchDataPreprocessor',
+                    data_preprocessor=plain['data_preprocessor']))
+    lad = dict(plain, type='KnowledgeDistillationSingleStageDetector',
+               teacher_config=dict(model=plain))
+    for student, message in ((semi, 'SemiBaseDetector.*past its forward'),
+                             (lad, "MMDetection's own distillers")):
+        with pytest.raises(ValueError, match=message):
+            MODELS.build(distilled(student, [teacher('a', plain)]))
+
+
+@DATASETS.register_module(force=True)
+class Boxes(Dataset):
+    """Noise with a box, or with a mask, in memory."""
+
+    metainfo = dict(classes=tuple('abc'))
+
+    def __init__(self, size=4, masks=False):
+        self.size, self.masks = size, masks
+
+    def __len__(self):
+        return self.size
+
+    def update_skip_type_keys(self, keys):
+        """YOLOX's hook turns its mosaic off with it."""
+
+    def __getitem__(self, index):
+        samples = segmentation_samples() if self.masks else \
+            detection_samples()
+        return dict(
+            inputs=torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8),
+            data_samples=samples[0])
+
+
+def loader(masks=False):
+    return dict(
+        batch_size=2, num_workers=0, persistent_workers=False,
+        dataset=dict(type='mmkd_rl.Boxes', masks=masks),
+        sampler=dict(type='DefaultSampler', shuffle=True))
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', ['retinanet', 'pspnet'])
+def test_without_weight_the_run_is_the_students_own(tmp_path, name):
+    """Bit for bit, with averaged weights, accumulated gradients and activation
+    checkpointing; PSPNet's dropout draws from the run's generator. Each
+    checkpoint loads into the other's model."""
+    package, student, teachers, _, _, _ = CASES[name]()
+    common = dict(
+        epochs=2, default_scope=package, randomness=dict(seed=3),
+        train_dataloader=loader(package == 'mmseg'),
+        hooks=[dict(type='EMAHook', momentum=.3)],
+        activation_checkpointing=['backbone'],
+        optim_wrapper=dict(
+            optimizer=dict(type='SGD', lr=1e-3), accumulative_counts=2,
+            clip_grad=None))
+    plain = toy_runner(tmp_path / 'a', student, **common)
+    plain.train()
+    ours = toy_runner(tmp_path / 'b', distilled(
+        student, teachers, weighting=AGENT,
+        feature_loss=dict(type='FitNetLoss', loss_weight=0.)), **common)
+    ours.train()
+    expected = plain.model.state_dict()
+    found = {n: t for n, t in ours.model.state_dict().items()
+             if not n.startswith('distillation.')}
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(value, found[key]), key
+
+    file = str(tmp_path / 'a' / 'epoch_2.pth')
+    start = toy_runner(tmp_path / 'c', distilled(student, teachers),
+                       **dict(common, hooks=[], load_from=file))
+    start.load_or_resume()
+    saved = torch.load(file, weights_only=False)['state_dict']
+    for key, value in start.model.state_dict().items():
+        if not key.startswith('distillation.'):
+            assert torch.equal(value, saved[key]), key
+    lacking = plain.model.load_state_dict(torch.load(
+        tmp_path / 'b' / 'epoch_2.pth',
+        weights_only=False)['state_dict'], strict=False)
+    assert not lacking.missing_keys
+
+
+def yolox():
+    cfg = get_config('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py').model
+    cfg.backbone.update(deepen_factor=.33, widen_factor=.125)
+    cfg.neck.update(in_channels=[32, 64, 128], out_channels=32,
+                    num_csp_blocks=1)
+    cfg.bbox_head.update(in_channels=32, feat_channels=32, num_classes=3)
+    cfg.data_preprocessor.batch_augments = None
+    return cfg.to_dict()
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_hooks_of_mmdetection_reach_into_the_model(tmp_path):
+    """YOLOX's mode switch sets ``bbox_head.use_l1``, the class count check
+    walks the heads, EMA averages; the run's checkpoint is the plain one's."""
+    pytest.importorskip('mmdet')
+    student = yolox()
+    runner = toy_runner(
+        tmp_path, distilled(
+            student, [teacher('a', yolox()), teacher('b', yolox())],
+            weighting=AGENT),
+        epochs=2, default_scope='mmdet', train_dataloader=loader(),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-5)),
+        hooks=[dict(type='YOLOXModeSwitchHook', num_last_epochs=1),
+               dict(type='NumClassCheckHook'),
+               dict(type='EMAHook', ema_type='ExpMomentumEMA'),
+               dict(type='mmkd_rl.AgentAlternationHook')])
+    runner.train()
+    model = unwrapped(runner)
+    assert type(model).__name__ == 'YOLOX' and model.bbox_head.use_l1
+    assert model.distillation.weighting.learner.updates == 2
+    heads = [n for n, m in model.named_modules() if n.endswith('head')]
+    assert heads == ['bbox_head']
+    with MODELS.switch_scope_and_registry('mmdet') as registry:
+        plain = registry.build(student)
+    saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
+    lacking = plain.load_state_dict(saved['state_dict'], strict=False)
+    assert not lacking.missing_keys
+    assert all(n.startswith('distillation.') for n in lacking.unexpected_keys)
+
+
+def test_a_wrong_class_count_is_still_found(tmp_path):
+    """By MMDetection's hook, in a distilled model."""
+    pytest.importorskip('mmdet')
+    student = yolox()
+    student['bbox_head']['num_classes'] = 4
+    runner = toy_runner(
+        tmp_path, distilled(student, [teacher('a', yolox())]),
+        epochs=1, default_scope='mmdet', train_dataloader=loader(),
+        hooks=[dict(type='NumClassCheckHook')])
+    with pytest.raises(AssertionError, match=r'`num_classes` \(4\)'):
+        runner.train()
