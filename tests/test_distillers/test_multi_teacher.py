@@ -437,16 +437,21 @@ def test_bad_lists_of_terms(teachers, changes, error, message):
 
 
 def test_a_student_that_is_distilled_already(tmp_path, teachers):
-    """As a dict, and in a file."""
+    """As a dict and as a part; of a distillation's file the student is
+    taken, as it is for teachers."""
     inner = distiller(teachers)
-    (tmp_path / 'distilled.py').write_text(f'model = {inner!r}\n')
     for student in (inner, dict(inner, type='MultiTeacherDistiller')):
         with pytest.raises(ValueError, match='model.student is distilled '
                            'already.*give its student, and all teachers'):
             build(teachers, student=student)
     with pytest.raises(ValueError, match='model.student has a distillation '
-                       'already.*distilled once, with all teachers'):
-        build(teachers, student=str(tmp_path / 'distilled.py'))
+                       "already, in 'backbone'; a model is distilled once, "
+                       'with all teachers'):
+        build(teachers, student=dict(classifier(8), backbone=inner))
+    (tmp_path / 'distilled.py').write_text(f'model = {inner!r}\n')
+    model = build(teachers[:1], student=str(tmp_path / 'distilled.py'))
+    assert model.distillation.teacher_names == ('t0', )
+    assert model.state_dict().keys() == build(teachers[:1]).state_dict().keys()
 
 
 def test_a_part_as_student(teachers):

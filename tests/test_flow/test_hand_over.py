@@ -281,8 +281,10 @@ def test_activation_checkpointing_with_all_losses():
 
 def test_two_models_take_turns(cfg, tmp_path, images):
     """On the very same images, their passes nested in each other."""
-    teachers = toy_teachers(tmp_path, scale=2.)[::-1]
-    models = [MODELS.build(c) for c in (cfg, flow_classifier(teachers))]
+    folder = tmp_path / 'others'
+    folder.mkdir()
+    others = toy_teachers(folder, scale=2.)[::-1]
+    models = [MODELS.build(c) for c in (cfg, flow_classifier(others))]
     twins = copy.deepcopy(models)
     want = []
     for model in twins:

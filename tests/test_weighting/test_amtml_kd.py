@@ -137,6 +137,29 @@ def test_the_target_is_the_mixture_with_all_gradients(count, space):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_the_feature_is_the_largest_of_valid_points():
+    """u is not looked for in padding, and 0 where all of it is padding."""
+    made, batch = strategy(), kd_batch()
+    valid = torch.ones(6, 2, 3)
+    valid[1, :, 2] = valid[5] = 0
+    masked = Truth(batch.truth.targets, valid, valid.sum((1, 2)))
+    f = batch.student.features[0].detach().clone()
+    kept = f.clone()
+    f[1, :, :, 2] += 9
+    f[5] += 9
+    kept[1, :, :, 2] = kept[1, :, :, 1]
+    kept[5] = 0
+    weights = made(
+        replace(
+            batch,
+            student=Output((f.requires_grad_(), ), batch.student.logits),
+            truth=masked)).logit
+    torch.testing.assert_close(weights, reference_weights(made, kept))
+    weights[:, 0].sum().backward()
+    assert f.grad.isfinite().all() and not f.grad[5].any()
+    assert not f.grad[1, :, :, 2].any() and f.grad[1].any()
+
+
 def test_the_mixture_is_of_valid_points():
     """Of dense logits with padding, and an image that is all padding."""
     made, batch = strategy(2, **PLAIN), kd_batch(2, space=(2, 3))

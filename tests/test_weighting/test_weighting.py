@@ -355,6 +355,41 @@ def test_on_unknown_classes_the_agent_learns_nothing_of_a_teacher(
     assert got[~unknown, 1].abs().max() > .01
 
 
+def test_the_steps_weights_are_those_that_were_used(tmp_path):
+    """What the reward is told of the step: a teacher that does not know the
+    class had no weight for its logits, whatever the agent's action was."""
+    torch.manual_seed(0)
+    model = MODELS.build(
+        distiller(
+            with_few(tmp_path),
+            weighting=dict(
+                type='MTKDRL', reward=dict(type='BatchReward'),
+                updater=dict(type='BCEUpdater')))).train()
+    strategy = model.distillation.weighting
+    found = []
+    strategy.register_forward_hook(lambda _, args, out: found.append(args[0]))
+    images, _ = World().batch(12)
+    labels = torch.tensor([0, 1, 2, 3] * 3)
+    for _ in range(2):  # equal weights, then the agent's
+        losses = model(images, samples(labels), mode='loss')
+        used = model.distillation.last_step.weights
+        transition, step = used.record
+        torch.testing.assert_close(step.weights[:, 0], used.logit)
+        torch.testing.assert_close(step.weights[:, 1], used.feature)
+        assert not step.weights[labels > 1, 0, 1].any()
+        assert (step.weights[labels > 1, 1, 1] > .05).all()
+        # the loss in the reward is the one that the student was trained with
+        gaps = found[-1].gaps
+        own = step.ce + (used.logit * gaps.logit).sum(1) + 5 * (
+            used.feature * gaps.feature).sum(1)
+        torch.testing.assert_close(own.mean(), sum(losses.values()))
+        torch.testing.assert_close(
+            transition.reward[:, 0],
+            ((own.mean() - own) / own.std(correction=0)).clamp(0, 1).detach())
+        remember(model)
+        model.distillation.weighting.learner.update()
+
+
 @pytest.mark.parametrize('kind', ['likelihood', 'margin'])
 def test_likelihood_is_of_the_teachers_own_logits(tmp_path, kind):
     """Also with a class map: what a teacher does not know is not filled in
