@@ -11,7 +11,9 @@ wrapper class would put ``student.`` into every name.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -137,22 +139,25 @@ def _build_distillation(model: BaseModel, task: Task,
     per_teacher: list[DistillationTerm] = []
     mixtures: list[MixtureTerm] = []
     for key, cfg in terms:
-        term = build(MODELS, cfg, key)
+        with _named(key):
+            term = build(MODELS, cfg, key)
+            if isinstance(term, DistillationTerm):
+                term.build(student, specs, projector)
         if isinstance(term, MixtureTerm):
             mixtures.append(term)
         elif isinstance(term, DistillationTerm):
-            term.build(student, specs, projector)
             per_teacher.append(term)
         else:
             raise TypeError(f'{key}.type={cfg["type"]!r} is no distillation '
                             'term; take one of KDLoss, DISTLoss, DKDLoss, '
                             'FitNetLoss, NDLoss, CWDLoss, ...')
-    pool.watch_features = bool(mixtures) or any(
-        t.reads == 'features' for t in per_teacher)
     strategy = _build_strategy(
         weighting,
         WeightingContext(student, specs, task, tuple(per_teacher),
                          pool.classify))
+    pool.watch_features = any(
+        t.reads == 'features'
+        for t in (*per_teacher, *mixtures, *strategy.mixture_terms()))
     return Distillation(task, student_taps, pool, specs, per_teacher, mixtures,
                         strategy, borrowers)
 
@@ -175,6 +180,20 @@ def _term_configs(logit_loss: dict | None, feature_loss: dict | None,
         raise ValueError('model.losses must be a list of at least one '
                          f"dict(type='KDLoss', ...), got {losses!r}")
     return [(f'model.losses[{i}]', cfg) for i, cfg in enumerate(losses)]
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """A term names its options from its short form on; in a list they stand
+    elsewhere."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if not key.startswith('model.losses'):
+            raise
+        text = re.sub(r'^(model\.)?(logit_loss|feature_loss)\b', key,
+                      str(error))
+        raise type(error)(text) from error
 
 
 def _build_strategy(cfg: dict, context: WeightingContext) -> WeightingStrategy:
@@ -216,10 +235,12 @@ def _probe(model: BaseModel, task: Task, taps: OutputTaps, pool: TeacherPool,
     model.eval()
     try:
         output = task.infer(model, taps, batch)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError,
+            AttributeError) as error:
         raise ValueError(
             f'student fails on images of shape {tuple(batch.images.shape)}: '
-            f'{error}; if it needs another size, set model.probe_size'
+            f'{error}; if it needs another size, set model.probe_size; if it '
+            "needs data samples to run, take task=dict(type='FeatureTask')"
         ) from error
     finally:
         model.train()

@@ -108,7 +108,8 @@ class Distillation(nn.Module):
                                       if term.reads == 'features'), 0))
         self._handles = (
             model.register_forward_pre_hook(self._begin, with_kwargs=True),
-            model.register_forward_hook(self._end, with_kwargs=True),
+            model.register_forward_hook(self._end, with_kwargs=True,
+                                        always_call=True),
             *loading.attach(model))
 
     def detach(self, model: nn.Module) -> None:
@@ -127,31 +128,38 @@ class Distillation(nn.Module):
 
     def _begin(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         """Before the student runs: run the teachers, let the taps listen."""
-        if self._running is not None:
-            # A forward pass that failed has left its hooks behind.
-            self._running.recording.stop()
-            self._running = None
         if _argument('mode', 2, args, kwargs) != 'loss':
             return
+        if self._running is not None:
+            raise RuntimeError(
+                f"{type(model).__name__} calls itself in mode='loss' within "
+                "its own forward pass in mode='loss', which cannot be "
+                'distilled')
+        # Before the teachers need the memory for new outputs.
+        self.last_step = None
         batch = _batch(args, kwargs)
         teachers = self.teachers.run(batch)
-        self._lend(teachers.inner or None)
         self._running = _ForwardPass(batch, teachers,
                                      self.taps.recording(model))
+        self._lend(teachers.inner or None)
 
     def _end(self, model: nn.Module, args: tuple, kwargs: dict,
              losses: Any) -> Any:
-        """Behind the student: add the distillation to its losses."""
-        running, self._running = self._running, None
-        if running is None:
+        """Behind the student: add the distillation to its losses. Called also
+        where the forward pass has failed, without losses then."""
+        running = self._running
+        if running is None or _argument('mode', 2, args, kwargs) != 'loss':
             return None
+        self._running = None
         running.recording.stop()
         self._lend(None)
+        if losses is None:
+            return None
         if not isinstance(losses, dict):
             raise TypeError(f'{type(model).__name__} returns a '
                             f"{type(losses).__name__} in mode='loss', not a "
                             'dict of losses: it cannot be distilled')
-        return {**_renamed(losses), **self._losses(running)}
+        return _joined(_renamed(losses), self._losses(running))
 
     def _losses(self, running: _ForwardPass) -> dict[str, Tensor]:
         """The distillation's own, by their names in the log."""
@@ -297,13 +305,27 @@ def _argument(name: str, index: int, args: tuple, kwargs: dict) -> Any:
 
 def _batch(args: tuple, kwargs: dict) -> Batch:
     images = _argument('inputs', 0, args, kwargs)
+    samples = _argument('data_samples', 1, args, kwargs)
     if not isinstance(images, Tensor):
         raise TypeError(
             'the student is given a '
             f'{type(images).__name__} of images, and distillation needs one '
             'tensor [B, 3, H, W]; let its data_preprocessor stack and pad '
             'them')
-    return Batch(images, _argument('data_samples', 1, args, kwargs) or ())
+    return Batch(images, () if samples is None else samples)
+
+
+def _joined(own: dict, added: dict) -> dict:
+    """Both dicts of losses.
+
+    Raises:
+        ValueError: The student has a loss of a name of ours.
+    """
+    if both := own.keys() & added.keys():
+        raise ValueError(
+            f'the student has losses {sorted(both)} of its own, which are '
+            "names of the distillation's; give its head's losses other names")
+    return {**own, **added}
 
 
 def _renamed(losses: dict) -> dict:
@@ -311,7 +333,7 @@ def _renamed(losses: dict) -> dict:
     all, called ``loss_student``."""
     renamed = {n: v for n, v in losses.items() if n != 'loss'}
     if 'loss' in losses:
-        renamed['loss_student'] = losses['loss']
+        renamed = _joined(renamed, dict(loss_student=losses['loss']))
     return renamed
 
 

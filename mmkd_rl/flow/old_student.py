@@ -69,7 +69,8 @@ class OldStudent:
         """
         self._retire()
         self._flow.lend(features)
-        self._flow.heard = heard = []
+        heard: list[Features] = []
+        self._flow.heard = heard
         try:
             with self._tap.listen(self._own) as listener:
                 self._own(inputs, mode='tensor')

@@ -41,6 +41,8 @@ class MixtureTerm(nn.Module, ABC):
 
     #: Its name in the log.
     name: str
+    #: ``'logits'`` or ``'features'`` of the teachers; ``''``: neither.
+    reads: str = ''
 
     def __init__(self, loss_weight: float = 1.) -> None:
         super().__init__()
@@ -57,6 +59,8 @@ class MixtureTerm(nn.Module, ABC):
 
 class _RelationLoss(MixtureTerm):
     """Huber loss between the student's relations and the teachers'."""
+
+    reads = 'features'
 
     @abstractmethod
     def relate(self, x_BD: Tensor) -> Tensor:

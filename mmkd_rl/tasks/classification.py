@@ -98,6 +98,9 @@ class ClassificationTask(Task):
 
     def _targets(self, batch: Batch) -> Tensor:
         samples = batch.samples
+        if len(samples) == 0:
+            raise ValueError('the model is trained without data_samples, and '
+                             'ClassificationTask needs their labels')
         if 'gt_score' in samples[0]:
             return torch.stack([s.gt_score for s in samples])
         counts = [s.gt_label.numel() for s in samples]

@@ -19,8 +19,8 @@ class FeatureTask(Task):
     where there is no neck. A network is run as far as these
     (``extract_feat``), so that neither boxes nor masks are computed for a
     teacher, and two-stage and DETR models need no annotations. Padding, as
-    ``batch_input_shape`` and ``img_shape`` of the samples tell it, is left out
-    of all means.
+    ``img_shape`` of the samples tells it beside ``batch_input_shape`` or
+    ``pad_shape``, is left out of all means.
     """
 
     has_logits = False
@@ -79,7 +79,12 @@ def _part(model: nn.Module, name: str) -> bool:
 
 
 def _shape(sample: object, size: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) of an image before it was padded."""
-    shape = getattr(sample, 'metainfo', {}).get('img_shape')
-    return size if shape is None else (min(int(shape[0]), size[0]),
-                                       min(int(shape[1]), size[1]))
+    """(H, W) of an image before it was padded. Only a sample that knows the
+    padded size is believed: others may have been resized since."""
+    info = getattr(sample, 'metainfo', {})
+    shape = info.get('img_shape')
+    padded = [tuple(info[n][:2]) for n in ('batch_input_shape', 'pad_shape')
+              if info.get(n) is not None]
+    if shape is None or size not in padded:
+        return size
+    return min(int(shape[0]), size[0]), min(int(shape[1]), size[1])

@@ -111,8 +111,12 @@ def load_model_config(config: str | dict,
     preprocessor = model.get('data_preprocessor',
                              cfg.get('data_preprocessor'))
     if str(model['type']).rpartition('.')[2] == 'MultiTeacherDistiller':
-        model = model['student']
-        preprocessor = model.get('data_preprocessor') or preprocessor
+        # A dict, a path or a name itself.
+        model, inner = load_model_config(model['student'], f'{key}: student',
+                                         keep_flow=True)
+        # As the builder: what stands beside the student overrides its own.
+        preprocessor = preprocessor or model.get('data_preprocessor')
+        scope = inner or scope
     model = dict(model)
     backbone = model.get('backbone')
     if not keep_flow and isinstance(backbone, dict) and str(

@@ -55,7 +55,8 @@ def unchanged() -> Iterator[None]:
 
 
 class RandomNumbers:
-    """PyTorch generators of a part of the distillation, one a device.
+    """PyTorch generators of a part of the distillation, one a type of device:
+    a process computes on one.
 
     What a student draws (dropout, augmentation) then does not depend on what
     is distilled into it. Seeded from the global generator when it is made.
@@ -72,7 +73,7 @@ class RandomNumbers:
 
     def on(self, device: torch.device | str) -> torch.Generator:
         """The generator for tensors of a device."""
-        name = str(torch.device(device))
+        name = torch.device(device).type
         if name not in self._generators:
             self._generators[name] = torch.Generator(device).manual_seed(
                 self._seed)
@@ -87,5 +88,6 @@ class RandomNumbers:
         """Go on from there."""
         self.seed(state['seed'])
         for name, value in state['generators'].items():
-            if torch.device(name).type == 'cpu' or torch.cuda.is_available():
+            if name == 'cpu' or torch.cuda.is_available():
+                # Without an index: the process's current device.
                 self.on(name).set_state(value.cpu())

@@ -381,14 +381,37 @@ def test_a_copy_has_hooks_of_its_own(teachers):
 
 
 def test_a_failed_forward_pass_leaves_no_hook_behind(teachers):
+    """Nor the teachers' outputs, in memory; and the next one works."""
     model = MODELS.build(distiller(teachers)).train()
     images, labels = World().batch(4)
     with pytest.raises(Exception, match='.'):
         model(images, ['no sample'] * 4, mode='loss')
-    losses = model(images, samples(labels), mode='loss')
-    assert set(losses) == {'loss_student', 'loss_logit', 'loss_feature'}
+    assert model.distillation._running is None
     for module in model.backbone.modules():
         assert not module._forward_hooks and not module._forward_pre_hooks
+    losses = model(images, samples(labels), mode='loss')
+    assert set(losses) == {'loss_student', 'loss_logit', 'loss_feature'}
+
+
+def test_a_pass_within_the_pass(teachers):
+    """A head that asks the model for something while it computes its loss."""
+    model = MODELS.build(distiller(teachers)).train()
+    images, labels = World().batch(4)
+    own = model.head.loss
+
+    def loss(*args):
+        model(images, mode='tensor')
+        return own(*args)
+
+    expected = model(images, samples(labels), mode='loss')
+    model.head.loss = loss
+    with pytest.raises(ValueError, match='runs 2 times'):
+        # The taps cannot tell whose outputs are meant.
+        model(images, samples(labels), mode='loss')
+    model.head.loss = own
+    again = model(images, samples(labels), mode='loss')
+    assert {n: float(v.detach()) for n, v in again.items()} == {
+        n: float(v.detach()) for n, v in expected.items()}
 
 
 def test_the_distillation_can_be_taken_out_of_a_copy(teachers):

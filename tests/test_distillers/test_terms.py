@@ -7,7 +7,9 @@ from mmengine.model import BaseDataPreprocessor
 from mmengine.optim import OptimWrapper
 from mmpretrain.models import ImageClassifier
 
+from mmkd_rl.records import Batch
 from mmkd_rl.registry import MODELS
+from mmkd_rl.tasks import ClassificationTask
 from tests.toy import World, classifier, distiller, samples, toy_teachers
 
 KD, DIST = dict(type='KDLoss'), dict(type='DISTLoss')
@@ -141,3 +143,25 @@ def test_students_that_do_not_fit(teachers):
     with pytest.raises(ValueError, match="model.student: ToyMethod has an "
                        "attribute 'distillation' of its own"):
         build(teachers, student=dict(classifier(8), type='mmkd_rl.ToyMethod'))
+
+
+def test_a_wrong_option_is_named_by_its_place_in_the_list(teachers):
+    with pytest.raises(ValueError, match=r'^model\.losses\[1\]\.temperature '
+                       r'must be > 0, got -3'):
+        MODELS.build(distiller(teachers, losses=[
+            dict(type='FitNetLoss'), dict(type='KDLoss', temperature=-3.)]))
+
+
+def test_a_loss_of_the_students_is_never_overwritten(teachers):
+    """A head with a loss of one of our names."""
+    model = MODELS.build(distiller(teachers)).train()
+    own = model.head.loss
+    model.head.loss = lambda *args: {**own(*args), 'loss_feature': 1000.}
+    images, labels = World().batch(4)
+    with pytest.raises(ValueError, match=r"losses \['loss_feature'\] of its"):
+        model(images, samples(labels), mode='loss')
+
+
+def test_labels_that_are_not_there():
+    with pytest.raises(ValueError, match='without data_samples'):
+        ClassificationTask().truth(Batch(World().batch(4)[0]))

@@ -10,14 +10,16 @@ from mmkd_rl.registry import MODELS
 from mmkd_rl.tasks import FeatureTask
 
 
-def sample(shape=None):
-    metainfo = {} if shape is None else dict(img_shape=shape)
+def sample(shape=None, **metainfo):
+    if shape is not None:
+        metainfo['img_shape'] = shape
     return BaseDataElement(metainfo=metainfo)
 
 
 def truth(*shapes, size=(4, 6)):
     return FeatureTask().truth(Batch(
-        torch.rand(len(shapes), 3, *size), [sample(s) for s in shapes]))
+        torch.rand(len(shapes), 3, *size),
+        [sample(s, batch_input_shape=size) for s in shapes]))
 
 
 def test_padding_is_not_valid():
@@ -35,6 +37,19 @@ def test_nothing_is_masked_where_nothing_is_padded():
                   truth((9, 9), (4, 6)),  # img_shape before a crop
                   FeatureTask().truth(Batch(torch.rand(2, 3, 4, 6)))):
         assert found.valid is None and found.count.tolist() == [24, 24]
+
+
+def test_a_sample_that_does_not_know_the_padded_size_is_not_believed():
+    """It may have been resized since its file was read; MMSegmentation's
+    knows the size under another name."""
+    images = torch.rand(1, 3, 4, 6)
+    for padded in (dict(), dict(pad_shape=(3, 3, 3)),
+                   dict(batch_input_shape=(8, 8))):
+        found = FeatureTask().truth(Batch(images, [sample((2, 2), **padded)]))
+        assert found.valid is None
+    found = FeatureTask().truth(
+        Batch(images, [sample((2, 2), pad_shape=(4, 6))]))
+    assert found.count.tolist() == [4]
 
 
 def test_an_image_that_is_larger_than_the_batch_is_cut():

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmkd_rl.experiments import timing
+from mmkd_rl.registry import MODELS
+from tests.toy import World, classifier, distiller, samples, toy_teachers
 
 ROOT = Path(__file__).parents[2]
 
@@ -142,6 +145,94 @@ def test_unknown_strategy(benchmark, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         benchmark.parse_args()
     assert "'mmdk'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """From a distiller's options to its config and a batch."""
+    def make(**options):
+        cfg = Config(
+            dict(
+                default_scope='mmkd_rl',
+                model=distiller(toy_teachers(tmp_path), **options),
+                optim_wrapper=dict(optimizer=dict(type='SGD', lr=.1))),
+            format_python_code=False)
+        images, labels = World().batch(4)
+        return cfg, dict(
+            inputs=list(images), data_samples=samples(labels))
+
+    return make
+
+
+def test_the_student_alone_is_plain(benchmark, toy):
+    """Its own weights and losses, and nothing of a distillation."""
+    cfg, data = toy()
+    distilled = MODELS.build(cfg.model)
+    student = benchmark._student_alone(cfg, distilled.distillation.task)
+    assert type(student) is type(distilled)
+    assert set(student.state_dict()) == {
+        n for n in distilled.state_dict()
+        if not n.startswith('distillation.')}
+    contestant = benchmark.DistilledContestant(student, cfg, data)
+    assert contestant.distillation is contestant.strategy is None
+    assert set(student.train_step(data, contestant.optimizer)) == {'loss'}
+    assert 'loss_logit' in distilled.train_step(
+        data, timing.Contestant(distilled, cfg, data).optimizer)
+
+
+def test_a_student_is_named_by_its_path(benchmark, toy, tmp_path):
+    """Then it is looked at as if it stood in the config."""
+    path = tmp_path / 'student.py'
+    path.write_text(f"default_scope = 'mmpretrain'\n"
+                    f'model = {classifier(8, hidden=6)!r}\n')
+    cfg, _ = toy(student=str(path))
+    benchmark._read_student(cfg)
+    distilled = MODELS.build(cfg.model)
+    student = benchmark._student_alone(cfg, distilled.distillation.task)
+    assert set(student.state_dict()) < set(distilled.state_dict())
+    assert benchmark._classifier(cfg)['type'] == 'mmpretrain.ImageClassifier'
+    assert benchmark._num_classes(cfg) == 5
+
+
+def test_teachers_are_counted(toy):
+    """They are no part of the model, but live as long."""
+    cfg, data = toy()
+    model = MODELS.build(cfg.model)
+    found = {id(t) for t in timing.Contestant(model, cfg, data).resident()}
+    teachers = {id(p) for teacher in model.distillation.teachers
+                for p in teacher.parameters()}
+    assert teachers and teachers <= found
+    assert not teachers & {id(p) for p in model.parameters()}
+
+
+@pytest.mark.parametrize('reward_time', ['before', 'after'])
+def test_a_step_goes_into_the_history(benchmark, toy, reward_time):
+    """As the agent's hook puts it there, with another look if the reward is
+    of after the step."""
+    cfg, data = toy(weighting=dict(type='MTKDRL', reward_time=reward_time))
+    contestant = benchmark.DistilledContestant(
+        MODELS.build(cfg.model), cfg, data)
+    looks = []
+    look = contestant.distillation.look_again
+    contestant.distillation.look_again = \
+        lambda *args: looks.append(args) or look(*args)
+    contestant.step()
+    entry, = contestant.strategy.learner.history
+    assert entry.reward.isfinite().all()
+    assert len(looks) == (reward_time == 'after')
+
+
+def test_what_is_kept_of_a_batch_is_counted(benchmark, toy):
+    """Images and teachers' outputs wait for the second look."""
+    cfg, data = toy(weighting=dict(type='MMKD'))
+    contestant = benchmark.DistilledContestant(
+        MODELS.build(cfg.model), cfg, data)
+    contestant.step()
+    seen = contestant.distillation.last_step.seen
+    kept = {id(seen.batch.images)} | {
+        id(t) for output in seen.teachers.outputs for t in output.tensors()}
+    assert len(kept) == 1 + 2 * 2
+    assert kept <= {id(t) for t in contestant.resident()}
 
 
 def test_peak_is_that_of_the_step():

@@ -54,6 +54,24 @@ def test_report_of_a_real_config(benchmark, tmp_path, monkeypatch,  # noqa: F811
     assert 'student + teachers + Q' in capsys.readouterr().out
 
 
+def test_lent_teachers_are_the_distillers(benchmark, tmp_path,  # noqa: F811
+                                          monkeypatch, capsys):
+    """They are part of the plain student's step, and counted there once."""
+    out = tmp_path / 'cost.json'
+    config = DIGITS.replace('kf_', 'kfkd_')
+    assert run(benchmark, monkeypatch, config, '--untrained', '--json',
+               out) == 0
+    figures = json.loads(out.read_text())
+    assert figures['teachers_are_lent']
+    s, memory = figures['seconds'], figures['peak_mb']
+    assert figures['floor_s'] == pytest.approx(
+        s['student'] + s['q'] + s['q_update'])
+    assert memory['teachers'] < memory['student'] < memory['flow']
+    assert figures['memory_flow_over_floor'] == pytest.approx(
+        memory['flow'] / (memory['student'] + memory['q']))
+    assert '(student + Q)' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('args, message', [
     ((DIGITS, ), 'checkpoint'),
     ((DIGITS, '--untrained', '--strategies', 'aver'), '--strategies aver'),
