@@ -163,11 +163,8 @@ class MTKDRL(WeightingStrategy):
             # The state is the bulk of the history; half precision does for
             # something that is standardised before it is used.
             half_BS = state_BS.clamp(-_HALF_MAX, _HALF_MAX).half()
-            used = restrict(
-                TeacherWeights(action_B2M[:, 0], action_B2M[:, 1]),
-                batch.class_coverage)
             step = Step(
-                torch.stack([used.logit, used.feature], 1),
+                _used(action_B2M, batch.class_coverage),
                 -task.quality(batch.student, batch.truth)
                 if task.has_logits else batch.truth.count * 0)
             record = Transition(
@@ -215,6 +212,15 @@ class MTKDRL(WeightingStrategy):
             torch.stack([conf_BM, div_l], 1),
             torch.stack([conf_BM, div_f], 1)
         ], 1)
+
+
+def _used(action_B2M: Tensor, coverage_BM: Tensor | None) -> Tensor:
+    """The weights as the student's step uses them, [B, 2, M]."""
+    if coverage_BM is None:
+        return action_B2M
+    used = restrict(
+        TeacherWeights(action_B2M[:, 0], action_B2M[:, 1]), coverage_BM)
+    return torch.stack([used.logit, used.feature], 1)
 
 
 def _typed(cfg: dict | None, default: str, key: str) -> dict:
