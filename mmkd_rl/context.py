@@ -1,4 +1,4 @@
-"""What a strategy, and an agent's parts, may know when they are built."""
+"""The record that strategies, rewards and the agent are built from."""
 
 from __future__ import annotations
 

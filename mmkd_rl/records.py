@@ -121,11 +121,19 @@ class Truth:
     valid: Tensor | None
     count: Tensor
 
-    def valid_at(self, size: tuple[int, int]) -> Tensor | None:
-        """``valid`` averaged down to (H_l, W_l) of a map, [B, H_l, W_l]."""
-        if self.valid is None or tuple(self.valid.shape[1:]) == tuple(size):
-            return self.valid
-        return F.adaptive_avg_pool2d(self.valid, size)
+    def valid_at(self, level: Tensor) -> Tensor | None:
+        """``valid`` in a level's resolution, [B, H_l, W_l]; ``None``: all of
+        its points count, or it has no space.
+
+        Args:
+            level: Features or logits of the batch, [B, D, H_l, W_l] or
+                [B, D].
+        """
+        if self.valid is None or level.ndim != 4:
+            return None
+        size = (level.shape[2], level.shape[3])
+        return self.valid if tuple(self.valid.shape[1:]) == size else \
+            F.adaptive_avg_pool2d(self.valid, size)
 
     def mean(self, values_B: Tensor) -> Tensor:
         """Mean over the images that have valid points; 0 without any."""

@@ -414,8 +414,8 @@ def test_leaf_trains(path, shared_teachers):
     if isinstance(strategy, MTKDRL):
         strategy.remember(
             last.weights.record,
-            distillation.look_again(model, last.seen)
-            if strategy.needs_second_look else None)
+            distillation.forward_after_step(model, last.seen)
+            if strategy.keeps_batch else None)
         scalars = strategy.learner.update()
         assert strategy.learner.updates == 1
         assert all(np.isfinite(v) for v in scalars.values())

@@ -86,7 +86,7 @@ def masked():
 def test_valid_points_of_a_coarser_map(size):
     """The share of each cell that is valid."""
     truth = masked()
-    at = truth.valid_at(size)
+    at = truth.valid_at(torch.rand(3, 2, *size))
     assert at.shape == (3, *size)
     for i in range(3):
         for h in range(size[0]):
@@ -100,7 +100,9 @@ def test_valid_points_of_a_coarser_map(size):
                     sum(points) / len(points))
     if size == (4, 6):
         assert at is truth.valid
-    assert Truth(None, None, torch.ones(3)).valid_at(size) is None
+    assert Truth(None, None, torch.ones(3)).valid_at(
+        torch.rand(3, 2, *size)) is None
+    assert truth.valid_at(torch.rand(3, 2)) is None  # a vector
 
 
 def test_the_mean_over_images_leaves_out_those_without_valid_points():

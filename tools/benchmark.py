@@ -152,7 +152,8 @@ class DistilledContestant(Contestant):
             assert last is not None
             if last.seen is not None:
                 with self.optimizer.optim_context(self.model):
-                    after = self.distillation.look_again(self.model, last.seen)
+                    after = self.distillation.forward_after_step(
+                        self.model, last.seen)
             self.strategy.remember(last.weights.record, after)
         elif isinstance(self.strategy, MMKD):
             remember(self.model)

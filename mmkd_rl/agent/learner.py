@@ -44,7 +44,7 @@ class AgentLearner:
 
     @property
     def random(self) -> RandomNumbers:
-        """What exploration draws from."""
+        """Generators of the updater's random numbers (exploration, replay)."""
         return self.updater.random
 
     def update(self) -> dict[str, float]:

@@ -78,7 +78,7 @@ class MetaLearner:
 
     @property
     def random(self) -> RandomNumbers:
-        """What the buffer draws from."""
+        """Generators with which samples of the buffer are drawn."""
         return self.buffer.random
 
     def parameters(self) -> list[nn.Parameter]:

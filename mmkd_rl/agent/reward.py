@@ -50,7 +50,7 @@ from mmkd_rl.losses.class_map import complete
 from mmkd_rl.losses.kd import kd_gradient
 from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
-from mmkd_rl.tasks import Task
+from mmkd_rl.tasks import LogitTask
 
 NORMALIZATIONS = ('minmax', 'literal', 'standard', 'none')
 
@@ -87,7 +87,8 @@ class Reward(ABC):
 
     def __init__(self, context: WeightingContext) -> None:
         self.task = context.task
-        if not (context.task.has_logits or self.works_without_logits):
+        if not (isinstance(context.task, LogitTask)
+                or self.works_without_logits):
             raise ValueError(
                 f'weighting.reward={type(self).__name__} reads class scores '
                 f'and labels, and {type(context.task).__name__} has none; use '
@@ -96,6 +97,12 @@ class Reward(ABC):
         self.feature_weight = context.feature_weight or 0.
         self.temperature = context.temperature
         self.known = tuple(t.known for t in context.teachers)
+
+    @property
+    def judge(self) -> LogitTask:
+        """The task, for rules that read class scores and labels."""
+        assert isinstance(self.task, LogitTask)
+        return self.task
 
     @abstractmethod
     def __call__(self, batch: DistillationBatch,
@@ -138,8 +145,7 @@ class DistanceReward(Reward):
     def __call__(self, batch: DistillationBatch,
                  step: Step | None = None) -> Tensor:
         """R, [B, M]."""
-        quality_B = self.task.quality(batch.student, batch.truth) \
-            if self.task.has_logits else batch.truth.count * 0
+        quality_B = self.task.quality(batch.student, batch.truth)
         reward = quality_B.unsqueeze(1).expand(-1, len(batch.teachers))
         if batch.gaps.logit is not None:
             reward = reward - self.logit_weight * batch.gaps.logit
@@ -185,14 +191,14 @@ class AgreementReward(Reward):
                 from the feature that is tapped.
         """
         with torch.no_grad():
-            slopes = self.task.logit_gradient(batch.student, batch.truth)
+            slopes = self.judge.logit_gradient(batch.student, batch.truth)
             logit_BM = torch.stack([
-                self.task.inner_product(slope, pull, batch.truth)
+                self.judge.inner_product(slope, pull, batch.truth)
                 for slope, pull in zip(slopes, self.pull(batch))
             ]).sum(0)
         if self.feature == 'same':
             return logit_BM
-        return torch.stack([logit_BM, feature_agreement(self.task, batch)], 1)
+        return torch.stack([logit_BM, feature_agreement(self.judge, batch)], 1)
 
     def pull(self, batch: DistillationBatch) -> list[Tensor]:
         """grad_z D_m = T (q_S - q_m) of each level, [B, M, C, ...]; 0 at
@@ -210,7 +216,7 @@ class AgreementReward(Reward):
         return levels
 
 
-def feature_agreement(task: Task, batch: DistillationBatch) -> Tensor:
+def feature_agreement(task: LogitTask, batch: DistillationBatch) -> Tensor:
     """<grad_F CE_S, grad_F MSE_m> at the student's features, [B, M], summed
     over levels. The graph stays as it was; nothing passes through the
     student's backbone."""

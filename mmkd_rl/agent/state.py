@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmkd_rl.records import DistillationBatch, OutputSpec
-from mmkd_rl.tasks import Task
+from mmkd_rl.tasks import LogitTask, Task
 
 #: Parts of the state, in Eq. 5's order.
 STATE_PARTS = ('feature', 'logit', 'ce', 'similarity', 'divergence')
@@ -42,7 +42,7 @@ class StateBuilder:
                  has_logit: bool = True,
                  has_feature: bool = True) -> None:
         self.task = task
-        judged = task.has_logits
+        judged = isinstance(task, LogitTask)
         absent = {
             name: why
             for name, exists, why in (
@@ -90,6 +90,7 @@ class StateBuilder:
                 if part == 'feature':
                     column = self.task.feature_summary(teacher, batch.truth)
                 elif part == 'logit':
+                    assert isinstance(self.task, LogitTask)
                     column = self.task.logit_summary(teacher, batch.truth)
                 elif part == 'ce':
                     column = ce_BM[:, m:m + 1]

@@ -1,4 +1,7 @@
 from .builder import MultiTeacherDistiller
-from .distillation import Distillation, distillation_of
+from .distillation import Distillation, check_outermost, distillation_of
 
-__all__ = ['Distillation', 'MultiTeacherDistiller', 'distillation_of']
+__all__ = [
+    'Distillation', 'MultiTeacherDistiller', 'check_outermost',
+    'distillation_of'
+]

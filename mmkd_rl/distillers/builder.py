@@ -37,7 +37,7 @@ from mmkd_rl.registry import (
     refuse_unknown,
 )
 from mmkd_rl.taps import OutputTaps
-from mmkd_rl.tasks import Task
+from mmkd_rl.tasks import LogitTask, Task
 from mmkd_rl.teachers import Normalization, TeacherBorrower, TeacherPool
 from mmkd_rl.teachers.loading import build_network, load_model_config
 from mmkd_rl.teachers.runtime import spec_of
@@ -107,9 +107,10 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
     refuse_unknown(unknown, 'model', 'MultiTeacherDistiller', _option_names())
     adapter: Task = build(TASKS, task, 'model.task')
     model = _build_student(student, data_preprocessor, init_cfg, adapter)
-    # The student draws its numbers as it would alone.
-    with random_state.unchanged():
-        torch.manual_seed(int(torch.randint(2**31, ())))
+    # The student goes on drawing as it would alone. A seed of its own, or the
+    # projectors would get the numbers that the student gets next.
+    with random_state.unchanged_on_cpu():
+        torch.default_generator.manual_seed(int(torch.randint(2**31, ())))
         _build_distillation(
             model, adapter, teachers,
             _term_configs(logit_loss, feature_loss, losses, adapter),
@@ -155,9 +156,6 @@ def _build_distillation(model: BaseModel, task: Task,
         weighting,
         WeightingContext(student, specs, task, tuple(per_teacher),
                          pool.classify))
-    pool.watch_features = any(
-        t.reads == 'features'
-        for t in (*per_teacher, *mixtures, *strategy.mixture_terms()))
     return Distillation(task, student_taps, pool, specs, per_teacher, mixtures,
                         strategy, borrowers)
 
@@ -167,7 +165,7 @@ def _term_configs(logit_loss: dict | None, feature_loss: dict | None,
                   task: Task) -> list[tuple[str, dict]]:
     """Keys and configs of all terms."""
     if losses is None:
-        if logit_loss is _KD and not task.has_logits:
+        if logit_loss is _KD and not isinstance(task, LogitTask):
             logit_loss = None
         return [(key, cfg)
                 for key, cfg in (('model.logit_loss', logit_loss),
@@ -205,7 +203,7 @@ def _build_strategy(cfg: dict, context: WeightingContext) -> WeightingStrategy:
         return sorted(n for n, kind in WEIGHTINGS.module_dict.items()
                       if not getattr(kind, attribute, True))
 
-    if strategy.needs_labels and not context.task.has_logits:
+    if strategy.needs_labels and not isinstance(context.task, LogitTask):
         raise ValueError(
             f'model.weighting.type={name} looks at labels and class scores, '
             f'and {type(context.task).__name__} has none; use a weighting of '

@@ -41,9 +41,14 @@ from mmkd_rl.records import (
     Truth,
 )
 from mmkd_rl.taps import OutputTaps, Recording
-from mmkd_rl.tasks import Task
+from mmkd_rl.tasks import LogitTask, Task
 from mmkd_rl.teachers import TeacherBorrower, TeacherPool
 from mmkd_rl.utils.batch_norm import frozen_statistics
+from mmkd_rl.utils.forward_hooks import (
+    argument,
+    computes_losses,
+    with_losses,
+)
 from mmkd_rl.utils.originals import Original
 from mmkd_rl.utils.pooling import mean_over_space
 from mmkd_rl.weighting import WeightingStrategy, restrict
@@ -53,7 +58,7 @@ NAME = DISTILLATION
 
 
 class Distillation(nn.Module):
-    """Asks its collaborators and adds up what they return.
+    """The teachers' part of a model: adds their losses to the model's own.
 
     Only what the student's optimiser trains is in the module tree: projectors,
     and what a strategy trains through the student's loss. No name in it may
@@ -68,7 +73,7 @@ class Distillation(nn.Module):
         terms: What is distilled.
         mixtures: Terms against the teachers' mixture, of the config.
         weighting: The strategy.
-        borrowers: Parts of the student that look inside of the teachers.
+        borrowers: Parts of the student that read teachers' inner layers.
     """
 
     def __init__(self, task: Task, taps: OutputTaps, teachers: TeacherPool,
@@ -86,6 +91,8 @@ class Distillation(nn.Module):
         self.weighting = weighting
         # Plain attributes: these are children elsewhere.
         self._strategy_terms = weighting.mixture_terms()
+        teachers.watch_features = weighting.reads_features or any(
+            t.reads == 'features' for t in (*self.terms, *self._all_mixtures))
         self._borrowers = tuple(borrowers)
         self._log_names = _log_names(terms)
         self._mixture_names = _numbered(m.name for m in self._all_mixtures)
@@ -93,7 +100,7 @@ class Distillation(nn.Module):
         self.register_buffer('known', _stack_known(specs), persistent=False)
         #: What is left of the last training step, until the next one.
         self.last_step: TrainingStep | None = None
-        #: The forward pass that is going on, from hook to hook.
+        #: Set by the hook before a forward pass, taken by the one behind it.
         self._running: _ForwardPass | None = None
         self._is_original: Original | None = Original()
 
@@ -127,8 +134,9 @@ class Distillation(nn.Module):
     # ------------------------------------------------------ a training step
 
     def _begin(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Before the student runs: run the teachers, let the taps listen."""
-        if _argument('mode', 2, args, kwargs) != 'loss':
+        """Hook before the student's forward pass: run the teachers and start
+        the student's taps."""
+        if not computes_losses(args, kwargs):
             return
         if self._running is not None:
             raise RuntimeError(
@@ -141,14 +149,15 @@ class Distillation(nn.Module):
         teachers = self.teachers.run(batch)
         self._running = _ForwardPass(batch, teachers,
                                      self.taps.recording(model))
-        self._lend(teachers.inner or None)
+        self._lend(teachers)
 
     def _end(self, model: nn.Module, args: tuple, kwargs: dict,
              losses: Any) -> Any:
-        """Behind the student: add the distillation to its losses. Called also
-        where the forward pass has failed, without losses then."""
+        """Hook behind the student's forward pass: stop the taps and add the
+        distillation losses. Also called, with ``losses=None``, where the
+        forward pass has raised."""
         running = self._running
-        if running is None or _argument('mode', 2, args, kwargs) != 'loss':
+        if running is None or not computes_losses(args, kwargs):
             return None
         self._running = None
         running.recording.stop()
@@ -159,10 +168,11 @@ class Distillation(nn.Module):
             raise TypeError(f'{type(model).__name__} returns a '
                             f"{type(losses).__name__} in mode='loss', not a "
                             'dict of losses: it cannot be distilled')
-        return _joined(_renamed(losses), self._losses(running))
+        return with_losses(losses, self._losses(running))
 
     def _losses(self, running: _ForwardPass) -> dict[str, Tensor]:
-        """The distillation's own, by their names in the log."""
+        """The distillation losses of a forward pass, scalars, by their names
+        in the log."""
         student = running.recording.output()
         truth = self.task.truth(running.batch)
         gaps, record = self._compare(student, running.teachers.outputs, truth)
@@ -170,7 +180,7 @@ class Distillation(nn.Module):
         self.last_step = TrainingStep(
             weights.detach(),
             SeenBatch(running.batch, truth, running.teachers)
-            if self.weighting.needs_second_look else None)
+            if self.weighting.keeps_batch else None)
         losses = {}
         for name, term, gap_BM in zip(self._log_names, self.terms, gaps):
             weights_BM = weights.logit if term.reads == 'logits' else \
@@ -201,13 +211,20 @@ class Distillation(nn.Module):
             for of_teacher in zip(*pairs))
         similarity = _similarity(all_pairs) \
             if all_pairs and self.weighting.needs_similarity else None
-        coverage = None if self.known is None else \
-            self.task.class_coverage(truth, self.known)
+        coverage = self._coverage(truth)
         return gaps, DistillationBatch(
             student, teachers, truth,
             Gaps(self._mean_gap('logits', gaps),
                  self._mean_gap('features', gaps), similarity), all_pairs,
             coverage)
+
+    def _coverage(self, truth: Truth) -> Tensor | None:
+        """See :attr:`DistillationBatch.class_coverage`."""
+        if self.known is None:
+            return None
+        # Class maps are refused where there are no class scores.
+        assert isinstance(self.task, LogitTask)
+        return self.task.class_coverage(truth, self.known)
 
     def _mean_gap(self, reads: str, gaps: Sequence[Tensor]) -> Tensor | None:
         """Of the terms that read this, by their loss weights, [B, M]."""
@@ -221,12 +238,13 @@ class Distillation(nn.Module):
         return sum(weight / total * gap  # type: ignore[return-value]
                    for weight, gap in found)
 
-    # ----------------------------------------------------------- other looks
+    # ---------------------------------- the student on a batch of the past
 
     @torch.no_grad()
-    def look_again(self, model: nn.Module,
-                   seen: SeenBatch) -> DistillationBatch:
-        """A batch as the student sees it now.
+    def forward_after_step(self, model: nn.Module,
+                           seen: SeenBatch) -> DistillationBatch:
+        """The last training batch with the student's outputs after its
+        update, without gradient.
 
         Costs one forward pass of the student; the teachers' outputs were
         kept. The student runs as in training, but its batch norm statistics
@@ -237,16 +255,18 @@ class Distillation(nn.Module):
             seen: From :attr:`last_step`.
         """
         with frozen_statistics(model):
-            return self.observe(model, seen)
+            return self.forward_student(model, seen)
 
-    def observe(self, model: nn.Module, seen: SeenBatch) -> DistillationBatch:
-        """What the student makes of a batch that the teachers have seen.
+    def forward_student(self, model: nn.Module,
+                        seen: SeenBatch) -> DistillationBatch:
+        """A batch whose teachers' outputs are known, with the student's
+        present outputs and their gradient.
 
         Args:
             model: The student's model.
-            seen: The batch.
+            seen: The batch and the teachers' outputs.
         """
-        self._lend(seen.teachers.inner or None)
+        self._lend(seen.teachers)
         try:
             student = self.task.infer(model, self.taps, seen.batch)
         finally:
@@ -254,25 +274,28 @@ class Distillation(nn.Module):
         return self._compare(student, seen.teachers.outputs, seen.truth)[1]
 
     def inner_features(self, batch: Batch) -> tuple[tuple[Tensor, ...], ...]:
-        """What parts of the student that look inside of the teachers need of
-        images that the teachers have not been shown; empty: nothing."""
+        """Teachers' inner layers on images that the teachers have not been
+        run on; empty: no part of the student reads any."""
         return self.teachers.run(batch).inner if any(
             b.wants_features for b in self._borrowers) else ()
 
-    def _lend(self, features: tuple[tuple[Tensor, ...], ...] | None) -> None:
+    def _lend(self, teachers: TeacherStep | None) -> None:
+        """Hand teachers' inner layers to the parts of the student that read
+        them; ``None``: what was handed over is not valid any more."""
+        inner = teachers.inner if teachers is not None else ()
         for borrower in self._borrowers:
-            borrower.lend(features)
+            borrower.lend(inner or None)
 
     # --------------------------------------------------- as part of a module
 
     def apply(self, fn: Callable[[nn.Module], None]) -> Distillation:
-        """Not applied here: whoever initialises the student by its
-        ``init_cfg`` must neither touch the projectors nor draw random numbers
-        for them."""
+        """Do nothing: ``init_cfg`` of the student's model is applied to all
+        of its modules in this way, and must neither change the projectors nor
+        draw random numbers for them."""
         return self
 
     def _apply(self, fn: Callable, recurse: bool = True):
-        """Move teachers and agent along; they are not in the tree."""
+        """Move teachers and agent along; they are not in the module tree."""
         super()._apply(fn, recurse)
         if self._is_original is not None:
             self.teachers.apply_(fn)
@@ -286,7 +309,14 @@ class Distillation(nn.Module):
 
 @dataclass(frozen=True)
 class _ForwardPass:
-    """What the hook before the student hands to the one behind it."""
+    """A forward pass in ``mode='loss'`` between the hook before it and the
+    hook behind it.
+
+    Attributes:
+        batch: What the student is given.
+        teachers: What the teachers said of it.
+        recording: The student's taps.
+    """
     batch: Batch
     teachers: TeacherStep
     recording: Recording
@@ -298,14 +328,21 @@ def distillation_of(model: nn.Module) -> Distillation | None:
     return child if isinstance(child, Distillation) else None
 
 
-def _argument(name: str, index: int, args: tuple, kwargs: dict) -> Any:
-    return kwargs[name] if name in kwargs else \
-        args[index] if len(args) > index else None
+def check_outermost(model: nn.Module) -> None:
+    """Raise TypeError where a distillation is in a part of a model, whose
+    forward pass the model need not call (semi-supervised wrappers do not)."""
+    for path, module in model.named_modules():
+        if path and distillation_of(module) is not None:
+            raise TypeError(
+                f'model is a {type(model).__name__} around a '
+                f'MultiTeacherDistiller (in {path!r}), whose losses it would '
+                'not ask for; the MultiTeacherDistiller must be the model '
+                'itself')
 
 
 def _batch(args: tuple, kwargs: dict) -> Batch:
-    images = _argument('inputs', 0, args, kwargs)
-    samples = _argument('data_samples', 1, args, kwargs)
+    images = argument('inputs', args, kwargs)
+    samples = argument('data_samples', args, kwargs)
     if not isinstance(images, Tensor):
         raise TypeError(
             'the student is given a '
@@ -313,28 +350,6 @@ def _batch(args: tuple, kwargs: dict) -> Batch:
             'tensor [B, 3, H, W]; let its data_preprocessor stack and pad '
             'them')
     return Batch(images, () if samples is None else samples)
-
-
-def _joined(own: dict, added: dict) -> dict:
-    """Both dicts of losses.
-
-    Raises:
-        ValueError: The student has a loss of a name of ours.
-    """
-    if both := own.keys() & added.keys():
-        raise ValueError(
-            f'the student has losses {sorted(both)} of its own, which are '
-            "names of the distillation's; give its head's losses other names")
-    return {**own, **added}
-
-
-def _renamed(losses: dict) -> dict:
-    """The student's losses with ``loss``, under which MMEngine logs the sum of
-    all, called ``loss_student``."""
-    renamed = {n: v for n, v in losses.items() if n != 'loss'}
-    if 'loss' in losses:
-        renamed = _joined(renamed, dict(loss_student=losses['loss']))
-    return renamed
 
 
 def _log_names(terms: Sequence[DistillationTerm]) -> list[str]:

@@ -21,6 +21,11 @@ from mmkd_rl.flow.old_student import OldStudent, find_logits, logits_tap
 from mmkd_rl.flow.schedule import FlowSchedule
 from mmkd_rl.taps import Listener, Tap
 from mmkd_rl.teachers.normalization import Normalization
+from mmkd_rl.utils.forward_hooks import (
+    argument,
+    computes_losses,
+    with_losses,
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ class JointLoss:
         self._stop()
         given = self.flow.lent_by_distiller
         self.flow.lend(given)  # nothing of a forward pass that failed
-        if _mode(args, kwargs) != 'loss' or self.old is None or \
+        if not computes_losses(args, kwargs) or self.old is None or \
                 self.flow.independent or \
                 self._iteration % self.options.kl_interval:
             return
@@ -128,7 +133,8 @@ class JointLoss:
         # Now, while no map of the student's waits for its backward pass. A
         # distiller's hook comes first, and has run the teachers; else they are
         # run for the old student, and the new one is lent what they say.
-        old, features = self.old.logits(_inputs(args, kwargs), given)
+        old, features = self.old.logits(
+            argument('inputs', args, kwargs), given)
         self.flow.lend(features)
         self._running = self._tap.listen(self._model), old
 
@@ -139,32 +145,28 @@ class JointLoss:
 
     def _add(self, model: nn.Module, args: tuple, kwargs: dict,
              losses: Any) -> Any:
-        if _mode(args, kwargs) != 'loss' or not isinstance(losses, dict):
+        if not computes_losses(args, kwargs) or not isinstance(losses, dict):
             return None
         running = self._running
         self._stop()
         self.flow.lend(None)
-        losses = dict(losses)
-        if 'loss' in losses:
-            # MMEngine logs the sum of all under this name.
-            losses['loss_student'] = losses.pop('loss')
         zero = torch.zeros((), device=self.flow.active.device)
-        losses['loss_dependency'] = self._unused() + (
+        added = dict(loss_dependency=self._unused() + (
             zero if self.flow.independent else self.schedule.lambda_1(
-                self._iteration) * self.flow.dependency())
+                self._iteration) * self.flow.dependency()))
         if self.options.handover_weight:
-            losses['loss_handover'] = \
+            added['loss_handover'] = \
                 self.options.handover_weight * self.flow.handover()
         if running is not None:
             listener, old = running
-            losses['loss_kl'] = self.options.kl_weight * kl_to_old(
+            added['loss_kl'] = self.options.kl_weight * kl_to_old(
                 listener.tensor(), old)
         elif self._tap is not None and self.flow.independent:
-            losses['loss_kl'] = zero  # else the log would show the last one
+            added['loss_kl'] = zero  # else the log would show the last one
         if self.old is not None and self._will_step:
             # Now, for the optimiser's step comes next.
             self.old.update()
-        return losses
+        return with_losses(losses, added)
 
     def _unused(self) -> Tensor | float:
         """Zero, with a gradient of zero for all that has left: the processes
@@ -173,11 +175,3 @@ class JointLoss:
             return 0.
         parts = [p.sum() for p in self.flow.parameters()]
         return 0. * torch.stack(parts).sum()
-
-
-def _inputs(args: tuple, kwargs: dict) -> Tensor:
-    return kwargs['inputs'] if 'inputs' in kwargs else args[0]
-
-
-def _mode(args: tuple, kwargs: dict) -> str:
-    return kwargs.get('mode', args[2] if len(args) > 2 else 'tensor')

@@ -76,9 +76,12 @@ class KnowledgeFlow(TeacherBorrower):
         self._fusion, self._probe_size = fusion, probe_size
         # Plain attributes: neither the student nor the teachers are children.
         self._source: FeaturePool | LentFeatures | None = None
+        #: Teachers' features that :meth:`lend` has given for the next
+        #: forward pass of the backbone in training.
         self._lent: Features | None = None
-        #: What the teachers say, call by call, for whoever puts a list here.
-        self.heard: list[Features] | None = None
+        #: Teachers' features of the backbone's first forward pass since
+        #: :meth:`forget`; ``None``: there was none that mixed.
+        self.first_features: Features | None = None
         self._backbone: Callable[[], nn.Module] = partial(_self, backbone)
         self._mixers: list[Mixer] = []
         self._places: list[str] = []  # for the table
@@ -96,7 +99,8 @@ class KnowledgeFlow(TeacherBorrower):
 
     @property
     def wants_features(self) -> bool:
-        """Whether the student's next forward pass in training mixes."""
+        """Whether teachers' features are mixed in when the student is trained
+        next."""
         return not (self.independent or self.strength == 0)
 
     def borrow(self, pool: TeacherPool) -> None:
@@ -104,15 +108,23 @@ class KnowledgeFlow(TeacherBorrower):
         self.connect(LentFeatures(pool))
 
     def lend(self, features: Features | None) -> None:
-        """What the teachers said of the images of the next forward pass in
-        training, so that they need not be run in it. In any other they are
-        run: whoever comes next may have been given other images."""
+        """Give teachers' features of the images that the backbone gets next.
+
+        They count for its next forward pass in training, in which the teachers
+        are not run then. In evaluation the teachers are run: the images may be
+        others.
+
+        Args:
+            features: Of each teacher, one tensor a tapped layer; ``None``:
+                what was given before does not count any more.
+        """
         self._lent = features
 
     @property
     def lent_by_distiller(self) -> Features | None:
-        """What a distiller has lent for the forward pass that begins;
-        ``None``: the teachers are our own, or were not shown its images."""
+        """Features that a distiller has given with :meth:`lend` for the
+        forward pass that begins; ``None``: there are none, or the teachers are
+        not a distiller's."""
         return self._lent if isinstance(self._source, LentFeatures) else None
 
     def connect(self, source: FeaturePool | LentFeatures) -> None:
@@ -225,12 +237,13 @@ class KnowledgeFlow(TeacherBorrower):
                 None for c in mixer.fusion.candidates], weights, size)
 
     def _ask(self, images: Tensor) -> Features:
-        """What the teachers say of what the student is given."""
+        """Teachers' features of the images that the backbone is given: those
+        that were lent, or else the teachers are run."""
         lent, self._lent = self._lent, None
         features = lent if lent is not None and self.training else \
             self.source(images, self._active)
-        if self.heard is not None:
-            self.heard.append(features)
+        if self.first_features is None:
+            self.first_features = features
         return features
 
     def _check(self, backbone: nn.Module, args: tuple, output: Any) -> None:
@@ -252,7 +265,7 @@ class KnowledgeFlow(TeacherBorrower):
         """Let go of the last batch's features. Not done when the student has
         run: activation checkpointing runs it again in the backward pass."""
         self.forget_mixture()
-        self._lent = self.heard = None
+        self._lent = self.first_features = None
 
     # -------------------------------------------------------- who is trusted
 
@@ -353,7 +366,7 @@ class KnowledgeFlow(TeacherBorrower):
 
     def __getstate__(self) -> dict:
         """A copy has seen no batch."""
-        return {**self.__dict__, '_lent': None, 'heard': None}
+        return {**self.__dict__, '_lent': None, 'first_features': None}
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)

@@ -61,22 +61,21 @@ class OldStudent:
 
         Args:
             inputs: What the student's network is given.
-            features: What the teachers say of them; ``None``: they are run.
+            features: Teachers' features of these inputs; ``None``: the
+                teachers are run.
 
         Returns:
-            The logits; what the teachers have said of what the backbone was
-            given first, ``None`` where they were not asked.
+            The logits; and the teachers' features of the images that the
+            backbone was given first, ``None`` where nothing was mixed.
         """
         self._retire()
         self._flow.lend(features)
-        heard: list[Features] = []
-        self._flow.heard = heard
         try:
             with self._tap.listen(self._own) as listener:
                 self._own(inputs, mode='tensor')
+            return listener.tensor(), self._flow.first_features
         finally:
             self._flow.forget()
-        return listener.tensor(), heard[0] if heard else None
 
     @torch.no_grad()
     def update(self) -> None:

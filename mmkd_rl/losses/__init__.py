@@ -1,4 +1,4 @@
-from .base import DistillationTerm, FeatureTerm, LogitTerm
+from .base import DistillationTerm, FeatureTerm, LogitTerm, MixtureTerm
 from .cwd import CWDLoss
 from .dist import DISTLoss
 from .dkd import DKDLoss
@@ -6,7 +6,7 @@ from .fitnet import FitNetLoss
 from .kd import KDLoss
 from .nd import NDLoss
 from .projector import Projector, mapped_shape
-from .relation import AngleRelationLoss, DistanceRelationLoss, MixtureTerm
+from .relation import AngleRelationLoss, DistanceRelationLoss
 
 __all__ = [
     'AngleRelationLoss', 'CWDLoss', 'DISTLoss', 'DKDLoss',

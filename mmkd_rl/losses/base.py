@@ -19,7 +19,14 @@ from torch import Tensor, nn
 
 from mmkd_rl.losses.class_map import complete
 from mmkd_rl.losses.projector import Projector
-from mmkd_rl.records import Output, OutputSpec, Pair, Pairs, Truth
+from mmkd_rl.records import (
+    Output,
+    OutputSpec,
+    Pair,
+    Pairs,
+    TeacherWeights,
+    Truth,
+)
 from mmkd_rl.registry import construct
 
 
@@ -52,6 +59,25 @@ class DistillationTerm(nn.Module, ABC):
         if not holds:
             raise ValueError(f'{self.key}.{name} must be {what}, got '
                              f'{getattr(self, name)}')
+
+    def _check_levels(self, student: OutputSpec,
+                      teachers: Sequence[OutputSpec], tap: str, what: str,
+                      advice: str) -> None:
+        """Raise ValueError where what the term reads does not exist, or where
+        a teacher has another number of levels than the student."""
+        name = type(self).__name__
+        own = getattr(student, self.reads)
+        for spec in (student, *teachers):
+            levels = getattr(spec, self.reads)
+            if not levels:
+                raise ValueError(f'{self.key}: {name} reads {what}, and there '
+                                 f'are none of {spec.name!r}{advice}')
+            if len(levels) != len(own):
+                raise ValueError(
+                    f'{self.key}: {name} pairs levels of {self.reads}, but '
+                    f'the student has {_levels(own)} and teacher '
+                    f'{spec.name!r} has {_levels(levels)}; name as many in '
+                    f'taps.{tap}=[...] of both')
 
     @abstractmethod
     def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
@@ -116,22 +142,12 @@ class LogitTerm(DistillationTerm):
         Raises:
             ValueError: There are none, other levels, or other classes.
         """
-        name = type(self).__name__
-        for spec in (student, *teachers):
-            if not spec.logits:
-                raise ValueError(
-                    f'{self.key}: {name} reads class scores, and there are '
-                    f'none of {spec.name!r} with this task; leave it out '
-                    '(logit_loss=None) and distil features, or say where they '
-                    "are with taps=dict(logits='...')")
+        self._check_levels(
+            student, teachers, 'logits', 'class scores',
+            ' with this task; leave it out (logit_loss=None) and distil '
+            "features, or say where they are with taps=dict(logits='...')")
         maps: list[str | None] = []
         for m, spec in enumerate(teachers):
-            if len(spec.logits) != len(student.logits):
-                raise ValueError(
-                    f'{self.key}: {name} pairs levels of logits, but the '
-                    f'student has {len(student.logits)} and teacher '
-                    f'{spec.name!r} has {len(spec.logits)}; name as many in '
-                    'taps.logits of both')
             if _classes(spec) != _classes(student):
                 raise ValueError(
                     f'teacher {spec.name!r} has {_classes(spec)} classes '
@@ -158,17 +174,14 @@ class LogitTerm(DistillationTerm):
         name = self._maps[index] if self._maps else None
         pairs = []
         for own, theirs in zip(student.logits, teacher.logits):
-            valid = None
-            if own.ndim == 4:
-                size = (own.shape[2], own.shape[3])
-                valid = truth.valid_at(size)
-                if theirs.shape[2:] != own.shape[2:]:
-                    theirs = F.interpolate(
-                        theirs, size, mode='bilinear', align_corners=False)
+            if theirs.shape[2:] != own.shape[2:]:
+                theirs = F.interpolate(
+                    theirs, own.shape[2:], mode='bilinear',
+                    align_corners=False)
             if name is not None:
                 theirs = complete(theirs, own, self.get_buffer(name),
                                   self.temperature)
-            pairs.append(Pair(own, theirs, valid))
+            pairs.append(Pair(own, theirs, truth.valid_at(own)))
         return tuple(pairs)
 
 
@@ -185,19 +198,9 @@ class FeatureTerm(DistillationTerm):
         Raises:
             ValueError: There are no features, or other numbers of levels.
         """
-        name = type(self).__name__
-        for spec in (student, *teachers):
-            if not spec.features:
-                raise ValueError(
-                    f'{self.key}: {name} reads features, and there are none '
-                    f'of {spec.name!r}; say where they are with '
-                    "taps=dict(feature='...')")
-            if len(spec.features) != len(student.features):
-                raise ValueError(
-                    f'{self.key}: {name} pairs levels of features, but the '
-                    f'student has {_levels(student)} and teacher '
-                    f'{spec.name!r} has {_levels(spec)}; name as many in '
-                    'taps.feature=[...] of both')
+        self._check_levels(
+            student, teachers, 'feature', 'features',
+            "; say where they are with taps=dict(feature='...')")
         #: [M][L].
         self.projectors = nn.ModuleList(
             nn.ModuleList(
@@ -212,11 +215,39 @@ class FeatureTerm(DistillationTerm):
         """r_m(F_S) and F_m of each level."""
         return tuple(
             tuple(
-                _valid_pair(projector(own, theirs), truth)
+                _pair(projector(own, theirs), truth)
                 for projector, own, theirs in zip(
                     levels, student.features,  # type: ignore[call-overload]
                     teacher.features))
             for levels, teacher in zip(self.projectors, teachers))
+
+
+class MixtureTerm(nn.Module, ABC):
+    """A term that compares the student with the teachers' weighted mixture.
+
+    Args:
+        loss_weight: Of the term in the student's loss; applied here.
+
+    Raises:
+        ValueError: The weight is negative.
+    """
+
+    #: Its name in the log.
+    name: str
+    #: ``'logits'`` or ``'features'`` of the teachers; ``''``: neither.
+    reads: str = ''
+
+    def __init__(self, loss_weight: float = 1.) -> None:
+        super().__init__()
+        if not loss_weight >= 0:
+            raise ValueError(f'{type(self).__name__}.loss_weight must be >= '
+                             f'0, got {loss_weight}')
+        self.loss_weight = loss_weight
+
+    @abstractmethod
+    def forward(self, student: Output, teachers: Sequence[Output],
+                truth: Truth, weights: TeacherWeights) -> Tensor:
+        """The term, one number, with the student's gradient."""
 
 
 def stacked_levels(pairs: Pairs) -> Iterator[
@@ -234,15 +265,12 @@ def mean_over_levels(values: Sequence[Tensor]) -> Tensor:
         list(values)).mean(0)
 
 
-def _valid_pair(aligned: tuple[Tensor, Tensor], truth: Truth) -> Pair:
-    student, teacher = aligned
-    valid = truth.valid_at((student.shape[2], student.shape[3])) \
-        if student.ndim == 4 else None
-    return Pair(student, teacher, valid)
+def _pair(aligned: tuple[Tensor, Tensor], truth: Truth) -> Pair:
+    return Pair(*aligned, truth.valid_at(aligned[0]))
 
 
-def _levels(spec: OutputSpec) -> str:
-    return f'{len(spec.features)} ({", ".join(map(str, spec.features))})'
+def _levels(shapes: tuple[tuple[int, ...], ...]) -> str:
+    return f'{len(shapes)} ({", ".join(map(str, shapes))})'
 
 
 def _classes(spec: OutputSpec) -> int | list[int]:

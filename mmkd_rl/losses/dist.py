@@ -87,6 +87,7 @@ class DISTLoss(LogitTerm):
 
     def _level(self, student_BC: Tensor, teachers_BMC: Tensor,
                valid: Tensor | None) -> Tensor:
+        # Waits for the device, but tasks give a mask only where it hides some.
         if valid is not None and not bool((valid > 0).all()):
             raise ValueError('logit_loss: DISTLoss compares all pixels of a '
                              'batch and can leave none out (padding, ignored '

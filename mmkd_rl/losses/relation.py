@@ -13,48 +13,21 @@ them says; so these are terms of their own kind, :class:`MixtureTerm`.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmkd_rl.losses.base import MixtureTerm
 from mmkd_rl.records import Output, TeacherWeights, Truth
 from mmkd_rl.registry import MODELS
-from mmkd_rl.utils.pooling import mean_over_space
+from mmkd_rl.utils.pooling import pooled_features
 
 _EPSILON = 1e-12
-
-
-class MixtureTerm(nn.Module, ABC):
-    """A term that compares the student with the teachers' weighted mixture.
-
-    Args:
-        loss_weight: Of the term in the student's loss; applied here.
-
-    Raises:
-        ValueError: The weight is negative.
-    """
-
-    #: Its name in the log.
-    name: str
-    #: ``'logits'`` or ``'features'`` of the teachers; ``''``: neither.
-    reads: str = ''
-
-    def __init__(self, loss_weight: float = 1.) -> None:
-        super().__init__()
-        if not loss_weight >= 0:
-            raise ValueError(f'{type(self).__name__}.loss_weight must be >= '
-                             f'0, got {loss_weight}')
-        self.loss_weight = loss_weight
-
-    @abstractmethod
-    def forward(self, student: Output, teachers: Sequence[Output],
-                truth: Truth, weights: TeacherWeights) -> Tensor:
-        """The term, one number, with the student's gradient."""
 
 
 class _RelationLoss(MixtureTerm):
@@ -124,13 +97,8 @@ class AngleRelationLoss(_RelationLoss):
 
 
 def _embedding(output: Output, truth: Truth) -> Tensor:
-    """All levels averaged over valid points, [B, D]."""
-    return torch.cat([
-        mean_over_space(
-            f.float(),
-            truth.valid_at((f.shape[2], f.shape[3])) if f.ndim == 4 else None)
-        for f in output.features
-    ], 1)
+    """See :func:`pooled_features`; averaged in float32 or better."""
+    return pooled_features(output.map(Tensor.float), truth)
 
 
 def _average(weights_M: Tensor, values: Sequence[Tensor]) -> Tensor:

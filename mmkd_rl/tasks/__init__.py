@@ -1,5 +1,5 @@
-from .base import Task
+from .base import LogitTask, Task
 from .classification import ClassificationTask
 from .feature import FeatureTask
 
-__all__ = ['ClassificationTask', 'FeatureTask', 'Task']
+__all__ = ['ClassificationTask', 'FeatureTask', 'LogitTask', 'Task']

@@ -3,8 +3,7 @@
 A task adapter knows one kind of network: where it keeps its outputs, how a
 teacher is run, what the truth of a batch is, and how good an output is on an
 image. Strategies, rewards and the agent's state ask it and never look at
-labels or axes themselves. An adapter for another kind of network is one more
-file here.
+labels or axes themselves.
 
 Legend: B batch, M teachers, C classes, D channels, H W space.
 """
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from mmkd_rl.records import Batch, Output, OutputSpec, Truth
 from mmkd_rl.taps import OutputTaps
-from mmkd_rl.utils.pooling import mean_over_space
+from mmkd_rl.utils.pooling import pooled_features
 
 #: A tap's config: a path, or the arguments of :class:`Tap`.
 TapConfig = str | dict
@@ -31,9 +30,6 @@ class Task(ABC):
 
     #: Scope in which the parts of its networks are looked up.
     scope: str | None = None
-    #: Whether its networks give class scores by which they can be judged:
-    #: whether :meth:`quality` and what follows it may be asked.
-    has_logits: bool = True
     #: Options of projectors that differ from :class:`Projector`'s defaults.
     projector: dict = {}
 
@@ -101,75 +97,82 @@ class Task(ABC):
         raise ValueError(f'{key}: {type(self).__name__} cannot run a '
                          'classifier on a feature')
 
-    # ------------------------------------------------------ what is true, and
-    # ------------------------------------------------------- how good is it
+    # ------------------------------------------- labels, and what follows
 
     @abstractmethod
     def truth(self, batch: Batch) -> Truth:
         """Labels and valid points of a batch."""
 
     def quality(self, output: Output, truth: Truth) -> Tensor:
-        """How good an output is on each image, [B], larger is better: minus
-        the task's loss of it, a mean over valid points."""
-        raise NotImplementedError
-
-    def margin(self, output: Output, truth: Truth) -> Tensor:
-        """Probability of what is true minus that of the likeliest other,
-        [B]."""
-        raise NotImplementedError
-
-    def logit_gradient(self, output: Output,
-                       truth: Truth) -> tuple[Tensor, ...]:
-        """Gradient of each image's task loss at its logits, detached, a
-        tensor of their shape for each level."""
-        raise NotImplementedError
-
-    def entropy(self, output: Output, truth: Truth) -> Tensor:
-        """Of the predictions at T = 1, in nats, [B]; a mean over valid
-        points."""
-        raise NotImplementedError
-
-    def class_coverage(self, truth: Truth, known_MC: Tensor) -> Tensor:
-        """How much of each image is of classes that each teacher has been
-        trained on, [B, M] in [0, 1].
-
-        Args:
-            truth: Of the batch.
-            known_MC: Which of the student's classes these are.
-        """
-        raise ValueError(
-            f'{type(self).__name__} has no class labels, so that class_map '
-            'has no meaning; leave it out')
-
-    def inner_product(self, a: Tensor, b_BM: Tensor, truth: Truth) -> Tensor:
-        """Of gradients at one level's logits, summed over classes, a mean
-        over valid points, [B, M].
-
-        Args:
-            a: [B, C, ...].
-            b_BM: [B, M, C, ...].
-            truth: Of the batch.
-        """
-        raise NotImplementedError
+        """How good an output is on each image, [B], larger is better; zeros
+        where a task cannot tell."""
+        return torch.zeros_like(truth.count)
 
     # ------------------------------------------------- for the agent's state
 
     def feature_summary(self, output: Output, truth: Truth) -> Tensor:
         """Features in a fixed size, [B, S]: all levels, averaged over valid
         points."""
-        return torch.cat([
-            mean_over_space(
-                f, truth.valid_at((f.shape[2], f.shape[3]))
-                if f.ndim == 4 else None) for f in output.features
-        ], 1)
-
-    def logit_summary(self, output: Output, truth: Truth) -> Tensor:
-        """Logits in a fixed size, [B, S]."""
-        raise NotImplementedError
+        return pooled_features(output, truth)
 
     def summary_sizes(self, spec: OutputSpec) -> dict[str, int]:
-        """S of both, by ``'feature'`` and ``'logit'``."""
+        """S by part of the agent's state, ``'feature'`` and ``'logit'``."""
         return dict(feature=sum(spec.channels), logit=spec.num_classes)
+
+
+class LogitTask(Task):
+    """A task whose networks give class scores that labels can judge.
+
+    What looks at labels or class scores (strategies, rewards, the agent's
+    state) needs one of these and asks it; it does not index scores itself.
+    """
+
+    @abstractmethod
+    def quality(self, output: Output, truth: Truth) -> Tensor:
+        """Minus the task's loss of an output on each image, a mean over valid
+        points, [B]."""
+
+    @abstractmethod
+    def margin(self, output: Output, truth: Truth) -> Tensor:
+        """Probability of the true class minus that of the likeliest other
+        class, in [-1, 1], a mean over valid points, [B]."""
+
+    @abstractmethod
+    def entropy(self, output: Output, truth: Truth) -> Tensor:
+        """Entropy of the predictions at T = 1, in nats, a mean over valid
+        points, [B]."""
+
+    @abstractmethod
+    def logit_gradient(self, output: Output,
+                       truth: Truth) -> tuple[Tensor, ...]:
+        """Gradient of each image's task loss at its logits, detached: for
+        each level [B, C, ...]."""
+
+    @abstractmethod
+    def inner_product(self, a: Tensor, b_BM: Tensor, truth: Truth) -> Tensor:
+        """Inner products of gradients at one level's logits: a sum over
+        classes, a mean over valid points, [B, M].
+
+        Args:
+            a: The student's, [B, C, ...].
+            b_BM: Each teacher's, [B, M, C, ...].
+            truth: Of the batch.
+        """
+
+    @abstractmethod
+    def class_coverage(self, truth: Truth, known_MC: Tensor) -> Tensor:
+        """How much of each image is of classes that each teacher has been
+        trained on, [B, M] in [0, 1].
+
+        Args:
+            truth: Of the batch.
+            known_MC: Which of the student's classes each teacher has been
+                trained on.
+        """
+
+    @abstractmethod
+    def logit_summary(self, output: Output, truth: Truth) -> Tensor:
+        """Logits in a fixed size for the agent's state, [B, S]."""
 
 
 def _as_list(taps: TapConfig | Sequence[TapConfig]) -> list[Any]:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from mmkd_rl.records import Batch, Output, Truth
 from mmkd_rl.registry import TASKS
 from mmkd_rl.taps import OutputTaps
-from mmkd_rl.tasks.base import TapConfig, Task
+from mmkd_rl.tasks.base import LogitTask, TapConfig
 
 
 @TASKS.register_module()
-class ClassificationTask(Task):
+class ClassificationTask(LogitTask):
     """Networks that give one vector of class scores an image.
 
     Defaults: the feature is the backbone's last output, the logits are what

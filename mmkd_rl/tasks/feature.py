@@ -23,7 +23,6 @@ class FeatureTask(Task):
     ``pad_shape``, is left out of all means.
     """
 
-    has_logits = False
     projector = dict(norm=False)
 
     def feature_taps(self, model: nn.Module,
@@ -64,14 +63,16 @@ class FeatureTask(Task):
         size = (int(images.shape[2]), int(images.shape[3]))
         shapes = [_shape(s, size) for s in batch.samples] or \
             [size] * len(images)
-        count = torch.tensor([float(h * w) for h, w in shapes],
-                             device=images.device)
+        # One transfer to the device for the whole batch.
+        shapes_B2 = torch.tensor(shapes, dtype=images.dtype,
+                                 device=images.device)
         if all(shape == size for shape in shapes):
-            return Truth(None, None, count)
-        valid = images.new_zeros(len(images), *size)
-        for row, (h, w) in zip(valid, shapes):
-            row[:h, :w] = 1
-        return Truth(None, valid, count)
+            return Truth(None, None, shapes_B2.prod(1))
+        rows_BH, columns_BW = (
+            torch.arange(length, device=images.device) < shapes_B2[:, i, None]
+            for i, length in enumerate(size))
+        valid_BHW = (rows_BH[:, :, None] & columns_BW[:, None]).to(images)
+        return Truth(None, valid_BHW, shapes_B2.prod(1))
 
 
 def _part(model: nn.Module, name: str) -> bool:

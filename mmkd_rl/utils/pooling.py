@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmkd_rl.records import Output, Truth
+
 
 def mean_over_space(x: Tensor, valid_BHW: Tensor | None = None) -> Tensor:
     """[B, D, ...] to [B, D]; a vector stays as it is.
@@ -22,6 +24,12 @@ def mean_over_space(x: Tensor, valid_BHW: Tensor | None = None) -> Tensor:
     # Not a product alone: what does not count may be infinite.
     kept = torch.where(valid_B1P > 0, x.flatten(2), 0.) * valid_B1P
     return kept.sum(2) / valid_B1P.sum(2).clamp_min(1e-6)
+
+
+def pooled_features(output: Output, truth: Truth) -> Tensor:
+    """Features of all levels, averaged over valid points, [B, sum_l D_l]."""
+    return torch.cat(
+        [mean_over_space(f, truth.valid_at(f)) for f in output.features], 1)
 
 
 def masked_mean(values_BP: Tensor, valid_BP: Tensor | None) -> Tensor:

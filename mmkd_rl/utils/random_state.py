@@ -11,9 +11,13 @@ import numpy as np
 import torch
 
 
-def capture() -> dict:
-    """Their states as plain values and tensors, so that a checkpoint with
-    them stays loadable without running code."""
+def capture(cuda: bool = True) -> dict:
+    """The generators' states as plain values and tensors, so that a checkpoint
+    with them stays loadable without running code.
+
+    Args:
+        cuda: Whether those of all GPUs are among them.
+    """
     version, numbers, gauss = random.getstate()
     # What transforms of the OpenMMLab packages draw from.
     name, keys, position, has_gauss, cached = \
@@ -29,7 +33,7 @@ def capture() -> dict:
         ],
         torch=torch.get_rng_state(),
         cuda=torch.cuda.get_rng_state_all()
-        if torch.cuda.is_available() else [])
+        if cuda and torch.cuda.is_available() else [])
 
 
 def restore(state: dict) -> None:
@@ -45,9 +49,11 @@ def restore(state: dict) -> None:
 
 
 @contextmanager
-def unchanged() -> Iterator[None]:
-    """What is drawn within leaves no trace in the generators."""
-    state = capture()
+def unchanged_on_cpu() -> Iterator[None]:
+    """What is drawn within leaves no trace in the generators of Python, NumPy
+    and PyTorch's CPU. Those of GPUs are not looked at, because that would
+    start CUDA on each of them."""
+    state = capture(cuda=False)
     try:
         yield
     finally:

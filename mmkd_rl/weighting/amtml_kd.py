@@ -187,7 +187,7 @@ def _max_over_space(feature: Tensor, truth: Truth) -> Tensor:
     """Of valid points, [B, D]; 0 for an image without any."""
     if feature.ndim < 3:
         return feature
-    valid = truth.valid_at((feature.shape[2], feature.shape[3]))
+    valid = truth.valid_at(feature)
     if valid is None:
         return feature.flatten(2).amax(2)
     counts = valid.flatten(1).unsqueeze(1) > 0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmkd_rl.context import WeightingContext
 from mmkd_rl.losses import MixtureTerm
 from mmkd_rl.records import DistillationBatch, Output, TeacherWeights
-from mmkd_rl.tasks import Task
+from mmkd_rl.tasks import LogitTask, Task
 
 SCALES = ('unit', 'paper')
 
@@ -34,13 +34,16 @@ class WeightingStrategy(nn.Module, ABC):
         ValueError: Another scale.
     """
 
-    #: Whether it wants to see the batch again after the student's update.
-    needs_second_look: bool = False
-    #: Whether it looks at what teachers say of the student's classes.
+    #: Whether the batch and the teachers' outputs are to be kept until hooks
+    #: behind the student's update have run.
+    keeps_batch: bool = False
+    #: Whether it reads teachers' scores of the student's classes.
     needs_classes: bool = True
-    #: Whether it cannot do without labels and class scores.
+    #: Whether it needs a :class:`LogitTask`.
     needs_labels: bool = False
-    #: Whether it looks at :attr:`Gaps.similarity`.
+    #: Whether it reads teachers' features beside the terms' pairs.
+    reads_features: bool = False
+    #: Whether it reads :attr:`Gaps.similarity`.
     needs_similarity: bool = True
 
     def __init__(self, context: WeightingContext, scale: str = 'unit') -> None:
@@ -55,6 +58,12 @@ class WeightingStrategy(nn.Module, ABC):
     def num_teachers(self) -> int:
         """M."""
         return len(self.context.teachers)
+
+    @property
+    def judge(self) -> LogitTask:
+        """The task, for strategies that look at class scores and labels."""
+        assert isinstance(self.context.task, LogitTask)
+        return self.context.task
 
     @abstractmethod
     def forward(self, batch: DistillationBatch) -> TeacherWeights:

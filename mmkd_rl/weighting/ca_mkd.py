@@ -27,6 +27,7 @@ from mmkd_rl.context import WeightingContext
 from mmkd_rl.losses import mapped_shape
 from mmkd_rl.records import DistillationBatch, Output, TeacherWeights
 from mmkd_rl.registry import WEIGHTINGS
+from mmkd_rl.tasks import LogitTask
 from mmkd_rl.utils.precision import autocasts_to_half
 from mmkd_rl.weighting.base import (
     WeightingStrategy,
@@ -69,7 +70,7 @@ class CAMKD(WeightingStrategy):
         self.detach_feature = detach_feature
         self.reads_student = feature == 'student' and \
             context.feature_weight is not None
-        if self.reads_student and context.task.has_logits:
+        if self.reads_student and isinstance(context.task, LogitTask):
             self._try_classifiers()
 
     def forward(self, batch: DistillationBatch) -> TeacherWeights:

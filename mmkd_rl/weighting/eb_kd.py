@@ -41,7 +41,7 @@ class EBKD(WeightingStrategy):
     @torch.no_grad()
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
         """Weights, [B, M] each, detached, in float32."""
-        task = self.context.task
+        task = self.judge
         entropy_BM = torch.stack(
             [task.entropy(t, batch.truth) for t in batch.teachers], 1)
         weights = self._weigh(entropy_BM)

@@ -98,7 +98,7 @@ class MMKD(WeightingStrategy):
             are no terms to weigh.
     """
 
-    needs_second_look = True
+    keeps_batch = True
     needs_labels = True
     needs_similarity = False
 
@@ -247,7 +247,7 @@ class MMKD(WeightingStrategy):
 
     def _logits(self, batch: DistillationBatch, dtype: torch.dtype) -> Tensor:
         """[z_1, ..., z_M, z_S], [B, (M + 1) C]."""
-        task = self.context.task
+        task = self.judge
         return torch.cat([
             task.logit_summary(o, batch.truth).to(dtype)
             for o in (*batch.teachers, batch.student)

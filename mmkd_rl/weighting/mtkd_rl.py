@@ -97,13 +97,14 @@ class MTKDRL(WeightingStrategy):
         if reward_time not in REWARD_TIMES:
             raise ValueError('weighting.reward_time must be one of '
                              f'{REWARD_TIMES}, got {reward_time!r}')
-        self.needs_second_look = reward_time == 'after'
+        self.keeps_batch = reward_time == 'after'
         self.build_state = StateBuilder(
             context.teachers,
             context.task,
             state,
             has_logit=context.logit_weight is not None,
             has_feature=context.feature_weight is not None)
+        self.reads_features = 'feature' in self.build_state.parts
         policy: WeightPolicy = construct(
             WeightPolicy,
             {} if agent is None else agent,
@@ -142,9 +143,7 @@ class MTKDRL(WeightingStrategy):
                 "dict(type='mmkd_rl.AgentAlternationHook') to custom_hooks",
                 'current', logging.WARNING)
         task = self.context.task
-        # A task without labels has no preference.
-        ce_BM = cross_entropies(task, batch, batch.teachers) \
-            if task.has_logits else equal_weights(batch, self.num_teachers)
+        ce_BM = cross_entropies(task, batch, batch.teachers)
         state_BS = self.build_state(batch, ce_BM)
         sources_B22M = self._sources(batch, ce_BM)
         policy = self.learner.policy
@@ -165,11 +164,10 @@ class MTKDRL(WeightingStrategy):
             half_BS = state_BS.clamp(-_HALF_MAX, _HALF_MAX).half()
             step = Step(
                 _used(action_B2M, batch.class_coverage),
-                -task.quality(batch.student, batch.truth)
-                if task.has_logits else batch.truth.count * 0)
+                -task.quality(batch.student, batch.truth))
             record = Transition(
                 half_BS, generated_B2M.contiguous(), sources_B22M,
-                torch.empty_like(ce_BM) if self.needs_second_look else
+                torch.empty_like(ce_BM) if self.keeps_batch else
                 self._earned(batch, step)), step
         return TeacherWeights(action_B2M[:, 0], action_B2M[:, 1], record)
 

@@ -165,3 +165,17 @@ def test_a_loss_of_the_students_is_never_overwritten(teachers):
 def test_labels_that_are_not_there():
     with pytest.raises(ValueError, match='without data_samples'):
         ClassificationTask().truth(Batch(World().batch(4)[0]))
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('weighting, watched', [
+    (dict(type='AverageWeighting'), False), (dict(type='EBKD'), False),
+    (dict(type='AMTMLKD'), True),  # its relations read teachers' features
+    (dict(type='AMTMLKD', distance_weight=0., angle_weight=0.), False),
+    (dict(type='MTKDRL'), True),  # so does the agent's state
+    (dict(type='MTKDRL', state=['ce']), False)])
+def test_features_are_watched_for_nan_where_somebody_reads_them(
+        teachers, weighting, watched):
+    model = MODELS.build(distiller(
+        teachers, weighting=weighting, feature_loss=None))
+    assert model.distillation.teachers.watch_features is watched

@@ -115,8 +115,8 @@ def test_nothing_is_kept_of_a_batch(images):
     flow = flow_of(old._own)
 
     def nothing_is_left():
-        return flow._lent is None and flow.heard is None and not any(
-            m._features for m in flow._mixers)
+        return flow._lent is None and flow.first_features is None and \
+            not any(m._features for m in flow._mixers)
 
     old.logits(images)
     assert nothing_is_left()

@@ -224,8 +224,9 @@ def test_levels_of_features_that_do_not_pair(term):
 
 def test_levels_of_logits_that_do_not_pair():
     with pytest.raises(ValueError, match=(
-            'logit_loss: KDLoss pairs levels of logits, but the student has 1 '
-            "and teacher 't' has 2; name as many in taps.logits of both")):
+            r'logit_loss: KDLoss pairs levels of logits, but the student has '
+            r"1 \(\(5,\)\) and teacher 't' has 2 \(\(5,\), \(5,\)\); name as "
+            r'many in taps.logits=\[...\] of both')):
         KDLoss().build(spec(), [OutputSpec('t', logits=((5, ), (5, )))])
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from mmkd_rl.records import Batch, Output, OutputSpec
 from mmkd_rl.registry import MODELS
 from mmkd_rl.tasks import FeatureTask
+from tests.toy import classifier, distiller
 
 
 def sample(shape=None, **metainfo):
@@ -149,6 +150,9 @@ def test_a_network_whose_extract_feat_is_of_no_use():
 
 
 def test_class_maps_have_no_meaning():
-    with pytest.raises(ValueError, match='FeatureTask has no class labels.*'
-                       'class_map'):
-        FeatureTask().class_coverage(truth((4, 6)), torch.ones(1, 5).bool())
+    """Refused when the model is built."""
+    teacher = dict(name='a', config=classifier(8), checkpoint='untrained',
+                   class_map=[0, 1, 2, 3, 4])
+    with pytest.raises(ValueError, match="teacher 'a': class_map says which "
+                       'of its classes.*no class scores are read'):
+        MODELS.build(distiller([teacher], task=dict(type='FeatureTask')))

@@ -213,8 +213,8 @@ def test_a_step_goes_into_the_history(benchmark, toy, reward_time):
     contestant = benchmark.DistilledContestant(
         MODELS.build(cfg.model), cfg, data)
     looks = []
-    look = contestant.distillation.look_again
-    contestant.distillation.look_again = \
+    look = contestant.distillation.forward_after_step
+    contestant.distillation.forward_after_step = \
         lambda *args: looks.append(args) or look(*args)
     contestant.step()
     entry, = contestant.strategy.learner.history

@@ -242,7 +242,7 @@ def test_reward_after_the_update_is_of_the_updated_student(tmp_path):
     buffers = {n: b.clone() for n, b in model.named_buffers()}
     strategy, step = model.distillation.weighting, model.distillation.last_step
     strategy.remember(step.weights.record,
-                      model.distillation.look_again(model, step.seen))
+                      model.distillation.forward_after_step(model, step.seen))
     for name, buffer in model.named_buffers():
         assert torch.equal(buffer, buffers[name]), name
     (transition, ) = strategy.learner.history
@@ -337,7 +337,8 @@ def test_on_unknown_classes_the_agent_learns_nothing_of_a_teacher(
     labels = torch.tensor([0, 1, 2, 3] * 3)
     model(images, samples(labels), mode='loss')
     step = model.distillation.last_step
-    after = step.seen and model.distillation.look_again(model, step.seen)
+    after = step.seen and model.distillation.forward_after_step(
+        model, step.seen)
     strategy.remember(step.weights.record, after)
     (transition, ) = strategy.learner.history
     got = normalize_reward(transition.reward, how)
@@ -471,7 +472,7 @@ def test_the_agent_learns_without_labels(tmp_path, reward_time):
             images, labels = world.batch(8)
             model(images, samples(labels), mode='loss')
             step = model.distillation.last_step
-            after = step.seen and model.distillation.look_again(
+            after = step.seen and model.distillation.forward_after_step(
                 model, step.seen)
             strategy.remember(step.weights.record, after)
         *_, last = strategy.learner.history

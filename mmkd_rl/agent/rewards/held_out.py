@@ -62,7 +62,7 @@ class HeldOutReward(AgreementReward):
                  step: Step | None = None) -> Tensor:
         """R, [B, M]; zero for a single sample without memory."""
         f_BD = self.task.feature_summary(batch.student, batch.truth).float()
-        g_BC, = self.task.logit_gradient(batch.student, batch.truth)
+        g_BC, = self.judge.logit_gradient(batch.student, batch.truth)
         f_ND, g_NC = f_BD, g_BC
         if self._kept is not None:
             f_ND = torch.cat([f_BD, self._kept[0]])
@@ -76,7 +76,7 @@ class HeldOutReward(AgreementReward):
         alike_BN.fill_diagonal_(0)  # not its own label
         others_BC = alike_BN @ g_NC / max(len(f_ND) - 1, 1)
         pull, = self.pull(batch)
-        return self.task.inner_product(others_BC, pull, batch.truth)
+        return self.judge.inner_product(others_BC, pull, batch.truth)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move the memory."""

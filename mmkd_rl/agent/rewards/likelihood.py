@@ -46,7 +46,7 @@ class LikelihoodReward(Reward):
     def __call__(self, batch: DistillationBatch,
                  step: Step | None = None) -> Tensor:
         """R, [B, M]."""
-        judge = self.task.quality if self.kind == 'likelihood' else \
-            self.task.margin
+        rule = self.judge.quality if self.kind == 'likelihood' else \
+            self.judge.margin
         return torch.stack(
-            [judge(t, batch.truth) for t in batch.teachers], 1)
+            [rule(t, batch.truth) for t in batch.teachers], 1)

@@ -85,7 +85,8 @@ class AgentAlternationHook(Hook):
         if step.seen is not None:
             # In the precision of the step itself.
             with runner.optim_wrapper.optim_context(runner.model):
-                after = distillation.look_again(unwrapped(runner), step.seen)
+                after = distillation.forward_after_step(
+                    unwrapped(runner), step.seen)
         strategy.remember(step.weights.record, after)
         if not self.by_epoch and self._due(runner.iter + 1):
             self._update(runner, strategy)

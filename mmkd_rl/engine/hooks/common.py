@@ -8,7 +8,11 @@ from matplotlib.figure import Figure
 from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import Runner
 
-from mmkd_rl.distillers import Distillation, distillation_of
+from mmkd_rl.distillers import (
+    Distillation,
+    check_outermost,
+    distillation_of,
+)
 from mmkd_rl.flow import KnowledgeFlow
 from mmkd_rl.visualization.common import to_array
 
@@ -30,13 +34,7 @@ def distillation_in(runner: Runner, hook: str) -> Distillation:
     found = distillation_of(model)
     if found is not None:
         return found
-    for path, module in model.named_modules():
-        if isinstance(module, Distillation):
-            raise TypeError(
-                f'custom_hooks has {hook}, and the distillation is in '
-                f'{path!r} of a {type(model).__name__}, which does not ask '
-                'it for its losses; the MultiTeacherDistiller must be the '
-                'model itself')
+    check_outermost(model)
     raise TypeError(f'custom_hooks has {hook}, which needs a '
                     'MultiTeacherDistiller as model, got a '
                     f'{type(model).__name__}')

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmkd_rl.distillers import Distillation, distillation_of
+from mmkd_rl.distillers import check_outermost
 from mmkd_rl.engine.hooks.common import unwrapped
 from mmkd_rl.registry import HOOKS
 
@@ -64,16 +64,7 @@ def report_loading(runner: Runner, key: str) -> None:
     Raises:
         TypeError: A distillation that is not the model itself.
     """
-    model = unwrapped(runner)
-    if distillation_of(model) is None:
-        for path, module in model.named_modules():
-            if isinstance(module, Distillation):
-                raise TypeError(
-                    f'model is a {type(model).__name__} around a '
-                    'MultiTeacherDistiller (in '
-                    f'{path.rpartition(".")[0]!r}), whose losses it would not '
-                    'ask for; the MultiTeacherDistiller must be the model '
-                    'itself')
+    check_outermost(unwrapped(runner))
     runner.register_hook(LoadReportHook(key))
 
 
@@ -107,14 +98,14 @@ class _Watch:
     def _after(self, model: nn.Module, incompatible) -> None:
         for handle in self._handles:
             handle.remove()
-        # A model's state_dict may leave prefixes out that loading puts in.
-        names = {n for n, _ in model.named_parameters()}
-        names |= {n for n, _ in model.named_buffers()}
-        absent = {n for n in incompatible.missing_keys
-                  if n in names and _counts(n, self.key)}
-        shapes = dict(_shapes(model))
+        # Not the state_dict's names: a model may leave prefixes out there
+        # that it puts in when it loads.
+        shapes = {n: tuple(t.shape) for n, t in (*model.named_parameters(),
+                                                 *model.named_buffers())
+                  if _counts(n, self.key)}
+        absent = shapes.keys() & incompatible.missing_keys
         other = {n: s for n, s in self.file.items()
-                 if n in shapes and _counts(n, self.key) and s != shapes[n]}
+                 if n in shapes and s != shapes[n]}
         came = len(self.own) - len(absent) - len(other)
         self._report(type(model).__name__, came, absent, other)
 
@@ -135,11 +126,6 @@ class _Watch:
                 f'has {_some(self.file)}. Is it a checkpoint of this model?')
         print_log(text, 'current',
                   logging.WARNING if lacks else logging.INFO)
-
-
-def _shapes(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
-    return [(n, tuple(t.shape)) for n, t in (*model.named_parameters(),
-                                             *model.named_buffers())]
 
 
 def _counts(name: str, key: str) -> bool:

@@ -193,7 +193,7 @@ def meta_step(model: nn.Module,
 
 
 class _Observer(nn.Module):
-    """Lets ``functional_call`` reach :meth:`Distillation.observe`."""
+    """Lets ``functional_call`` reach :meth:`Distillation.forward_student`."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ class _Observer(nn.Module):
     def forward(self, seen: SeenBatch) -> DistillationBatch:
         distillation = distillation_of(self.model)
         assert distillation is not None
-        return distillation.observe(self.model, seen)
+        return distillation.forward_student(self.model, seen)
 
 
 def _without_half(device: str) -> AbstractContextManager:

@@ -1,0 +1,57 @@
+"""What hooks on a model's forward pass need: its arguments, and a way to add
+losses to those that the model returns in ``mode='loss'``.
+
+OpenMMLab's models are all called as ``model(inputs, data_samples, mode)``, by
+position or by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_POSITIONS = dict(inputs=0, data_samples=1, mode=2)
+
+
+def argument(name: str, args: tuple, kwargs: Mapping[str, Any]) -> Any:
+    """``inputs``, ``data_samples`` or ``mode`` of a call; ``None``: not
+    given.
+
+    Args:
+        name: Which.
+        args: The call's positional arguments.
+        kwargs: The call's keyword arguments.
+    """
+    index = _POSITIONS[name]
+    return kwargs[name] if name in kwargs else \
+        args[index] if len(args) > index else None
+
+
+def computes_losses(args: tuple, kwargs: Mapping[str, Any]) -> bool:
+    """Whether the call's mode is ``'loss'``."""
+    return argument('mode', args, kwargs) == 'loss'
+
+
+def with_losses(own: Mapping[str, Any],
+                added: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's losses and further ones behind them.
+
+    The model's ``loss``, under which MMEngine logs the sum of all losses, is
+    called ``loss_student``.
+
+    Args:
+        own: What the model returned.
+        added: By other names.
+
+    Raises:
+        ValueError: A name stands in both.
+    """
+    losses = {n: v for n, v in own.items() if n != 'loss'}
+    if 'loss' in own:
+        added = {'loss_student': own['loss'], **added}
+    if both := losses.keys() & added.keys():
+        raise ValueError(
+            f'the student has losses {sorted(both)} of its own, which are '
+            'names of distillation losses; give those of its head other '
+            'names')
+    return {**losses, **added}
