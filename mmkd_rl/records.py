@@ -121,6 +121,12 @@ class Truth:
     valid: Tensor | None
     count: Tensor
 
+    @classmethod
+    def of_labels(cls, targets: Tensor) -> Truth:
+        """Of images with a label each, [B, ...], which all count the same."""
+        return cls(targets, None,
+                   torch.ones(len(targets), device=targets.device))
+
     def valid_at(self, level: Tensor) -> Tensor | None:
         """``valid`` in a level's resolution, [B, H_l, W_l]; ``None``: all of
         its points count, or it has no space.

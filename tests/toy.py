@@ -288,7 +288,7 @@ def output(logits: Tensor, feature: Tensor) -> Output:
 
 def truth(targets: Tensor) -> Truth:
     """Labels of a classifier's images."""
-    return Truth(targets, None, torch.ones(len(targets)))
+    return Truth.of_labels(targets)
 
 
 def batch(images: Tensor, labels: Tensor) -> Batch:

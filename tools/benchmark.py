@@ -39,11 +39,11 @@ from typing import Any
 os.environ.setdefault('KINETO_LOG_LEVEL', '5')
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
-from torch import Tensor, nn
+from torch import Tensor
 
 import mmkd_rl  # noqa: F401
 from mmkd_rl.distillers import distillation_of
@@ -69,10 +69,10 @@ from mmkd_rl.experiments.timing import (
     setting,
     tensors_of,
 )
+from mmkd_rl.export.student import plain_copy
 from mmkd_rl.records import Batch, SeenBatch
 from mmkd_rl.registry import MODELS
-from mmkd_rl.tasks import Task
-from mmkd_rl.teachers.loading import build_network, load_model_config
+from mmkd_rl.teachers.loading import load_model_config
 from mmkd_rl.utils.cli import clear_errors, load_config
 from mmkd_rl.weighting import MMKD, MTKDRL
 
@@ -196,7 +196,6 @@ def main() -> int:
 def _run(args: argparse.Namespace) -> int:
     cfg = load_config(args.config)
     cfg.merge_from_dict(args.cfg_options)
-    _read_student(cfg)
     kind = str(cfg.get('model', {}).get('type', 'nothing'))
     flows = bool(list(flow_configs(cfg.get('model'))))
     if not flows and kind.rpartition('.')[2] != 'MultiTeacherDistiller':
@@ -228,9 +227,7 @@ def _run(args: argparse.Namespace) -> int:
     aver_cfg.weighting = dict(type='mmkd_rl.AverageWeighting')
     aver = DistilledContestant(MODELS.build(aver_cfg).to(device), cfg, data)
     pool = aver.model.distillation.teachers
-    student = DistilledContestant(
-        _student_alone(cfg, aver.model.distillation.task).to(device), cfg,
-        data)
+    student = DistilledContestant(plain_copy(aver.model), cfg, data)
     given = aver.model.data_preprocessor(data, True)
     images = given['inputs']
     batch = Batch(images, given['data_samples'])
@@ -336,24 +333,6 @@ def _classifier(cfg: Config) -> dict:
         cfg.model.get('student', cfg.model), 'model', keep_flow=True)[0]
 
 
-def _read_student(cfg: Config) -> None:
-    """Put the config of a distilled student in place of its path."""
-    path = cfg.get('model', {}).get('student')
-    if isinstance(path, str):
-        model, scope = load_model_config(path, 'model.student', keep_flow=True)
-        cfg.model.student = ConfigDict(model=model, default_scope=scope)
-
-
-def _student_alone(cfg: Config, task: Task) -> nn.Module:
-    """The student as it is without distillation."""
-    student, scope = load_model_config(cfg.model.student, 'model.student')
-    if cfg.model.get('data_preprocessor') is not None:
-        student['data_preprocessor'] = cfg.model.data_preprocessor
-    return build_network(student,
-                         task.scope_for(scope or cfg.get('default_scope')),
-                         'model.student')
-
-
 def _num_classes(cfg: Config) -> int:
     for part in (cfg.get('data_preprocessor'), _classifier(cfg).get('head')):
         if part and part.get('num_classes'):
@@ -377,8 +356,7 @@ def _compare(args: argparse.Namespace, cfg: Config, data: dict,
     aver = contestants['aver']
     contestants = {
         'baseline': DistilledContestant(
-            _student_alone(cfg, aver.model.distillation.task).to(device), cfg,
-            data), **contestants
+            plain_copy(aver.model), cfg, data), **contestants
     }
     steps: dict[str, Step] = {n: c.step for n, c in contestants.items()}
     own_s = {
@@ -421,7 +399,7 @@ def _compare(args: argparse.Namespace, cfg: Config, data: dict,
 
 
 def _seen_tensors(seen: SeenBatch) -> Iterable[Tensor]:
-    """What is kept of a batch for another look at it."""
+    """Tensors that are kept of a batch until the student's update is done."""
     yield seen.batch.images
     for output in seen.teachers.outputs:
         yield from output.tensors()

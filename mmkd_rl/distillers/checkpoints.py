@@ -22,8 +22,8 @@ from torch.utils.hooks import RemovableHandle
 _OLD = 'student.'
 
 
-class Loading:
-    """Hooks that a model with a distillation renames weights with.
+class NameHooks:
+    """Hooks on a distilled model that rename weights before they are loaded.
 
     Args:
         child: The model's ``distillation``.

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd_rl.distillers.checkpoints import Loading
+from mmkd_rl.distillers.checkpoints import NameHooks
 from mmkd_rl.export.student import DISTILLATION
 from mmkd_rl.losses import DistillationTerm, MixtureTerm
 from mmkd_rl.records import (
@@ -111,13 +111,13 @@ class Distillation(nn.Module):
         hooks of its own copy.
         """
         setattr(model, NAME, self)
-        loading = Loading(self, next((i for i, term in enumerate(self.terms)
-                                      if term.reads == 'features'), 0))
+        feature_term = next((i for i, term in enumerate(self.terms)
+                             if term.reads == 'features'), 0)
         self._handles = (
             model.register_forward_pre_hook(self._begin, with_kwargs=True),
             model.register_forward_hook(self._end, with_kwargs=True,
                                         always_call=True),
-            *loading.attach(model))
+            *NameHooks(self, feature_term).attach(model))
 
     def detach(self, model: nn.Module) -> None:
         """Leave the model (or the copy of it that this is the child of), which

@@ -92,9 +92,7 @@ class ClassificationTask(LogitTask):
         Raises:
             ValueError: Samples with several labels.
         """
-        targets = self._targets(batch)
-        return Truth(targets, None, torch.ones(len(targets),
-                                               device=targets.device))
+        return Truth.of_labels(self._targets(batch))
 
     def _targets(self, batch: Batch) -> Tensor:
         samples = batch.samples

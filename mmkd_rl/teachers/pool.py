@@ -198,12 +198,11 @@ class TeacherPool:
 
     def _is_finite(self, output: Output) -> Tensor:
         finite = [z.isfinite().all() for z in output.logits]
-        if self.watch_features:
+        if self.watch_features or not finite:
             # Of the sum: a map is large, and this needs no other one.
             finite += [f.sum(dtype=torch.float32).isfinite()
                        for f in output.features]
-        return torch.stack(finite).all() if finite else torch.ones(
-            (), dtype=torch.bool)
+        return torch.stack(finite).all()
 
     def classify(self, index: int, feature: Tensor) -> Tensor:
         """Logits of one teacher's classifier over the student's classes, see
@@ -247,10 +246,11 @@ class TeacherPool:
 
 
 class TeacherBorrower(nn.Module, ABC):
-    """A part of the student that looks inside of the distiller's teachers.
+    """A part of the student that reads inner layers of a distiller's teachers.
 
-    The distiller finds it in the student's model, lends it the pool, and hands
-    it what :meth:`TeacherPool.listen` asked for in each step.
+    The distiller finds it in the student's model and lends it the pool; the
+    part names the layers with :meth:`TeacherPool.listen`, and gets their
+    tensors in each step.
     """
 
     @property
@@ -261,7 +261,8 @@ class TeacherBorrower(nn.Module, ABC):
     @property
     @abstractmethod
     def wants_features(self) -> bool:
-        """Whether the next forward pass of the student needs them."""
+        """Whether the student's next forward pass in training needs the
+        layers' tensors."""
 
     @abstractmethod
     def borrow(self, pool: TeacherPool) -> None:
@@ -269,8 +270,13 @@ class TeacherBorrower(nn.Module, ABC):
 
     @abstractmethod
     def lend(self, features: tuple[tuple[Tensor, ...], ...] | None) -> None:
-        """What the teachers said of the images that the student is given
-        until the next call; ``None``: nothing is known of them."""
+        """Give the layers' tensors for the student's next forward pass in
+        training.
+
+        Args:
+            features: Of each teacher, one tensor a layer; ``None``: those that
+                were given before do not count any more.
+        """
 
 
 def _build_teacher(cfg: dict, name: str, task: Task,

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 
 from mmkd_rl.experiments import timing
+from mmkd_rl.export.student import plain_copy
 from mmkd_rl.registry import MODELS
 from tests.toy import World, classifier, distiller, samples, toy_teachers
 
@@ -165,14 +166,10 @@ def toy(tmp_path):
 
 
 def test_the_student_alone_is_plain(benchmark, toy):
-    """Its own weights and losses, and nothing of a distillation."""
+    """Its own losses and nothing of a distillation, in a contestant."""
     cfg, data = toy()
     distilled = MODELS.build(cfg.model)
-    student = benchmark._student_alone(cfg, distilled.distillation.task)
-    assert type(student) is type(distilled)
-    assert set(student.state_dict()) == {
-        n for n in distilled.state_dict()
-        if not n.startswith('distillation.')}
+    student = plain_copy(distilled)
     contestant = benchmark.DistilledContestant(student, cfg, data)
     assert contestant.distillation is contestant.strategy is None
     assert set(student.train_step(data, contestant.optimizer)) == {'loss'}
@@ -181,15 +178,11 @@ def test_the_student_alone_is_plain(benchmark, toy):
 
 
 def test_a_student_is_named_by_its_path(benchmark, toy, tmp_path):
-    """Then it is looked at as if it stood in the config."""
+    """Then its config is read where it is."""
     path = tmp_path / 'student.py'
     path.write_text(f"default_scope = 'mmpretrain'\n"
                     f'model = {classifier(8, hidden=6)!r}\n')
     cfg, _ = toy(student=str(path))
-    benchmark._read_student(cfg)
-    distilled = MODELS.build(cfg.model)
-    student = benchmark._student_alone(cfg, distilled.distillation.task)
-    assert set(student.state_dict()) < set(distilled.state_dict())
     assert benchmark._classifier(cfg)['type'] == 'mmpretrain.ImageClassifier'
     assert benchmark._num_classes(cfg) == 5
 

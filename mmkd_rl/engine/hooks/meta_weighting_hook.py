@@ -156,9 +156,7 @@ def meta_step(model: nn.Module,
     device = samples.inputs.device.type
     batch = Batch(samples.inputs)
     seen = SeenBatch(
-        batch,
-        Truth(samples.targets, None,
-              torch.ones(len(samples), device=samples.inputs.device)),
+        batch, Truth.of_labels(samples.targets),
         TeacherStep(samples.teachers, distillation.inner_features(batch)))
 
     def observe(parameters) -> DistillationBatch:
