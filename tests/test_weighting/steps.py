@@ -77,3 +77,9 @@ def check_training(folder, weighting: dict, count: int = 2,
     model.double()
     losses = model(images.double(), samples(labels), mode='loss')
     assert all(v.isfinite() for v in losses.values())
+
+
+def remember(model):
+    """What the hook does after each iteration."""
+    distillation = model.distillation
+    distillation.weighting.remember(distillation.last_step.weights.record)
