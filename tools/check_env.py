@@ -146,12 +146,14 @@ def check_operators() -> list[str]:
 def check_packages() -> list[str]:
     """The OpenMMLab packages, which check each other's versions, and ours."""
     problems = []
-    for name in ('mmpretrain', 'mmdet', 'mmseg', 'mmkd_rl'):
+    for name in ('mmpretrain.apis', 'mmdet.apis', 'mmseg.apis', 'mmkd_rl',
+                 'mmkd_rl.engine.hooks'):
         try:
             importlib.import_module(name)
         except Exception as error:
             reason = ' '.join(str(error).split()) or type(error).__name__
-            problems.append(f'{name} cannot be imported ({reason}). '
+            problems.append(f'{name.partition(".")[0]} cannot be imported '
+                            f'({reason}). '
                             f'Do: {AGAIN}')
     if not problems:
         folder = Path(sys.modules['mmkd_rl'].__path__[0], '.mim', 'configs')

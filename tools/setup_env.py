@@ -322,7 +322,12 @@ def set_up(env):
     uv_install(env, *files)
     uv_install(env, '--no-deps', '--no-build-isolation', '-e', '.')
     say('checking (the first import of everything takes a while)')
-    run([env.python, 'tools/check_env.py'], 'the check', quiet=False)
+    # Imported modules are kept compiled in .venv, even where Python is told
+    # not to: without that every later command compiles all of them again,
+    # which takes longer than most commands do.
+    environ = {k: v for k, v in os.environ.items()
+               if k != 'PYTHONDONTWRITEBYTECODE'}
+    run([env.python, 'tools/check_env.py'], 'the check', environ, quiet=False)
     env.unfinished.unlink()
     env.write_stamp()
     say(f'ready after {time.time() - start:.0f} s: . .venv/bin/activate')
