@@ -1,6 +1,7 @@
 """Multi-teacher knowledge distillation for the OpenMMLab stack."""
 
 from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any
 
 from mmengine.config.utils import MODULE2PACKAGE
 
@@ -23,4 +24,12 @@ from .utils import atomic_backend  # noqa: E402
 # A checkpoint under its final name is always whole.
 atomic_backend.register()
 
-__all__ = ['__version__', 'registry']
+__all__ = ['__version__', 'distill', 'registry']
+
+
+def __getattr__(name: str) -> Any:
+    """Import what reads configs of other packages when it is asked for."""
+    if name == 'distill':
+        from .recipes import distill
+        return distill
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

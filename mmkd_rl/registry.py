@@ -98,6 +98,8 @@ def build(registry: Registry, cfg: dict, key: str, **kwargs: Any) -> Any:
         raise TypeError(f'{key} must be a dict with a "type", got {cfg!r}')
     args = dict(cfg)
     kind = args.pop('type')
+    # MMEngine's, in each dict of a base that is inherited as `package::path`.
+    args.pop('_scope_', None)
     # Looked up here, not by `registry.build`: that would look in the default
     # scope of the user's config first, where our names are unknown.
     part = registry.get(kind) if isinstance(kind, str) else kind
@@ -148,14 +150,14 @@ def refuse_unknown(unknown: Iterable[str], key: str, name: str,
     """Complain of options that a part does not have.
 
     Args:
-        unknown: They, if there are any.
-        key: The key under which they stand.
-        name: The part's.
-        takes: The options that it has.
+        unknown: Names of options that the part does not accept.
+        key: The key under which the options stand.
+        name: The part's name.
+        takes: Names of the options that the part accepts.
 
     Raises:
-        TypeError: There are; the message has all that there could be, and
-            the nearest one.
+        TypeError: ``unknown`` is not empty. The message lists the valid
+            options and the closest match.
     """
     unknown = list(unknown)
     if '_delete_' in unknown:

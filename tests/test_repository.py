@@ -20,6 +20,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmkd_rl.utils import cli
+from mmkd_rl.utils.configs import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -333,9 +334,9 @@ def test_cut_checkpoint_is_refused(tmp_path):
 def test_wrong_config_path_names_near_ones(tmp_path):
     (tmp_path / 'student_alone.py').write_text('a = 1')
     with pytest.raises(FileNotFoundError, match=r'has student_alone\.py'):
-        cli.load_config(str(tmp_path / 'student_alon.py'))
+        load_config(str(tmp_path / 'student_alon.py'))
     with pytest.raises(FileNotFoundError, match='no folder'):
-        cli.load_config(str(tmp_path / 'no' / 'student.py'))
+        load_config(str(tmp_path / 'no' / 'student.py'))
 
 
 @pytest.mark.parametrize('script, arguments', [

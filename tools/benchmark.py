@@ -73,7 +73,8 @@ from mmkd_rl.export.student import plain_copy
 from mmkd_rl.records import Batch, SeenBatch
 from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers.loading import load_model_config
-from mmkd_rl.utils.cli import clear_errors, load_config
+from mmkd_rl.utils.cli import clear_errors
+from mmkd_rl.utils.configs import load_config
 from mmkd_rl.weighting import MMKD, MTKDRL
 
 #: Fewer turns than this say little about a comparison.

@@ -10,6 +10,7 @@ from mmengine.evaluator import DumpResults
 import mmkd_rl  # noqa: F401  (makes the scope known)
 from mmkd_rl.engine.hooks.load_report_hook import report_loading
 from mmkd_rl.utils import cli
+from mmkd_rl.utils.configs import load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,7 +42,7 @@ def main() -> None:
     args = parse_args()
     with cli.clear_errors(args.debug) as stage:
         suffix = check_out(args.out) if args.out else ''
-        cfg = cli.load_config(args.config)
+        cfg = load_config(args.config)
         cli.apply_common_arguments(cfg, args)
         stage.cfg = cfg
         cli.check_checkpoint(args.checkpoint, 'checkpoint')

@@ -103,6 +103,10 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
         ValueError, TypeError, FileNotFoundError: Whatever is wrong with the
             config; the message names the key and the value.
     """
+    for name in unknown:
+        if isinstance(student, dict) and name in student:
+            raise TypeError(f"model.{name} is the student's; write "
+                            f'model.student.{name}')
     # Python's own message would not say what there is.
     refuse_unknown(unknown, 'model', 'MultiTeacherDistiller', _option_names())
     adapter: Task = build(TASKS, task, 'model.task')

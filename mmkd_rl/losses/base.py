@@ -43,6 +43,8 @@ class DistillationTerm(nn.Module, ABC):
 
     #: ``'logits'`` or ``'features'``: which of the strategy's weights it gets.
     reads: str
+    #: Configs of hooks that a run with the term needs.
+    hooks: tuple[dict, ...] = ()
 
     def __init__(self, loss_weight: float) -> None:
         super().__init__()

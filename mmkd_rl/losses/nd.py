@@ -59,6 +59,7 @@ class NDLoss(FeatureTerm):
         ValueError: The weight is negative, or no such ``means``.
     """
 
+    hooks = (dict(type='mmkd_rl.ClassMeanHook'), )
     #: Images of each class in the means, [C].
     counts: Tensor
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
-from mmengine.utils import is_installed
 from torch import Tensor, nn
 
 from mmkd_rl.export.student import plain_student
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
+from mmkd_rl.utils.configs import require_package
 
 #: What to write for ``checkpoint`` where an untrained teacher is meant.
 UNTRAINED = 'untrained'
@@ -128,18 +127,6 @@ def load_model_config(config: str | dict,
     return model, scope
 
 
-def require_package(config: str, key: str) -> None:
-    """MMEngine would pip-install a package that it does not find.
-
-    Raises:
-        ValueError: The package of ``'package::path'`` is not installed.
-    """
-    scope = config.partition('::')[0]
-    if not is_installed(MODULE2PACKAGE.get(scope, scope)):
-        raise ValueError(f'{key}={config!r}: package {scope!r} is not '
-                         'installed')
-
-
 def build_network(cfg: dict, scope: str | None, key: str) -> nn.Module:
     """Build a network of any OpenMMLab package, its weights untouched.
 
@@ -166,8 +153,11 @@ def build_network(cfg: dict, scope: str | None, key: str) -> nn.Module:
 def offline(cfg: dict) -> dict:
     """The config without the weights that it would start training from."""
     cfg = {k: v for k, v in cfg.items() if k != 'init_cfg'}
-    if cfg.get('pretrained'):
-        cfg['pretrained'] = False
+    if 'pretrained' in cfg:
+        # A file or an address (MMSegmentation's, MMDetection's), or a switch
+        # (timm's).
+        cfg['pretrained'] = False if isinstance(cfg['pretrained'],
+                                                bool) else None
     if isinstance(cfg.get('backbone'), dict):
         cfg['backbone'] = offline(cfg['backbone'])
     return cfg

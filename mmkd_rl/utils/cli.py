@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import linecache
 import os
 import os.path as osp
@@ -12,7 +11,6 @@ import pickle
 import sys
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -20,6 +18,8 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.config.utils import ConfigParsingError
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
+
+from mmkd_rl.utils.configs import complete_loaders, config_name
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 # What a wrong config, path or checkpoint raises somewhere in MMEngine.
@@ -59,49 +59,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help=argparse.SUPPRESS)
 
 
-def load_config(path: str) -> Config:
-    """Read a config from a file, or from a package as ``mmdet::...``.
-
-    Raises:
-        FileNotFoundError: There is no such file; names that come near it in
-            the same folder are in the message.
-    """
-    if '::' in path:
-        import mmengine.hub
-
-        from mmkd_rl.teachers.loading import require_package
-        require_package(path, 'config')
-        return mmengine.hub.get_config(path)
-    file = Path(path)
-    if not file.is_file():
-        message = f'config {path!r} is not a file'
-        if file.parent.is_dir():
-            names = [p.name for p in file.parent.glob('*.py')]
-            near = difflib.get_close_matches(file.name, names, n=3, cutoff=0.5)
-            if near:
-                message += f'; {file.parent} has {", ".join(near)}'
-        else:
-            message += f': there is no folder {str(file.parent)!r}'
-        raise FileNotFoundError(message)
-    return Config.fromfile(path)
-
-
-def config_name(path: str) -> str:
-    """The config's file name without folder and suffix."""
-    return Path(path.split('::')[-1]).stem
-
-
 def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Write the common arguments into ``cfg``, in place."""
-    # As in MMPretrain's tools: its configs leave this to them.
-    if cfg.get('default_scope') == 'mmpretrain':
-        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-            loader = cfg.get(name)
-            if loader is not None:
-                loader.setdefault('collate_fn', dict(type='default_collate'))
-                loader.setdefault('pin_memory', torch.cuda.is_available())
-                loader.setdefault('persistent_workers',
-                                  loader.get('num_workers', 0) > 0)
+    complete_loaders(cfg)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher

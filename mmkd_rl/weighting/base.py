@@ -34,6 +34,8 @@ class WeightingStrategy(nn.Module, ABC):
         ValueError: Another scale.
     """
 
+    #: Configs of hooks that a run with the strategy needs.
+    hooks: tuple[dict, ...] = ()
     #: Whether the batch and the teachers' outputs are to be kept until hooks
     #: behind the student's update have run.
     keeps_batch: bool = False

@@ -98,6 +98,7 @@ class MMKD(WeightingStrategy):
             are no terms to weigh.
     """
 
+    hooks = (dict(type='mmkd_rl.MetaWeightingHook'), )
     keeps_batch = True
     needs_labels = True
     needs_similarity = False

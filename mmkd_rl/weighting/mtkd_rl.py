@@ -84,6 +84,8 @@ class MTKDRL(WeightingStrategy):
         ValueError: See the parts; or another ``reward_time``.
     """
 
+    hooks = (dict(type='mmkd_rl.AgentAlternationHook'), )
+
     def __init__(self,
                  context: WeightingContext,
                  state: Sequence[str] | None = None,

@@ -3,14 +3,8 @@ checkpoint or a hook of another package says of the student goes on meaning the
 same."""
 
 import copy
-import itertools
 import json
 import math
-import os
-import runpy
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +18,7 @@ from mmkd_rl.export import export_student
 from mmkd_rl.export.student import plain_copy
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
+from tests.commands import config, in_process
 from tests.toy import (
     World,
     classifier,
@@ -33,7 +28,6 @@ from tests.toy import (
     toy_teachers,
 )
 
-ROOT = Path(__file__).parents[2]
 NO_WEIGHT = dict(
     logit_loss=dict(type='KDLoss', loss_weight=0.),
     feature_loss=dict(type='FitNetLoss', loss_weight=0.))
@@ -156,56 +150,6 @@ def trained(tmp_path, teachers):
     return tmp_path / 'run', accuracy, runner.model
 
 
-def tool(name, *args):
-    """A command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / name), *map(str, args)],
-        capture_output=True, text=True, cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)})
-
-
-_runs = itertools.count()
-
-
-def in_process(monkeypatch, capfd, name, *args):
-    """The same in this process, which has imported everything already.
-
-    Returns:
-        Exit code, and all that was printed.
-    """
-    monkeypatch.setattr(sys, 'argv', [name, *map(str, args), '--cfg-options',
-                                      f'experiment_name=itself{next(_runs)}'])
-    try:
-        runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
-        code = 0
-    except SystemExit as end:
-        code = end.code
-    return code, ''.join(capfd.readouterr())
-
-
-def config(folder, name, model, **kwargs):
-    """A config file with the toy world, for the tools."""
-    loader = dict(
-        batch_size=8, num_workers=0,
-        dataset=dict(type='mmkd_rl.WorldDataset', size=64),
-        sampler=dict(type='DefaultSampler', shuffle=False))
-    cfg = Config({**dict(
-        default_scope='mmkd_rl',
-        custom_imports=dict(imports=['tests.toy']),
-        model=model,
-        train_dataloader=loader, val_dataloader=loader,
-        test_dataloader=loader,
-        train_cfg=dict(by_epoch=True, max_epochs=1),
-        val_cfg=dict(), test_cfg=dict(),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-9)),
-        val_evaluator=dict(type='mmpretrain.Accuracy'),
-        test_evaluator=dict(type='mmpretrain.Accuracy')), **kwargs},
-        format_python_code=False)
-    path = Path(folder) / f'{name}.py'
-    cfg.dump(path)
-    return path
-
-
 def test_plain_and_distilled_configs_take_each_others_checkpoints(
         tmp_path, trained, teachers, monkeypatch, capfd):
     """tools/test.py gives training's accuracy for all four."""
@@ -301,21 +245,22 @@ def test_a_resumed_run_of_the_first_layout_goes_on(tmp_path, trained,
 # ------------------------------------------------------- how much was loaded
 
 
-def test_training_does_not_start_from_another_networks_file(tmp_path,
-                                                            teachers):
+def test_training_does_not_start_from_another_networks_file(
+        tmp_path, monkeypatch, capfd, teachers):
     """It would begin at chance, with exit code 0."""
     cfg = config(tmp_path, 'cfg', distiller(teachers))
     other = tmp_path / 'other.pth'
     checkpoint_io.save(dict(state_dict={
         'net.first.weight': torch.zeros(3), 'net.first.bias': torch.zeros(3)}),
         str(other))
-    done = tool('train.py', cfg, '--work-dir', tmp_path / 'w',
-                '--cfg-options', f'load_from={other}')
-    assert done.returncode == 2, done.stderr
-    message = done.stderr.split('ERROR: ')[1]
+    code, text = in_process(
+        monkeypatch, capfd, 'train.py', cfg, '--work-dir', tmp_path / 'w',
+        options=[f'load_from={other}'])
+    assert code == 2, text
+    message = text.split('ERROR: ')[1]
     assert f"load_from '{other}': 0 of 6 weights of ImageClassifier" in message
     assert 'backbone.hidden.weight' in message
-    assert 'net.first.weight' in message and 'Traceback' not in done.stderr
+    assert 'net.first.weight' in message and 'Traceback' not in text
 
 
 def test_a_student_of_another_size_is_not_tested(tmp_path, monkeypatch,

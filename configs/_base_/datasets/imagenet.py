@@ -10,10 +10,8 @@ train_dataloader = dict(
     batch_size=32,
     drop_last=True,
     persistent_workers=True,
-    pin_memory=True,
-    collate_fn=dict(type='default_collate'))
+    pin_memory=True)
 val_dataloader = dict(
     persistent_workers=True,
-    pin_memory=True,
-    collate_fn=dict(type='default_collate'))
+    pin_memory=True)
 test_dataloader = val_dataloader

@@ -17,11 +17,9 @@ train_dataloader = dict(
     drop_last=True,
     persistent_workers=True,
     pin_memory=True,
-    sampler=dict(type='mmpretrain.RepeatAugSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'))
+    sampler=dict(type='mmpretrain.RepeatAugSampler', shuffle=True))
 val_dataloader = dict(
     batch_size=128,
     persistent_workers=True,
-    pin_memory=True,
-    collate_fn=dict(type='default_collate'))
+    pin_memory=True)
 test_dataloader = val_dataloader

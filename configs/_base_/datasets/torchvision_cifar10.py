@@ -28,7 +28,6 @@ train_dataloader = dict(
     num_workers=2,
     persistent_workers=True,
     drop_last=True,
-    collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='mmkd_rl.TorchVisionDataset',
@@ -40,7 +39,6 @@ val_dataloader = dict(
     batch_size=250,
     num_workers=2,
     persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='mmkd_rl.TorchVisionDataset',

@@ -1,0 +1,428 @@
+"""From a config that trains a student alone to one that distils teachers.
+
+>>> from mmkd_rl import distill
+>>> cfg = distill(
+...     'mmpretrain::resnet/resnet18_8xb32_in1k.py', 'mtkd_rl',
+...     ['r50=mmpretrain::resnet/resnet50_8xb32_in1k.py:untrained'])
+>>> cfg.model.type, cfg.model.student.backbone.depth
+('mmkd_rl.MultiTeacherDistiller', 18)
+
+``tools/train.py CONFIG --distill mtkd_rl --teacher ...`` calls the same
+function. The result is an ordinary config: ``Runner.from_cfg(cfg).train()``
+runs it, ``cfg.dump(path)`` writes it to a file.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import difflib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+from mmpretrain.models.classifiers import BaseClassifier
+
+from mmkd_rl.registry import MODELS, WEIGHTINGS
+from mmkd_rl.teachers.loading import check_teachers
+from mmkd_rl.utils.configs import (
+    complete_loaders,
+    config_name,
+    configs_of,
+    load_config,
+)
+
+DISTILLER = 'mmkd_rl.MultiTeacherDistiller'
+_STRATEGIES, _POOLS = '_base_/strategies', '_base_/pools'
+#: What of a strategy's file goes into the model.
+_MODEL_KEYS = ('logit_loss', 'feature_loss', 'losses', 'weighting',
+               'projector')
+#: Hooks that every distillation is better with.
+_COMMON_HOOKS = ('TeacherCheckHook', 'RandomStateHook', 'StudentExportHook')
+_TEACHER = 'NAME=CONFIG:CHECKPOINT'
+_EXAMPLE = 'r50=mmpretrain::resnet/resnet50_8xb32_in1k.py:r50.pth'
+
+
+def distill(config: Config | str | os.PathLike,
+            strategy: str = 'mtkd_rl',
+            teachers: Sequence[dict | str] = (),
+            *,
+            pool: str | os.PathLike | None = None,
+            terms: Sequence[dict] | None = None,
+            **options: Any) -> Config:
+    """The config of a student's training, with teachers distilled into it.
+
+    The config's data, schedule and hooks stay. Its model becomes the student
+    of a :class:`MultiTeacherDistiller`; hooks that the strategy and the terms
+    need are added.
+
+    Args:
+        config: A training config of MMPretrain, MMDetection or
+            MMSegmentation: a path, ``'package::path'``, or a Config. Models
+            that are no classifiers are distilled by their features.
+        strategy: A name from ``configs/_base_/strategies`` (``'mtkd_rl'``,
+            ``'aver'``, ``'ca_mkd'``, ``'knowledge_flow'``, ...); the file of
+            a strategy; or the type of a registered
+            :class:`WeightingStrategy`. ``'mtkd_rl+knowledge_flow'`` joins
+            both methods.
+        teachers: Dicts as :class:`TeacherPool` takes them, or strings
+            ``'NAME=CONFIG:CHECKPOINT'``.
+        pool: A config with a list ``teachers``, a path or a name from
+            ``configs/_base_/pools``; they come first.
+        terms: Configs of all distillation terms, in place of the strategy's.
+        **options: Other options of the :class:`MultiTeacherDistiller`:
+            ``taps``, ``projector``, ``task``, ``probe_size``.
+
+    Returns:
+        A new config; the one that was given stays as it is.
+
+    Raises:
+        ValueError: An unknown strategy, a teacher that is not written as
+            above, a name twice, no teachers; or a config whose model is
+            distilled already.
+        TypeError: A teacher that is neither a dict nor a string.
+        FileNotFoundError: No such config, or no such pool.
+    """
+    if not isinstance(config, (Config, str, os.PathLike)):
+        raise TypeError('config must be a path, "package::path" or a Config, '
+                        f'got {config!r}')
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else \
+        load_config(config)
+    _check_plain(cfg)
+    parts = [_read_strategy(name) for name in _names(strategy)]
+    found = [*_read_pool(pool), *map(parse_teacher, teachers)]
+    if not found:
+        raise ValueError(f'there are no teachers; give some as {_TEACHER}, '
+                         f'such as {_EXAMPLE}, or a pool')
+    check_teachers(found, set().union(*found))
+    distillers = [p for p in parts if 'weighting' in p]
+    flows = [p for p in parts if 'weighting' not in p]
+    if len(distillers) > 1 or len(flows) > 1:
+        raise ValueError(f'strategy {strategy!r} names two strategies of one '
+                         'kind; only one that weighs teachers and Knowledge '
+                         'Flow go together')
+    if flows:
+        _add_flow(cfg, 'distiller' if distillers else found)
+    if distillers:
+        _add_distiller(cfg, distillers[0], found, terms, options)
+    elif terms or options:
+        raise ValueError(
+            f'strategy {strategy!r} takes no terms and no '
+            f'{sorted(options) or "other options"}: it has no distiller; join '
+            f'one to it, such as mtkd_rl+{strategy}')
+    _add_hooks(cfg, parts)
+    _import_ours(cfg)
+    complete_loaders(cfg)
+    _name(cfg, config, strategy)
+    return cfg
+
+
+def parse_teacher(text: str | dict) -> dict:
+    """A teacher from ``NAME=CONFIG:CHECKPOINT``.
+
+    >>> parse_teacher('a=mmdet::retinanet/x.py:https://host/a.pth')
+    {'name': 'a', 'config': 'mmdet::retinanet/x.py', \
+'checkpoint': 'https://host/a.pth'}
+
+    Args:
+        text: The string; a dict is returned as it is.
+
+    Raises:
+        ValueError: A part is missing.
+        TypeError: Neither a string nor a dict.
+    """
+    if isinstance(text, dict):
+        return dict(text)
+    if not isinstance(text, str):
+        raise TypeError(f'a teacher must be a dict or {_TEACHER!r}, got '
+                        f'{text!r}')
+    name, equals, rest = text.partition('=')
+    match = re.fullmatch(r'((?:\w+::)?[^:]*)(?::(.*))?', rest)
+    config, checkpoint = match.groups() if match else ('', None)
+    missing = (
+        'no "="' if not equals else 'no name' if not name.strip() else
+        'no config' if not config else
+        'no checkpoint' if not checkpoint else '')
+    if missing:
+        raise ValueError(f'teacher {text!r} has {missing}; write {_TEACHER}, '
+                         f'such as {_EXAMPLE} (CHECKPOINT may be untrained)')
+    return dict(name=name.strip(), config=config, checkpoint=checkpoint)
+
+
+def parse_term(words: Sequence[str]) -> dict:
+    """A term's config from a type and its options.
+
+    >>> parse_term(['KDLoss', 'temperature=2.', 'loss_weight=1'])
+    {'type': 'KDLoss', 'temperature': 2.0, 'loss_weight': 1}
+
+    Args:
+        words: The type, then ``OPTION=VALUE`` any number of times.
+
+    Raises:
+        ValueError: No type, or an option without ``=``.
+    """
+    kind, *rest = words
+    if '=' in kind:
+        raise ValueError(f'term {" ".join(words)!r} has no type; write KDLoss '
+                         'temperature=2')
+    term: dict[str, Any] = dict(type=kind)
+    for word in rest:
+        key, equals, value = word.partition('=')
+        if not key or not equals:
+            raise ValueError(f'term {" ".join(words)!r}: {word!r} is no '
+                             'OPTION=VALUE')
+        try:
+            term[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            term[key] = value
+    return term
+
+
+def strategy_names() -> list[str]:
+    """Names that :func:`distill` takes, without those of registered types."""
+    return sorted(p.stem for p in _files(_STRATEGIES)
+                  if p.stem != 'kd_fitnet')
+
+
+# ------------------------------------------------------------------- reading
+
+
+def _files(folder: str) -> Iterator[Path]:
+    return (configs_of('mmkd_rl') / folder).glob('*.py')
+
+
+def _names(strategy: str) -> list[str]:
+    if not isinstance(strategy, str) or not strategy:
+        raise TypeError(f'strategy must be a name such as {"mtkd_rl"!r}, got '
+                        f'{strategy!r}')
+    return [strategy] if _is_file(strategy) else strategy.split('+')
+
+
+def _is_file(name: str) -> bool:
+    return '::' in name or name.endswith('.py')
+
+
+def _read_strategy(name: str) -> dict:
+    """What a strategy puts into a config."""
+    if _is_file(name):
+        cfg = load_config(name, 'strategy').to_dict()
+        if not {'weighting', 'custom_hooks'} & set(cfg):
+            raise ValueError(f'strategy {name!r} has neither weighting nor '
+                             'custom_hooks; see configs/_base_/strategies')
+        return cfg
+    if name in strategy_names():
+        return load_config(configs_of('mmkd_rl') / _STRATEGIES /
+                           f'{name}.py').to_dict()
+    kind = WEIGHTINGS.get(name)
+    if kind is not None:
+        return dict(weighting=dict(type=name))
+    names = [*strategy_names(), *WEIGHTINGS.module_dict]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=.5)
+    raise ValueError(
+        f'strategy {name!r} is unknown'
+        + (f'; did you mean {near[0]!r}? ' if near else '. ') +
+        f'There are {", ".join(strategy_names())}, the types '
+        f'{", ".join(sorted(WEIGHTINGS.module_dict))}, and files of your own')
+
+
+def _read_pool(pool: str | os.PathLike | None) -> list[dict]:
+    if pool is None:
+        return []
+    name = os.fspath(pool)
+    if _is_file(name):
+        cfg = load_config(name, 'pool')
+    else:
+        names = sorted(p.stem for p in _files(_POOLS))
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=.5)
+            raise FileNotFoundError(
+                f'pool {name!r} is unknown'
+                + (f'; did you mean {near[0]!r}? ' if near else '. ') +
+                f'There are {", ".join(names)}, and files of your own')
+        cfg = load_config(configs_of('mmkd_rl') / _POOLS / f'{name}.py')
+    teachers = cfg.to_dict().get('teachers')
+    if not isinstance(teachers, list) or not teachers or not all(
+            isinstance(t, dict) for t in teachers):
+        raise ValueError(f'pool {name!r} must have teachers=[dict(name=..., '
+                         f'config=..., checkpoint=...)], got {teachers!r}')
+    return teachers
+
+
+def _check_plain(cfg: Config) -> None:
+    """Raise where a config cannot be distilled."""
+    model = cfg.get('model')
+    if not isinstance(model, dict) or 'type' not in model:
+        raise ValueError('config has no "model = dict(type=...)"; is it one '
+                         'of the files under _base_?')
+    lacking = [key for key in ('train_dataloader', 'train_cfg',
+                               'optim_wrapper') if not cfg.get(key)]
+    if lacking:
+        raise ValueError(f'config has no {" and no ".join(lacking)}: it does '
+                         'not say how its model is trained')
+    if _plain(model['type']) == 'MultiTeacherDistiller':
+        raise ValueError(
+            'config is distilled already (model.type is '
+            'MultiTeacherDistiller); train it as it is, or give the config of '
+            'its student')
+
+
+# ------------------------------------------------------------------- writing
+
+
+def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
+                   terms: Sequence[dict] | None, options: dict) -> None:
+    student = cfg.model
+    made: dict[str, Any] = dict(type=DISTILLER, student=student,
+                                teachers=teachers)
+    made.update({k: copy.deepcopy(strategy[k])
+                 for k in _MODEL_KEYS if k in strategy})
+    if terms is not None:
+        made.pop('logit_loss', None)
+        made.pop('feature_loss', None)
+        made['losses'] = [dict(term) for term in terms]
+    made.update(options)
+    size = _image_size(cfg)
+    if size is not None:
+        made.setdefault('probe_size', size)
+    if not _classifies(student, cfg.get('default_scope')):
+        made.setdefault('task', dict(type='FeatureTask'))
+        _without_logits(made)
+    cfg._cfg_dict['model'] = ConfigDict(made)
+
+
+def _classifies(model: dict, scope: str | None) -> bool:
+    """Whether a model's class scores are read; so it is left to the builder
+    where its type is not known."""
+    with MODELS.switch_scope_and_registry(scope or 'mmpretrain') as registry:
+        kind = model['type']
+        kind = registry.get(kind) if isinstance(kind, str) else kind
+    return not isinstance(kind, type) or issubclass(kind, BaseClassifier)
+
+
+def _without_logits(made: dict) -> None:
+    """Leave out what needs class scores, where :class:`FeatureTask` reads
+    none."""
+    if made['task'].get('type') != 'FeatureTask':
+        return
+    if 'losses' not in made:
+        made['logit_loss'] = None
+    weighting = made.get('weighting', {})
+    if weighting.get('type') == 'MTKDRL' and 'reward' not in weighting:
+        weighting['reward'] = dict(type='DistanceReward')
+        print_log('a model without class scores is distilled by its features; '
+                  "the agent's reward is DistanceReward", 'current')
+
+
+def _add_flow(cfg: Config, teachers: list[dict] | str) -> None:
+    backbone = cfg.model.get('backbone')
+    if not isinstance(backbone, dict):
+        raise ValueError(
+            "Knowledge Flow is built into the backbone, and the config's "
+            f'model ({cfg.model.type}) has none')
+    if _plain(backbone.get('type')) == 'KnowledgeFlowBackbone':
+        raise ValueError('model.backbone is a KnowledgeFlowBackbone already')
+    cfg.model.backbone = ConfigDict(
+        type='mmkd_rl.KnowledgeFlowBackbone', student=backbone,
+        teachers=teachers)
+
+
+def _add_hooks(cfg: Config, parts: Iterable[dict]) -> None:
+    """The hooks that strategies and terms need, where the config does not
+    have them."""
+    ours: list[dict] = []
+    for part in parts:
+        ours += part.get('custom_hooks', ())
+    for kind in _kinds(cfg.model):
+        ours += getattr(kind, 'hooks', ())
+    ours += [dict(type=f'mmkd_rl.{name}') for name in _COMMON_HOOKS
+             if name != 'TeacherCheckHook' or
+             cfg.model.type == DISTILLER]
+    hooks = list(cfg.get('custom_hooks') or ())
+    present = {_plain(hook.get('type')) for hook in (
+        *hooks, *filter(None, cfg.get('default_hooks', {}).values()))}
+    for hook in ours:
+        if _plain(hook['type']) not in present:
+            present.add(_plain(hook['type']))
+            hooks.append(_for_loop(cfg, dict(hook)))
+    cfg.custom_hooks = hooks
+
+
+def _kinds(model: dict) -> list[type]:
+    """The registered classes of a distiller's strategy and terms."""
+    if model.get('type') != DISTILLER:
+        return []
+    terms = model.get('losses') or [
+        t for t in (model.get('logit_loss'), model.get('feature_loss')) if t]
+    return [k for k in (
+        WEIGHTINGS.get(_plain(model.get('weighting', {}).get('type'))),
+        *(MODELS.get(_plain(t.get('type'))) for t in terms
+          if isinstance(t, dict) and t.get('means') != 'running')) if k]
+
+
+def _for_loop(cfg: Config, hook: dict) -> dict:
+    """A hook that counts epochs counts iterations where training does."""
+    loop = cfg.get('train_cfg') or {}
+    counts_iterations = 'IterBased' in str(loop.get('type')) or \
+        loop.get('by_epoch') is False
+    if counts_iterations and \
+            _plain(hook['type']) == 'AgentAlternationHook' and \
+            hook.get('by_epoch', True):
+        # A hundredth of the training, as an epoch of 100 is.
+        length = max(1, int(loop.get('max_iters', 100)) // 100)
+        hook.update(warmup=length, interval=length, by_epoch=False)
+    return hook
+
+
+def _image_size(cfg: Config) -> int | tuple[int, int] | None:
+    """Of the training images, as a classifier's pipeline crops them; ``None``:
+    the pipeline does not say, or it is no classifier's."""
+    if not _classifies(cfg.model, cfg.get('default_scope')):
+        return None
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    while 'pipeline' not in dataset and isinstance(
+            dataset.get('dataset'), dict):
+        dataset = dataset['dataset']
+    for step in reversed(dataset.get('pipeline') or ()):
+        kind = _plain(step.get('type'))
+        size = step.get('crop_size') if kind in ('RandomCrop', 'CenterCrop') \
+            else step.get('scale') if kind in ('RandomResizedCrop', 'Resize',
+                                               'EfficientNetRandomCrop') \
+            else None
+        if isinstance(size, int):
+            return size
+        if isinstance(size, (list, tuple)) and len(size) == 2 and all(
+                isinstance(n, int) and n > 0 for n in size):
+            # MMCV writes (width, height).
+            return (size[1], size[0])
+    return None
+
+
+def _import_ours(cfg: Config) -> None:
+    """So that other tools can read the config, too."""
+    imports = cfg.get('custom_imports') or {}
+    names = imports.get('imports') or []
+    names = [names] if isinstance(names, str) else list(names)
+    if 'mmkd_rl' not in names:
+        cfg.custom_imports = dict(
+            imports=[*names, 'mmkd_rl'],
+            allow_failed_imports=imports.get('allow_failed_imports', False))
+
+
+def _name(cfg: Config, config: Any, strategy: str) -> None:
+    """File and work directory are called after the config and the
+    strategy."""
+    given = cfg.filename if isinstance(config, Config) else os.fspath(config)
+    name = f'{config_name(given or "student")}_' + re.sub(
+        r'\W+', '-', config_name(strategy))
+    object.__setattr__(cfg, '_filename', f'{name}.py')
+    if cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', name)
+
+
+def _plain(kind: Any) -> str:
+    """A registered name without its package."""
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]

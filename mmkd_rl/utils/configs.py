@@ -1,0 +1,117 @@
+"""Reading configs, and completing those that leave something to a tool."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+from pathlib import Path
+
+import mmengine.hub
+import torch
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.utils import is_installed
+
+
+def load_config(path: str | os.PathLike, key: str = 'config') -> Config:
+    """Read a config from a file, or from a package as ``mmdet::...``.
+
+    Args:
+        path: The file, or ``'package::path'``.
+        key: What the user wrote the path under, for messages.
+
+    Raises:
+        FileNotFoundError: There is no such file. The message has the names
+            in the same folder that come near it.
+        ValueError: The package is not installed.
+    """
+    path = os.fspath(path)
+    if '::' in path:
+        require_package(path, key)
+        try:
+            return mmengine.hub.get_config(path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'{key} {path!r} is no config of the package'
+                f'{_near_in_package(path)}') from error
+    file = Path(path)
+    if not file.is_file():
+        message = f'{key} {path!r} is not a file'
+        if file.parent.is_dir():
+            names = [p.name for p in file.parent.glob('*.py')]
+            near = difflib.get_close_matches(file.name, names, n=3, cutoff=0.5)
+            if near:
+                message += f'; {file.parent} has {", ".join(near)}'
+        else:
+            message += f': there is no folder {str(file.parent)!r}'
+        raise FileNotFoundError(message)
+    return Config.fromfile(path)
+
+
+def _near_in_package(path: str) -> str:
+    """The configs of the package whose names come near, as the end of a
+    message."""
+    scope, _, name = path.partition('::')
+    root = configs_of(scope)
+    names = [p.relative_to(root).as_posix() for p in root.rglob('*.py')]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    return '; did you mean ' + ' or '.join(
+        f'{scope}::{n}' for n in near) + '?' if near else ''
+
+
+def configs_of(scope: str) -> Path:
+    """The folder of an installed package's configs."""
+    spec = importlib.util.find_spec(scope)
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / '.mim' / 'configs'
+
+
+def config_name(path: str) -> str:
+    """The config's file name without folder and suffix."""
+    return Path(path.split('::')[-1]).stem
+
+
+def require_package(config: str, key: str) -> None:
+    """MMEngine would pip-install a package that it does not find.
+
+    Raises:
+        ValueError: The package of ``'package::path'`` is not installed.
+    """
+    scope = config.partition('::')[0]
+    if not is_installed(MODULE2PACKAGE.get(scope, scope)):
+        raise ValueError(f'{key}={config!r}: package {scope!r} is not '
+                         'installed')
+
+
+def complete_loaders(cfg: Config) -> None:
+    """Set what MMPretrain's configs leave to its tools, in place.
+
+    Images of classifiers are collated by the workers. A ``collate_fn`` cannot
+    stand in a base that others inherit by its ``package::path``: MMEngine
+    writes a ``_scope_`` into each dict with a ``type`` there, and hands that
+    to the function.
+    """
+    theirs = cfg.get('default_scope') == 'mmpretrain'
+    if not theirs and not _reads_classes(cfg):
+        return
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if loader is None:
+            continue
+        loader.setdefault('collate_fn', dict(type='default_collate'))
+        if theirs:
+            loader.setdefault('pin_memory', torch.cuda.is_available())
+            loader.setdefault('persistent_workers',
+                              loader.get('num_workers', 0) > 0)
+
+
+def _reads_classes(cfg: Config) -> bool:
+    """Whether the data preprocessor is MMPretrain's for classifiers."""
+    model = cfg.get('model') or {}
+    student = model.get('student')
+    places = [cfg, model, student if isinstance(student, dict) else {}]
+    kinds = [(place.get('data_preprocessor') or {}).get('type')
+             for place in places]
+    return any(str(kind).rpartition('.')[2] == 'ClsDataPreprocessor'
+               for kind in kinds)

@@ -1,0 +1,351 @@
+"""One command, or one call, from a plain config to a distilled one."""
+
+import warnings
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+import mmkd_rl
+from mmkd_rl import recipes
+from mmkd_rl.losses import FitNetLoss
+from mmkd_rl.registry import MODELS, WEIGHTINGS
+from mmkd_rl.weighting import MTKDRL, WeightingStrategy
+from mmkd_rl.weighting.base import equal_weights
+from tests.commands import config, in_process
+from tests.toy import classifier, distiller, toy_teachers
+
+RESNET = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
+RETINANET = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+PSPNET = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+TEACHER = f'a={RESNET}:untrained'
+STRATEGIES = [
+    'ae_kd', 'amtml_kd', 'aver', 'aver_kd', 'ca_mkd', 'ca_mkd_official',
+    'eb_kd', 'knowledge_flow', 'knowledge_flow_paper', 'mmkd', 'mtkd_rl',
+    'mtkd_rl_official', 'mtkd_rl_paper-rule']
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """A plain config of the toy world, with a hook of its own."""
+    return config(tmp_path, 'plain', classifier(8, hidden=6),
+                  custom_hooks=[dict(type='EMAHook', momentum=.2)],
+                  optim_wrapper=dict(optimizer=dict(type='SGD', lr=.05)))
+
+
+@pytest.fixture
+def teachers(tmp_path):
+    """As the command line has them."""
+    made = []
+    for teacher in toy_teachers(tmp_path):
+        path = config(tmp_path, teacher['name'], teacher['config'])
+        made.append(f"{teacher['name']}={path}:{teacher['checkpoint']}")
+    return made
+
+
+def names(cfg):
+    return [hook['type'].rpartition('.')[2] for hook in cfg.custom_hooks]
+
+
+def built(cfg):
+    init_default_scope(cfg.default_scope)
+    model = dict(cfg.model)
+    if 'data_preprocessor' in cfg:  # as MMEngine's runner
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return MODELS.build(model)
+
+
+# ------------------------------------------------------------ what it writes
+
+
+def test_it_is_what_one_would_write(plain, teachers, tmp_path):
+    """The model of a config by hand; data, schedule and hooks are as they
+    were."""
+    before = Config.fromfile(plain)
+    cfg = mmkd_rl.distill(plain, 'mtkd_rl', teachers, probe_size=4)
+    model = cfg.model.to_dict()
+    assert model == dict(
+        type='mmkd_rl.MultiTeacherDistiller',
+        student=before.model.to_dict(),
+        teachers=[dict(name=f't{i}', config=str(tmp_path / f't{i}.py'),
+                       checkpoint=str(tmp_path / f'teacher{i}.pth'))
+                  for i in range(2)],
+        logit_loss=dict(type='mmkd_rl.KDLoss', temperature=4.,
+                        loss_weight=1.),
+        feature_loss=dict(type='mmkd_rl.FitNetLoss', loss_weight=5.),
+        weighting=dict(type='MTKDRL'), probe_size=4)
+    for key in ('train_dataloader', 'optim_wrapper', 'train_cfg'):
+        left = cfg[key].to_dict()
+        left.pop('collate_fn', None)
+        assert left == before[key].to_dict()
+    assert names(cfg) == [
+        'EMAHook', 'TeacherCheckHook', 'AgentAlternationHook',
+        'WeightVisualizationHook', 'StudentExportHook', 'RandomStateHook']
+    assert Config.fromfile(plain).to_dict() == before.to_dict()
+
+
+def test_a_config_in_memory_stays_as_it_is(plain, teachers):
+    given = Config.fromfile(plain)
+    before = given.to_dict()
+    assert mmkd_rl.distill(given, 'aver', teachers).model.student == \
+        given.model
+    assert given.to_dict() == before and given.filename == str(plain)
+
+
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_every_strategy_by_its_name(plain, teachers, strategy):
+    """Each builds, and brings the hook that trains it."""
+    cfg = mmkd_rl.distill(plain, strategy, teachers, **(
+        {} if 'flow' in strategy else dict(probe_size=4)))
+    if 'flow' in strategy:
+        cfg.model.backbone.update(probe_size=4, links=[
+            dict(student='conv', teachers=dict(t0='conv', t1='conv'))])
+        assert 'KnowledgeFlowHook' in names(cfg)
+        assert hasattr(built(cfg).backbone, 'knowledge_flow')
+        return
+    weighting = built(cfg).distillation.weighting
+    needed = [hook['type'].rpartition('.')[2] for hook in weighting.hooks]
+    assert set(needed) <= set(names(cfg))
+    assert len(set(names(cfg))) == len(names(cfg))
+
+
+def test_no_strategy_is_left_out_here():
+    assert recipes.strategy_names() == STRATEGIES
+
+
+def test_terms_in_place_of_the_strategys(plain, teachers):
+    cfg = mmkd_rl.distill(
+        plain, 'aver', teachers, probe_size=4, terms=[
+            dict(type='KDLoss', temperature=2.), dict(type='NDLoss'),
+            dict(type='FitNetLoss')])
+    kinds = [type(t).__name__ for t in built(cfg).distillation.terms]
+    assert kinds == ['KDLoss', 'NDLoss', 'FitNetLoss']
+    # NDLoss needs the class means.
+    assert 'ClassMeanHook' in names(cfg)
+    without = mmkd_rl.distill(plain, 'aver', teachers, terms=[
+        dict(type='NDLoss', means='running')])
+    assert 'ClassMeanHook' not in names(without)
+
+
+def test_hooks_are_not_added_twice(plain, teachers):
+    given = Config.fromfile(plain)
+    given.custom_hooks = [dict(type='mmkd_rl.AgentAlternationHook', warmup=7)]
+    given.default_hooks = dict(random=dict(type='RandomStateHook'))
+    cfg = mmkd_rl.distill(given, 'mtkd_rl', teachers)
+    assert cfg.custom_hooks[0].warmup == 7
+    assert names(cfg).count('AgentAlternationHook') == 1
+    assert 'RandomStateHook' not in names(cfg)
+
+
+def test_a_pool_comes_first(plain, teachers, tmp_path):
+    pool = tmp_path / 'pool.py'
+    pool.write_text(f"""
+teachers = [dict(name='p', config={str(plain)!r}, checkpoint='untrained',
+                 input_size=4)]""")
+    cfg = mmkd_rl.distill(plain, 'aver', teachers, pool=pool)
+    assert [t.name for t in cfg.model.teachers] == ['p', 't0', 't1']
+    assert cfg.model.teachers[0].input_size == 4
+    named = mmkd_rl.distill(plain, 'aver', pool='cifar100_table1')
+    assert len(named.model.teachers) == 4
+
+
+def test_a_strategy_of_ones_own(plain, teachers, tmp_path):
+    """A file, and a registered type that brings its hook."""
+    file = tmp_path / 'mine.py'
+    file.write_text("""
+_base_ = 'mmkd_rl::_base_/strategies/mtkd_rl.py'
+weighting = dict(scale='paper')
+""")
+    cfg = mmkd_rl.distill(plain, str(file), teachers, probe_size=4)
+    assert cfg.model.weighting.scale == 'paper'
+    assert isinstance(built(cfg).distillation.weighting, MTKDRL)
+
+    @WEIGHTINGS.register_module(force=True)
+    class Mine(WeightingStrategy):
+        hooks = (dict(type='CheckInvalidLossHook'), )
+
+        def forward(self, batch):
+            weights = equal_weights(batch, self.num_teachers)
+            return mmkd_rl.records.TeacherWeights(weights, weights)
+
+    try:
+        cfg = mmkd_rl.distill(plain, 'Mine', teachers, probe_size=4)
+        assert 'CheckInvalidLossHook' in names(cfg)
+        assert isinstance(built(cfg).distillation.weighting, Mine)
+    finally:
+        WEIGHTINGS.module_dict.pop('Mine')
+
+
+def test_both_methods(plain, teachers):
+    cfg = mmkd_rl.distill(plain, 'aver+knowledge_flow', teachers,
+                          probe_size=4)
+    backbone = cfg.model.student.backbone
+    assert backbone.type == 'mmkd_rl.KnowledgeFlowBackbone'
+    assert backbone.teachers == 'distiller'
+    assert {'KnowledgeFlowHook', 'TeacherCheckHook'} <= set(names(cfg))
+
+
+# ------------------------------------------- configs of installed packages
+
+
+def test_a_classifier_of_mmpretrain(tmp_path):
+    """The size of its crops is what it is probed with; dumped and read again
+    it is the same."""
+    cfg = mmkd_rl.distill(RESNET, 'mtkd_rl', [TEACHER])
+    assert cfg.model.probe_size == 224
+    assert cfg.work_dir == 'work_dirs/resnet18_8xb32_in1k_mtkd_rl'
+    model = built(cfg)
+    assert isinstance(model.distillation.weighting, MTKDRL)
+    cfg.dump(tmp_path / cfg.filename)
+    again = Config.fromfile(tmp_path / 'resnet18_8xb32_in1k_mtkd_rl.py')
+    assert again.to_dict() == cfg.to_dict()
+
+
+@pytest.mark.parametrize('path, strategy', [
+    (RETINANET, 'mtkd_rl'), (PSPNET, 'mtkd_rl'), (PSPNET, 'aver')])
+def test_a_detector_or_segmentor(path, strategy):
+    """By its features; where training counts iterations, so does the
+    agent."""
+    pytest.importorskip(path.partition('::')[0])
+    given = recipes.load_config(path)
+    given.model.backbone.init_cfg = None
+    cfg = mmkd_rl.distill(given, strategy, [f'a={path}:untrained'])
+    assert cfg.model.task.type == 'FeatureTask'
+    terms = built(cfg).distillation.terms
+    assert [type(t) for t in terms] == [FitNetLoss]
+    if strategy == 'mtkd_rl':
+        hook = next(h for h in cfg.custom_hooks
+                    if 'AgentAlternation' in h.type)
+        assert (hook.by_epoch, hook.interval) == (
+            (True, 1) if path == RETINANET else (False, 800))
+
+
+def test_the_command(plain, teachers, monkeypatch, capfd, tmp_path):
+    """Trains; the plain config takes the checkpoint; and it goes on."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ['train.py', plain, '--distill', 'mtkd_rl', '--teacher',
+                 teachers[0], '--teacher', teachers[1], '--term', 'KDLoss',
+                 'temperature=2.', '--term', 'FitNetLoss']
+    options = ['model.probe_size=4', 'train_cfg.max_epochs=2']
+    code, text = in_process(monkeypatch, capfd, *arguments, options=options)
+    assert code == 0, text
+    folder = tmp_path / 'work_dirs' / 'plain_mtkd_rl'
+    assert 'loss_feature' in text and 'agent/entropy' in text
+    made = Config.fromfile(folder / 'plain_mtkd_rl.py')
+    assert made.model.losses[0] == dict(type='KDLoss', temperature=2.)
+    code, text = in_process(monkeypatch, capfd, 'test.py', plain,
+                            folder / 'epoch_2.pth')
+    assert code == 0 and '6 of 6 weights' in text
+    code, text = in_process(monkeypatch, capfd, *arguments, '--resume',
+                            options=[options[0], 'train_cfg.max_epochs=3'])
+    assert code == 0 and (folder / 'epoch_3.pth').exists(), text
+    state = torch.load(folder / 'student.pth', weights_only=True)
+    assert len(state['state_dict']) == 6
+
+
+# ------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize('text, what', [
+    ('r50.py:r50.pth', 'no "="'), ('=r50.py:r50.pth', 'no name'),
+    ('r50=:r50.pth', 'no config'), ('r50=r50.py', 'no checkpoint'),
+    ('r50=r50.py:', 'no checkpoint'), ('', 'no "="'),
+    ('r50=mmpretrain::resnet/r50.py', 'no checkpoint')])
+def test_a_teacher_that_is_not_written_so(text, what):
+    with pytest.raises(ValueError) as error:
+        mmkd_rl.distill(RESNET, 'aver', [text])
+    assert f'teacher {text!r} has {what}' in str(error.value)
+    assert 'NAME=CONFIG:CHECKPOINT' in str(error.value)
+
+
+@pytest.mark.parametrize('text, config, checkpoint', [
+    ('a=x.py:y.pth', 'x.py', 'y.pth'),
+    ('a=mmdet::x/y.py:y.pth', 'mmdet::x/y.py', 'y.pth'),
+    ('a=x.py:https://h/y.pth', 'x.py', 'https://h/y.pth'),
+    ('a=d=1/x.py:y=2.pth', 'd=1/x.py', 'y=2.pth'),
+    ('a=mmdet::x/y.py:s3://b/y.pth', 'mmdet::x/y.py', 's3://b/y.pth')])
+def test_a_teacher_in_one_word(text, config, checkpoint):
+    assert recipes.parse_teacher(text) == dict(
+        name='a', config=config, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize('error, message, arguments, options', [
+    (ValueError, "teachers[1].name='a' is taken", (RESNET, 'aver',
+                                                   [TEACHER] * 2), {}),
+    (ValueError, 'there are no teachers', (RESNET, 'aver'), {}),
+    (ValueError, "'mtkd-rl' is unknown; did you mean 'mtkd_rl'?",
+     (RESNET, 'mtkd-rl', [TEACHER]), {}),
+    (ValueError, 'two strategies of one kind',
+     (RESNET, 'mtkd_rl+aver', [TEACHER]), {}),
+    (TypeError, 'strategy must be a name', (RESNET, None, [TEACHER]), {}),
+    (TypeError, 'got 3', (RESNET, 'aver', [3]), {}),
+    (TypeError, 'config must be a path', (None, 'aver', [TEACHER]), {}),
+    (FileNotFoundError, "did you mean 'cifar100_short'?",
+     (RESNET, 'aver'), dict(pool='cifar100')),
+    (FileNotFoundError, 'pool', (RESNET, 'aver'), dict(pool='no/pool.py')),
+    (ValueError, 'must have teachers=[', (RESNET, 'aver'),
+     dict(pool=RESNET)),
+    (FileNotFoundError, 'or mmpretrain::resnet/resnet152_8xb32_in1k.py',
+     ('mmpretrain::resnet/resnet19_8xb32_in1k.py', 'aver', [TEACHER]), {}),
+    (ValueError, "'mmnone' is not installed", ('mmnone::a/b.py', 'aver',
+                                               [TEACHER]), {}),
+    (FileNotFoundError, "config 'no.py' is not a file", ('no.py', 'aver',
+                                                         [TEACHER]), {}),
+    (ValueError, 'no train_dataloader and no train_cfg',
+     ('mmkd_rl::_base_/models/cifar_resnet.py', 'aver', [TEACHER]), {}),
+    (ValueError, 'has no "model', ('mmkd_rl::_base_/demo_digits.py', 'aver',
+                                   [TEACHER]), {}),
+    (ValueError, 'takes no terms', (RESNET, 'knowledge_flow', [TEACHER]),
+     dict(terms=[dict(type='KDLoss')]))])
+def test_bad_input(error, message, arguments, options):
+    with pytest.raises(error) as raised:
+        mmkd_rl.distill(*arguments, **options)
+    assert message in str(raised.value)
+
+
+def test_what_is_distilled_already(teachers, tmp_path):
+    cfg = config(tmp_path, 'twice', distiller(toy_teachers(tmp_path)))
+    with pytest.raises(ValueError, match='distilled already'):
+        mmkd_rl.distill(cfg, 'aver', teachers)
+
+
+def test_a_pool_of_another_data_set(plain):
+    """Its networks have other classes, which is said when it is built."""
+    cfg = mmkd_rl.distill(plain, 'aver', [
+        'r=mmkd_rl::cifar100/teachers/resnet14_1xb128-3e_cifar100.py:'
+        'untrained'], probe_size=32)
+    cfg.model.student = classifier(8, hidden=6)
+    cfg.model.student['backbone'] = dict(type='mmkd_rl.CifarResNet', depth=8)
+    cfg.model.student['head']['in_channels'] = 64
+    with pytest.raises(ValueError, match="'r' has 100 classes and the "
+                                         'student 5'):
+        built(cfg)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--teacher', 'a=b.py:c.pth'], '--distill STRATEGY is missing'),
+    (['--distill', 'mtkd-rl'], "unknown; did you mean 'mtkd_rl'"),
+    (['--distill', 'aver', '--teacher', 'a'], 'has no "="'),
+    (['--distill', 'aver', '--teacher', TEACHER, '--term', 'KDLoss', 'T'],
+     "'T' is no OPTION=VALUE"),
+    (['--distill', 'aver', '--teacher', TEACHER, '--term', 'KDLos'],
+     "'KDLos'")])
+def test_bad_arguments_of_the_command(plain, monkeypatch, capfd, tmp_path,
+                                      arguments, message):
+    """One message, exit code 2, and nothing is trained."""
+    monkeypatch.chdir(tmp_path)
+    code, text = in_process(monkeypatch, capfd, 'train.py', plain, *arguments)
+    assert code == 2 and message in text.split('ERROR: ')[1], text
+    assert 'Traceback' not in text
+
+
+def test_what_was_an_option_of_the_plain_config(plain, teachers):
+    """model.x is model.student.x now, and the message says so."""
+    cfg = mmkd_rl.distill(plain, 'aver', teachers, probe_size=4)
+    cfg.merge_from_dict({'model.backbone.width': 3})
+    with pytest.raises(TypeError, match=r"model\.backbone is the student's; "
+                                        r'write model\.student\.backbone'):
+        built(cfg)
