@@ -7,6 +7,11 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
+from mmkd_rl.utils.patches import patch_mmengine
+
+# As the tools do; many tests read configs of mmseg first.
+patch_mmengine()
+
 
 @pytest.fixture(autouse=True)
 def same_random_numbers():

@@ -75,6 +75,7 @@ from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers.loading import load_model_config
 from mmkd_rl.utils.cli import clear_errors
 from mmkd_rl.utils.configs import load_config
+from mmkd_rl.utils.patches import patch_mmengine
 from mmkd_rl.weighting import MMKD, MTKDRL
 
 #: Fewer turns than this say little about a comparison.
@@ -189,6 +190,7 @@ class DistilledContestant(Contestant):
 def main() -> int:
     """Measure, print, write."""
     args = parse_args()
+    patch_mmengine()
     with clear_errors(args.debug):
         return _run(args)
     return 0

@@ -11,6 +11,7 @@ import mmkd_rl  # noqa: F401  (makes the scope known)
 from mmkd_rl.engine.hooks.load_report_hook import report_loading
 from mmkd_rl.utils import cli
 from mmkd_rl.utils.configs import load_config
+from mmkd_rl.utils.patches import patch_mmengine
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,6 +41,7 @@ def check_out(out: str) -> str:
 
 def main() -> None:
     args = parse_args()
+    patch_mmengine()
     with cli.clear_errors(args.debug) as stage:
         suffix = check_out(args.out) if args.out else ''
         cfg = load_config(args.config)

@@ -17,6 +17,7 @@ from mmkd_rl import recipes
 from mmkd_rl.engine.hooks.load_report_hook import report_loading
 from mmkd_rl.utils import cli
 from mmkd_rl.utils.configs import load_config
+from mmkd_rl.utils.patches import patch_mmengine
 
 
 def parse_args() -> argparse.Namespace:
@@ -138,6 +139,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
 def main() -> None:
     args = parse_args()
+    patch_mmengine()
     with cli.clear_errors(args.debug) as stage:
         cfg = read_config(args)
         apply_arguments(cfg, args)

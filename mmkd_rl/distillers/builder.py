@@ -41,10 +41,9 @@ from mmkd_rl.tasks import LogitTask, Task
 from mmkd_rl.teachers import Normalization, TeacherBorrower, TeacherPool
 from mmkd_rl.teachers.loading import build_network, load_model_config
 from mmkd_rl.teachers.runtime import spec_of
-from mmkd_rl.utils import activation_checkpointing, random_state
+from mmkd_rl.utils import random_state
+from mmkd_rl.utils.patches import patch_mmengine
 from mmkd_rl.weighting import WeightingStrategy
-
-activation_checkpointing.use_non_reentrant()
 
 #: Short forms that are not given.
 _KD: dict = dict(type='KDLoss')
@@ -109,6 +108,7 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
                             f'model.student.{name}')
     # Python's own message would not say what there is.
     refuse_unknown(unknown, 'model', 'MultiTeacherDistiller', _option_names())
+    patch_mmengine()
     adapter: Task = build(TASKS, task, 'model.task')
     model = _build_student(student, data_preprocessor, init_cfg, adapter)
     # The student goes on drawing as it would alone. A seed of its own, or the

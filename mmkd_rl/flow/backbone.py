@@ -21,6 +21,7 @@ from mmkd_rl.flow.knowledge_flow import KnowledgeFlow
 from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers.features import FeaturePool
 from mmkd_rl.teachers.loading import build_network
+from mmkd_rl.utils.patches import patch_mmengine
 
 #: ``teachers`` of a student inside a MultiTeacherDistiller.
 FROM_DISTILLER = 'distiller'
@@ -83,6 +84,7 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
     student = dict(student)
     if pretrained is not None:
         student['pretrained'] = pretrained
+    patch_mmengine()
     backbone = build_network(student, None, 'student')
     if isinstance(backbone, BaseModel):
         raise TypeError(

@@ -2,14 +2,15 @@
 
 MMEngine writes a checkpoint straight to its final name; a run that is killed
 meanwhile leaves a truncated file that looks like a good one. Its file backends
-can be replaced by name, and this one replaces the local one.
+can be replaced by name; :func:`.patches.patch_mmengine` replaces the local one
+by this one.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import LocalBackend
 
 from mmkd_rl.utils.checkpoint_io import write_whole
 
@@ -28,11 +29,6 @@ class AtomicLocalBackend(LocalBackend):
                  encoding: str = 'utf-8') -> None:
         """Write text to a file."""
         self.put(obj.encode(encoding), filepath)
-
-
-def register() -> None:
-    """Let MMEngine write local files in this way."""
-    register_backend('local', AtomicLocalBackend, force=True, prefixes='')
 
 
 def _write(path: str, content: bytes) -> None:

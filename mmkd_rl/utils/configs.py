@@ -13,6 +13,8 @@ from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.utils import is_installed
 
+from mmkd_rl.utils.patches import patch_mmengine
+
 
 def load_config(path: str | os.PathLike, key: str = 'config') -> Config:
     """Read a config from a file, or from a package as ``mmdet::...``.
@@ -28,6 +30,7 @@ def load_config(path: str | os.PathLike, key: str = 'config') -> Config:
     """
     path = os.fspath(path)
     if '::' in path:
+        patch_mmengine()
         require_package(path, key)
         try:
             return mmengine.hub.get_config(path)

@@ -1,13 +1,14 @@
-"""A checkpoint that is being written when the run dies is not there."""
+"""What is mended in MMEngine, and that importing mends nothing."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from mmengine.runner import save_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint
 
-import mmkd_rl  # noqa: F401
 from mmkd_rl.utils import atomic_backend
 
 
@@ -31,6 +32,34 @@ def test_mmengines_checkpoints_are_whole_or_not_there(tmp_path, monkeypatch):
     # The old one is as it was, of the new one there is nothing.
     assert os.listdir(path.parent) == ['epoch_1.pth']
     assert _load_checkpoint(str(path))['state_dict']['w'].sum() == 3
+
+
+def test_importing_leaves_mmengine_as_it_is():
+    """All of our modules, in a process of its own."""
+    script = """
+import pkgutil
+import mmengine.runner.activation_checkpointing as checkpointing
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.fileio.backends import backends
+from mmengine.runner import Runner
+
+def state():
+    packages = {k: v for k, v in MODULE2PACKAGE.items() if k != 'mmkd_rl'}
+    return (checkpointing.wrap_forward, packages, dict(backends),
+            {k: v for k, v in vars(Runner).items()})
+
+before = state()
+import mmkd_rl
+for module in pkgutil.walk_packages(mmkd_rl.__path__, 'mmkd_rl.'):
+    __import__(module.name)
+assert state() == before
+mmkd_rl.utils.patches.patch_mmengine()
+mmkd_rl.utils.patches.patch_mmengine()
+assert state() != before
+"""
+    done = subprocess.run([sys.executable, '-c', script],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def _umask():
