@@ -21,6 +21,8 @@ from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
+from mmkd_rl.errors import raised_at
+
 MODELS = Registry(
     'model',
     parent=MMENGINE_MODELS,
@@ -140,7 +142,9 @@ def construct(part: Callable[..., Any], options: dict, key: str,
         if parent and str(error).startswith(f'{own}.'):
             # A part names its options from its own key on.
             raise type(error)(f'{parent}.{error}') from error
-        if 'unexpected keyword' not in str(error):
+        place = raised_at(error)
+        if 'unexpected keyword' not in str(error) or (
+                place and place[0].name != 'construct'):
             raise
         raise TypeError(f'{key}: {error}') from error
 

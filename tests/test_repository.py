@@ -19,8 +19,10 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
+from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import cli
 from mmkd_rl.utils.configs import load_config
+from tests.toy import distiller, toy_teachers
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -280,6 +282,65 @@ def test_debug_shows_the_traceback(capsys):
 def test_other_failures_are_not_hidden():
     with pytest.raises(ZeroDivisionError), cli.clear_errors():
         1 / 0  # noqa: B018
+
+
+@pytest.mark.parametrize('fault', [
+    lambda: cli.no_such_name,
+    lambda: torch.nn.Linear(1, 1).no_such_name,
+    lambda: torch.zeros(2) + torch.zeros(3),
+    lambda: len(3),
+    lambda: {}['key'],
+    lambda: importlib.util.no_such_name])
+def test_a_fault_keeps_its_traceback(fault, capsys):
+    """Before the first batch, too, and whatever its type."""
+    with pytest.raises(SystemExit) as caught, cli.clear_errors():
+        fault()
+    assert caught.value.code == 1
+    assert 'Traceback' in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_within_a_part(monkeypatch, capsys, tmp_path):
+    """In a term's, a strategy's and a teacher's construction, and in the
+    probe, where other exceptions become messages about the config."""
+    from mmkd_rl.losses import KDLoss
+    from mmkd_rl.tasks import ClassificationTask
+    from mmkd_rl.teachers import pool
+    from mmkd_rl.utils.pooling import mean_over_space
+    from mmkd_rl.weighting import AverageWeighting
+
+    def break_it(*args, **kwargs):
+        return mean_over_space(3)  # an AttributeError in our file
+
+    def break_type(*args, **kwargs):
+        return cli.config_name(3, 3)
+
+    model = distiller(toy_teachers(tmp_path))
+    for place, name, how in (
+            (KDLoss, '__init__', break_it), (KDLoss, 'build', break_type),
+            (AverageWeighting, '__init__', break_it),
+            (ClassificationTask, 'infer', break_it),
+            (ClassificationTask, 'taps', break_it),
+            (pool, 'load_weights', break_type)):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, how)
+            with pytest.raises(SystemExit) as caught, cli.clear_errors():
+                MODELS.build(model)
+        assert caught.value.code == 1, (place, name)
+        assert 'Traceback' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('text, code', [
+    ('a = (', 2), ('a = b', 2),
+    ("_base_ = 'no.py'", 2), ("_base_ = 'mmnone::a/b.py'", 2),
+    ("custom_imports = dict(imports=['no_such_package'])", 2)])
+def test_a_config_that_cannot_be_read(text, code, tmp_path, capsys):
+    """Whatever its code raises is about the config."""
+    path = tmp_path / 'a.py'
+    path.write_text(text)
+    with pytest.raises(SystemExit) as caught, cli.clear_errors():
+        load_config(path)
+    assert caught.value.code == code
+    assert 'Traceback' not in capsys.readouterr().err
 
 
 def test_errors_in_the_loop(capsys, monkeypatch):

@@ -27,6 +27,7 @@ from mmkd_rl.distillers.distillation import (
     Distillation,
     distillation_of,
 )
+from mmkd_rl.errors import is_fault
 from mmkd_rl.losses import DistillationTerm, MixtureTerm
 from mmkd_rl.records import Batch, OutputSpec
 from mmkd_rl.registry import (
@@ -239,6 +240,8 @@ def _probe(model: BaseModel, task: Task, taps: OutputTaps, pool: TeacherPool,
         output = task.infer(model, taps, batch)
     except (RuntimeError, AssertionError, TypeError,
             AttributeError) as error:
+        if isinstance(error, (TypeError, AttributeError)) and is_fault(error):
+            raise
         raise ValueError(
             f'student fails on images of shape {tuple(batch.images.shape)}: '
             f'{error}; if it needs another size, set model.probe_size; if it '

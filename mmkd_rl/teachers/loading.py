@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from torch import Tensor, nn
 
+from mmkd_rl.errors import is_fault
 from mmkd_rl.export.student import plain_student
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
@@ -143,11 +144,13 @@ def build_network(cfg: dict, scope: str | None, key: str) -> nn.Module:
         with MODELS.switch_scope_and_registry(scope) as registry:
             # MMDetection reads options as attributes (train_cfg.rpn).
             return registry.build(ConfigDict(cfg))
-    except KeyError as error:
+    except (KeyError, TypeError) as error:
+        if is_fault(error):
+            raise
+        if isinstance(error, TypeError):
+            raise TypeError(f'{key}: {error}') from error
         raise ValueError(f'{key}: {error.args[0] if error.args else error}'
                          ) from error
-    except TypeError as error:
-        raise TypeError(f'{key}: {error}') from error
 
 
 def offline(cfg: dict) -> dict:

@@ -17,6 +17,7 @@ from mmengine import dist
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmkd_rl.errors import is_fault
 from mmkd_rl.records import Batch, Output, OutputSpec, TeacherStep
 from mmkd_rl.taps import Tap
 from mmkd_rl.tasks import Task
@@ -110,6 +111,8 @@ class TeacherPool:
             try:
                 specs.append(teacher.probe(batch))
             except (RuntimeError, TypeError, AssertionError) as error:
+                if isinstance(error, TypeError) and is_fault(error):
+                    raise
                 raise ValueError(
                     f'teacher {teacher.name!r} fails on images of shape '
                     f'{tuple(batch.images.shape)}: {error}; if it needs '

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import linecache
 import os
 import os.path as osp
 import pickle
@@ -19,6 +18,7 @@ from mmengine.config.utils import ConfigParsingError
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmkd_rl.errors import is_ours, raised_at
 from mmkd_rl.utils.configs import complete_loaders, config_name
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -28,7 +28,7 @@ _BAD_INPUT = (ValueError, TypeError, KeyError, AttributeError, OSError,
               ImportError, SyntaxError, NameError, AssertionError,
               RuntimeError, ConfigParsingError, pickle.UnpicklingError,
               FloatingPointError)
-_PACKAGE_DIR = osp.dirname(osp.dirname(osp.abspath(__file__)))
+_CONFIG_READER = osp.join('mmengine', 'config', 'config.py')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -156,7 +156,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 class Stage:
-    """Whether the loop has begun; before, an error is the user's."""
+    """How far a tool has come, for messages and exit codes."""
 
     def __init__(self) -> None:
         self.runner: Runner | None = None
@@ -189,19 +189,33 @@ class Stage:
         runner.register_hook(self._hook)
 
 
-def _raised_on_purpose(error: BaseException) -> bool:
-    """Whether a ``raise`` statement of this package made the error.
+def _is_refusal(error: BaseException, running: bool) -> bool:
+    """Whether an error says what is wrong with the user's input.
 
-    Such texts are written for the user; anything else that happens in the
-    middle of training is worth its traceback.
+    That is what a ``raise`` statement of ours says at any time, and before
+    the first batch also one of another package, a file that is not there, an
+    option that a registered class does not take, and whatever happens while
+    a config is read. All else is a fault in code, and needs its traceback: a
+    missing attribute, an index out of range, tensors that do not fit.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    if not frames:
+    place = raised_at(error)
+    if place is None:
         return False
-    last = frames[-1]
-    line = linecache.getline(last.filename, last.lineno or 0).strip()
-    return (osp.abspath(last.filename).startswith(_PACKAGE_DIR + os.sep)
-            and line.startswith('raise'))
+    last, statement = place
+    if is_ours(last):
+        return statement.startswith('raise')
+    if running:
+        return False
+    if any(f.name == 'fromfile' and f.filename.endswith(_CONFIG_READER)
+           for f in traceback.extract_tb(error.__traceback__)):
+        return True
+    if isinstance(error, OSError):
+        return error.filename is not None or statement.startswith('raise')
+    if isinstance(error, TypeError) and last.name == 'build_from_cfg':
+        return True  # a call with options that the class does not take
+    # nn.Module raises AttributeError for every misspelt name in code.
+    return not isinstance(error, AttributeError) and statement.startswith(
+        ('raise', 'assert'))
 
 
 def describe(error: BaseException) -> str:
@@ -267,7 +281,7 @@ def clear_errors(debug: bool = False) -> Iterator[Stage]:
     """End the process with one message where the input was wrong.
 
     Exit codes: 2 for a wrong input, 1 for any other failure (with its
-    traceback), 130 when the user interrupts.
+    traceback, see :func:`_is_refusal`), 130 when the user interrupts.
 
     Yields:
         Stage: To be told of the runner by ``stage.watch(runner)``.
@@ -290,14 +304,14 @@ def clear_errors(debug: bool = False) -> Iterator[Stage]:
                   file=sys.stderr)
         code = EXIT_INTERRUPTED
     except _BAD_INPUT as error:
-        if debug or (stage.running and not _raised_on_purpose(error)):
+        refusal = _is_refusal(error, stage.running)
+        code = EXIT_BAD_INPUT if refusal else EXIT_FAILED
+        if debug or not refusal:
             traceback.print_exc()
-            code = EXIT_FAILED if stage.running else EXIT_BAD_INPUT
         else:
             text = describe(error) + missing_data(error, stage.cfg)
             print(f'\nERROR: {text}\n({type(error).__name__}; '
                   '--debug shows where it was raised)', file=sys.stderr)
-            code = EXIT_BAD_INPUT
     finally:
         if dist.is_available() and dist.is_initialized():
             # Waiting for the other processes would hang after an error.
