@@ -21,7 +21,7 @@ from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
-from mmkd_rl.errors import raised_at
+from mmkd_rl.errors import is_fault, raised_at
 
 MODELS = Registry(
     'model',
@@ -76,9 +76,10 @@ for _name in ('RUNNERS', 'RUNNER_CONSTRUCTORS', 'LOOPS', 'DATA_SAMPLERS',
 WEIGHTINGS = Registry(
     'weighting', scope='mmkd_rl', locations=['mmkd_rl.weighting'])
 TASKS = Registry('task', scope='mmkd_rl', locations=['mmkd_rl.tasks'])
-REWARDS = Registry('reward', scope='mmkd_rl', locations=['mmkd_rl.agent'])
+REWARDS = Registry(
+    'reward', scope='mmkd_rl', locations=['mmkd_rl.weighting.mtkd_rl'])
 UPDATERS = Registry(
-    'updater', scope='mmkd_rl', locations=['mmkd_rl.agent.updaters'])
+    'updater', scope='mmkd_rl', locations=['mmkd_rl.weighting.mtkd_rl'])
 
 
 def build(registry: Registry, cfg: dict, key: str, **kwargs: Any) -> Any:
@@ -142,11 +143,16 @@ def construct(part: Callable[..., Any], options: dict, key: str,
         if parent and str(error).startswith(f'{own}.'):
             # A part names its options from its own key on.
             raise type(error)(f'{parent}.{error}') from error
-        place = raised_at(error)
         if 'unexpected keyword' not in str(error) or (
-                place and place[0].name != 'construct'):
+                is_fault(error) and not _is_call_here(error)):
             raise
         raise TypeError(f'{key}: {error}') from error
+
+
+def _is_call_here(error: BaseException) -> bool:
+    """Whether the call in :func:`construct` failed, not one within it."""
+    place = raised_at(error)
+    return place is not None and place[0].name == 'construct'
 
 
 def refuse_unknown(unknown: Iterable[str], key: str, name: str,

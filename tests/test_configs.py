@@ -412,7 +412,7 @@ def test_leaf_trains(path, shared_teachers):
     assert expected <= set(losses)
     strategy, last = distillation.weighting, distillation.last_step
     if isinstance(strategy, MTKDRL):
-        strategy.remember(
+        strategy.learner.remember(
             last.weights.record,
             distillation.forward_after_step(model, last.seen)
             if strategy.keeps_batch else None)

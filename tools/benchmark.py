@@ -47,7 +47,6 @@ from torch import Tensor
 
 import mmkd_rl  # noqa: F401
 from mmkd_rl.distillers import distillation_of
-from mmkd_rl.engine.hooks.meta_weighting_hook import meta_step, remember
 from mmkd_rl.experiments.flow_cost import (
     flow_configs,
     measure,
@@ -76,7 +75,9 @@ from mmkd_rl.teachers.loading import load_model_config
 from mmkd_rl.utils.cli import clear_errors
 from mmkd_rl.utils.configs import load_config
 from mmkd_rl.utils.patches import patch_mmengine
-from mmkd_rl.weighting import MMKD, MTKDRL
+from mmkd_rl.weighting import Student
+from mmkd_rl.weighting.mmkd.learner import MetaLearner
+from mmkd_rl.weighting.mtkd_rl.learner import AgentLearner
 
 #: Fewer turns than this say little about a comparison.
 FEW = 5
@@ -134,35 +135,33 @@ def parse_args() -> argparse.Namespace:
 
 
 class DistilledContestant(Contestant):
-    """A contestant whose strategy, if it has one, may have networks of its
-    own."""
+    """A contestant whose strategy, if it has one, may have a learner."""
 
     def __init__(self, model: Any, cfg: Config, data: dict) -> None:
         super().__init__(model, cfg, data)
         self.distillation = distillation_of(model)
-        self.strategy = self.distillation and self.distillation.weighting
-        if isinstance(self.strategy, MMKD):
-            # The meta steps are made here: nothing to warn of.
-            self.strategy.attended = True
+        self.learner = self.distillation and \
+            self.distillation.weighting.learner
+        if self.learner:
+            # Its hook's work is done here: nothing to warn of.
+            self.learner.has_hook = True
 
     def step(self) -> None:
         """What the runner and the hooks do in an iteration."""
         super().step()
-        if isinstance(self.strategy, MTKDRL):
+        if self.learner:
             assert self.distillation is not None
-            last, after = self.distillation.last_step, None
-            assert last is not None
-            if last.seen is not None:
-                with self.optimizer.optim_context(self.model):
-                    after = self.distillation.forward_after_step(
-                        self.model, last.seen)
-            self.strategy.remember(last.weights.record, after)
-        elif isinstance(self.strategy, MMKD):
-            remember(self.model)
+            assert self.distillation.last_step is not None
+            self.learner.observe(self.distillation.last_step, self._student())
 
-    def meta_step(self) -> None:
-        """What MMKD's hook does now and then."""
-        meta_step(self.model, self.optimizer)
+    def update(self) -> None:
+        """What the learner's hook does now and then."""
+        assert self.learner is not None
+        self.learner.update(self._student())
+
+    def _student(self) -> Student:
+        assert self.distillation is not None
+        return Student(self.model, self.distillation, self.optimizer)
 
     def resident(self) -> Iterable[Tensor]:
         """Tensors that live from one step to the next."""
@@ -170,20 +169,19 @@ class DistilledContestant(Contestant):
         last = self.distillation and self.distillation.last_step
         if last and last.seen:
             yield from _seen_tensors(last.seen)
-        if isinstance(self.strategy, MTKDRL):
-            learner = self.strategy.learner
-            yield from tensors_of(learner.policy)
-            yield from optimizer_tensors(learner.updater.optimizer)
-        elif isinstance(self.strategy, MMKD):
-            yield from tensors_of(self.strategy.learner.networks)
-            yield from optimizer_tensors(self.strategy.learner.optimizer)
-            yield from self.strategy.learner.buffer.tensors()
+        if self.learner:
+            yield from tensors_of(self.learner.networks)
+        if isinstance(self.learner, AgentLearner):
+            yield from optimizer_tensors(self.learner.updater.optimizer)
+        elif isinstance(self.learner, MetaLearner):
+            yield from optimizer_tensors(self.learner.optimizer)
+            yield from self.learner.buffer.tensors()
 
     def memory(self) -> int:
         """Bytes at the highest point of an iteration, history left out."""
         highest = peak(self.step)
-        if isinstance(self.strategy, MMKD):
-            highest = max(highest, peak(self.meta_step))
+        if isinstance(self.learner, MetaLearner):
+            highest = max(highest, peak(self.update))
         return highest + nbytes(self.resident())
 
 
@@ -364,12 +362,14 @@ def _compare(args: argparse.Namespace, cfg: Config, data: dict,
     steps: dict[str, Step] = {n: c.step for n, c in contestants.items()}
     own_s = {
         n: _own_seconds(c, cfg, args.warmup)
-        for n, c in contestants.items() if not isinstance(c.strategy, MMKD)
+        for n, c in contestants.items()
+        if not isinstance(c.learner, MetaLearner)
     }
-    meta = [n for n, c in contestants.items() if isinstance(c.strategy, MMKD)]
+    meta = [n for n, c in contestants.items()
+            if isinstance(c.learner, MetaLearner)]
     for name in meta:
         contestants[name].step()  # so that there is something to learn from
-        steps[f'{name} meta'] = contestants[name].meta_step
+        steps[f'{name} meta'] = contestants[name].update
     times = in_turns(steps, args.warmup, args.iters)
     every = _meta_interval(cfg)
     for name in contestants:
@@ -419,20 +419,20 @@ def _own_seconds(contestant: DistilledContestant, cfg: Config,
                  iters: int) -> float:
     """Seconds per iteration of the student in which the strategy's own
     networks are trained."""
-    strategy = contestant.strategy
-    if isinstance(strategy, MMKD):
+    learner = contestant.learner
+    if isinstance(learner, MetaLearner):
         contestant.step()
         return statistics.median(
-            seconds(contestant.meta_step)
+            seconds(contestant.update)
             for _ in range(3)) / _meta_interval(cfg)
-    if not isinstance(strategy, MTKDRL):
+    if not isinstance(learner, AgentLearner):
         return 0.
     per_batch = []
     for _ in range(3):
         for _ in range(max(2, iters)):
             contestant.step()
-        batches = len(strategy.learner.history)
-        per_batch.append(seconds(strategy.learner.update) / batches)
+        batches = len(learner.history)
+        per_batch.append(seconds(contestant.update) / batches)
     return statistics.median(per_batch)
 
 
@@ -457,10 +457,10 @@ def _meta_interval(cfg: Config) -> int:
 def _history_bytes(contestant: DistilledContestant, iters: int) -> int:
     """Memory of the history when it is fullest, ``iters`` iterations after
     the agent's last update."""
-    strategy = contestant.strategy
-    if not isinstance(strategy, MTKDRL):
+    learner = contestant.learner
+    if not isinstance(learner, AgentLearner):
         return 0
-    history = strategy.learner.history
+    history = learner.history
     contestant.step()
     batch = next(iter(history))
     size = sum(

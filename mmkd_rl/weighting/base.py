@@ -13,6 +13,7 @@ from mmkd_rl.context import WeightingContext
 from mmkd_rl.losses import MixtureTerm
 from mmkd_rl.records import DistillationBatch, Output, TeacherWeights
 from mmkd_rl.tasks import LogitTask, Task
+from mmkd_rl.weighting.learner import Learner
 
 SCALES = ('unit', 'paper')
 
@@ -55,6 +56,8 @@ class WeightingStrategy(nn.Module, ABC):
                              f'{scale!r}')
         self.context = context
         self.scale = scale
+        #: What it trains beside the student, if anything.
+        self.learner: Learner | None = None
 
     @property
     def num_teachers(self) -> int:
@@ -78,6 +81,8 @@ class WeightingStrategy(nn.Module, ABC):
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move what is not in the module tree."""
+        if self.learner is not None:
+            self.learner.apply_(fn)
 
 
 def equal_weights(batch: DistillationBatch, num_teachers: int,
@@ -98,6 +103,15 @@ def require_terms(context: WeightingContext, kind: type) -> None:
             'student with each teacher, and model.losses has none; add '
             "dict(type='KDLoss') or dict(type='FitNetLoss'), or use "
             "weighting=dict(type='AverageWeighting')")
+
+
+def confidence(ce_BM: Tensor) -> Tensor:
+    """w^conf_m = (1 - softmax_m CE(z_m, y)) / (M - 1), [B, M] (CA-MKD,
+    Eq. 3; MTKD-RL, Eq. 9, where the printed K is M)."""
+    num_teachers = ce_BM.shape[1]
+    if num_teachers == 1:
+        return torch.ones_like(ce_BM)
+    return (1 - ce_BM.softmax(1)) / (num_teachers - 1)
 
 
 def cross_entropies(task: Task, batch: DistillationBatch,

@@ -22,7 +22,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmkd_rl.agent import confidence
 from mmkd_rl.context import WeightingContext
 from mmkd_rl.losses import mapped_shape
 from mmkd_rl.records import DistillationBatch, Output, TeacherWeights
@@ -31,6 +30,7 @@ from mmkd_rl.tasks import LogitTask
 from mmkd_rl.utils.precision import autocasts_to_half
 from mmkd_rl.weighting.base import (
     WeightingStrategy,
+    confidence,
     cross_entropies,
 )
 

@@ -240,10 +240,9 @@ def fix_numbers(model: nn.Module) -> None:
     learner = getattr(strategy, 'learner', None)
     if learner is None:
         return
-    for role in ('policy', 'networks'):
-        if hasattr(learner, role):
-            fill(role, ((n, p) for n, p in getattr(
-                learner, role).named_parameters() if n != 'balance'))
+    role = 'policy' if hasattr(learner, 'policy') else 'networks'
+    fill(role, ((n, p) for n, p in getattr(
+        learner, role).named_parameters() if n != 'balance'))
     if hasattr(learner, 'updater'):
         extra = learner.updater.extra
         fill('extra', ((n, p) for n, p in extra.named_parameters()

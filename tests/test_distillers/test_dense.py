@@ -169,7 +169,7 @@ def test_features_of_all_levels(name):
 
         if weighting is AGENT:
             strategy = distillation.weighting
-            strategy.remember(distillation.last_step.weights.record)
+            strategy.learner.remember(distillation.last_step.weights.record)
             strategy.learner.update()
             model(images, samples, mode='loss')
             after = distillation.last_step.weights.feature

@@ -74,7 +74,7 @@ def test_the_students_gradient_is_that_of_equation_2(
         images, labels = world.batch(8)
         model(images, samples(labels), mode='loss')
         strategy = model.distillation.weighting
-        strategy.remember(model.distillation.last_step.weights.record)
+        strategy.learner.remember(model.distillation.last_step.weights.record)
         strategy.learner.update()
     images, labels = world.batch(6)
     losses, gradient = step(model, images, labels)
@@ -297,7 +297,7 @@ def test_two_experts_are_told_apart_in_order(tmp_path):
         images, labels = world.batch(32)
         model(images, samples(labels), mode='loss')
         strategy = model.distillation.weighting
-        strategy.remember(model.distillation.last_step.weights.record)
+        strategy.learner.remember(model.distillation.last_step.weights.record)
         (transition, ) = strategy.learner.history
         reward = transition.reward.mean(0)
         assert (reward[0] > reward[1]) == (order[0] == right)

@@ -11,7 +11,7 @@ from mmkd_rl.engine.hooks import (
     TeacherCheckHook,
     WeightVisualizationHook,
 )
-from mmkd_rl.weighting import MTKDRL
+from mmkd_rl.weighting.mtkd_rl.learner import AgentLearner
 from tests.test_engine.test_resume import learner_of
 from tests.toy import classifier, distiller, toy_runner, toy_teachers
 
@@ -44,11 +44,11 @@ def test_the_agent_is_trained_when_it_is_due(tmp_path, teachers, kwargs,
     learner = learner_of(runner.model)
     update = learner.update
 
-    def spy():
+    def spy(student):
         # by epoch, the last iteration has been counted already
         done = runner.iter + (0 if kwargs.get('by_epoch', True) else 1)
         seen.append((done, len(learner.history)))
-        return update()
+        return update(student)
 
     monkeypatch.setattr(learner, 'update', spy)
     runner.train()
@@ -68,7 +68,7 @@ def test_reward_after_the_update_in_a_run(tmp_path, teachers, monkeypatch):
         hooks=[dict(type='AgentAlternationHook')],
         size=8)
     seen = []
-    remember = MTKDRL.remember
+    remember = AgentLearner.remember
 
     def spy(self, record, after=None):
         seen.append(after.student.logits)
@@ -78,7 +78,7 @@ def test_reward_after_the_update_in_a_run(tmp_path, teachers, monkeypatch):
         torch.testing.assert_close(after.student.logits[0], now)
         return remember(self, record, after)
 
-    monkeypatch.setattr(MTKDRL, 'remember', spy)
+    monkeypatch.setattr(AgentLearner, 'remember', spy)
     runner.train()
     assert len(seen) == 2
 

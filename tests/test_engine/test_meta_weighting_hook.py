@@ -11,10 +11,12 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mmkd_rl.engine.hooks import meta_weighting_hook
-from mmkd_rl.engine.hooks.meta_weighting_hook import meta_step, remember
+from mmkd_rl.engine.hooks import MetaWeightingHook
 from mmkd_rl.engine.optim_wrapper import BFloat16OptimWrapper
 from mmkd_rl.registry import MODELS
+from mmkd_rl.weighting import Student
+from mmkd_rl.weighting.mmkd import inner_student
+from mmkd_rl.weighting.mmkd.learner import InnerSteps
 from tests.test_engine.test_resume import Killed, kill, learner_of, same
 from tests.toy import (
     CLASSES,
@@ -47,13 +49,22 @@ def wrapper(model, kind=OptimWrapper, **cfg):
     return kind(torch.optim.SGD(model.parameters(), **cfg))
 
 
+def student(model, optim):
+    return Student(model, model.distillation, optim)
+
+
+def meta_step(model, optim):
+    return learner_of(model).update(student(model, optim))
+
+
 def step(model, optim, batch=None, targets=samples):
     """What the runner and the hook do in an iteration."""
     images, labels = batch or World().batch(8)
     with optim.optim_context(model):
         losses = model(images, targets(labels), mode='loss')
     optim.update_params(sum(losses.values()))
-    remember(model)
+    learner_of(model).observe(model.distillation.last_step,
+                              student(model, optim))
 
 
 def resnet():
@@ -153,7 +164,7 @@ def test_finds_the_teacher_that_is_right(tmp_path, seed):
     are left out: whom they trust here depends on the projectors' start."""
     world, teachers = right_and_loud(tmp_path, 4, seed)
     model = build(tmp_path, teachers=teachers, hard_share=.25)
-    model.distillation.weighting.attended = True
+    model.distillation.weighting.learner.has_hook = True
     optim = wrapper(model)
     for i in range(150):
         step(model, optim, world.batch(64))
@@ -178,7 +189,7 @@ def test_the_rates_are_the_students_or_given(tmp_path, monkeypatch):
             dict(params=first.parameters(), lr=.2)
         ]))
     step(model, optim)
-    monkeypatch.setattr(model.distillation.weighting, 'meta_losses',
+    monkeypatch.setattr(learner_of(model), 'meta_losses',
                         lambda o, p, rates: seen.append(rates) or
                         (torch.zeros(()), sum(
                             p.sum()
@@ -191,7 +202,7 @@ def test_the_rates_are_the_students_or_given(tmp_path, monkeypatch):
         for n, _ in model.named_parameters()
     }
     assert set(seen[0].values()) == {.1, .2, 0.}
-    model.distillation.weighting.inner_lr = .3
+    learner_of(model).steps = InnerSteps(lr=.3)
     meta_step(model, optim)
     assert set(seen[1].values()) == {.3}
 
@@ -313,10 +324,10 @@ def test_mixed_precision(tmp_path):
         assert found[-1].dtype == torch.float32
     assert F.cosine_similarity(*found, dim=0) > .9
     with torch.autocast('cpu', torch.float16), \
-            meta_weighting_hook._without_half('cpu'):
+            inner_student._without_half('cpu'):
         assert not torch.is_autocast_enabled('cpu')
     with torch.autocast('cpu', torch.bfloat16), \
-            meta_weighting_hook._without_half('cpu'):
+            inner_student._without_half('cpu'):
         assert torch.get_autocast_dtype('cpu') == torch.bfloat16
         assert torch.is_autocast_enabled('cpu')
 
@@ -331,7 +342,7 @@ def test_gradients_are_averaged_over_processes(tmp_path, monkeypatch):
             g /= 2
 
     monkeypatch.setattr(
-        'mmkd_rl.agent.meta_learner.dist.all_reduce_params', opposite)
+        'mmkd_rl.weighting.mmkd.learner.dist.all_reduce_params', opposite)
     model = build(tmp_path)
     optim = wrapper(model)
     step(model, optim)
@@ -446,7 +457,7 @@ def test_checkpoints_without_networks_or_with_others(tmp_path):
 def test_bad_interval(interval):
     with pytest.raises(ValueError, match='MetaWeightingHook.interval must be '
                        f'an integer >= 1, got {interval!r}'):
-        meta_weighting_hook.MetaWeightingHook(interval=interval)
+        MetaWeightingHook(interval=interval)
 
 
 def test_an_interval_that_never_ends(tmp_path):

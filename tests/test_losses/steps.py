@@ -62,7 +62,7 @@ def check_with_strategies(size=6, count=3, dtype=None, **kwargs):
         step(model, size, dtype)
         if weighting['type'] == 'MTKDRL':
             strategy = model.distillation.weighting
-            strategy.remember(model.distillation.last_step.weights.record)
+            strategy.learner.remember(model.distillation.last_step.weights.record)
             strategy.learner.update()
             losses = step(model, size, dtype)
             weights = model.distillation.last_step.weights

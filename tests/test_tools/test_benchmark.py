@@ -86,12 +86,12 @@ def test_comparison_counts_the_meta_steps_share(benchmark, monkeypatch):
     cfg = benchmark.Config(dict(custom_hooks=[]))
 
     class Fake:
-        strategy = object.__new__(benchmark.MMKD)
+        learner = object.__new__(benchmark.MetaLearner)
 
         def step(self):
             clock[0] += .01
 
-        def meta_step(self):
+        def update(self):
             clock[0] += .05
 
     monkeypatch.setattr(timing.time, 'perf_counter', lambda: clock[0])
@@ -171,7 +171,7 @@ def test_the_student_alone_is_plain(benchmark, toy):
     distilled = MODELS.build(cfg.model)
     student = plain_copy(distilled)
     contestant = benchmark.DistilledContestant(student, cfg, data)
-    assert contestant.distillation is contestant.strategy is None
+    assert contestant.distillation is contestant.learner is None
     assert set(student.train_step(data, contestant.optimizer)) == {'loss'}
     assert 'loss_logit' in distilled.train_step(
         data, timing.Contestant(distilled, cfg, data).optimizer)
@@ -210,7 +210,7 @@ def test_a_step_goes_into_the_history(benchmark, toy, reward_time):
     contestant.distillation.forward_after_step = \
         lambda *args: looks.append(args) or look(*args)
     contestant.step()
-    entry, = contestant.strategy.learner.history
+    entry, = contestant.learner.history
     assert entry.reward.isfinite().all()
     assert len(looks) == (reward_time == 'after')
 

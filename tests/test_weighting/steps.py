@@ -82,4 +82,4 @@ def check_training(folder, weighting: dict, count: int = 2,
 def remember(model):
     """What the hook does after each iteration."""
     distillation = model.distillation
-    distillation.weighting.remember(distillation.last_step.weights.record)
+    distillation.weighting.learner.remember(distillation.last_step.weights.record)

@@ -4,8 +4,8 @@ teacher does not know, and for tasks without labels."""
 import pytest
 import torch
 
-from mmkd_rl.agent import normalize_reward
 from mmkd_rl.registry import MODELS
+from mmkd_rl.weighting.mtkd_rl import normalize_reward
 from tests.toy import (
     World,
     distiller,
@@ -47,7 +47,7 @@ def test_on_unknown_classes_the_agent_learns_nothing_of_a_teacher(
     step = model.distillation.last_step
     after = step.seen and model.distillation.forward_after_step(
         model, step.seen)
-    strategy.remember(step.weights.record, after)
+    strategy.learner.remember(step.weights.record, after)
     (transition, ) = strategy.learner.history
     got = normalize_reward(transition.reward, how)
     raw = normalize_reward(
@@ -182,7 +182,7 @@ def test_the_agent_learns_without_labels(tmp_path, reward_time):
             step = model.distillation.last_step
             after = step.seen and model.distillation.forward_after_step(
                 model, step.seen)
-            strategy.remember(step.weights.record, after)
+            strategy.learner.remember(step.weights.record, after)
         *_, last = strategy.learner.history
         assert (last.reward.argmin(1) == 2).all()
         weights = step.weights.feature

@@ -6,9 +6,9 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
-from mmkd_rl.agent import confidence
 from mmkd_rl.records import Gaps
 from mmkd_rl.registry import MODELS, WEIGHTINGS, build
+from mmkd_rl.weighting.base import confidence
 from tests.toy import (
     World,
     batch,
@@ -29,13 +29,14 @@ def strategy(count=3, ctx=None, **cfg):
         dict(dict(type='MTKDRL'), **cfg),
         'model.weighting',
         context=ctx or context(count))
-    made.attended = True
+    if made.learner is not None:
+        made.learner.has_hook = True
     return made.train()
 
 
 def updated(made, batch):
     """After the warm-up."""
-    made.remember(made(batch).record)
+    made.learner.remember(made(batch).record)
     made.learner.update()
     return made
 
@@ -54,7 +55,7 @@ def test_equal_until_the_first_update_then_not():
     made, batch = strategy(), random_batch()
     for seed in range(3):
         weights = made(random_batch(seed=seed))
-        made.remember(weights.record)
+        made.learner.remember(weights.record)
         assert torch.equal(weights.logit, torch.full((6, 3), 1 / 3))
         assert torch.equal(weights.feature, torch.full((6, 3), 1 / 3))
     assert len(made.learner.history) == 3
@@ -91,7 +92,7 @@ def test_papers_scale_is_one_each_in_the_warm_up():
     made, batch = strategy(scale='paper'), random_batch()
     weights = made(batch)
     assert torch.equal(weights.logit, torch.ones(6, 3))
-    made.remember(weights.record)
+    made.learner.remember(weights.record)
     made.learner.update()
     torch.testing.assert_close(made(batch).logit.sum(1), torch.ones(6))
 
@@ -123,14 +124,14 @@ def test_one_kind_of_distillation_alone(off):
 
 def test_in_evaluation_nothing_is_remembered():
     made = strategy().eval()
-    made.remember(made(random_batch()).record)
+    made.learner.remember(made(random_batch()).record)
     assert len(made.learner.history) == 0
 
 
 def test_history_is_bounded():
     made = strategy(history_bytes=3000)
     for seed in range(50):
-        made.remember(made(random_batch(seed=seed)).record)
+        made.learner.remember(made(random_batch(seed=seed)).record)
         assert made.learner.history.nbytes <= 3000
     assert len(made.learner.history) > 1
 
@@ -198,7 +199,7 @@ def test_inherited_options_are_named():
 
 def test_warns_once_without_the_hook(caplog):
     made = strategy()
-    made.attended = False
+    made.learner.has_hook = False
     logger = MMLogger.get_current_instance()
     logger.addHandler(caplog.handler)
     try:
@@ -237,7 +238,7 @@ def test_reward_after_the_update_is_of_the_updated_student(tmp_path):
     optimizer.step()
     buffers = {n: b.clone() for n, b in model.named_buffers()}
     strategy, step = model.distillation.weighting, model.distillation.last_step
-    strategy.remember(step.weights.record,
+    strategy.learner.remember(step.weights.record,
                       model.distillation.forward_after_step(model, step.seen))
     for name, buffer in model.named_buffers():
         assert torch.equal(buffer, buffers[name]), name

@@ -2,6 +2,7 @@ from .agent_alternation_hook import AgentAlternationHook
 from .class_mean_hook import ClassMeanHook
 from .flow_visualization_hook import FlowVisualizationHook
 from .knowledge_flow_hook import KnowledgeFlowHook
+from .learner_hook import LearnerHook
 from .load_report_hook import LoadReportHook
 from .meta_weighting_hook import MetaWeightingHook
 from .random_state_hook import RandomStateHook
@@ -11,7 +12,7 @@ from .weight_visualization_hook import WeightVisualizationHook
 
 __all__ = [
     'AgentAlternationHook', 'ClassMeanHook', 'FlowVisualizationHook',
-    'KnowledgeFlowHook', 'LoadReportHook', 'MetaWeightingHook',
-    'RandomStateHook',
-    'StudentExportHook', 'TeacherCheckHook', 'WeightVisualizationHook'
+    'KnowledgeFlowHook', 'LearnerHook', 'LoadReportHook',
+    'MetaWeightingHook', 'RandomStateHook', 'StudentExportHook',
+    'TeacherCheckHook', 'WeightVisualizationHook'
 ]

@@ -1,0 +1,154 @@
+"""Train what a strategy learns for itself, in turns with the student.
+
+One hook serves every :class:`Learner`: it hands over each step of the student,
+has the learner updated when its turn comes, logs what the update returns, and
+keeps the learner in the run's checkpoints.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+from mmkd_rl.distillers import distillation_of
+from mmkd_rl.engine.hooks.common import distillation_in, unwrapped
+from mmkd_rl.registry import HOOKS
+from mmkd_rl.weighting import Learner, Student
+
+
+@HOOKS.register_module()
+class LearnerHook(Hook):
+    """Trains the learner of the model's strategy.
+
+    In distributed training each process remembers its own steps. A checkpoint
+    that is written between two updates holds the main process's memory, and
+    all resume with that.
+
+    Args:
+        warmup: When the first update is, in epochs or iterations of the
+            student.
+        interval: Student's training between two updates.
+        by_epoch: Whether these count epochs or iterations.
+
+    Raises:
+        ValueError: A length is not positive.
+    """
+
+    # Before checkpoints are written and scalars are logged.
+    priority = 'NORMAL'
+    #: What it trains, and a strategy that has one, for messages.
+    learner: type = Learner
+    has: str = 'learner'
+    strategy: str = 'MTKDRL'
+    #: The option that says when the first update is.
+    first: str = 'warmup'
+
+    def __init__(self,
+                 warmup: int = 1,
+                 interval: int = 1,
+                 by_epoch: bool = True) -> None:
+        for name, value in ((self.first, warmup), ('interval', interval)):
+            if not isinstance(value, int) or isinstance(value, bool) or \
+                    value < 1:
+                raise ValueError(f'{type(self).__name__}.{name} must be an '
+                                 f'integer >= 1, got {value!r}')
+        self.warmup, self.interval, self.by_epoch = warmup, interval, by_epoch
+
+    def before_train(self, runner: Runner) -> None:
+        """Take charge of the learner.
+
+        Raises:
+            TypeError: The model's strategy has none of this kind.
+            ValueError: Its turn would never come.
+        """
+        learner = self._learner(runner)
+        name = type(self).__name__
+        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ValueError(
+                f'{name} counts epochs, but train_cfg counts iterations: set '
+                'by_epoch=False and give warmup and interval in iterations')
+        unit, length = ('epochs', runner.max_epochs) if self.by_epoch else (
+            'iterations', runner.max_iters)
+        if self.warmup >= length:
+            given = f'{self.warmup} {unit}' if self.first == 'warmup' else \
+                self.warmup
+            advice = f'Give a shorter {self.first}' + (
+                ' or count in iterations (by_epoch=False)'
+                if self.by_epoch else '')
+            raise ValueError(
+                f'{name}.{self.first}={given}, but training has {length} '
+                f'{unit}: weights would stay equal. {advice}')
+        learner.has_hook = True
+        learner.synchronize()
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: Any = None,
+                         outputs: Any = None) -> None:
+        """Show the step; maybe update."""
+        learner, student = self._learner(runner), _student(runner)
+        step = student.distillation.last_step
+        assert step is not None
+        learner.observe(step, student)
+        if not self.by_epoch and self._due(runner.iter + 1):
+            self._update(runner, learner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Maybe update."""
+        learner = self._learner(runner)
+        if self.by_epoch and self._due(runner.epoch + 1):
+            self._update(runner, learner)
+        learner.end_epoch()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """The learner goes into the checkpoint."""
+        learner = self._learner(runner)
+        checkpoint[learner.checkpoint_key] = learner.state_dict()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """A resumed run goes on with its learner.
+
+        Raises:
+            ValueError: The checkpoint has none, or another one.
+        """
+        if not runner._resume:
+            return  # only the weights were asked for
+        learner = self._learner(runner)
+        key = learner.checkpoint_key
+        if key not in checkpoint:
+            raise ValueError(
+                f'the checkpoint to resume from has no {key!r}: it was not '
+                f'written by a run with {type(self).__name__}. To start from '
+                'its weights alone use load_from without --resume')
+        learner.load_state_dict(checkpoint[key])
+
+    def _due(self, done: int) -> bool:
+        """Whether an update comes after ``done`` units."""
+        return done >= self.warmup and \
+            (done - self.warmup) % self.interval == 0
+
+    def _update(self, runner: Runner, learner: Learner) -> None:
+        for name, value in learner.update(_student(runner)).items():
+            runner.message_hub.update_scalar(
+                f'train/{learner.log_name}/{name}', value)
+
+    def _learner(self, runner: Runner) -> Learner:
+        name = type(self).__name__
+        strategy = distillation_in(runner, name).weighting
+        learner = strategy.learner
+        if learner is None or not isinstance(learner, self.learner):
+            raise TypeError(
+                f'custom_hooks has {name}, but model.weighting is '
+                f'{type(strategy).__name__}, which has no {self.has}; remove '
+                f"the hook or use weighting=dict(type='{self.strategy}')")
+        return learner
+
+
+def _student(runner: Runner) -> Student:
+    model = unwrapped(runner)
+    distillation = distillation_of(model)
+    assert distillation is not None
+    return Student(model, distillation, runner.optim_wrapper)

@@ -1,0 +1,199 @@
+"""What a strategy trains with an optimiser of its own, beside the student.
+
+MTKD-RL's agent and MMKD's weight networks are learners. A strategy with
+``learner`` set names :class:`LearnerHook`, or a hook derived from it, in its
+``hooks``; that hook does the rest: it shows the learner each step, has it
+trained when its turn comes, and keeps it in checkpoints.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from mmengine import dist
+from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from mmkd_rl.records import Batch, DistillationBatch, SeenBatch, TrainingStep
+from mmkd_rl.utils.random_state import RandomNumbers
+
+
+class DistillationView(Protocol):
+    """What a learner may ask the distillation for."""
+
+    #: See :attr:`Distillation.last_step`.
+    last_step: TrainingStep | None
+
+    def forward_after_step(self, model: nn.Module,
+                           seen: SeenBatch) -> DistillationBatch:
+        """See :meth:`Distillation.forward_after_step`."""
+
+    def forward_student(self, model: nn.Module,
+                        seen: SeenBatch) -> DistillationBatch:
+        """See :meth:`Distillation.forward_student`."""
+
+    def inner_features(self, batch: Batch) -> tuple[tuple[Tensor, ...], ...]:
+        """See :meth:`Distillation.inner_features`."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """The student between two of its steps.
+
+    Attributes:
+        model: Its model.
+        distillation: The model's child.
+        optim_wrapper: Its optimiser; gives precision and learning rates.
+    """
+    model: nn.Module
+    distillation: DistillationView
+    optim_wrapper: OptimWrapper
+
+
+class Learner(ABC):
+    """Networks with an optimiser, and what they learn from.
+
+    It is no ``nn.Module`` on purpose: its networks are no part of the
+    student's optimiser, of its weight averages or of DDP's buckets.
+
+    Args:
+        networks: What is trained.
+    """
+
+    #: What it is called in messages, one thing or several.
+    noun: str = 'networks'
+    plural: bool = True
+    #: Its scalars are logged as ``LOG_NAME/NAME``.
+    log_name: str = 'learner'
+    #: Where a checkpoint keeps it, and its networks in there.
+    checkpoint_key: str = 'mmkd_rl_learner'
+    networks_key: str = 'networks'
+    #: Options of the config that decide whether a checkpoint's networks fit.
+    fitting: str = 'teachers or options'
+
+    def __init__(self, networks: nn.Module) -> None:
+        self.networks = networks
+        #: Updates so far; while it is 0 the weights are equal.
+        self.updates = 0
+        #: Set by the hook that trains it.
+        self.has_hook = False
+        self._warned = False
+
+    def __deepcopy__(self, memo: dict) -> Learner:
+        """Copies of a model (EMA makes one) share its learner."""
+        return self
+
+    @property
+    @abstractmethod
+    def random(self) -> RandomNumbers:
+        """Generators of all random numbers that it draws in training."""
+
+    @abstractmethod
+    def parts(self) -> dict[str, Any]:
+        """What is saved and moved beside the networks, by its name in the
+        checkpoint. Each part has ``state_dict`` and ``load_state_dict``; if it
+        holds tensors, it has ``apply_`` or is an optimiser."""
+
+    @abstractmethod
+    def observe(self, step: TrainingStep, student: Student) -> None:
+        """Remember a step of the student.
+
+        Args:
+            step: Its weights; and its batch, if the strategy keeps batches.
+            student: After its update.
+        """
+
+    @abstractmethod
+    def update(self, student: Student) -> dict[str, float]:
+        """Train the networks once.
+
+        Args:
+            student: As it is now; it is not changed.
+
+        Returns:
+            Scalars to log; empty if there was nothing to learn from.
+        """
+
+    def end_epoch(self) -> None:  # noqa: B027 (most have nothing to do)
+        """Called at the end of each epoch, before checkpoints are written."""
+
+    def warn_without_hook(self, strategy: object) -> None:
+        """Say once that no hook trains it."""
+        if self.has_hook or self._warned:
+            return
+        self._warned = True
+        name = type(strategy).__name__
+        hook = strategy.hooks[0]['type']  # type: ignore[attr-defined]
+        print_log(
+            f"{name} runs without {hook.rpartition('.')[2]}: its {self.noun} "
+            f"{'are' if self.plural else 'is'} never trained and all weights "
+            f"stay equal. Add dict(type='{hook}') to custom_hooks",
+            'current', logging.WARNING)
+
+    def synchronize(self) -> None:
+        """Give every process the first one's networks."""
+        for tensor in self.networks.state_dict().values():
+            dist.broadcast(tensor)
+
+    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """What ``nn.Module._apply`` does to the tree: device, precision."""
+        self.networks._apply(fn)
+        for part in self.parts().values():
+            _move(part, fn)
+
+    def state_dict(self) -> dict:
+        """Tensors and plain values only."""
+        parts = {name: part.state_dict()
+                 for name, part in self.parts().items()}
+        return {
+            self.networks_key: {
+                k: v.cpu() for k, v in self.networks.state_dict().items()},
+            # A part without a state, such as most rewards, leaves no entry.
+            **{name: state for name, state in parts.items() if state != {}},
+            'updates': self.updates,
+            'random': self.random.state_dict()
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: The state is of other networks or parts.
+        """
+        try:
+            self.networks.load_state_dict(state[self.networks_key])
+        except RuntimeError as error:
+            does = 'do' if self.plural else 'does'
+            raise ValueError(
+                f"the checkpoint's {self.noun} {does} not fit this config "
+                f'(other {self.fitting}): {error}') from error
+        device = next(self.networks.parameters()).device
+        for name, part in self.parts().items():
+            part.load_state_dict(state.get(name, {}))
+            if not isinstance(part, torch.optim.Optimizer):
+                _move(part, lambda t: t.to(device))
+        self.updates = state['updates']
+        if 'random' in state:  # not in checkpoints of 0.1's first layout
+            self.random.load_state_dict(state['random'])
+
+
+def move_optimizer(optimizer: torch.optim.Optimizer,
+                   fn: Callable[[Tensor], Tensor]) -> None:
+    """Move an optimiser's state. Steps stay: PyTorch keeps them on the CPU."""
+    for state in optimizer.state.values():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and name != 'step':
+                state[name] = fn(value)
+
+
+def _move(part: Any, fn: Callable[[Tensor], Tensor]) -> None:
+    if isinstance(part, torch.optim.Optimizer):
+        move_optimizer(part, fn)
+    elif hasattr(part, 'apply_'):
+        part.apply_(fn)

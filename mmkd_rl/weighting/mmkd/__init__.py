@@ -1,0 +1,3 @@
+from .strategy import MMKD
+
+__all__ = ['MMKD']

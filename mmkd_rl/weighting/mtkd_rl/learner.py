@@ -1,0 +1,117 @@
+"""The agent with all that it needs to learn, as one thing to save and move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from mmengine import dist
+from torch import Tensor
+
+from mmkd_rl.records import DistillationBatch, TrainingStep, Transition
+from mmkd_rl.utils.random_state import RandomNumbers
+from mmkd_rl.weighting.learner import Learner, Student
+from mmkd_rl.weighting.mtkd_rl.history import History
+from mmkd_rl.weighting.mtkd_rl.policy import WeightPolicy
+from mmkd_rl.weighting.mtkd_rl.reward import (
+    Reward,
+    Step,
+    neutral_where_not_distilled,
+)
+from mmkd_rl.weighting.mtkd_rl.updaters import Updater
+
+
+class AgentLearner(Learner):
+    """Policy, updater, history and reward.
+
+    Args:
+        policy: The agent's network.
+        updater: How it is trained.
+        history: What it is trained on.
+        reward: The rule that rewards it; ``None``: the history is filled
+            from outside.
+    """
+
+    noun = 'agent'
+    plural = False
+    log_name = 'agent'
+    checkpoint_key = 'mmkd_rl_agent'
+    networks_key = 'policy'
+    fitting = 'teachers, state or agent'
+
+    def __init__(self, policy: WeightPolicy, updater: Updater,
+                 history: History, reward: Reward | None = None) -> None:
+        super().__init__(policy)
+        self.policy = policy
+        self.updater = updater
+        self.history = history
+        self.reward = reward
+
+    @property
+    def random(self) -> RandomNumbers:
+        """Of the updater (exploration, replay)."""
+        return self.updater.random
+
+    def parts(self) -> dict[str, Any]:
+        """See :meth:`Learner.parts`."""
+        reward = {} if self.reward is None else dict(reward=self.reward)
+        return dict(updater=self.updater, history=self.history, **reward)
+
+    def observe(self, step: TrainingStep, student: Student) -> None:
+        """Put a step into the history (Algorithm 2, lines 5 to 8). Where the
+        reward is that of the student's update, the student runs again."""
+        after = None
+        if step.seen is not None:
+            # In the precision of the step itself.
+            with student.optim_wrapper.optim_context(student.model):
+                after = student.distillation.forward_after_step(
+                    student.model, step.seen)
+        self.remember(step.weights.record, after)
+
+    def remember(self, record: tuple[Transition, Step] | None,
+                 after: DistillationBatch | None = None) -> None:
+        """Put a batch of training into the history.
+
+        Args:
+            record: Of the weights that it was trained with; ``None`` where
+                it was no training.
+            after: The same batch after the student's update; needed when
+                ``reward_time='after'``.
+        """
+        if record is None:
+            return
+        transition, step = record
+        if after is not None:
+            transition = replace(transition, reward=self.earned(after, step))
+        self.history.add(transition)
+
+    def earned(self, batch: DistillationBatch, step: Step) -> Tensor:
+        """The reward of a batch, see :class:`Reward`."""
+        assert self.reward is not None
+        reward = self.reward(batch, step)
+        return reward if self.reward.scalar else neutral_where_not_distilled(
+            reward, batch.class_coverage)
+
+    def update(self, student: Student | None = None) -> dict[str, float]:
+        """Train the agent on the history, then forget the history
+        (Algorithm 2, lines 10 to 13).
+
+        Args:
+            student: Not looked at.
+
+        Returns:
+            What the updater logs; empty if there is no history.
+        """
+        if not len(self.history):
+            return {}
+        scalars = self.updater.update(self.history)
+        scalars['history_share'] = self.history.share
+        self.history.clear()
+        self.updates += 1
+        return scalars
+
+    def synchronize(self) -> None:
+        """Give every process the first one's policy and critics."""
+        super().synchronize()
+        for tensor in self.updater.extra.state_dict().values():
+            dist.broadcast(tensor)

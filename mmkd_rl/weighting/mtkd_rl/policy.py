@@ -1,0 +1,134 @@
+"""The agent (MTKD-RL, Appendix A.1): from a state to generated weights.
+
+One network over the joined states of all teachers: linear to 128, ReLU, two
+linear heads, each a softmax over the M teachers: w_l^gen and w_f^gen. The main
+text draws one agent a teacher instead; ``per_teacher=True`` builds those, each
+giving one score a head, which the softmax then compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmkd_rl.weighting.mtkd_rl.standardize import RunningStandardizer
+
+#: Sources of the action, in the balances' order.
+SOURCES = ('agent', 'confidence', 'divergence')
+NUM_SOURCES = len(SOURCES)
+
+
+class WeightPolicy(nn.Module):
+    """States to log-probabilities over the teachers.
+
+    Heads start at zero, so that the first weights are equal.
+
+    Args:
+        sizes: Size of each teacher's state; their sum is S.
+        hidden: Width of the hidden layer.
+        per_teacher: One network a teacher (main text) instead of one for all
+            (appendix, and the published code).
+        standardize: Standardise the states (off in the published code).
+        balance: gamma of the agent, confidence and divergence in the action
+            (Eqs. 13, 14), normalised to sum to one; 0 leaves a source out.
+        learnable_balance: Train the balances of the sources that are not
+            left out, through a softmax that starts at ``balance`` (A.1, which
+            has both; ``False``: they stay).
+        balance_lr: Learning rate of these six numbers; ``None``: that of the
+            rest. They need a larger one than a network of thousands: at
+            Adam's 1e-3 a softmax of equal scores takes thousands of steps to
+            leave a source out, and an update has some thirty.
+
+    Raises:
+        ValueError: ``hidden`` or ``balance_lr`` is not positive, or the
+            balances are not three numbers >= 0 with a positive sum.
+    """
+
+    constant_balance: Tensor
+
+    def __init__(self,
+                 sizes: Sequence[int],
+                 hidden: int = 128,
+                 per_teacher: bool = False,
+                 standardize: bool = True,
+                 balance: Sequence[float] = (1., 1., 1.),
+                 learnable_balance: bool = True,
+                 balance_lr: float | None = 0.05) -> None:
+        super().__init__()
+        if len(balance) != NUM_SOURCES or min(balance) < 0 or \
+                sum(balance) <= 0:
+            raise ValueError(
+                'weighting.agent.balance must be three numbers >= 0 (agent, '
+                f'confidence, divergence), not all 0; got {balance!r}')
+        if hidden < 1:
+            raise ValueError('weighting.agent.hidden must be >= 1, got '
+                             f'{hidden}')
+        if balance_lr is not None and balance_lr <= 0:
+            raise ValueError('weighting.agent.balance_lr must be > 0 or None, '
+                             f'got {balance_lr}')
+        self.sizes = tuple(sizes)
+        self.num_teachers = len(self.sizes)
+        total = sum(self.sizes)
+        self.standardizer = RunningStandardizer(total) if standardize else None
+        inputs = self.sizes if per_teacher else (total, )
+        outputs = 2 if per_teacher else 2 * self.num_teachers
+        self.trunks = nn.ModuleList(nn.Linear(s, hidden) for s in inputs)
+        heads = [nn.Linear(hidden, outputs) for _ in inputs]
+        for head in heads:
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+        self.heads = nn.ModuleList(heads)
+        gamma = torch.tensor([float(b) for b in balance])
+        self.register_buffer('constant_balance',
+                             (gamma / gamma.sum()).repeat(2, 1))
+        # Of a source that is left out the score is never used.
+        start = self.constant_balance.clamp_min(1e-6).log()
+        self.balance = nn.Parameter(
+            start - start.mean()) if learnable_balance else None
+        self.balance_lr = balance_lr
+
+    def forward(self, state: Tensor) -> Tensor:
+        """log w^gen, [B, 2, M], logit weights first.
+
+        Args:
+            state: [B, S], as it was built (it is standardised here), in any
+                precision.
+        """
+        state = self.standardized(state)
+        parts = state.split(self.sizes, dim=1) if len(self.trunks) > 1 or \
+            self.num_teachers == 1 else (state, )
+        scores = [
+            head(F.relu(trunk(part)))
+            for part, trunk, head in zip(parts, self.trunks, self.heads)
+        ]
+        # per teacher: M times [B, 2] -> [B, 2, M]; joint: [B, 2 M] -> same
+        scores_B2M = torch.stack(scores, 2) if len(scores) > 1 else \
+            scores[0].view(-1, 2, self.num_teachers)
+        return F.log_softmax(scores_B2M, dim=-1)
+
+    def standardized(self, state: Tensor) -> Tensor:
+        """[B, S] as the network sees it, in its precision."""
+        state = state.to(self.constant_balance.dtype)
+        return state if self.standardizer is None else self.standardizer(state)
+
+    def parameter_groups(self) -> list:
+        """For an optimiser: parameters with a learning rate of their own
+        are a group."""
+        if self.balance is None or self.balance_lr is None:
+            return list(self.parameters())
+        rest = [p for p in self.parameters() if p is not self.balance]
+        return [
+            dict(params=rest),
+            dict(params=[self.balance], lr=self.balance_lr)
+        ]
+
+    def balances(self) -> Tensor:
+        """gamma of Eqs. (13) and (14), [2, 3]: logits and features; agent,
+        confidence and divergence. Rows sum to one."""
+        if self.balance is None:
+            return self.constant_balance
+        on = self.constant_balance > 0
+        return self.balance.masked_fill(~on, -torch.inf).softmax(-1)

@@ -1,0 +1,94 @@
+r"""What a teacher does on one sample for the student's task on others.
+
+A small step of the student's classifier down D_m(i) changes the cross entropy
+of sample j by minus
+
+.. math::
+    \langle f_i, f_j \rangle \, \langle \nabla_z CE_j, \nabla_z D_m(i) \rangle
+
+exactly, for the weights of a linear classifier on the feature f (the gradients
+are outer products with f). The reward of teacher m on sample i is the mean
+over the other samples j of the batch and of a memory of earlier ones,
+
+.. math::
+    R_m(i) = \langle \nabla_z D_m(i),\; mean_{j \ne i}
+        \cos(f_i, f_j)_+ \nabla_z CE_j \rangle
+
+The label of i itself is not in it, so a teacher that has learned i's label by
+heart is paid only for what carries over. Departures from the exact term: f
+without its mean over the samples (after a ReLU all features point one way),
+the cosine instead of the inner product, and its positive part (samples that
+are alike). Not in the paper; an experiment beside :class:`AgreementReward`,
+which is the same with j = i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmkd_rl.context import WeightingContext
+from mmkd_rl.records import DistillationBatch
+from mmkd_rl.registry import REWARDS
+from mmkd_rl.weighting.mtkd_rl.reward import AgreementReward, Step
+
+
+@REWARDS.register_module()
+class HeldOutReward(AgreementReward):
+    """Agreement with the other samples' gradients.
+
+    Args:
+        context: Given by the distiller.
+        memory: Earlier samples that are kept, of the student as it was then;
+            each takes 4 (D + C) bytes.
+
+    Raises:
+        ValueError: ``memory`` is negative.
+    """
+
+    def __init__(self, context: WeightingContext, memory: int = 512) -> None:
+        super().__init__(context)
+        if memory < 0:
+            raise ValueError('weighting.reward.memory must be >= 0, got '
+                             f'{memory}')
+        self.memory = memory
+        self._kept: tuple[Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def __call__(self, batch: DistillationBatch,
+                 step: Step | None = None) -> Tensor:
+        """R, [B, M]; zero for a single sample without memory."""
+        f_BD = self.task.feature_summary(batch.student, batch.truth).float()
+        g_BC, = self.judge.logit_gradient(batch.student, batch.truth)
+        f_ND, g_NC = f_BD, g_BC
+        if self._kept is not None:
+            f_ND = torch.cat([f_BD, self._kept[0]])
+            g_NC = torch.cat([g_BC, self._kept[1]])
+        if self.memory:
+            self._kept = (f_ND[:self.memory].clone(),
+                          g_NC[:self.memory].clone())
+        size = len(f_BD)
+        unit_ND = F.normalize(f_ND - f_ND.mean(0), dim=1)
+        alike_BN = (unit_ND[:size] @ unit_ND.T).clamp_min(0)
+        alike_BN.fill_diagonal_(0)  # not its own label
+        others_BC = alike_BN @ g_NC / max(len(f_ND) - 1, 1)
+        pull, = self.pull(batch)
+        return self.judge.inner_product(others_BC, pull, batch.truth)
+
+    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move the memory."""
+        if self._kept is not None:
+            self._kept = (fn(self._kept[0]).float(), fn(self._kept[1]).float())
+
+    def state_dict(self) -> dict:
+        """The memory."""
+        return {} if self._kept is None else dict(
+            features=self._kept[0].cpu(), gradients=self._kept[1].cpu())
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self._kept = (state['features'],
+                      state['gradients']) if state else None

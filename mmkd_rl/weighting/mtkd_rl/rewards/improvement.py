@@ -1,0 +1,74 @@
+r"""How far the student's step lowered its cross entropy, and who did it.
+
+.. math:: \Delta = CE_S^{before} - CE_S^{after}
+
+per sample; it needs the second look (``reward_time='after'``). One number a
+sample has to be shared out among M teachers:
+
+- ``share``: R_m = (Delta - mean(Delta)) (w_m - mean(w_m)), means over the
+  batch: a teacher that had more weight than usual where more than usual was
+  gained;
+- ``regression``: R_m = beta_m, the ridge regression of Delta on the weights
+  over the batch: the same on all samples.
+
+Logits and features apart, [B, 2, M]. The weights have to vary for anything to
+be seen; in the warm-up all earn zero. Their variation is no experiment but
+follows the teachers' confidence and distance, and the step is one for the
+whole batch, so this sees the teachers through much noise. Not in the paper.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmkd_rl.context import WeightingContext
+from mmkd_rl.records import DistillationBatch
+from mmkd_rl.registry import REWARDS
+from mmkd_rl.weighting.mtkd_rl.reward import Reward, Step
+
+ATTRIBUTIONS = ('share', 'regression')
+
+
+@REWARDS.register_module()
+class ImprovementReward(Reward):
+    """The change of the student's cross entropy, shared out.
+
+    Args:
+        context: Given by the distiller.
+        attribution: ``'share'`` or ``'regression'``.
+        ridge: Of the regression, beside weights' variances.
+
+    Raises:
+        ValueError: Another attribution, or ``ridge`` is not positive.
+    """
+
+    only = 'after'
+
+    def __init__(self, context: WeightingContext, attribution: str = 'share',
+                 ridge: float = 1e-3) -> None:
+        super().__init__(context)
+        if attribution not in ATTRIBUTIONS:
+            raise ValueError('weighting.reward.attribution must be one of '
+                             f'{ATTRIBUTIONS}, got {attribution!r}')
+        if not ridge > 0:
+            raise ValueError('weighting.reward.ridge must be > 0, got '
+                             f'{ridge}')
+        self.attribution, self.ridge = attribution, ridge
+
+    @torch.no_grad()
+    def __call__(self, batch: DistillationBatch,
+                 step: Step | None = None) -> Tensor:
+        """R, [B, 2, M]."""
+        assert step is not None
+        gained_B = step.ce + self.task.quality(batch.student, batch.truth)
+        gained_B = gained_B - gained_B.mean()
+        w_2BM = (step.weights - step.weights.mean(0)).transpose(0, 1).float()
+        if self.attribution == 'share':
+            return (w_2BM * gained_B[None, :, None]).transpose(0, 1)
+        size, count = w_2BM.shape[1:]
+        moments_2MM = w_2BM.mT @ w_2BM / size + self.ridge * torch.eye(
+            count, device=w_2BM.device)
+        beta_2M = torch.linalg.solve(
+            moments_2MM, (w_2BM * gained_B[None, :, None]).mean(1))
+        return beta_2M.expand(size, -1, -1).contiguous()

@@ -1,0 +1,52 @@
+r"""What a teacher itself says of the true class; the student is not asked.
+
+.. math::
+    likelihood: & R_m = \log p_m[y] = -CE(z_m, y) \\
+    margin: & R_m = p_m[y] - \max_{c \ne y} p_m[c]
+
+p at T = 1. An experiment beside :class:`AgreementReward`: cheaper to grasp,
+but it pays on samples that the student has long known, and a teacher that has
+learned the training labels by heart earns everything.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmkd_rl.context import WeightingContext
+from mmkd_rl.records import DistillationBatch
+from mmkd_rl.registry import REWARDS
+from mmkd_rl.weighting.mtkd_rl.reward import Reward, Step
+
+KINDS = ('likelihood', 'margin')
+
+
+@REWARDS.register_module()
+class LikelihoodReward(Reward):
+    """log p_m[y], or its probability's margin.
+
+    Args:
+        context: Given by the distiller.
+        kind: ``'likelihood'`` or ``'margin'``.
+
+    Raises:
+        ValueError: Another kind.
+    """
+
+    def __init__(self, context: WeightingContext,
+                 kind: str = 'likelihood') -> None:
+        super().__init__(context)
+        if kind not in KINDS:
+            raise ValueError(f'weighting.reward.kind must be one of {KINDS}, '
+                             f'got {kind!r}')
+        self.kind = kind
+
+    @torch.no_grad()
+    def __call__(self, batch: DistillationBatch,
+                 step: Step | None = None) -> Tensor:
+        """R, [B, M]."""
+        rule = self.judge.quality if self.kind == 'likelihood' else \
+            self.judge.margin
+        return torch.stack(
+            [rule(t, batch.truth) for t in batch.teachers], 1)

@@ -1,0 +1,210 @@
+r"""MTKD-RL (Yang et al., AAAI 2025): an agent weighs the teachers, per image.
+
+.. math::
+    w = \gamma^{gen} \pi(s) + \gamma^{conf} w^{conf} + \gamma^{div} w^{div}
+
+(Eqs. 9 to 14; state: Eq. 5). The student is trained with these weights while
+what the agent saw, did and earned (Eq. 6) goes to a history; then the agent is
+trained on the history (Eq. 7) and the history begins anew. Algorithm 1's
+warm-up, equal weights until the agent's first update, needs no switch: an
+agent without updates has nothing to say yet.
+
+Departures from the paper: the default reward is :class:`AgreementReward`
+(``reward=dict(type='DistanceReward')`` is Eq. 6), the default updater follows
+the probability with an entropy term by Adam with clipped gradients, states are
+standardised, the heads start at zero and the history is bounded.
+docs/mtkd_rl.md says why, and what to write for the paper's rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmkd_rl.context import WeightingContext
+from mmkd_rl.records import DistillationBatch, TeacherWeights, Transition
+from mmkd_rl.registry import (
+    REWARDS,
+    UPDATERS,
+    WEIGHTINGS,
+    build,
+    construct,
+)
+from mmkd_rl.weighting.base import (
+    WeightingStrategy,
+    confidence,
+    cross_entropies,
+    equal_weights,
+    restrict,
+)
+from mmkd_rl.weighting.mtkd_rl.action import divergence, mix
+from mmkd_rl.weighting.mtkd_rl.history import History
+from mmkd_rl.weighting.mtkd_rl.learner import AgentLearner
+from mmkd_rl.weighting.mtkd_rl.policy import WeightPolicy
+from mmkd_rl.weighting.mtkd_rl.reward import Reward, Step
+from mmkd_rl.weighting.mtkd_rl.state import StateBuilder
+from mmkd_rl.weighting.mtkd_rl.updaters import Updater
+
+REWARD_TIMES = ('before', 'after')
+_HALF_MAX = 6e4
+
+
+@WEIGHTINGS.register_module()
+class MTKDRL(WeightingStrategy):
+    """Weights from a reinforcement learning agent.
+
+    Needs :class:`AgentAlternationHook`, which trains the agent.
+
+    Args:
+        context: Given by the distiller.
+        state: Parts of the state, of ``('feature', 'logit', 'ce',
+            'similarity', 'divergence')``; ``None``: all that exist.
+        agent: Arguments of :class:`WeightPolicy`.
+        reward: Config of the reward rule; without a type the default one's.
+        reward_time: ``'before'``: from the forward pass of the student's step
+            (published code; free); ``'after'``: from another forward pass
+            after its update (Algorithm 2, line 8; costs that pass).
+        updater: Config of the agent's updater; likewise.
+        history_bytes: Bound on the memory of the history; when it is full it
+            is thinned evenly. A sample takes about 2 S bytes (with four
+            teachers of CIFAR-100's size 4 kB). ``agent/history_share`` in the
+            log says how much of an interval fits.
+        scale: Of the warm-up's equal weights: ``'unit'``: 1 / M;
+            ``'paper'``: 1 each (Algorithm 1). Later weights sum to one.
+
+    Raises:
+        ValueError: See the parts; or another ``reward_time``.
+    """
+
+    hooks = (dict(type='mmkd_rl.AgentAlternationHook'), )
+    learner: AgentLearner
+
+    def __init__(self,
+                 context: WeightingContext,
+                 state: Sequence[str] | None = None,
+                 agent: dict | None = None,
+                 reward: dict | None = None,
+                 reward_time: str = 'before',
+                 updater: dict | None = None,
+                 history_bytes: int = 8 * 2**20,
+                 scale: str = 'unit') -> None:
+        super().__init__(context, scale)
+        if reward_time not in REWARD_TIMES:
+            raise ValueError('weighting.reward_time must be one of '
+                             f'{REWARD_TIMES}, got {reward_time!r}')
+        self.keeps_batch = reward_time == 'after'
+        self.build_state = StateBuilder(
+            context.teachers,
+            context.task,
+            state,
+            has_logit=context.logit_weight is not None,
+            has_feature=context.feature_weight is not None)
+        self.reads_features = 'feature' in self.build_state.parts
+        policy: WeightPolicy = construct(
+            WeightPolicy,
+            {} if agent is None else agent,
+            'weighting.agent',
+            sizes=self.build_state.sizes)
+        self.reward: Reward = build(
+            REWARDS,
+            _typed(reward, 'AgreementReward', 'weighting.reward'),
+            'weighting.reward',
+            context=context)
+        made: Updater = build(
+            UPDATERS,
+            _typed(updater, 'PolicyGradient', 'weighting.updater'),
+            'weighting.updater',
+            policy=policy)
+        _check_fit(self.reward, reward_time, made)
+        self.learner = AgentLearner(policy, made, History(history_bytes),
+                                    self.reward)
+
+    def forward(self, batch: DistillationBatch) -> TeacherWeights:
+        """Weights, [B, M] each, detached, in float32: autocast would round
+        the differences between teachers away."""
+        with torch.no_grad(), torch.autocast(batch.device.type,
+                                             enabled=False):
+            return self._weigh(batch)
+
+    def _weigh(self, batch: DistillationBatch) -> TeacherWeights:
+        self.learner.warn_without_hook(self)
+        task = self.context.task
+        ce_BM = cross_entropies(task, batch, batch.teachers)
+        state_BS = self.build_state(batch, ce_BM)
+        sources_B22M = self._sources(batch, ce_BM)
+        policy = self.learner.policy
+        log_w_B2M = policy(state_BS)
+        generated_B2M = self.learner.updater.explore(
+            log_w_B2M) if self.training else log_w_B2M.exp()
+        if self.learner.updates:
+            action_B2M = mix(generated_B2M, sources_B22M, policy.balances())
+        else:
+            total = 1. if self.scale == 'unit' else float(self.num_teachers)
+            action_B2M = equal_weights(
+                batch, self.num_teachers, total).unsqueeze(1).expand(
+                    -1, 2, -1)
+        record = None
+        if self.training:
+            # The state is the bulk of the history; half precision does for
+            # something that is standardised before it is used.
+            half_BS = state_BS.clamp(-_HALF_MAX, _HALF_MAX).half()
+            step = Step(
+                _used(action_B2M, batch.class_coverage),
+                -task.quality(batch.student, batch.truth))
+            record = Transition(
+                half_BS, generated_B2M.contiguous(), sources_B22M,
+                torch.empty_like(ce_BM) if self.keeps_batch else
+                self.learner.earned(batch, step)), step
+        return TeacherWeights(action_B2M[:, 0], action_B2M[:, 1], record)
+
+    def _sources(self, batch: DistillationBatch, ce_BM: Tensor) -> Tensor:
+        """w^conf and w^div, [B, 2, 2, M]. A gap that does not exist because
+        its distillation is off has no preference."""
+        conf_BM = confidence(ce_BM)
+        zero_BM = torch.zeros_like(ce_BM)
+        gaps = batch.gaps
+        div_l = divergence(zero_BM if gaps.logit is None else gaps.logit)
+        div_f = divergence(
+            zero_BM if gaps.similarity is None else gaps.similarity)
+        return torch.stack([
+            torch.stack([conf_BM, div_l], 1),
+            torch.stack([conf_BM, div_f], 1)
+        ], 1)
+
+
+def _used(action_B2M: Tensor, coverage_BM: Tensor | None) -> Tensor:
+    """The weights as the student's step uses them, [B, 2, M]."""
+    if coverage_BM is None:
+        return action_B2M
+    used = restrict(
+        TeacherWeights(action_B2M[:, 0], action_B2M[:, 1]), coverage_BM)
+    return torch.stack([used.logit, used.feature], 1)
+
+
+def _typed(cfg: dict | None, default: str, key: str) -> dict:
+    if cfg is not None and not isinstance(cfg, dict):
+        raise TypeError(f'{key} must be a dict, got {cfg!r}')
+    return {'type': default, **(cfg or {})}
+
+
+def _check_fit(reward: Reward, reward_time: str, updater: Updater) -> None:
+    """Raise ValueError for parts that do not work together."""
+    rule, method = type(reward).__name__, type(updater).__name__
+    if reward.only not in (None, reward_time):
+        raise ValueError(
+            f'weighting.reward={rule} with these arguments works with '
+            f'reward_time={reward.only!r} only, got {reward_time!r}')
+    if reward.scalar and not updater.scalar_reward:
+        raise ValueError(
+            f'weighting.reward={rule} is the same for all teachers, so '
+            f'{method} would learn nothing from it; use '
+            "updater=dict(type='BCEUpdater') with it, or "
+            "reward=dict(type='AgreementReward')")
+    if updater.scalar_reward and not reward.scalar:
+        raise ValueError(
+            f'weighting.updater={method} takes one reward in [0, 1] for all '
+            f'teachers, and {rule} gives one each, of any sign; use '
+            "reward=dict(type='BatchReward') with it, or "
+            "updater=dict(type='PolicyGradient')")

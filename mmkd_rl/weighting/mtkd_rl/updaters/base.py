@@ -1,0 +1,259 @@
+r"""Train the agent on a history: the part that all updaters share.
+
+Those that learn from single actions (all but the policy gradient, which knows
+every teacher's reward and needs no action) see one number an action: sample
+and head of an action w earn
+
+.. math:: r = \sum_m w_m \bar R_m
+
+with R-bar the normalised reward of each teacher, which is what the history
+holds. Since that is known for any w, what the agent would have done during the
+warm-up counts too, though the student is trained with equal weights there.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import mmengine.optim  # noqa: F401  (registers PyTorch's optimisers)
+import torch
+from mmengine import dist
+from mmengine.registry import OPTIMIZERS
+from torch import Tensor, nn
+
+from mmkd_rl.records import Transition
+from mmkd_rl.utils.random_state import RandomNumbers
+from mmkd_rl.weighting.learner import move_optimizer
+from mmkd_rl.weighting.mtkd_rl.history import History
+from mmkd_rl.weighting.mtkd_rl.policy import WeightPolicy
+from mmkd_rl.weighting.mtkd_rl.reward import NORMALIZATIONS, normalize_reward
+from mmkd_rl.weighting.mtkd_rl.updaters.balance import balance_loss
+
+
+class Updater(ABC):
+    """One pass over the history, batch by batch (Algorithm 2, lines 11-13).
+
+    In distributed training each process has its own history; gradients and
+    statistics are averaged over the processes, so that all keep one policy.
+
+    Args:
+        policy: The agent's network.
+        optimizer: Config of its optimiser, without the parameters.
+        epochs: Passes over the history.
+        max_grad_norm: Gradients of each group of parameters (policy,
+            balances, critic) are clipped to this norm; ``None``: not.
+        normalization: See :func:`normalize_reward`.
+        entropy_weight: lambda, of an updater's entropy term.
+        extra: What it trains beside the policy, or keeps (critics, targets);
+            saved, moved and kept alike over processes with it.
+        extra_lr: Learning rate of what is trained in ``extra``.
+
+    Raises:
+        ValueError: ``epochs`` is not positive, an unknown normalisation, or
+            lambda < 0.
+    """
+
+    #: Whether it takes one reward a sample for all teachers, in [0, 1].
+    scalar_reward = False
+    #: Arguments that subclasses set and no config does.
+    not_options = ('extra', 'extra_lr')
+
+    def __init__(self,
+                 policy: WeightPolicy,
+                 optimizer: dict,
+                 epochs: int = 1,
+                 max_grad_norm: float | None = 1.0,
+                 normalization: str = 'standard',
+                 entropy_weight: float = 0.1,
+                 extra: nn.Module | None = None,
+                 extra_lr: float = 1e-3) -> None:
+        if not isinstance(epochs, int) or epochs < 1:
+            raise ValueError('weighting.updater.epochs must be >= 1, got '
+                             f'{epochs}')
+        if normalization not in NORMALIZATIONS:
+            raise ValueError('weighting.updater.normalization must be one of '
+                             f'{NORMALIZATIONS}, got {normalization!r}')
+        if entropy_weight < 0:
+            raise ValueError('weighting.updater.entropy_weight must be >= 0, '
+                             f'got {entropy_weight}')
+        self.policy = policy
+        #: What exploration and replay draw from.
+        self.random = RandomNumbers()
+        self.epochs = epochs
+        self.max_grad_norm = max_grad_norm
+        self.normalization = normalization
+        self.entropy_weight = entropy_weight
+        self.extra = nn.Module() if extra is None else extra
+        groups = policy.parameter_groups()
+        trained = [p for p in self.extra.parameters() if p.requires_grad]
+        if trained:
+            if not isinstance(groups[0], dict):
+                groups = [dict(params=groups)]
+            groups.append(dict(params=trained, lr=extra_lr))
+        self.optimizer: torch.optim.Optimizer = OPTIMIZERS.build(
+            dict(optimizer, params=groups))
+
+    def explore(self, log_w_B2M: Tensor) -> Tensor:
+        """The weights that the agent takes while the student is trained.
+
+        Args:
+            log_w_B2M: What the policy returned.
+
+        Returns:
+            w^gen, [B, 2, M]: the policy's own, unless the method explores.
+        """
+        return log_w_B2M.exp()
+
+    @abstractmethod
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """What to minimise on one of the :meth:`lessons`, and what to log,
+        scalars all."""
+
+    def prepare(  # noqa: B027 (most have nothing to do)
+            self, batches: Sequence[Transition]) -> None:
+        """Look at the history before anything is changed."""
+
+    def lessons(self, batches: Sequence[Transition]) -> Iterable[Any]:
+        """What one pass is made of: the history's batches."""
+        return batches
+
+    def after_step(self) -> None:  # noqa: B027 (likewise)
+        """Called after each step of the optimiser."""
+
+    def update(self, history: History) -> dict[str, float]:
+        """Train the policy.
+
+        Args:
+            history: At least one batch.
+
+        Returns:
+            Means over the batches of what :meth:`loss` returned.
+
+        Raises:
+            FloatingPointError: The loss is not finite any more.
+        """
+        batches = _common_length(history)
+        self.prepare(batches)
+        self._standardize(batches)
+        logged: list[dict[str, Tensor]] = []
+        with torch.enable_grad():
+            for _ in range(self.epochs):
+                for batch in self.lessons(batches):
+                    loss, scalars = self.loss(batch)
+                    self.optimizer.zero_grad()
+                    loss.backward()
+                    self._step()
+                    self.after_step()
+                    logged.append({'loss': loss.detach(), **scalars})
+        means = {
+            name: torch.stack([entry[name] for entry in logged]).mean()
+            for name in logged[0]
+        }
+        result = {name: float(value) for name, value in means.items()}
+        if not math.isfinite(result['loss']):
+            raise FloatingPointError(
+                f"the agent's loss became {result['loss']}: lower "
+                'weighting.updater.optimizer.lr, set updater.max_grad_norm, '
+                'or leave agent.standardize on')
+        return result
+
+    def apply_(self, fn: Any) -> None:
+        """Move what it trains and the optimiser's state along."""
+        self.extra._apply(fn)
+        move_optimizer(self.optimizer, fn)
+
+    def state_dict(self) -> dict:
+        """The optimiser's state, and ``extra``'s if there is any."""
+        state = self.optimizer.state_dict()
+        extra = {k: v.cpu() for k, v in self.extra.state_dict().items()}
+        return {**state, 'extra': extra} if extra else state
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: The state is of another updater.
+        """
+        try:
+            self.extra.load_state_dict(state.get('extra', {}))
+            self.optimizer.load_state_dict(
+                {k: state[k] for k in ('state', 'param_groups')})
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                "the checkpoint's weighting.updater is not the config's "
+                f'{type(self).__name__}, or has other arguments: {error}'
+            ) from error
+
+    def _reward(self, batch: Transition) -> Tensor:
+        """R-bar, [B, 2, M]."""
+        reward = normalize_reward(batch.reward, self.normalization)
+        return by_head(reward)
+
+    def _complete(self, loss: Tensor, batch: Transition, w_B2M: Tensor,
+                  reward_B2M: Tensor, log: bool = False
+                  ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the loss of learnable balances; say what all updaters log.
+
+        Args:
+            loss: The agent's.
+            batch: What it is of.
+            w_B2M: The policy's weights.
+            reward_B2M: R-bar.
+            log: See :func:`balance_loss`.
+        """
+        w_B2M = w_B2M.detach()
+        entropy = -(w_B2M * w_B2M.clamp_min(1e-12).log()).sum(-1).mean()
+        logged = {'entropy': entropy}
+        if self.policy.balance is not None:
+            w_B2M, term, balances = balance_loss(
+                self.policy, batch, w_B2M, reward_B2M, self.entropy_weight,
+                log)
+            loss = loss + term
+            logged.update(balances)
+        logged['expected_reward'] = (by_head(batch.reward) *
+                                     w_B2M.detach()).sum(-1).mean()
+        return loss, logged
+
+    def _step(self) -> None:
+        groups = [[p for p in group['params'] if p.grad is not None]
+                  for group in self.optimizer.param_groups]
+        dist.all_reduce_params([p.grad for g in groups for p in g], op='mean')
+        if self.max_grad_norm is not None:
+            for parameters in groups:
+                nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        self.optimizer.step()
+
+    def _standardize(self, batches: Sequence[Transition]) -> None:
+        """Show the new states to the policy's standardiser."""
+        if self.policy.standardizer is None:
+            return
+        # Sums in float64, batch by batch: the states as one tensor would
+        # double the history's memory.
+        first = batches[0].state
+        sums = first.new_zeros(3, first.shape[1], dtype=torch.float64)
+        for batch in batches:
+            state = batch.state.double()
+            sums[0] += len(state)
+            sums[1] += state.sum(0)
+            sums[2] += state.square().sum(0)
+        dist.all_reduce(sums)
+        count, mean = sums[0], sums[1] / sums[0]
+        var = (sums[2] / count - mean.square()).clamp_min(0)
+        self.policy.standardizer.merge(mean.float(), var.float(),
+                                       count[0].float())
+
+
+def _common_length(history: History) -> list[Transition]:
+    """The newest batches, as many as every process has."""
+    batches = list(history)
+    shortest = torch.tensor(len(batches), device=batches[0].state.device)
+    dist.all_reduce(shortest, op='min')
+    return batches[len(batches) - int(shortest):]
+
+
+def by_head(reward: Tensor) -> Tensor:
+    """[B, M], one for both heads, or [B, 2, M], to [B, 1 or 2, M]."""
+    return reward if reward.ndim == 3 else reward.unsqueeze(1)
