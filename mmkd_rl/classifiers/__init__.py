@@ -7,8 +7,9 @@ from mmkd_rl.registry import MODELS
 
 from .timm import TimmClassifier
 from .torchvision import TorchVisionClassifier
+from .wrapped import ModuleClassifier
 
-__all__ = ['TimmClassifier', 'TorchVisionClassifier']
+__all__ = ['ModuleClassifier', 'TimmClassifier', 'TorchVisionClassifier']
 
 # MMPretrain's classifiers and heads fill these two names in without saying
 # whose they are, so under `default_scope='mmkd_rl'` they are looked up here.

@@ -8,7 +8,7 @@ from mmpretrain.models.classifiers import TimmClassifier as _TimmClassifier
 
 from mmkd_rl.registry import MODELS
 
-from .torchvision import _add_prefix, _drop_prefix
+from .wrapped import _add_prefix, _drop_prefix
 
 
 @MODELS.register_module()

@@ -27,6 +27,7 @@ from mmkd_rl.teachers.loading import (
     require_checkpoints,
 )
 from mmkd_rl.teachers.normalization import InputAdapter, Normalization
+from mmkd_rl.teachers.sources import expand
 
 _KEYS = {'name', 'config', 'checkpoint', 'normalization', 'input_size'}
 #: What a preprocessor is that does not say so, by package.
@@ -186,6 +187,7 @@ class FeaturePool:
 
 def _build(cfg: dict, name: str) -> FeatureTeacher:
     key = f'teacher {name!r}'
+    cfg = expand(cfg, key)
     if 'config' not in cfg:
         raise ValueError(f'{key} has no config; give a path, "package::path" '
                          'or a dict')

@@ -35,6 +35,7 @@ from mmkd_rl.teachers.loading import (
 )
 from mmkd_rl.teachers.normalization import InputAdapter, Normalization
 from mmkd_rl.teachers.runtime import FrozenTeacher
+from mmkd_rl.teachers.sources import expand
 
 _KEYS = {
     'name', 'config', 'checkpoint', 'taps', 'normalization', 'input_size',
@@ -285,6 +286,7 @@ class TeacherBorrower(nn.Module, ABC):
 def _build_teacher(cfg: dict, name: str, task: Task,
                    source: Normalization | None) -> FrozenTeacher:
     key = f'teacher {name!r}'
+    cfg = expand(cfg, key)
     if 'config' not in cfg:
         raise ValueError(f'{key} has no config; give a path, '
                          '"package::path" or a dict')

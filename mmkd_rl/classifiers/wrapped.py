@@ -1,0 +1,136 @@
+"""Any network that maps images to class scores, as an MMPretrain model."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from mmpretrain.models.classifiers import BaseClassifier
+from mmpretrain.models.heads import ClsHead
+from torch import Tensor, nn
+
+from mmkd_rl.registry import MODELS
+
+CROSS_ENTROPY: dict = dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0)
+
+
+class WrappedClassifier(BaseClassifier):
+    """A network under the attribute ``model``. Its checkpoints are the
+    network's own: no prefix before the names.
+
+    Args:
+        model: From images [B, 3, H, W] to class scores [B, C].
+        loss: Config of the classification loss.
+        data_preprocessor: As for ``mmpretrain.ImageClassifier``.
+        init_cfg: See ``mmengine.model.BaseModule``.
+    """
+
+    def __init__(self,
+                 model: nn.Module,
+                 loss: dict = CROSS_ENTROPY,
+                 data_preprocessor: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
+        if data_preprocessor is None:
+            data_preprocessor = {}
+        if isinstance(data_preprocessor, dict):
+            data_preprocessor.setdefault('type',
+                                         'mmpretrain.ClsDataPreprocessor')
+        super().__init__(
+            init_cfg=init_cfg, data_preprocessor=data_preprocessor)
+        self.model = model
+        # Without parameters: it turns logits into losses and predictions.
+        self.head = ClsHead(loss=loss)
+        self.register_state_dict_post_hook(_drop_prefix)
+        self.register_load_state_dict_pre_hook(_add_prefix)
+
+    def forward(self, inputs: Tensor, data_samples=None, mode='tensor'):
+        """As every MMPretrain classifier; [B, C] in ``'tensor'`` mode."""
+        logits = (self.model(inputs), )
+        if mode == 'tensor':
+            return self.head(logits)
+        if mode == 'loss':
+            return self.head.loss(logits, data_samples)
+        if mode == 'predict':
+            return self.head.predict(logits, data_samples)
+        raise ValueError("mode must be 'tensor', 'loss' or 'predict', got "
+                         f'{mode!r}')
+
+    def extract_feat(self, inputs: Tensor):
+        """Networks have no common name for their features.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError('use taps to read features of '
+                                  f'{type(self.model).__name__}')
+
+    def loss(self, inputs: Tensor, data_samples) -> dict:
+        """Losses of a batch."""
+        return self.forward(inputs, data_samples, mode='loss')
+
+    def predict(self, inputs: Tensor, data_samples=None):
+        """Predictions of a batch."""
+        return self.forward(inputs, data_samples, mode='predict')
+
+
+@MODELS.register_module()
+class ModuleClassifier(WrappedClassifier):
+    """A network of yours, a plain ``nn.Module``.
+
+    Args:
+        module: Import path of its class or of a function that builds it,
+            ``'my_package.nets.MyNet'``.
+        loss: Config of the classification loss.
+        data_preprocessor: As for ``mmpretrain.ImageClassifier``.
+        init_cfg: See ``mmengine.model.BaseModule``.
+        **kwargs: Arguments of the class or the function.
+
+    Raises:
+        ValueError: It cannot be imported.
+        TypeError: It builds no ``nn.Module``.
+    """
+
+    def __init__(self,
+                 module: str,
+                 loss: dict = CROSS_ENTROPY,
+                 data_preprocessor: dict | None = None,
+                 init_cfg: dict | None = None,
+                 **kwargs: Any) -> None:
+        model = imported(module)(**kwargs)
+        if not isinstance(model, nn.Module):
+            raise TypeError(f'module={module!r} builds a '
+                            f'{type(model).__name__}, not an nn.Module')
+        super().__init__(model, loss, data_preprocessor, init_cfg)
+
+
+def imported(path: str) -> Any:
+    """What stands under an import path.
+
+    Raises:
+        ValueError: No such module, or no such name in it.
+    """
+    module, _, name = path.rpartition('.')
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f'module={path!r} cannot be imported ({error}); give a path such '
+            "as 'my_package.nets.MyNet', whose package Python finds "
+            '(PYTHONPATH)') from error
+
+
+def _drop_prefix(module: nn.Module, state: dict, prefix: str,
+                 metadata: dict) -> None:
+    for name in list(state):
+        if name.startswith(prefix + 'model.'):
+            state[prefix + name[len(prefix + 'model.'):]] = state.pop(name)
+
+
+def _add_prefix(module: nn.Module, state: dict, prefix: str,
+                *args: Any) -> None:
+    own = {prefix + 'model.' + n for n, _ in module.model.named_parameters()}
+    own |= {prefix + 'model.' + n for n, _ in module.model.named_buffers()}
+    for name in list(state):
+        long = prefix + 'model.' + name[len(prefix):]
+        if name.startswith(prefix) and long in own:
+            state[long] = state.pop(name)

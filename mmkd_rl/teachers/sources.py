@@ -1,0 +1,112 @@
+"""Networks of other packages by name, as teachers.
+
+- ``'timm::resnet50.a1_in1k'``: a model of timm;
+- ``'torchvision::wide_resnet50_2'``: a classifier of torchvision;
+- ``'python::my_package.nets.MyNet'``: a class or function of yours that builds
+  an ``nn.Module`` from images to class scores.
+
+Arguments follow after commas: ``'timm::resnet18,num_classes=10'``. What the
+network was trained with, as far as its package knows: normalisation, and the
+size of images where it takes only one.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+#: Packages that are named here; all others are those of MMEngine's configs.
+SOURCES = ('timm', 'torchvision', 'python')
+_PREPROCESSOR = 'mmpretrain.ClsDataPreprocessor'
+
+
+def expand(teacher: Mapping, key: str) -> dict:
+    """A teacher whose config may be one of these names, with the network's
+    config in its place.
+
+    Args:
+        teacher: As the user wrote it; what stands in it is kept.
+        key: The teacher's config key, for messages.
+
+    Raises:
+        ValueError: No such network, or arguments that are not written as
+            above.
+    """
+    teacher = dict(teacher)
+    config = teacher.get('config')
+    if not isinstance(config, str):
+        return teacher
+    source, separator, rest = config.partition('::')
+    if not separator or source not in SOURCES:
+        return teacher
+    name, *arguments = rest.split(',')
+    options = _options(arguments, f'{key}: config={config!r}')
+    if source == 'python':
+        teacher['config'] = dict(
+            type='mmkd_rl.ModuleClassifier', module=name, **options)
+        return teacher
+    known = _of_timm(name, key) if source == 'timm' else \
+        _of_torchvision(name, key)
+    kind = 'TimmClassifier' if source == 'timm' else 'TorchVisionClassifier'
+    teacher['config'] = dict(
+        type=f'mmkd_rl.{kind}', model_name=name, **options,
+        data_preprocessor=dict(
+            type=_PREPROCESSOR, to_rgb=True,
+            mean=[255 * v for v in known['mean']],
+            std=[255 * v for v in known['std']]))
+    if known.get('size') is not None:
+        teacher.setdefault('input_size', known['size'])
+    return teacher
+
+
+def _options(words: list[str], where: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition('=')
+        if not name.isidentifier() or not equals:
+            raise ValueError(f'{where}: {word!r} is no OPTION=VALUE; write '
+                             "'timm::resnet18,num_classes=10'")
+        try:
+            options[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[name] = value
+    return options
+
+
+def _of_timm(name: str, key: str) -> dict[str, Any]:
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(f'{key}: config names a model of timm, which is not '
+                         'installed: pip install timm') from error
+    if not timm.is_model(name):
+        raise ValueError(f'{key}: timm has no model {name!r}'
+                         + _near(name, timm.list_models()))
+    cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if cfg is None:
+        return dict(mean=(.485, .456, .406), std=(.229, .224, .225))
+    return dict(mean=cfg.mean, std=cfg.std,
+                size=tuple(cfg.input_size[1:])
+                if cfg.fixed_input_size else None)
+
+
+def _near(name: str, names: list[str]) -> str:
+    found = difflib.get_close_matches(name, names, n=3)
+    return f'; it has {", ".join(found)}, ...' if found else ''
+
+
+def _of_torchvision(name: str, key: str) -> dict[str, Any]:
+    import torchvision
+    models = torchvision.models
+    names = models.list_models(module=models)
+    if name not in names:
+        raise ValueError(f'{key}: torchvision has no classifier {name!r}'
+                         + _near(name, names))
+    weights = models.get_model_weights(name)
+    transform = weights.DEFAULT.transforms()  # type: ignore[attr-defined]
+    side = transform.crop_size[0]
+    fixed = name.startswith(('vit_', 'swin_', 'maxvit'))
+    return dict(mean=transform.mean, std=transform.std,
+                size=(side, side) if fixed else None)
