@@ -14,6 +14,7 @@ runs it, ``cfg.dump(path)`` writes it to a file.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import copy
 import difflib
@@ -72,7 +73,8 @@ def distill(config: Config | str | os.PathLike,
         teachers: Dicts as :class:`TeacherPool` takes them, or strings
             ``'NAME=CONFIG:CHECKPOINT'``.
         pool: A config with a list ``teachers``, a path or a name from
-            ``configs/_base_/pools``; they come first.
+            ``configs/_base_/pools``; they come first. ``'NAME:2'``: only the
+            first two of them.
         terms: Configs of all distillation terms, in place of the strategy's.
         **options: Other options of the :class:`MultiTeacherDistiller`:
             ``taps``, ``projector``, ``task``, ``probe_size``.
@@ -182,6 +184,58 @@ def parse_term(words: Sequence[str]) -> dict:
     return term
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command-line tools take for :func:`distill`, beside the
+    config."""
+    parser.add_argument(
+        '--distill',
+        metavar='STRATEGY',
+        help='distil teachers into the model of a plain config: mtkd_rl, '
+        'aver, ca_mkd, knowledge_flow, ..., a file like those of '
+        'configs/_base_/strategies, or mtkd_rl+knowledge_flow')
+    parser.add_argument(
+        '--teacher',
+        action='append',
+        default=[],
+        metavar='NAME=CONFIG:CHECKPOINT',
+        help='a teacher for --distill, any number of them; CHECKPOINT is a '
+        'file, a URL, or untrained')
+    parser.add_argument(
+        '--pool',
+        metavar='FILE',
+        help='a config with teachers=[...] for --distill, or a name from '
+        'configs/_base_/pools; FILE:N are the first N of them')
+    parser.add_argument(
+        '--term',
+        action='append',
+        nargs='+',
+        metavar=('TYPE', 'OPTION=VALUE'),
+        help="a distillation term for --distill in place of the strategy's, "
+        'such as: --term KDLoss temperature=2 --term FitNetLoss')
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config that a tool's arguments name, distilled if they say so.
+
+    Args:
+        args: With ``config`` and what :func:`add_arguments` adds.
+
+    Raises:
+        ValueError: Arguments of ``--distill`` without it; see also
+            :func:`distill`.
+        FileNotFoundError: No such config or pool.
+    """
+    if args.distill is None:
+        for name in ('teacher', 'pool', 'term'):
+            if getattr(args, name):
+                raise ValueError(f'--{name} says what is distilled, but '
+                                 '--distill STRATEGY is missing')
+        return load_config(args.config)
+    return distill(
+        args.config, args.distill, args.teacher, pool=args.pool,
+        terms=args.term and [parse_term(words) for words in args.term])
+
+
 def strategy_names() -> list[str]:
     """Names that :func:`distill` takes, without those of registered types."""
     return sorted(p.stem for p in _files(_STRATEGIES)
@@ -232,7 +286,8 @@ def _read_strategy(name: str) -> dict:
 def _read_pool(pool: str | os.PathLike | None) -> list[dict]:
     if pool is None:
         return []
-    name = os.fspath(pool)
+    name, _, count = re.fullmatch(  # type: ignore[union-attr]
+        r'(.*?)(:(\d+))?', os.fspath(pool)).groups()
     if _is_file(name):
         cfg = load_config(name, 'pool')
     else:
@@ -249,7 +304,10 @@ def _read_pool(pool: str | os.PathLike | None) -> list[dict]:
             isinstance(t, dict) for t in teachers):
         raise ValueError(f'pool {name!r} must have teachers=[dict(name=..., '
                          f'config=..., checkpoint=...)], got {teachers!r}')
-    return teachers
+    if count and not 0 < int(count) <= len(teachers):
+        raise ValueError(f'pool {os.fspath(pool)!r}: {name} has '
+                         f'{len(teachers)} teachers, not {count}')
+    return teachers[:int(count)] if count else teachers
 
 
 def _check_plain(cfg: Config) -> None:

@@ -1,5 +1,6 @@
-"""Every config under configs/cifar100 and configs/imagenet is a lab note, is
-found by its name, builds, and trains: one step, and one of its agent's.
+"""Every config under configs/cifar100 and configs/imagenet is a lab note and
+is found by its name. They, and each cell of MTKD-RL's tables that distils one of
+them, build and train: one step, and one of the agent's.
 
 Replaced, to be done in a minute on one core: images are two of noise (32x32,
 ImageNet's 64x64, so vision transformers that accept one size only are built
@@ -9,8 +10,10 @@ Everything else is the leaf's own: student, losses, strategy, reward, updater,
 optimiser, hooks.
 """
 
+import argparse
 import copy
 import re
+import shlex
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -18,7 +21,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.registry import (
     DATASETS,
     PARAM_SCHEDULERS,
@@ -28,12 +31,16 @@ from mmengine.registry import (
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 
+from mmkd_rl import recipes
 from mmkd_rl.distillers import builder, distillation_of
+from mmkd_rl.experiments import pages, scales
+from mmkd_rl.experiments.tables import METHODS, TABLES
 from mmkd_rl.losses import NDLoss
 from mmkd_rl.registry import HOOKS, MODELS
 from mmkd_rl.teachers import TeacherPool
 from mmkd_rl.teachers.loading import build_network, load_model_config
 from mmkd_rl.teachers.runtime import FrozenTeacher
+from mmkd_rl.utils.configs import complete_loaders
 from mmkd_rl.weighting import MTKDRL
 
 ROOT = Path(__file__).parents[1]
@@ -46,31 +53,26 @@ def _leaves(folder):
 
 
 CIFAR, IMAGENET = _leaves('cifar100'), _leaves('imagenet')
-LEAVES = CIFAR + sorted(
-    IMAGENET, key=lambda p: '300e' in p)  # by their teachers
+LEAVES = CIFAR + IMAGENET
 BASES = sorted(
     str(p.relative_to(ROOT)) for p in (ROOT / 'configs' / '_base_').rglob(
         '*.py') if 'demo' not in p.name)
-DISTILLED = [
-    p for p in LEAVES if not {'teachers', 'baseline'} & set(Path(p).parts)]
-
-# The paper's tables, as a user would look for their cells.
-METHODS = {
-    'baseline': '', 'aver_kd': 'aver-kd_', 'aver': 'aver_',
-    'eb_kd': 'eb-kd_', 'ae_kd': 'ae-kd_', 'amtml_kd': 'amtml-kd_',
-    'ca_mkd': 'ca-mkd_', 'mmkd': 'mmkd_', 'mtkd_rl': 'mtkd-rl_'}
+#: Cells that distil, each table's, by a name.
+CELLS = {
+    f'{Path(cell.config).parts[0]}-{cell.student}-{cell.method}': cell
+    for table in TABLES.values() for cell in table.cells if cell.strategy}
+#: The same student by the methods of a table, and by others of our own.
+COMPARED = [name for name, cell in CELLS.items()
+            if cell.method.partition('_')[0] in METHODS]
 STUDENTS = {
-    'cifar100': ['regnetx-200mf_240e', 'mobilenetv2-x1.0_240e',
-                 'shufflenetv2-x1.0_240e', 'resnet56_240e'],
-    'imagenet': ['resnet18_100e', 'resnet34_100e', 'deit-tiny_300e',
-                 'cait-xxs24_300e']}
-VARIANTS = ['paper-rule', 'official', 'paper-schedule']
+    'cifar100': ['regnetx-200mf', 'mobilenetv2-x1.0', 'shufflenetv2-x1.0',
+                 'resnet56'],
+    'imagenet': ['resnet18', 'resnet34', 'deit-tiny', 'cait-xxs24']}
 ABLATIONS = [
     *(f'updater-{u}' for u in ('pg', 'dpg', 'ddpg', 'ppo')),
     *(f'state-{s}' for s in ('performance', 'gaps', 'all')),
     *(f'teachers-{m}' for m in range(1, 5)),
-    'alpha-1', 'beta-5', 'logit-only', 'feature-only', 'balance-constant',
-    'balance-learnable']
+    'alpha-1', 'beta-5', 'logit-only', 'feature-only']
 
 
 @pytest.fixture(autouse=True)
@@ -91,18 +93,6 @@ def read(path):
     return copy.deepcopy(_read(path))
 
 
-def alone(path):
-    """The config of the same student without teachers."""
-    data, name = Path(path).parts[1], Path(path).stem.split('_', 1)[1]
-    name = re.sub(r'_[a-z]+-rule|_official', '', name)
-    if 'ablations' in path or data == 'imagenet':
-        name = re.match(rf'.*?_{data}', name).group()
-    found = [p for p in (f'configs/{data}/baseline/{name}.py',
-                         f'configs/{data}/baseline/{name}.py'.replace(
-                             '_6e', '_1xb64-6e')) if Path(p).exists()]
-    return found[0]
-
-
 # ---- names and notes -----------------------------------------------------
 
 
@@ -111,28 +101,16 @@ def test_base_parses(path):
     assert Config.fromfile(path)
 
 
-@pytest.mark.parametrize('data', STUDENTS)
-def test_every_cell_has_its_file(data):
-    """Tables 1, 2 and 3: any student, any method."""
-    for student in STUDENTS[data]:
-        for folder, prefix in METHODS.items():
-            path = f'configs/{data}/{folder}/{prefix}{student}_{data}.py'
-            assert Path(path).is_file(), path
-
-
-def test_every_ablation_has_its_file():
-    """Tables 6 and 7, Fig. 2 and the variants of MTKD-RL."""
-    folder = Path('configs/cifar100/mtkd_rl')
-    for student in STUDENTS['cifar100']:
-        for variant in VARIANTS:
-            assert (folder /
-                    f'mtkd-rl_{student}_cifar100_{variant}.py').is_file()
-    for what in ABLATIONS:
-        assert (folder / 'ablations' / 'mtkd-rl_shufflenetv2-x1.0_240e_'
-                f'cifar100_{what}.py').is_file(), what
-    for what in ('dist', 'nd'):
-        assert Path('configs/imagenet/mtkd_rl/mtkd-rl_resnet18_100e_imagenet_'
-                    f'{what}.py').is_file()
+def test_every_cell_is_there():
+    """Tables 1, 2 and 3: any student, any method; 6, 7 and Fig. 2."""
+    for data, students in STUDENTS.items():
+        for student in students:
+            for method in METHODS:
+                if method != 'baseline':
+                    assert f'{data}-{student}-{method}' in CELLS
+    for name in ABLATIONS:
+        assert f'cifar100-shufflenetv2-x1.0-{name}' in CELLS
+    assert {'imagenet-resnet18-dist', 'imagenet-resnet18-nd'} <= set(CELLS)
 
 
 @pytest.mark.parametrize('path', LEAVES)
@@ -142,7 +120,7 @@ def test_name_follows_the_pattern(path):
     if folder == 'teachers':
         pattern = r'[a-z0-9.-]+_(\dxb\d+-\d+e_)?' + data + '(_permuted)?'
     else:
-        pattern = METHODS[folder] + r'[a-z0-9.-]+_(1xb64-)?\d+e_' + data + \
+        pattern = r'[a-z0-9.-]+_(1xb64-)?\d+e_' + data + \
             r'(-fifth)?(_[a-z0-9.-]+)?'
     assert re.fullmatch(pattern, Path(path).stem)
     epochs = re.search(r'(\d+)e_', Path(path).stem)
@@ -165,23 +143,42 @@ def test_leaf_is_a_lab_note(path):
     assert len(body.splitlines()) < 45
 
 
-@pytest.mark.parametrize('data', STUDENTS)
-def test_leaves_are_listed(data):
-    """The folder's README leads to each, and to nothing that is gone."""
-    text = Path(f'configs/{data}/README.md').read_text()
-    linked = {
-        f'configs/{data}/{p}'
-        for p in re.findall(r'\]\(([^)]+\.py)\)', text)}
-    assert linked == set(_leaves(data))
+@pytest.mark.parametrize('name', pages.READMES)
+def test_the_tables_of_a_readme_are_the_data(name):
+    """``python -m mmkd_rl.experiments.pages`` writes them; no link is dead."""
+    text = Path('configs', name).read_text()
+    assert pages.fill(text) == text
+    assert text.count('<!-- end -->') == {'cifar100': 4, 'imagenet': 3}[
+        Path(name).parts[0]]
+    for link in re.findall(r'\]\(([^)]+\.py)\)', text):
+        assert Path('configs', name).parent.joinpath(link).is_file(), link
+
+
+@pytest.mark.parametrize('name', CELLS)
+def test_a_cells_command_is_the_cell(name):
+    """What is printed for a user makes the config that is run."""
+    cell = CELLS[name]
+    words = shlex.split(scales.command(cell).replace('\\\n', ''))
+    assert words[:2] == ['python', 'tools/train.py']
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    recipes.add_arguments(parser)
+    args = parser.parse_args(words[2:])
+    cfg = recipes.read_config(args)
+    cfg.merge_from_dict(args.cfg_options or {})
+    cfg.pop('work_dir')
+    assert cfg.to_dict() == scales.read(cell).to_dict()
 
 
 # ---- comparability -------------------------------------------------------
 
 
-@pytest.mark.parametrize('path', DISTILLED)
-def test_distilled_and_alone_differ_in_the_model_only(path):
+@pytest.mark.parametrize('name', CELLS)
+def test_distilled_and_alone_differ_in_the_model_only(name):
     """What a student is compared on is the same, by construction."""
-    cfg, other = read(path), read(alone(path))
+    cfg, other = scales.read(CELLS[name]), scales.load(CELLS[name].config)
+    complete_loaders(other)
     for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper',
                 'param_scheduler', 'train_cfg', 'data_preprocessor',
                 'randomness'):
@@ -189,36 +186,28 @@ def test_distilled_and_alone_differ_in_the_model_only(path):
     assert cfg.model.student == other.model
 
 
-@pytest.mark.parametrize('path', [
-    p for p in DISTILLED
-    if 'ablations' not in p and not p.endswith(('_dist.py', '_nd.py'))])
-def test_methods_differ_in_the_weights_only(path):
+@pytest.mark.parametrize('name', COMPARED)
+def test_methods_differ_in_the_weights_only(name):
     """Teachers, losses and their strength are AVER's."""
-    aver = alone(path).replace('/baseline/', '/aver/aver_').replace(
-        '1xb64-', '').replace('_paper-schedule', '')
-    model, other = read(path).model, read(aver).model
-    assert model.logit_loss == other.logit_loss
-    if '/aver_kd/' not in path:
-        assert model.feature_loss == other.feature_loss
-    assert model.teachers == other.teachers
+    method = CELLS[name].method
+    model = scales.read(CELLS[name]).model
+    other = scales.read(CELLS[name[:-len(method)] + 'aver']).model
     differs = {k for k in {*model, *other} if model.get(k) != other.get(k)}
     assert differs <= {'weighting'} | (
-        {'feature_loss'} if '/aver_kd/' in path else set()) | (
-        {'projector'} if path.endswith('_official.py') else set())
+        {'feature_loss'} if method == 'aver-kd' else set()) | (
+        {'projector'} if method.endswith('_official') else set())
 
 
-@pytest.mark.parametrize('path', DISTILLED)
-def test_parts_have_their_hooks(path):
+@pytest.mark.parametrize('name', CELLS)
+def test_parts_have_their_hooks(name):
     """Who needs a hook has it, and nobody has another's."""
-    cfg = read(path)
-    hooks = {h.type.rpartition('.')[2] for h in cfg.custom_hooks}
-    feature_loss = cfg.model.feature_loss or {'type': None}
+    cfg = scales.read(CELLS[name])
+    hooks = {h['type'].rpartition('.')[2] for h in cfg.custom_hooks}
     assert ('AgentAlternationHook' in hooks) == (
         cfg.model.weighting.type == 'MTKDRL')
     assert ('MetaWeightingHook' in hooks) == (
         cfg.model.weighting.type == 'MMKD')
-    assert ('ClassMeanHook' in hooks) == (
-        str(feature_loss['type']).endswith('NDLoss'))
+    assert ('ClassMeanHook' in hooks) == name.endswith('-nd')
     assert {'TeacherCheckHook', 'StudentExportHook'} <= hooks
     init_default_scope(cfg.default_scope)
     for hook in cfg.custom_hooks:
@@ -342,11 +331,10 @@ def shared_teachers(monkeypatch):
     monkeypatch.setattr(FrozenTeacher, 'forward', forward)
 
 
-def prepare(path):
-    """The leaf as it is trained here, and the side of its images."""
-    cfg = read(path)
+def prepare(cfg, imagenet):
+    """A config as it is trained here, and the side of its images."""
     init_default_scope(cfg.default_scope)
-    if 'imagenet' not in path:
+    if not imagenet:
         for teacher in cfg.model.get('teachers', []):
             teacher.checkpoint = 'untrained'
         return cfg, 32
@@ -359,9 +347,11 @@ def prepare(path):
     return cfg, 64
 
 
-@pytest.mark.parametrize('path', LEAVES)
-def test_leaf_trains(path, shared_teachers):
-    cfg, side = prepare(path)
+@pytest.mark.parametrize('path', LEAVES + sorted(CELLS, key=lambda n: (
+    CELLS[n].pool, CELLS[n].student)))  # by their teachers
+def test_it_trains(path, shared_teachers):
+    cfg, side = prepare(scales.read(CELLS[path]) if path in CELLS
+                        else read(path), 'imagenet' in path)
     torch.manual_seed(0)
     if 'student' in cfg.model:
         model = MODELS.build(
@@ -405,10 +395,8 @@ def test_leaf_trains(path, shared_teachers):
     if 'student' not in cfg.model:
         return
     expected = {'loss_student'}
-    if cfg.model.logit_loss is not None:
-        expected.add('loss_logit')
-    if cfg.model.feature_loss is not None:
-        expected.add('loss_feature')
+    reads = {term.reads for term in distillation.terms}
+    expected |= {f'loss_{kind.removesuffix("s")}' for kind in reads}
     assert expected <= set(losses)
     strategy, last = distillation.weighting, distillation.last_step
     if isinstance(strategy, MTKDRL):
@@ -489,8 +477,9 @@ def test_imagenet_is_read_and_augmented(base, folders):
 
 def test_the_short_run_goes_through(folders, tmp_path):
     """All of it once, on forty images: data, agent, evaluation, export."""
-    cfg, _ = prepare(
-        'configs/cifar100/mtkd_rl/mtkd-rl_resnet8_6e_cifar100-fifth.py')
+    cfg, _ = prepare(recipes.distill(
+        'mmkd_rl::cifar100/baseline/resnet8_1xb64-6e_cifar100-fifth.py',
+        'mtkd_rl', pool='cifar100_short'), imagenet=False)
     cfg.work_dir = str(tmp_path / 'work')
     cfg.train_dataloader.dataset.dataset.data_root = str(folders / 'train')
     cfg.train_dataloader.batch_size = 4
@@ -500,7 +489,7 @@ def test_the_short_run_goes_through(folders, tmp_path):
         cfg[name].update(num_workers=0, persistent_workers=False)
     cfg.train_cfg.update(max_epochs=2, val_interval=2)
     (agent, ) = [h for h in cfg.custom_hooks if 'Alternation' in h.type]
-    agent.update(warmup=1, interval=1)  # iteration, of four
+    agent.update(warmup=1, interval=1, by_epoch=False)  # of four
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert runner.model.distillation.weighting.learner.updates == 4

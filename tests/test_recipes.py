@@ -150,6 +150,10 @@ teachers = [dict(name='p', config={str(plain)!r}, checkpoint='untrained',
     assert cfg.model.teachers[0].input_size == 4
     named = mmkd_rl.distill(plain, 'aver', pool='cifar100_table1')
     assert len(named.model.teachers) == 4
+    two = mmkd_rl.distill(plain, 'aver', pool='cifar100_table1:2')
+    assert two.model.teachers == named.model.teachers[:2]
+    with pytest.raises(ValueError, match='has 4 teachers, not 5'):
+        mmkd_rl.distill(plain, 'aver', pool='cifar100_table1:5')
 
 
 def test_a_strategy_of_ones_own(plain, teachers, tmp_path):

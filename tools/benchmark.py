@@ -69,11 +69,11 @@ from mmkd_rl.experiments.timing import (
     tensors_of,
 )
 from mmkd_rl.export.student import plain_copy
+from mmkd_rl.recipes import add_arguments, read_config
 from mmkd_rl.records import Batch, SeenBatch
 from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers.loading import load_model_config
 from mmkd_rl.utils.cli import clear_errors
-from mmkd_rl.utils.configs import load_config
 from mmkd_rl.utils.patches import patch_mmengine
 from mmkd_rl.weighting import Student
 from mmkd_rl.weighting.mmkd.learner import MetaLearner
@@ -100,7 +100,10 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a distillation')
+    parser.add_argument(
+        'config',
+        help='config of a distillation, or a plain one with --distill')
+    add_arguments(parser)
     parser.add_argument(
         '--iters', type=int, default=30, help='timed turns (%(default)s)')
     parser.add_argument(
@@ -195,7 +198,7 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    cfg = load_config(args.config)
+    cfg = read_config(args)
     cfg.merge_from_dict(args.cfg_options)
     kind = str(cfg.get('model', {}).get('type', 'nothing'))
     flows = bool(list(flow_configs(cfg.get('model'))))

@@ -15,6 +15,10 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # --help comes at once
+    from mmkd_rl.experiments.cells import Cell, Table
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -62,8 +66,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--teacher', action='append', default=[], metavar='NAME=FILE',
         help="a teacher's weights, instead of training it; may be repeated")
     parser.add_argument(
+        '--list', action='store_true',
+        help="print the paper's number and the command of each cell")
+    parser.add_argument(
         '--dry-run', action='store_true', help='say what would be run')
     return parser.parse_args(argv)
+
+
+def list_cells(table: Table, cells: list[Cell]) -> None:
+    """Print each cell as a command of its own, at the paper's scale."""
+    from mmkd_rl.experiments.scales import command
+    for cell in cells:
+        number = 'not in the paper' if cell.mean is None else \
+            f'{cell.mean:.2f}' + ('' if cell.std is None else
+                                  f' +- {cell.std:.2f}')
+        print(f'# {table.students[cell.student]}, {cell.title}: {number}\n'
+              f'{command(cell)}\n')
 
 
 def reproduce(args: argparse.Namespace, command: str) -> int:
@@ -79,6 +97,9 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
     from mmkd_rl.experiments.scales import find_scale
 
     table = find_table(args.table)
+    if args.list:
+        list_cells(table, table.select(args.students, args.methods))
+        return 0
     scale = find_scale(table, args.scale)
     for key, low in (('jobs', 1), ('gpus', 0)):
         if getattr(args, key) < low:

@@ -16,7 +16,6 @@ from mmengine.runner import find_latest_checkpoint
 from mmkd_rl import recipes
 from mmkd_rl.engine.hooks.load_report_hook import report_loading
 from mmkd_rl.utils import cli
-from mmkd_rl.utils.configs import load_config
 from mmkd_rl.utils.patches import patch_mmengine
 
 
@@ -25,31 +24,7 @@ def parse_args() -> argparse.Namespace:
     # ones: never mention it there.
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('config', help='config file, or package::path')
-    parser.add_argument(
-        '--distill',
-        metavar='STRATEGY',
-        help='distil teachers into the model of a plain config: mtkd_rl, '
-        'aver, ca_mkd, knowledge_flow, ..., a file like those of '
-        'configs/_base_/strategies, or mtkd_rl+knowledge_flow')
-    parser.add_argument(
-        '--teacher',
-        action='append',
-        default=[],
-        metavar='NAME=CONFIG:CHECKPOINT',
-        help='a teacher for --distill, any number of them; CHECKPOINT is a '
-        'file, a URL, or untrained')
-    parser.add_argument(
-        '--pool',
-        metavar='FILE',
-        help='a config with teachers=[...] for --distill, or a name from '
-        'configs/_base_/pools')
-    parser.add_argument(
-        '--term',
-        action='append',
-        nargs='+',
-        metavar=('TYPE', 'OPTION=VALUE'),
-        help="a distillation term for --distill in place of the strategy's, "
-        'such as: --term KDLoss temperature=2 --term FitNetLoss')
+    recipes.add_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -118,30 +93,11 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
                              '--resume' if cfg.get('resume') else 'load_from')
 
 
-def read_config(args: argparse.Namespace) -> Config:
-    """The config that the arguments name, distilled if they say so.
-
-    Raises:
-        ValueError: Arguments of ``--distill`` without it; see also
-            :func:`mmkd_rl.distill`.
-        FileNotFoundError: No such config or pool.
-    """
-    if args.distill is None:
-        for name in ('teacher', 'pool', 'term'):
-            if getattr(args, name):
-                raise ValueError(f'--{name} says what is distilled, but '
-                                 '--distill STRATEGY is missing')
-        return load_config(args.config)
-    return recipes.distill(
-        args.config, args.distill, args.teacher, pool=args.pool,
-        terms=args.term and [recipes.parse_term(t) for t in args.term])
-
-
 def main() -> None:
     args = parse_args()
     patch_mmengine()
     with cli.clear_errors(args.debug) as stage:
-        cfg = read_config(args)
+        cfg = recipes.read_config(args)
         apply_arguments(cfg, args)
         stage.cfg = cfg
         cli.start_distributed_on_cpu(cfg)

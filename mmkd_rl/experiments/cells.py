@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,14 @@ class Cell:
         student: Name as in the configs' names.
         method: Likewise; an ablation adds what it changes.
         title: The method's name in the paper.
-        config: File under ``configs/``; with ``*`` the one that fits.
+        config: File under ``configs/``: the training of the student alone,
+            or the whole experiment.
+        strategy: What is distilled, from ``configs/_base_/strategies``;
+            ``''``: nothing beside what the config says.
+        pool: The teachers, from ``configs/_base_/pools``; ``NAME:N``: the
+            first N.
+        terms: Distillation terms in place of the strategy's.
+        changes: Settings that differ then, as ``--cfg-options`` has them.
         mean: The paper's number; ``None``: it has none.
         std: Its standard deviation; ``None``: not printed.
         extra: Not the paper's: run only when it is asked for by name.
@@ -27,6 +35,10 @@ class Cell:
     mean: float | None = None
     std: float | None = None
     extra: bool = False
+    strategy: str = ''
+    pool: str = ''
+    terms: tuple[dict, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

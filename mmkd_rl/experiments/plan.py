@@ -256,7 +256,7 @@ class Planner:
         Returns:
             The teachers' names.
         """
-        leaf = scales.load(cell.config)
+        leaf = scales.read(cell)
         if self.scale.student is not None:
             given = len(leaf.model.get('teachers', []))
             leaf = scales.on_small(leaf, self.scale)
@@ -275,7 +275,7 @@ class Planner:
         if names and self.spoil is not None and self.scale.student is None \
                 and not table.as_is:
             check_names('--spoil', [self.spoil], names,
-                        f'the pool of {cell.config}')
+                        f'the pool of {cell.student}, {cell.title}')
         marks = {t.name: scales.PERMUTED for t in teachers
                  if t.name == self.spoil}
         scales.complete(leaf, self.scale, marks)

@@ -22,7 +22,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 import mmkd_rl
-from mmkd_rl.experiments.cells import Table, check_names
+from mmkd_rl.experiments.cells import Cell, Table, check_names
+from mmkd_rl.recipes import distill
 from mmkd_rl.registry import MODELS
 
 PERMUTED = 'labels permuted'
@@ -104,6 +105,44 @@ def load(name: str) -> Config:
             f'several configs fit: {", ".join(p.name for p in found)}'
         raise FileNotFoundError(f'configs/{name}: {what}')
     return copy.deepcopy(_read(found[0]))
+
+
+def read(cell: Cell) -> Config:
+    """What a cell runs at the scale of its paper.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`load` and
+            :func:`mmkd_rl.distill`.
+    """
+    cfg = load(cell.config)
+    if not cell.strategy:
+        return cfg
+    cfg = distill(cfg, cell.strategy, pool=cell.pool,
+                  terms=cell.terms or None)
+    cfg.merge_from_dict(dict(cell.changes))
+    # Each run has a folder of its own.
+    cfg.pop('work_dir')
+    return cfg
+
+
+def command(cell: Cell) -> str:
+    """A cell as one command of ``tools/train.py``, its lines folded."""
+    words = [f'mmkd_rl::{cell.config}']
+    if cell.strategy:
+        words.append(f'--distill {cell.strategy} --pool {cell.pool}')
+        for term in cell.terms:
+            words.append(' '.join(['--term', term['type'], *(
+                f'{k}={v}' for k, v in term.items() if k != 'type')]))
+        if cell.changes:
+            words.append(' '.join(['--cfg-options', *(
+                f'{k}={_word(v)}' for k, v in cell.changes.items())]))
+    return 'python tools/train.py ' + ' \\\n    '.join(words)
+
+
+def _word(value: Any) -> str:
+    """A value as ``--cfg-options`` reads it."""
+    return '"[' + ','.join(map(str, value)) + ']"' if isinstance(
+        value, list | tuple) else str(value)
 
 
 @lru_cache(maxsize=256)
@@ -204,8 +243,8 @@ def on_small(leaf: Config, scale: Scale) -> Config:
     given = leaf.model
     model = {
         key: given[key]
-        for key in ('type', 'logit_loss', 'feature_loss', 'weighting',
-                    'projector') if key in given
+        for key in ('type', 'logit_loss', 'feature_loss', 'losses',
+                    'weighting', 'projector') if key in given
     }
     # With its scope in some leaves: that would be another identity.
     model['type'] = _plain(given.type)

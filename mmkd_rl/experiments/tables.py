@@ -7,6 +7,8 @@ adds has no number. Knowledge Flow's tables: :mod:`.flow_tables`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmkd_rl.experiments.cells import Cell, Table, check_names
 from mmkd_rl.experiments.flow_tables import FLOW_TABLES
 
@@ -23,17 +25,23 @@ def find_table(name: str) -> Table:
 
 # ------------------------------------------------------------------ MTKD-RL
 
-# name: (folder, prefix of the file, the paper's name)
+# By the name of its strategy, '-' for '_'; the paper's name.
 METHODS = {
-    'baseline': ('baseline', '', 'Baseline'),
-    'aver-kd': ('aver_kd', 'aver-kd_', 'AVER (KD)'),
-    'aver': ('aver', 'aver_', 'AVER (KD+FitNet)'),
-    'eb-kd': ('eb_kd', 'eb-kd_', 'EB-KD'),
-    'amtml-kd': ('amtml_kd', 'amtml-kd_', 'AMTML-KD'),
-    'ae-kd': ('ae_kd', 'ae-kd_', 'AEKD'),
-    'ca-mkd': ('ca_mkd', 'ca-mkd_', 'CA-MKD'),
-    'mmkd': ('mmkd', 'mmkd_', 'MMKD'),
-    'mtkd-rl': ('mtkd_rl', 'mtkd-rl_', 'MTKD-RL'),
+    'baseline': 'Baseline',
+    'aver-kd': 'AVER (KD)',
+    'aver': 'AVER (KD+FitNet)',
+    'eb-kd': 'EB-KD',
+    'amtml-kd': 'AMTML-KD',
+    'ae-kd': 'AEKD',
+    'ca-mkd': 'CA-MKD',
+    'mmkd': 'MMKD',
+    'mtkd-rl': 'MTKD-RL',
+}
+#: Variants beside the papers' rows: (title, only for these data).
+_EXTRAS = {
+    'mtkd-rl_paper-rule': ("MTKD-RL, the paper's rule", ''),
+    'mtkd-rl_official': ("MTKD-RL, published code's choices", ''),
+    'ca-mkd_official': ("CA-MKD, published code's choice", 'cifar100'),
 }
 CIFAR_STUDENTS = {
     'regnetx-200mf': 'RegNetX-200MF',
@@ -42,6 +50,7 @@ CIFAR_STUDENTS = {
     'resnet56': 'ResNet-56',
 }
 SHUFFLENET = {'shufflenetv2-x1.0': 'ShuffleNetV2'}
+_CIFAR_POOL = 'cifar100_table1'
 _NO_EB_KD = 'The paper has no row for EB-KD.'
 #: Table 6(c) by method: seconds an epoch and peak GB of ShuffleNetV2 on
 #: CIFAR-100, one RTX 4090. AVER is both of its methods.
@@ -54,30 +63,34 @@ COSTS: dict[str, tuple[float, float]] = {
 }
 
 
-def _config(data: str, student: str, method: str, epochs: int,
-            variant: str = '') -> str:
-    folder, prefix, _ = METHODS[method]
-    return f'{data}/{folder}/{prefix}{student}_{epochs}e_{data}{variant}.py'
+def _cell(data: str, student: str, method: str, title: str, epochs: int,
+          pool: str, mean: float | None = None, std: float | None = None,
+          **kwargs: Any) -> Cell:
+    """A student of MTKD-RL's tables with a method."""
+    distilled = {} if method == 'baseline' else dict(
+        strategy=kwargs.pop('strategy', _strategy(method)), pool=pool)
+    return Cell(student, method, title,
+                f'{data}/baseline/{student}_{epochs}e_{data}.py', mean, std,
+                **distilled, **kwargs)
 
 
-def _rows(data: str, student: str, epochs: int,
+def _strategy(method: str) -> str:
+    """Of 'mtkd-rl_paper-rule': 'mtkd_rl_paper-rule'."""
+    name, _, variant = method.partition('_')
+    return '_'.join(filter(None, (name.replace('-', '_'), variant)))
+
+
+def _rows(data: str, student: str, epochs: int, pool: str,
           numbers: dict[str, tuple[float, float | None]]) -> list[Cell]:
     """All methods of one student, and some by other rules."""
     return [
-        Cell(student, method, title, _config(data, student, method, epochs),
-             *numbers.get(method, (None, None)))
-        for method, (_, _, title) in METHODS.items()
+        _cell(data, student, method, title, epochs, pool,
+              *numbers.get(method, (None, None)))
+        for method, title in METHODS.items()
     ] + [
-        Cell(student, f'mtkd-rl_{variant}', f'MTKD-RL, {title}',
-             _config(data, student, 'mtkd-rl', epochs, f'_{variant}'),
-             extra=True)
-        for variant, title in (('paper-rule', "the paper's rule"),
-                               ('official', "published code's choices"))
-    ] + [
-        Cell(student, 'ca-mkd_official', "CA-MKD, published code's choice",
-             _config(data, student, 'ca-mkd', epochs, '_official'),
-             extra=True)
-    ] * (data == 'cifar100')
+        _cell(data, student, method, title, epochs, pool, extra=True)
+        for method, (title, only) in _EXTRAS.items() if only in ('', data)
+    ]
 
 
 def _compared(*values: float | tuple[float, float]) -> dict:
@@ -104,7 +117,7 @@ def _table1() -> Table:
     }
     cells = [
         cell for student, numbers in blocks.items()
-        for cell in _rows('cifar100', student, 240, numbers)
+        for cell in _rows('cifar100', student, 240, _CIFAR_POOL, numbers)
     ]
     return Table('table1', 'CNNs on CIFAR-100', 'MTKD-RL (AAAI 2025), Table 1',
                  'CIFAR-100', tuple(cells), CIFAR_STUDENTS, 'resnet56',
@@ -113,10 +126,10 @@ def _table1() -> Table:
 
 def _table2() -> Table:
     cells = _rows(
-        'imagenet', 'resnet18', 100,
+        'imagenet', 'resnet18', 100, 'imagenet_table2',
         _compared(70.35, 71.52, 71.56, 71.89, 71.67, 72.38, 72.33, 72.82))
     cells += _rows(
-        'imagenet', 'resnet34', 100,
+        'imagenet', 'resnet34', 100, 'imagenet_table2',
         _compared(73.64, 75.32, 75.55, 75.68, 75.66, 75.87, 76.06, 76.77))
     return Table('table2', 'CNNs on ImageNet', 'MTKD-RL (AAAI 2025), Table 2',
                  'ImageNet', tuple(cells),
@@ -126,10 +139,10 @@ def _table2() -> Table:
 
 def _table3() -> Table:
     cells = _rows(
-        'imagenet', 'deit-tiny', 300,
+        'imagenet', 'deit-tiny', 300, 'imagenet_table3',
         _compared(72.23, 73.87, 73.98, 73.68, 73.72, 74.12, 74.35, 75.14))
     cells += _rows(
-        'imagenet', 'cait-xxs24', 300,
+        'imagenet', 'cait-xxs24', 300, 'imagenet_table3',
         _compared(77.32, 78.36, 78.27, 78.57, 78.44, 78.65, 78.42, 79.22))
     return Table('table3', 'ViTs on ImageNet', 'MTKD-RL (AAAI 2025), Table 3',
                  'ImageNet', tuple(cells),
@@ -137,83 +150,100 @@ def _table3() -> Table:
                  'deit-tiny', _NO_EB_KD)
 
 
-def _variant(name: str,
-             title: str,
-             mean: float | None = None,
-             std: float | None = None) -> Cell:
-    """MTKD-RL's ShuffleNetV2 of Table 1 with something changed."""
-    student = 'shufflenetv2-x1.0'
-    return Cell(
-        student, name, title,
-        f'cifar100/mtkd_rl/ablations/mtkd-rl_{student}_240e_cifar100_{name}.py',
-        mean, std)
+def _shufflenet(method: str, title: str, mean: float | None = None,
+                std: float | None = None, **kwargs: Any) -> Cell:
+    """ShuffleNetV2 of Table 1, by MTKD-RL unless the method is another."""
+    if method not in METHODS:
+        kwargs['strategy'] = 'mtkd_rl'
+    return _cell('cifar100', 'shufflenetv2-x1.0', method, title, 240,
+                 kwargs.pop('pool', _CIFAR_POOL), mean, std, **kwargs)
+
+
+def _changed(name: str, title: str, key: str, value: Any,
+             mean: float | None = None, std: float | None = None) -> Cell:
+    """MTKD-RL's ShuffleNetV2 with one setting changed."""
+    return _shufflenet(name, title, mean, std, changes={f'model.{key}': value})
 
 
 def _table6a() -> Table:
-    cells = (
-        _variant('updater-pg', 'PG', 78.39, .14),
-        _variant('updater-dpg', 'DPG', 78.16, .11),
-        _variant('updater-ddpg', 'DDPG', 78.05, .22),
-        _variant('updater-ppo', 'PPO', 78.28, .08),
-    )
+    cells = tuple(
+        _changed(f'updater-{name.lower()}', name, 'weighting.updater.type',
+                 kind, mean, std)
+        for name, kind, mean, std in (
+            ('PG', 'PolicyGradient', 78.39, .14), ('DPG', 'DPG', 78.16, .11),
+            ('DDPG', 'DDPG', 78.05, .22), ('PPO', 'PPO', 78.28, .08)))
     return Table('table6a', 'how the agent is trained',
                  'MTKD-RL (AAAI 2025), Table 6(a)', 'CIFAR-100', cells,
                  SHUFFLENET, 'shufflenetv2-x1.0')
 
 
 def _table6b() -> Table:
-    student = 'shufflenetv2-x1.0'
+    performance, gaps = ['feature', 'logit', 'ce'], ['similarity',
+                                                     'divergence']
+    state = 'weighting.state'
     cells = (
-        Cell(student, 'aver', 'AVER',
-             _config('cifar100', student, 'aver', 240), 76.83, .34),
-        _variant('state-performance', 'teacher performance: f, z, CE', 77.84,
-                 .17),
-        _variant('state-gaps', 'teacher-student gaps: cos, KL', 77.46, .21),
-        _variant('state-all', 'all', 78.39, .14),
+        _shufflenet('aver', 'AVER', 76.83, .34),
+        _changed('state-performance', 'teacher performance: f, z, CE', state,
+                 performance, 77.84, .17),
+        _changed('state-gaps', 'teacher-student gaps: cos, KL', state, gaps,
+                 77.46, .21),
+        _changed('state-all', 'all', state, performance + gaps, 78.39, .14),
     )
     return Table('table6b', 'what the agent sees',
                  'MTKD-RL (AAAI 2025), Table 6(b)', 'CIFAR-100', cells,
-                 SHUFFLENET, student)
+                 SHUFFLENET, 'shufflenetv2-x1.0')
 
 
 def _table7() -> Table:
     student = 'resnet18'
-    changed = 'imagenet/mtkd_rl/**/mtkd-rl_resnet18_100e_imagenet_*'
+    where = ('imagenet', student)
+    more = (100, 'imagenet_table2')
+    kd = dict(type='KDLoss', temperature=4., loss_weight=1.)
+    fitnet = dict(type='FitNetLoss', loss_weight=5.)
     cells = (
-        Cell(student, 'baseline', 'Baseline',
-             _config('imagenet', student, 'baseline', 100), 70.35),
-        Cell(student, 'mtkd-rl', 'MTKD-RL',
-             _config('imagenet', student, 'mtkd-rl', 100), 72.82),
-        Cell(student, 'dist', '+DIST', f'{changed}dist.py', 73.29),
-        Cell(student, 'nd', '+ND', f'{changed}nd.py', 73.61),
+        _cell(*where, 'baseline', 'Baseline', *more, 70.35),
+        _cell(*where, 'mtkd-rl', 'MTKD-RL', *more, 72.82),
+        # DIST's settings are its authors' for ImageNet (beta = gamma = 2,
+        # T = 1); the paper prints none.
+        _cell(*where, 'dist', '+DIST', *more, 73.29, strategy='mtkd_rl',
+              terms=(dict(type='DISTLoss'), fitnet)),
+        _cell(*where, 'nd', '+ND', *more, 73.61, strategy='mtkd_rl',
+              terms=(kd, dict(type='NDLoss'))),
     )
     return Table('table7', 'with other losses', 'MTKD-RL (AAAI 2025), Table 7',
                  'ImageNet', cells, dict(resnet18='ResNet-18'), student)
 
 
 def _fig2() -> Table:
-    student = 'shufflenetv2-x1.0'
     full = (78.39, .14)
+
+    def numbers(value: float, chosen: float) -> tuple[float, ...]:
+        return full if value == chosen else ()
+
     cells = [
-        Cell(student, 'baseline', 'Baseline',
-             _config('cifar100', student, 'baseline', 240), 72.84, .15),
+        _shufflenet('baseline', 'Baseline', 72.84, .15),
         # The text has the gains over the baseline, 4.14 and 3.61 points.
-        _variant('logit-only', 'logit loss only', 76.98),
-        _variant('feature-only', 'feature loss only', 76.45),
-        Cell(student, 'mtkd-rl', 'both losses',
-             _config('cifar100', student, 'mtkd-rl', 240), *full),
+        _changed('logit-only', 'logit loss only', 'feature_loss', None, 76.98),
+        _changed('feature-only', 'feature loss only', 'logit_loss', None,
+                 76.45),
+        _shufflenet('mtkd-rl', 'both losses', *full),
     ]
-    for key, chosen, values in (('alpha', 1, (.5, 1, 2, 5)),
-                                ('beta', 5, (1, 2, 5, 10)),
-                                ('teachers', 4, (1, 2, 3, 4))):
+    for key, loss, chosen, values in (
+            ('alpha', 'logit', 1., (.5, 1., 2., 5.)),
+            ('beta', 'feature', 5., (1., 2., 5., 10.))):
         cells += [
-            _variant(f'{key}-{v:g}', f'{key} = {v:g}',
-                     *(full if v == chosen else (None, None)))
+            _changed(f'{key}-{v:g}', f'{key} = {v:g}',
+                     f'{loss}_loss.loss_weight', v, *numbers(v, chosen))
             for v in values
         ]
+    cells += [
+        _shufflenet(f'teachers-{m}', f'teachers = {m}', *numbers(m, 4),
+                    pool=f'cifar100_table1:{m}' if m < 4 else _CIFAR_POOL)
+        for m in (1, 2, 3, 4)
+    ]
     return Table('fig2', 'loss weights, loss terms, number of teachers',
                  'MTKD-RL (AAAI 2025), Fig. 2', 'CIFAR-100', tuple(cells),
-                 SHUFFLENET, student,
+                 SHUFFLENET, 'shufflenetv2-x1.0',
                  'The curves of Fig. 2 are not printed as numbers; the values '
                  'of alpha and beta beside 1 and 5 are our choice. Rows that '
                  'say the same are one run.')

@@ -34,6 +34,12 @@ def finish(run, last=50.):
              attempts=1))
 
 
+def cell(method):
+    """Table 1's of ResNet-56."""
+    found, = TABLES['table1'].select(['resnet56'], [method])
+    return found
+
+
 def test_teachers_come_first_and_once(tmp_path):
     made = plan(tmp_path, seeds=(0, 1))
     names = [run.name.split(' [')[0] for run in made.runs.values()]
@@ -50,8 +56,7 @@ def test_teachers_come_first_and_once(tmp_path):
 
 def test_losses_strategy_and_hooks_stay(tmp_path):
     (_, (run, )), = plan(tmp_path, methods=['mtkd-rl']).cells
-    leaf = scales.load(
-        'cifar100/mtkd_rl/mtkd-rl_resnet56_240e_cifar100.py')
+    leaf = scales.read(cell('mtkd-rl'))
     for key in ('logit_loss', 'feature_loss', 'weighting'):
         assert run.config.model[key] == leaf.model[key]
     assert run.config.model.student.backbone.depth == 8
@@ -64,7 +69,7 @@ def test_losses_strategy_and_hooks_stay(tmp_path):
 def test_paper_scale_is_the_config(tmp_path):
     (_, (run, )), = plan(tmp_path, scale='paper', methods=['aver'],
                          students=['resnet56']).cells
-    leaf = scales.load('cifar100/aver/aver_resnet56_240e_cifar100.py')
+    leaf = scales.read(cell('aver'))
     for key in ('train_dataloader', 'optim_wrapper', 'param_scheduler',
                 'train_cfg', 'val_dataloader'):
         assert run.config[key] == leaf[key], key

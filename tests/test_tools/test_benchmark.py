@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmkd_rl import distill
 from mmkd_rl.experiments import timing
 from mmkd_rl.export.student import plain_copy
 from mmkd_rl.registry import MODELS
@@ -104,13 +105,14 @@ def test_comparison_counts_the_meta_steps_share(benchmark, monkeypatch):
     ('configs/demo/studnet_mtkd_rl.py', 'student_mtkd_rl.py'),
     ('configs/cifar100/baseline/resnet8_1xb64-6e_cifar100-fifth.py',
      'does not distil'),
-    ('configs/cifar100/aver/aver_resnet56_240e_cifar100.py', '--untrained'),
+    ('configs/cifar100/baseline/resnet56_240e_cifar100.py --distill aver '
+     '--pool cifar100_table1', '--untrained'),
 ])
 def test_wrong_input(benchmark, monkeypatch, tmp_path, capsys, config,
                      message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', [
-        'benchmark.py', str(ROOT / config), '--cfg-options',
+        'benchmark.py', *f'{ROOT}/{config}'.split(), '--cfg-options',
         'train_dataloader.num_workers=0',
         'train_dataloader.persistent_workers=False'
     ])
@@ -122,13 +124,14 @@ def test_wrong_input(benchmark, monkeypatch, tmp_path, capsys, config,
 
 
 @pytest.mark.parametrize('config, size, classes', [
-    ('cifar100/aver/aver_resnet56_240e_cifar100.py', 32, 100),
-    ('imagenet/aver/aver_resnet18_100e_imagenet.py', 224, 1000),
-    ('imagenet/aver/aver_deit-tiny_300e_imagenet.py', 224, 1000),
+    ('cifar100/baseline/resnet56_240e_cifar100.py', 32, 100),
+    ('imagenet/baseline/resnet18_100e_imagenet.py', 224, 1000),
+    ('imagenet/baseline/deit-tiny_300e_imagenet.py', 224, 1000),
 ])
 def test_random_images_where_there_are_none(benchmark, monkeypatch, tmp_path,
                                             config, size, classes):
-    cfg = benchmark.load_config(str(ROOT / 'configs' / config))
+    cfg = distill(f'mmkd_rl::{config}', 'aver', pool='cifar100_table1'
+                  if size == 32 else 'imagenet_table2')
     monkeypatch.chdir(tmp_path)
     benchmark.init_default_scope('mmpretrain')
     cfg.train_dataloader.update(
