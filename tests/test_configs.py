@@ -1,6 +1,6 @@
 """Every config under configs/cifar100 and configs/imagenet is a lab note and
-is found by its name. They, and each cell of MTKD-RL's tables that distils one of
-them, build and train: one step, and one of the agent's.
+is found by its name. They, and each cell of MTKD-RL's tables that distils one
+of them, build and train: one step, and one of the agent's.
 
 Replaced, to be done in a minute on one core: images are two of noise (32x32,
 ImageNet's 64x64, so vision transformers that accept one size only are built
