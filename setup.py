@@ -88,6 +88,7 @@ INSTALL_REQUIRES = [
     'numpy>=1.23',
     'matplotlib>=3.5',
     'pillow>=9.0',
+    'pydantic>=2.5',
     'scikit-learn>=1.1',
 ]
 EXTRAS = {

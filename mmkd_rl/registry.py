@@ -8,8 +8,7 @@ can name theirs. The ones below them hold what only distillation has.
 from __future__ import annotations
 
 import difflib
-import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mmengine import registry as mmengine_registry
@@ -22,6 +21,7 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 from mmkd_rl.errors import is_fault, raised_at
+from mmkd_rl.options import ConfigError, problems
 
 MODELS = Registry(
     'model',
@@ -92,13 +92,58 @@ def build(registry: Registry, cfg: dict, key: str, **kwargs: Any) -> Any:
         **kwargs: Arguments that the user does not give.
 
     Raises:
-        TypeError: ``cfg`` is no dict with a ``type``, or see
+        ConfigError: ``cfg`` is no dict with a ``type``, or the type is not
+            registered (the message names the nearest ones that are), or see
             :func:`construct`.
-        ValueError: The type is not registered; the message names the nearest
-            ones that are.
+    """
+    check_parts([(registry, cfg, key, kwargs)])
+    part, options = look_up(registry, cfg, key)
+    return construct(part, options, key, **kwargs)
+
+
+def check_parts(parts: Iterable[tuple[Registry, dict, str, Iterable[str]]]
+                ) -> None:
+    """Check the configs of several parts before any of them is built.
+
+    Args:
+        parts: Of each: where its type is registered, its config, its key, and
+            names of arguments that the user does not give.
+
+    Raises:
+        ConfigError: All problems of all parts, a line each.
+    """
+    found = [text for part in parts for text in _problems_of(*part)]
+    if found:
+        raise ConfigError('\n'.join(found))
+
+
+def _problems_of(registry: Registry, cfg: dict, key: str,
+                 given: Iterable[str] = ()) -> list[str]:
+    """Of a part, and of the parts in its options: a class names those in
+    ``nested``, with their registry, the type that is meant if the config says
+    none, and what the user does not give."""
+    try:
+        part, options = look_up(registry, cfg, key)
+    except ConfigError as error:
+        return [str(error)]
+    found = problems(part, options, key, given)
+    nested = getattr(part, 'nested', {})
+    for name, (inner, default, inner_given) in nested.items():
+        if isinstance(options.get(name), dict):
+            found += _problems_of(inner, {'type': default, **options[name]},
+                                  f'{key}.{name}', inner_given)
+    return found
+
+
+def look_up(registry: Registry, cfg: dict,
+            key: str) -> tuple[Callable[..., Any], dict]:
+    """The class that a config names, and the options in it.
+
+    Raises:
+        ConfigError: See :func:`build`.
     """
     if not isinstance(cfg, dict) or 'type' not in cfg:
-        raise TypeError(f'{key} must be a dict with a "type", got {cfg!r}')
+        raise ConfigError(f'{key} must be a dict with a "type", got {cfg!r}')
     args = dict(cfg)
     kind = args.pop('type')
     # MMEngine's, in each dict of a base that is inherited as `package::path`.
@@ -109,9 +154,9 @@ def build(registry: Registry, cfg: dict, key: str, **kwargs: Any) -> Any:
     if part is None:
         names = sorted(registry.module_dict)
         near = difflib.get_close_matches(kind, names, n=3) or names
-        raise ValueError(f'{key}.type={kind!r} is not a registered '
-                         f'{registry.name}; did you mean one of {near}?')
-    return construct(part, args, key, **kwargs)
+        raise ConfigError(f'{key}.type={kind!r} is not a registered '
+                          f'{registry.name}; did you mean one of {near}?')
+    return part, args
 
 
 def construct(part: Callable[..., Any], options: dict, key: str,
@@ -125,17 +170,14 @@ def construct(part: Callable[..., Any], options: dict, key: str,
         **given: Arguments that the user does not give.
 
     Raises:
-        TypeError: ``options`` is no dict, or see :func:`refuse_unknown`.
+        ConfigError: ``options`` is no dict, or see :func:`problems`; all
+            problems in one message.
     """
     if not isinstance(options, dict):
-        raise TypeError(f'{key} must be a dict, got {options!r}')
-    takes = option_names(part)
-    if takes is not None:
-        takes = [name for name in takes if name not in given]
-        refuse_unknown([o for o in options if o not in takes], key,
-                       part.__name__, takes)
-    elif '_delete_' in options:
-        refuse_unknown(['_delete_'], key, part.__name__, [])
+        raise ConfigError(f'{key} must be a dict, got {options!r}')
+    found = problems(part, options, key, given)
+    if found:
+        raise ConfigError('\n'.join(found))
     try:
         return part(**options, **given)
     except (TypeError, ValueError) as error:
@@ -146,71 +188,10 @@ def construct(part: Callable[..., Any], options: dict, key: str,
         if 'unexpected keyword' not in str(error) or (
                 is_fault(error) and not _is_call_here(error)):
             raise
-        raise TypeError(f'{key}: {error}') from error
+        raise ConfigError(f'{key}: {error}') from error
 
 
 def _is_call_here(error: BaseException) -> bool:
     """Whether the call in :func:`construct` failed, not one within it."""
     place = raised_at(error)
     return place is not None and place[0].name == 'construct'
-
-
-def refuse_unknown(unknown: Iterable[str], key: str, name: str,
-                   takes: Sequence[str]) -> None:
-    """Complain of options that a part does not have.
-
-    Args:
-        unknown: Names of options that the part does not accept.
-        key: The key under which the options stand.
-        name: The part's name.
-        takes: Names of the options that the part accepts.
-
-    Raises:
-        TypeError: ``unknown`` is not empty. The message lists the valid
-            options and the closest match.
-    """
-    unknown = list(unknown)
-    if '_delete_' in unknown:
-        raise TypeError(
-            f'{key} has _delete_: `_delete_=True` in {key} replaces a key of '
-            'a base config, and no base has it: remove it')
-    if not unknown:
-        return
-    near = {
-        o: difflib.get_close_matches(o, takes, n=1, cutoff=0.6)
-        for o in unknown
-    }
-    hints = [f'did you mean {n[0]!r}?' for n in near.values() if n]
-    raise TypeError(f'{key}: {name} has no option '
-                    f'{", ".join(map(repr, unknown))}; it takes '
-                    f'{list(takes)}' + '; '.join(['', *hints]))
-
-
-def option_names(part: Callable[..., Any]) -> list[str] | None:
-    """The arguments that a class or a function takes, those that it hands on
-    to its base classes included; ``None``: any, or not to be found out.
-
-    A base's argument that only its subclasses set is named in the attribute
-    ``not_options`` of the class.
-    """
-    names: dict[str, None] = {}
-    chain = [
-        vars(c)['__init__'] for c in inspect.getmro(part)
-        if '__init__' in vars(c)
-    ] if inspect.isclass(part) else [part]
-    for call in chain:
-        try:
-            parameters = list(inspect.signature(call).parameters.values())
-        except (TypeError, ValueError):
-            return None
-        if call is not part:
-            parameters = parameters[1:]
-        names.update({
-            p.name: None
-            for p in parameters
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        })
-        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
-            hidden = getattr(part, 'not_options', ())
-            return [name for name in names if name not in hidden]
-    return None

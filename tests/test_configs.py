@@ -33,8 +33,6 @@ from mmpretrain.structures import DataSample
 
 from mmkd_rl import recipes
 from mmkd_rl.distillers import builder, distillation_of
-from mmkd_rl.experiments import pages, scales
-from mmkd_rl.experiments.tables import METHODS, TABLES
 from mmkd_rl.losses import NDLoss
 from mmkd_rl.registry import HOOKS, MODELS
 from mmkd_rl.teachers import TeacherPool
@@ -42,6 +40,8 @@ from mmkd_rl.teachers.loading import build_network, load_model_config
 from mmkd_rl.teachers.runtime import FrozenTeacher
 from mmkd_rl.utils.configs import complete_loaders
 from mmkd_rl.weighting import MTKDRL
+from paper_tables import pages, scales
+from paper_tables.tables import METHODS, TABLES
 
 ROOT = Path(__file__).parents[1]
 
@@ -145,7 +145,7 @@ def test_leaf_is_a_lab_note(path):
 
 @pytest.mark.parametrize('name', pages.READMES)
 def test_the_tables_of_a_readme_are_the_data(name):
-    """``python -m mmkd_rl.experiments.pages`` writes them; no link is dead."""
+    """``paper_tables.pages`` writes them; no link is dead."""
     text = Path('configs', name).read_text()
     assert pages.fill(text) == text
     assert text.count('<!-- end -->') == {'cifar100': 4, 'imagenet': 3}[

@@ -20,10 +20,10 @@ from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 
 from mmkd_rl.engine.hooks import KnowledgeFlowHook
-from mmkd_rl.experiments import TABLES, scales
-from mmkd_rl.experiments.flow_tables import FLOW_TABLES
 from mmkd_rl.flow import FlowSchedule, flow_of
 from mmkd_rl.registry import HOOKS, MODELS
+from paper_tables import TABLES, scales
+from paper_tables.flow_tables import FLOW_TABLES
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / 'configs' / 'knowledge_flow'

@@ -17,7 +17,7 @@ the config's options where the config is its own.
 With a KnowledgeFlowBackbone in the model (or a distiller's student) it is the
 plain model's step, the teachers' forward pass and all Q alone, beside the step
 with Knowledge Flow without and with the KL term and that of the student when
-it is alone; see mmkd_rl/experiments/flow_cost.py.
+it is alone; see tools/paper_tables/flow_cost.py.
 
 With --untrained no file but the config is needed: where the images are
 missing, random ones of their size take their place.
@@ -47,15 +47,25 @@ from torch import Tensor
 
 import mmkd_rl  # noqa: F401
 from mmkd_rl.distillers import distillation_of
-from mmkd_rl.experiments.flow_cost import (
+from mmkd_rl.export.student import plain_copy
+from mmkd_rl.recipes import add_arguments, read_config
+from mmkd_rl.records import Batch, SeenBatch
+from mmkd_rl.registry import MODELS
+from mmkd_rl.teachers.loading import load_model_config
+from mmkd_rl.utils.cli import clear_errors
+from mmkd_rl.utils.patches import patch_mmengine
+from mmkd_rl.weighting import Student
+from mmkd_rl.weighting.mmkd.learner import MetaLearner
+from mmkd_rl.weighting.mtkd_rl.learner import AgentLearner
+from paper_tables.flow_cost import (
     flow_configs,
     measure,
     report,
     untrained,
 )
-from mmkd_rl.experiments.runs import write_json
-from mmkd_rl.experiments.tables import COSTS
-from mmkd_rl.experiments.timing import (
+from paper_tables.runs import write_json
+from paper_tables.tables import COSTS
+from paper_tables.timing import (
     Contestant,
     Step,
     describe,
@@ -68,16 +78,6 @@ from mmkd_rl.experiments.timing import (
     setting,
     tensors_of,
 )
-from mmkd_rl.export.student import plain_copy
-from mmkd_rl.recipes import add_arguments, read_config
-from mmkd_rl.records import Batch, SeenBatch
-from mmkd_rl.registry import MODELS
-from mmkd_rl.teachers.loading import load_model_config
-from mmkd_rl.utils.cli import clear_errors
-from mmkd_rl.utils.patches import patch_mmengine
-from mmkd_rl.weighting import Student
-from mmkd_rl.weighting.mmkd.learner import MetaLearner
-from mmkd_rl.weighting.mtkd_rl.learner import AgentLearner
 
 #: Fewer turns than this say little about a comparison.
 FEW = 5

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # --help comes at once
-    from mmkd_rl.experiments.cells import Cell, Table
+    from paper_tables.cells import Cell, Table
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -75,7 +75,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def list_cells(table: Table, cells: list[Cell]) -> None:
     """Print each cell as a command of its own, at the paper's scale."""
-    from mmkd_rl.experiments.scales import command
+    from paper_tables.scales import command
     for cell in cells:
         number = 'not in the paper' if cell.mean is None else \
             f'{cell.mean:.2f}' + ('' if cell.std is None else
@@ -91,10 +91,10 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
         ValueError, FileNotFoundError, KeyError: Something in the request.
     """
     # Here, so that --help comes at once.
-    from mmkd_rl.experiments import Conductor, find_table
-    from mmkd_rl.experiments.conductor import clock, total_expected
-    from mmkd_rl.experiments.plan import Planner, check_data
-    from mmkd_rl.experiments.scales import find_scale
+    from paper_tables import Conductor, find_table
+    from paper_tables.conductor import clock, total_expected
+    from paper_tables.plan import Planner, check_data
+    from paper_tables.scales import find_scale
 
     table = find_table(args.table)
     if args.list:
@@ -167,10 +167,10 @@ def not_estimated(runs) -> str:
 
 def write_report(args, command, planner, plan, failed) -> list[Path]:
     """Write the table of all that is there, also of earlier requests."""
-    from mmkd_rl.experiments import find_table
-    from mmkd_rl.experiments.report import Report
-    from mmkd_rl.experiments.scales import find_scale
-    from mmkd_rl.experiments.summary import gather
+    from paper_tables import find_table
+    from paper_tables.report import Report
+    from paper_tables.scales import find_scale
+    from paper_tables.summary import gather
 
     table = find_table(args.table)
     scale = find_scale(table, args.scale)
@@ -186,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     words = sys.argv[1:] if argv is None else argv
     command = f'python tools/reproduce.py {shlex.join(words)}'
-    from mmkd_rl.experiments import Interrupted
+    from paper_tables import Interrupted
     try:
         return reproduce(args, command)
     except Interrupted:

@@ -19,7 +19,8 @@ from mmengine import dist
 from mmpretrain.datasets import BaseDataset
 from torchvision.datasets import VisionDataset
 
-from mmkd_rl.registry import DATASETS, option_names, refuse_unknown
+from mmkd_rl.options import ConfigError, option_names, unknown_options
+from mmkd_rl.registry import DATASETS
 
 # Ours to give, or done by the pipeline.
 RESERVED = ('root', 'download', 'transform', 'target_transform', 'transforms')
@@ -113,9 +114,11 @@ class TorchVisionDataset(BaseDataset):
             if key in ours and key not in ('ann_file', 'data_prefix')
         }
         allowed = [key for key in takes if key not in RESERVED]
-        refuse_unknown([key for key in options if key not in allowed],
-                       'TorchVisionDataset', f'torchvision.datasets.{name}',
-                       allowed)
+        unknown = [key for key in options if key not in allowed]
+        if unknown:
+            raise ConfigError(unknown_options(
+                unknown, 'TorchVisionDataset', f'torchvision.datasets.{name}',
+                allowed))
         if 'train' in takes:
             options.setdefault('train', not test_mode)
         elif 'split' in takes:

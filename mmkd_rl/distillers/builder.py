@@ -29,13 +29,14 @@ from mmkd_rl.distillers.distillation import (
 )
 from mmkd_rl.errors import is_fault
 from mmkd_rl.losses import DistillationTerm, MixtureTerm
+from mmkd_rl.options import ConfigError, unknown_options
 from mmkd_rl.records import Batch, OutputSpec
 from mmkd_rl.registry import (
     MODELS,
     TASKS,
     WEIGHTINGS,
     build,
-    refuse_unknown,
+    check_parts,
 )
 from mmkd_rl.taps import OutputTaps
 from mmkd_rl.tasks import LogitTask, Task
@@ -107,19 +108,23 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
         if isinstance(student, dict) and name in student:
             raise TypeError(f"model.{name} is the student's; write "
                             f'model.student.{name}')
-    # Python's own message would not say what there is.
-    refuse_unknown(unknown, 'model', 'MultiTeacherDistiller', _option_names())
+    if unknown:
+        # Python's own message would not say what there is.
+        raise ConfigError(unknown_options(
+            unknown, 'model', 'MultiTeacherDistiller', _option_names()))
     patch_mmengine()
     adapter: Task = build(TASKS, task, 'model.task')
+    terms = _term_configs(logit_loss, feature_loss, losses, adapter)
+    check_parts([(WEIGHTINGS, weighting, 'model.weighting', ('context', )),
+                 *((MODELS, cfg, key, ()) for key, cfg in terms)])
     model = _build_student(student, data_preprocessor, init_cfg, adapter)
     # The student goes on drawing as it would alone. A seed of its own, or the
     # projectors would get the numbers that the student gets next.
     with random_state.unchanged_on_cpu():
         torch.default_generator.manual_seed(int(torch.randint(2**31, ())))
         _build_distillation(
-            model, adapter, teachers,
-            _term_configs(logit_loss, feature_loss, losses, adapter),
-            weighting, projector, taps, probe_size).attach(model)
+            model, adapter, teachers, terms, weighting, projector, taps,
+            probe_size).attach(model)
     return model
 
 

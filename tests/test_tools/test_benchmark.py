@@ -10,9 +10,9 @@ import torch
 from mmengine.config import Config
 
 from mmkd_rl import distill
-from mmkd_rl.experiments import timing
 from mmkd_rl.export.student import plain_copy
 from mmkd_rl.registry import MODELS
+from paper_tables import timing
 from tests.toy import World, classifier, distiller, samples, toy_teachers
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mmkd_rl.experiments.flow_cost import flow_configs, plain, untrained
+from paper_tables.flow_cost import flow_configs, plain, untrained
 from tests.test_tools.test_benchmark import ROOT, benchmark  # noqa: F401
 
 DIGITS = str(ROOT / 'configs/knowledge_flow/digits/kf_mlp-800_12e_digits.py')

@@ -173,12 +173,12 @@ def test_huge_states_stay_finite_in_the_half_precision_history():
     (dict(agent=dict(hiden=2)), TypeError,
      r"weighting.agent: WeightPolicy has no option 'hiden'; it takes "
      r"\['hidden', .*'balance_lr'\]; did you mean 'hidden'\?"),
-    (dict(agent=4), TypeError, 'weighting.agent must be a dict, got 4'),
+    (dict(agent=4), TypeError, 'weighting.agent must be a dict.*, got 4'),
     (dict(updater='PPO'), TypeError, "weighting.updater must be.*'PPO'"),
     (dict(updater=dict(optimizer=dict(type='Adam', lrr=1))), TypeError,
-     "weighting.updater: .*'lrr'"),
+     "weighting.updater.optimizer: .*'lrr'"),
     (dict(updater=dict(_delete_=True, type='PPO')), TypeError,
-     'in weighting.updater replaces'),
+     'in model.weighting.updater replaces'),
 ])
 def test_bad_configs(cfg, error, message):
     with pytest.raises(error, match=message):

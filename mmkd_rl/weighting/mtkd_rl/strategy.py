@@ -79,6 +79,8 @@ class MTKDRL(WeightingStrategy):
     """
 
     hooks = (dict(type='mmkd_rl.AgentAlternationHook'), )
+    nested = dict(reward=(REWARDS, 'AgreementReward', ('context', )),
+                  updater=(UPDATERS, 'PolicyGradient', ('policy', )))
     learner: AgentLearner
 
     def __init__(self,

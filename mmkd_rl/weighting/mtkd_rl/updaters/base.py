@@ -25,6 +25,7 @@ from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 
 from mmkd_rl.records import Transition
+from mmkd_rl.registry import build
 from mmkd_rl.utils.random_state import RandomNumbers
 from mmkd_rl.weighting.learner import move_optimizer
 from mmkd_rl.weighting.mtkd_rl.history import History
@@ -93,8 +94,9 @@ class Updater(ABC):
             if not isinstance(groups[0], dict):
                 groups = [dict(params=groups)]
             groups.append(dict(params=trained, lr=extra_lr))
-        self.optimizer: torch.optim.Optimizer = OPTIMIZERS.build(
-            dict(optimizer, params=groups))
+        self.optimizer: torch.optim.Optimizer = build(
+            OPTIMIZERS, optimizer, 'weighting.updater.optimizer',
+            params=groups)
 
     def explore(self, log_w_B2M: Tensor) -> Tensor:
         """The weights that the agent takes while the student is trained.

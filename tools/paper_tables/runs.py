@@ -26,7 +26,7 @@ class Result:
     """What came out of a run.
 
     Attributes:
-        identity: Of the run, see :class:`mmkd_rl.experiments.plan.Run`.
+        identity: Of the run, see :class:`paper_tables.plan.Run`.
         seed: Of its random generators.
         accuracy: (epoch, top-1 in %) after each validated epoch.
         last: The last of them.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from mmkd_rl.experiments import runs
-from mmkd_rl.experiments.cells import Cell, Table
-from mmkd_rl.experiments.plan import Plan, Planner, Run
-from mmkd_rl.experiments.report import Row
-from mmkd_rl.experiments.scales import Scale
+from paper_tables import runs
+from paper_tables.cells import Cell, Table
+from paper_tables.plan import Plan, Planner, Run
+from paper_tables.report import Row
+from paper_tables.scales import Scale
 
 
 def gather(

@@ -1,7 +1,7 @@
 """The papers' tables in the configs' READMEs, made of the tables' data.
 
-``python -m mmkd_rl.experiments.pages`` writes each anew between its marks,
-``<!-- TABLE -->`` and ``<!-- end -->``; a test compares the two.
+``PYTHONPATH=tools python -m paper_tables.pages`` writes each anew between its
+marks, ``<!-- TABLE -->`` and ``<!-- end -->``; a test compares the two.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mmkd_rl.experiments import scales
-from mmkd_rl.experiments.cells import Cell, Table
-from mmkd_rl.experiments.tables import TABLES
+from paper_tables import scales
+from paper_tables.cells import Cell, Table
+from paper_tables.tables import TABLES
 
 READMES = ('cifar100/README.md', 'imagenet/README.md')
 

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmkd_rl.experiments import TABLES, Planner, runs
-from mmkd_rl.experiments.report import (
+from mmkd_rl.visualization.flow import FlowRecord
+from mmkd_rl.visualization.weights import WeightRecord
+from paper_tables import TABLES, Planner, runs
+from paper_tables.report import (
     Report,
     mean_std,
     plot_flows,
     plot_weights,
     plus_minus,
 )
-from mmkd_rl.experiments.scales import SCALES
-from mmkd_rl.experiments.summary import gather
-from mmkd_rl.visualization.flow import FlowRecord
-from mmkd_rl.visualization.weights import WeightRecord
+from paper_tables.scales import SCALES
+from paper_tables.summary import gather
 
 CURVES = {0: [40., 52., 51.], 1: [42., 50., 53.], 2: [38., 47., 46.]}
 

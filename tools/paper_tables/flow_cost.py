@@ -27,7 +27,11 @@ from mmengine.optim import build_optim_wrapper
 from torch import Tensor, nn
 
 from mmkd_rl.engine.hooks import KnowledgeFlowHook
-from mmkd_rl.experiments.timing import (
+from mmkd_rl.flow import FlowSchedule, flow_of
+from mmkd_rl.registry import HOOKS, MODELS
+from mmkd_rl.teachers.lent import LentFeatures
+from mmkd_rl.teachers.loading import UNTRAINED
+from paper_tables.timing import (
     Contestant,
     Step,
     describe,
@@ -39,10 +43,6 @@ from mmkd_rl.experiments.timing import (
     setting,
     tensors_of,
 )
-from mmkd_rl.flow import FlowSchedule, flow_of
-from mmkd_rl.registry import HOOKS, MODELS
-from mmkd_rl.teachers.lent import LentFeatures
-from mmkd_rl.teachers.loading import UNTRAINED
 
 #: Of the schedule here: before and after the student is alone.
 WITH_TEACHERS, ALONE = 0, 1

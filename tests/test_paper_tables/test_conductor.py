@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mmkd_rl.experiments.conductor import (
+from paper_tables.conductor import (
     LOCK,
     Conductor,
     Interrupted,

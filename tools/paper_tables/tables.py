@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmkd_rl.experiments.cells import Cell, Table, check_names
-from mmkd_rl.experiments.flow_tables import FLOW_TABLES
+from paper_tables.cells import Cell, Table, check_names
+from paper_tables.flow_tables import FLOW_TABLES
 
 
 def find_table(name: str) -> Table:

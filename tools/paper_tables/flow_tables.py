@@ -8,7 +8,7 @@ supervised task; and two of this project, of minutes, without numbers. Their
 
 from __future__ import annotations
 
-from mmkd_rl.experiments.cells import Cell, Table
+from paper_tables.cells import Cell, Table
 
 _PAPER = 'Knowledge Flow (ICLR 2019)'
 _BIG = ('paper', 'tiny')

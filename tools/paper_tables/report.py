@@ -23,12 +23,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mmkd_rl.experiments import runs
-from mmkd_rl.experiments.cells import Cell, Table
-from mmkd_rl.experiments.conductor import clock
-from mmkd_rl.experiments.scales import Scale
 from mmkd_rl.visualization.flow import STUDENT, FlowRecord
 from mmkd_rl.visualization.weights import WeightRecord
+from paper_tables import runs
+from paper_tables.cells import Cell, Table
+from paper_tables.conductor import clock
+from paper_tables.scales import Scale
 
 NOTHING = '–'
 # Shares that are nearer than this are one line in the picture.

@@ -23,12 +23,12 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmkd_rl.experiments import runs, scales
-from mmkd_rl.experiments.cells import Cell, Table, check_names
-from mmkd_rl.experiments.conductor import Job
-from mmkd_rl.experiments.scales import Scale
-from mmkd_rl.experiments.tables import COSTS
 from mmkd_rl.utils import checkpoint_io
+from paper_tables import runs, scales
+from paper_tables.cells import Cell, Table, check_names
+from paper_tables.conductor import Job
+from paper_tables.scales import Scale
+from paper_tables.tables import COSTS
 
 # Where configs look for weights that others have trained and published; what
 # is trained here lies in work_dirs.

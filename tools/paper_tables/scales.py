@@ -21,10 +21,10 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-import mmkd_rl
-from mmkd_rl.experiments.cells import Cell, Table, check_names
 from mmkd_rl.recipes import distill
 from mmkd_rl.registry import MODELS
+from mmkd_rl.utils.configs import configs_of
+from paper_tables.cells import Cell, Table, check_names
 
 PERMUTED = 'labels permuted'
 _RUNNER_KEYS = set(signature(Runner.__init__).parameters) | {
@@ -81,11 +81,6 @@ class Scale:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def configs_folder() -> Path:
-    """Where the package's configs lie, installed or not."""
-    return Path(mmkd_rl.__file__).resolve().parent / '.mim' / 'configs'
-
-
 def load(name: str) -> Config:
     """A config of ours.
 
@@ -98,7 +93,7 @@ def load(name: str) -> Config:
     Raises:
         FileNotFoundError: None fits, or several do.
     """
-    folder = configs_folder()
+    folder = configs_of('mmkd_rl')
     found = sorted(folder.glob(name))
     if len(found) != 1:
         what = 'there is no such config' if not found else \
@@ -217,7 +212,7 @@ def origin(source: Any) -> tuple[str, str]:
     if 'name' in source:
         return str(source['name']), str(source['config'])
     stem = Path(source['checkpoint']).parent.name
-    folder = configs_folder()
+    folder = configs_of('mmkd_rl')
     found = sorted(folder.resolve().rglob(f'{stem}.py'))
     if len(found) != 1:
         raise FileNotFoundError(

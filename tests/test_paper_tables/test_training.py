@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from mmkd_rl.experiments import TABLES, Planner
-from mmkd_rl.experiments.scales import SCALES
+from paper_tables import TABLES, Planner
+from paper_tables.scales import SCALES
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'train.py'
 

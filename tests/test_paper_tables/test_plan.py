@@ -8,9 +8,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmkd_rl.experiments import TABLES, Planner, find_table, runs, scales
-from mmkd_rl.experiments.plan import check_data
-from mmkd_rl.experiments.scales import SCALES
+from mmkd_rl.utils.configs import configs_of
+from paper_tables import TABLES, Planner, find_table, runs, scales
+from paper_tables.plan import check_data
+from paper_tables.scales import SCALES
 
 
 def plan(root, table='table1', scale='tiny', methods=('aver', 'mtkd-rl'),
@@ -294,7 +295,7 @@ def test_configs_of_the_tables_exist():
     for table in TABLES.values():
         if table.data == 'CIFAR-100':
             for cell in table.cells:
-                found = list(scales.configs_folder().glob(cell.config))
+                found = list(configs_of('mmkd_rl').glob(cell.config))
                 missing += [] if len(found) == 1 else [cell.config]
     assert not missing
 
