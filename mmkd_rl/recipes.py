@@ -96,7 +96,14 @@ def distill(config: Config | str | os.PathLike,
         load_config(config)
     _check_plain(cfg)
     parts = [_read_strategy(name) for name in _names(strategy)]
-    found = [*_read_pool(pool), *map(parse_teacher, teachers)]
+    if not isinstance(teachers, (list, tuple)):
+        raise TypeError(f'teachers must be a list of dicts or {_TEACHER!r}, '
+                        f'got {teachers!r}')
+    if terms is not None and not (isinstance(terms, (list, tuple)) and all(
+            isinstance(term, dict) for term in terms)):
+        raise TypeError("terms must be a list such as [dict(type='KDLoss', "
+                        f"temperature=2.)], got {terms!r}")
+    found = [parse_teacher(t) for t in (*_read_pool(pool), *teachers)]
     if not found:
         raise ValueError(f'there are no teachers; give some as {_TEACHER}, '
                          f'such as {_EXAMPLE}, or a pool')
@@ -257,7 +264,7 @@ def _names(strategy: str) -> list[str]:
 
 
 def _is_file(name: str) -> bool:
-    return '::' in name or name.endswith('.py')
+    return '::' in name or name.endswith('.py') or os.path.isfile(name)
 
 
 def _read_strategy(name: str) -> dict:
@@ -267,11 +274,16 @@ def _read_strategy(name: str) -> dict:
         if not {'weighting', 'custom_hooks'} & set(cfg):
             raise ValueError(f'strategy {name!r} has neither weighting nor '
                              'custom_hooks; see configs/_base_/strategies')
+        for key in _MODEL_KEYS:
+            if isinstance(cfg.get(key), str):
+                raise ValueError(
+                    f'strategy {name!r}: {key} must be a dict such as '
+                    f'dict(type={cfg[key]!r}), got {cfg[key]!r}')
         return cfg
     if name in strategy_names():
         return load_config(configs_of('mmkd_rl') / _STRATEGIES /
                            f'{name}.py').to_dict()
-    kind = WEIGHTINGS.get(name)
+    kind = WEIGHTINGS.get(name) if name else None
     if kind is not None:
         return dict(weighting=dict(type=name))
     names = [*strategy_names(), *WEIGHTINGS.module_dict]
@@ -283,7 +295,7 @@ def _read_strategy(name: str) -> dict:
         f'{", ".join(sorted(WEIGHTINGS.module_dict))}, and files of your own')
 
 
-def _read_pool(pool: str | os.PathLike | None) -> list[dict]:
+def _read_pool(pool: str | os.PathLike | None) -> list[dict | str]:
     if pool is None:
         return []
     name, _, count = re.fullmatch(  # type: ignore[union-attr]
@@ -301,7 +313,7 @@ def _read_pool(pool: str | os.PathLike | None) -> list[dict]:
         cfg = load_config(configs_of('mmkd_rl') / _POOLS / f'{name}.py')
     teachers = cfg.to_dict().get('teachers')
     if not isinstance(teachers, list) or not teachers or not all(
-            isinstance(t, dict) for t in teachers):
+            isinstance(t, (dict, str)) for t in teachers):
         raise ValueError(f'pool {name!r} must have teachers=[dict(name=..., '
                          f'config=..., checkpoint=...)], got {teachers!r}')
     if count and not 0 < int(count) <= len(teachers):

@@ -353,3 +353,88 @@ def test_what_was_an_option_of_the_plain_config(plain, teachers):
     with pytest.raises(TypeError, match=r"model\.backbone is the student's; "
                                         r'write model\.student\.backbone'):
         built(cfg)
+
+
+@pytest.mark.parametrize('error, message, options', [
+    (TypeError, "terms must be a list.*'KDLoss'", dict(terms='KDLoss')),
+    (TypeError, 'terms must be a list', dict(terms=['KDLoss'])),
+    (TypeError, 'terms must be a list', dict(terms=dict(type='KDLoss'))),
+    (TypeError, 'teachers must be a list.*None', dict(teachers=None)),
+    (TypeError, 'teachers must be a list', dict(teachers='a=b.py:c.pth')),
+    (TypeError, 'teachers must be a list', dict(teachers=dict(name='a'))),
+    (ValueError, "strategy '' is unknown", dict(strategy='mtkd_rl+'))])
+def test_what_python_can_give(plain, error, message, options):
+    with pytest.raises(error, match=message):
+        mmkd_rl.distill(plain, **{**dict(strategy='aver', teachers=[TEACHER]),
+                                  **options})
+
+
+def test_files_that_hold_something_else(plain, tmp_path):
+    """Of a pool, strings are teachers; of a strategy, a string is no dict."""
+    pool = tmp_path / 'pool.py'
+    pool.write_text(f'teachers = [{TEACHER!r}]')
+    assert mmkd_rl.distill(plain, 'aver', pool=pool).model.teachers[0] == \
+        recipes.parse_teacher(TEACHER)
+    strategy = tmp_path / 'mine.py'
+    strategy.write_text("weighting = 'CAMKD'")
+    with pytest.raises(ValueError, match=r'weighting must be a dict such as '
+                       r"dict\(type='CAMKD'\)"):
+        mmkd_rl.distill(plain, str(strategy), [TEACHER])
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(probe_size='big'), "model.probe_size must be .*'big'"),
+    (dict(probe_size=-3), 'model.probe_size must be .*-3'),
+    (dict(taps='backbone'), "model.taps must be a dict .*'backbone'"),
+    (dict(projector=dict(act='maybe')), "model.projector.act must be True or "
+     "False, got 'maybe'"),
+    (dict(taps=dict(feature=dict(path='head.fc', index=7))),
+     'index=7, but the output of .* is one Tensor'),
+    (dict(teachers=[dict(name='a', config=classifier(), checkpoint='untrained',
+                         input_size='32')]), "input_size must be .*'32'"),
+    (dict(teachers=[dict(name='a', config=classifier(), checkpoint='untrained',
+                         taps='backbone')]), 'taps must be dict')])
+def test_values_of_the_wrong_kind(tmp_path, change, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        MODELS.build({**distiller(toy_teachers(tmp_path)), **change})
+
+
+def test_a_resumed_run_has_its_teachers(plain, teachers, monkeypatch, capfd,
+                                        tmp_path):
+    """Projectors and agents go by the teachers' order."""
+    def run(strategy, order, *more, epochs=1):
+        return in_process(
+            monkeypatch, capfd, 'train.py', plain, '--distill', strategy,
+            *(w for t in order for w in ('--teacher', t)), '--work-dir',
+            tmp_path / 'run', *more,
+            options=['model.probe_size=4', f'train_cfg.max_epochs={epochs}'])
+
+    assert run('aver', teachers)[0] == 0
+    code, text = run('aver', teachers[::-1], '--resume', epochs=2)
+    assert code == 2 and "has teachers ['t0', 't1'], and the config " \
+        "['t1', 't0']" in text
+    code, text = run('ca_mkd', teachers, '--resume', epochs=2)
+    assert code == 2 and "strategy 'AverageWeighting', and the config " \
+        "'CAMKD'" in text
+    assert run('aver', teachers, '--resume', epochs=2)[0] == 0
+
+
+def test_files_that_are_no_checkpoints(plain, teachers, monkeypatch, capfd,
+                                       tmp_path):
+    """A config in the place of a checkpoint, everywhere."""
+    monkeypatch.chdir(tmp_path)
+    bad = teachers[0].rpartition(':')[0] + f':{plain}'
+    for arguments in (['test.py', plain, plain],
+                      ['train.py', plain, '--resume', plain],
+                      ['train.py', plain, '--distill', 'aver', '--teacher',
+                       bad]):
+        code, text = in_process(monkeypatch, capfd, *arguments)
+        assert code == 2 and 'plain.py' in text.split('ERROR: ')[1], text
+        assert 'Traceback' not in text
+
+
+def test_an_option_without_a_value(plain, monkeypatch, capfd):
+    code, text = in_process(monkeypatch, capfd, 'train.py', plain,
+                            options=['train_cfg.max_epochs'])
+    assert code == 2
+    assert "'train_cfg.max_epochs' is no KEY=VALUE" in text

@@ -39,7 +39,7 @@ from typing import Any
 os.environ.setdefault('KINETO_LOG_LEVEL', '5')
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
@@ -52,7 +52,7 @@ from mmkd_rl.recipes import add_arguments, read_config
 from mmkd_rl.records import Batch, SeenBatch
 from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers.loading import load_model_config
-from mmkd_rl.utils.cli import clear_errors
+from mmkd_rl.utils.cli import Options, clear_errors
 from mmkd_rl.utils.patches import patch_mmengine
 from mmkd_rl.weighting import Student
 from mmkd_rl.weighting.mmkd.learner import MetaLearner
@@ -126,7 +126,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='show where in the code an error was raised')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={})
+        '--cfg-options', nargs='+', action=Options, default={})
     args = parser.parse_args()
     for name in ('iters', 'warmup'):
         if getattr(args, name) < 1:

@@ -28,6 +28,12 @@ def main() -> int:
     """Export; 2 for the user's mistakes."""
     args = parse_args()
     try:
+        if os.path.exists(args.out) and os.path.samefile(args.checkpoint,
+                                                         args.out):
+            raise ValueError(f'{args.out!r} is the checkpoint itself, which '
+                             'holds more than the student; give another OUT')
+        if os.path.isdir(args.out):
+            raise ValueError(f'{args.out!r} is a folder; give a file')
         student = export_student(
             checkpoint_io.load(args.checkpoint, 'checkpoint'), args.to)
         checkpoint_io.save(student, args.out)

@@ -29,7 +29,8 @@ from mmkd_rl.distillers.distillation import (
 )
 from mmkd_rl.errors import is_fault
 from mmkd_rl.losses import DistillationTerm, MixtureTerm
-from mmkd_rl.options import ConfigError, unknown_options
+from mmkd_rl.losses.projector import Projector
+from mmkd_rl.options import ConfigError, problems, unknown_options
 from mmkd_rl.records import Batch, OutputSpec
 from mmkd_rl.registry import (
     MODELS,
@@ -112,6 +113,19 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
         # Python's own message would not say what there is.
         raise ConfigError(unknown_options(
             unknown, 'model', 'MultiTeacherDistiller', _option_names()))
+    found = problems(
+        MultiTeacherDistiller,
+        dict(projector=projector, taps=taps, probe_size=probe_size), 'model')
+    if isinstance(projector, dict):
+        found += problems(Projector, projector, 'model.projector',
+                          ('student', 'teacher'))
+    sides = probe_size if isinstance(probe_size, (list, tuple)) else (
+        probe_size, )
+    if not found and min(sides, default=0) < 1:
+        found.append(f'model.probe_size must be a side, (H, W) or (C, H, W) '
+                     f'in pixels, got {probe_size!r}')
+    if found:
+        raise ConfigError('\n'.join(found))
     patch_mmengine()
     adapter: Task = build(TASKS, task, 'model.task')
     terms = _term_configs(logit_loss, feature_loss, losses, adapter)
@@ -272,18 +286,29 @@ def _build_student(cfg: dict | str, preprocessor: dict | None,
     if scope is None:
         current = DefaultScope.get_current_instance()
         scope = current and current.scope_name
-    model = build_network(config, task.scope_for(scope), 'model.student')
+    scope = task.scope_for(scope)
+    with MODELS.switch_scope_and_registry(scope) as registry:
+        kind = config['type']
+        kind = registry.get(kind) if isinstance(kind, str) else kind
+    _refuse_kind(kind)
+    model = build_network(config, scope, 'model.student')
     _refuse(model)
     return model  # type: ignore[return-value]
+
+
+def _refuse_kind(kind: Any) -> None:
+    """Raise where models of a class cannot be students. Before one is built:
+    some build their own teachers then."""
+    for base in getattr(kind, '__mro__', ()):
+        if base.__name__ in _NO_STUDENTS:
+            raise ValueError(
+                f'model.student: {kind.__name__} cannot be distilled: '
+                f'{_NO_STUDENTS[base.__name__]}')
 
 
 def _refuse(model: nn.Module) -> None:
     """Raise where a model cannot be a student."""
     name = type(model).__name__
-    for kind in type(model).__mro__:
-        if kind.__name__ in _NO_STUDENTS:
-            raise ValueError(f'model.student: {name} cannot be distilled: '
-                             f'{_NO_STUDENTS[kind.__name__]}')
     if not isinstance(model, BaseModel):
         raise TypeError(f'model.student: {name} is no whole model (a '
                         'classifier, detector or segmentor) but a part of one')

@@ -115,6 +115,10 @@ class Tap:
                     f'{self.key}: index={self.index!r} is not in the '
                     f'{self.source} of {self.path!r}, which has {has}'
                 ) from error
+        elif self.index not in (0, -1):
+            raise ValueError(
+                f'{self.key}: index={self.index!r}, but the {self.source} of '
+                f'{self.path!r} is one {type(value).__name__}; leave it out')
         return (self._checked(value), )
 
     def _checked(self, value: Any) -> Tensor:

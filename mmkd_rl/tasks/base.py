@@ -48,6 +48,9 @@ class Task(ABC):
         Raises:
             ValueError: An unknown key or a path that does not exist.
         """
+        if cfg is not None and not isinstance(cfg, dict):
+            raise ValueError(f"{key}.taps must be dict(feature='...', "
+                             f"logits='...'), got {cfg!r}")
         cfg = dict(cfg or {})
         if unknown := set(cfg) - {'feature', 'logits'}:
             raise ValueError(f'{key}.taps has unknown {sorted(unknown)}; it '

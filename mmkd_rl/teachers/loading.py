@@ -175,8 +175,9 @@ def input_size(cfg: dict, key: str) -> tuple[int, int] | None:
     size = cfg.get('input_size')
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or min(pair) < 1:
+    pair = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+    if len(pair) != 2 or not all(
+            isinstance(n, int) and n >= 1 for n in pair):
         raise ValueError(f'{key}: input_size must be a side or (H, W) in '
                          f'pixels, got {size!r}')
     return pair

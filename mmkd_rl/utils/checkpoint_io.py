@@ -61,7 +61,11 @@ def load(path: str, key: str) -> Any:
     """
     with ExitStack() as stack:
         if path.startswith(('http://', 'https://')):
-            local = _download(path)
+            try:
+                local = _download(path)
+            except OSError as error:
+                raise ValueError(f'{key}={path!r} cannot be fetched: '
+                                 f'{error}') from error
         else:
             if '://' not in path and not os.path.isfile(path):
                 raise FileNotFoundError(
@@ -81,8 +85,9 @@ def load(path: str, key: str) -> Any:
                     'state_dict alone and use that file') from error
             raise ValueError(f'{key}={path!r} is not a PyTorch checkpoint: '
                              f'{_first_line(reason)}') from error
-        except (RuntimeError, EOFError, OSError, KeyError, ValueError,
-                AttributeError) as error:
+        except (RuntimeError, EOFError, OSError, LookupError, ValueError,
+                AttributeError, TypeError) as error:
+            # Of a file of another kind torch's reader raises anything.
             raise ValueError(
                 f'{key}={path!r} cannot be read, it is truncated or not a '
                 f'PyTorch checkpoint: {_first_line(str(error))}') from error

@@ -31,6 +31,17 @@ _BAD_INPUT = (ValueError, TypeError, KeyError, AttributeError, OSError,
 _CONFIG_READER = osp.join('mmengine', 'config', 'config.py')
 
 
+class Options(DictAction):
+    """``KEY=VALUE`` any number of times; else the parser's message."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """See :class:`argparse.Action`."""
+        for value in values:
+            if '=' not in value:
+                parser.error(f'{option_string}: {value!r} is no KEY=VALUE')
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that train.py and test.py have in common."""
     parser.add_argument(
@@ -39,7 +50,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=Options,
         metavar='KEY=VALUE',
         help='override settings of the config, as in optim_wrapper.optimizer.'
         'lr=0.1; lists as key="[a,b]" without spaces')
@@ -142,10 +153,13 @@ def check_checkpoint(path: str, key: str) -> None:
             f'{key} {path!r} was not loaded, because it holds more than '
             f'tensors and plain data, and that could run code: {reason[:300]}'
         ) from error
-    except (RuntimeError, EOFError) as error:
+    except (RuntimeError, EOFError, LookupError, ValueError, AttributeError,
+            TypeError) as error:
+        # Of a file of another kind torch's reader raises anything.
         raise ValueError(
             f'{key} {path!r} is not a whole checkpoint (a copy or a save that '
-            f'was cut short?): {str(error).splitlines()[0][:200]}') from error
+            'was cut short, or another kind of file?): '
+            f'{(str(error).splitlines() or [""])[0][:200]}') from error
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -318,3 +318,19 @@ def test_an_interrupted_export_leaves_no_file(tmp_path, distilled,
         checkpoint_io.save(
             export_student(distilled[1]), str(tmp_path / 'out.pth'))
     assert set(os.listdir(tmp_path)) == before
+
+
+def test_the_checkpoint_itself_is_not_overwritten(tmp_path, monkeypatch,
+                                                  capsys):
+    """Nor is a folder taken for a file."""
+    import runpy
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(dict(state_dict={'a': torch.zeros(1)}), path)
+    before = path.read_bytes()
+    for out, message in ((path, 'the checkpoint itself'),
+                         (tmp_path, 'is a folder')):
+        monkeypatch.setattr(sys, 'argv', [str(TOOL), str(path), str(out)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(TOOL), run_name='__main__')
+        assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert path.read_bytes() == before

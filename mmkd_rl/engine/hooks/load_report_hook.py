@@ -18,8 +18,9 @@ from mmkd_rl.engine.hooks.common import unwrapped
 from mmkd_rl.registry import HOOKS
 
 #: Share of the weights that must come from the file, by what it is for. To
-#: start from a part, such as another detector's backbone, is usual.
-_LEAST = {'load_from': 0.1, 'checkpoint': 0.5, '--resume': 0.5}
+#: start from a part, such as another detector's backbone, is usual; what is
+#: tested must be whole.
+_LEAST = {'load_from': 0.1, 'checkpoint': 1., '--resume': 0.5}
 _SHOWN = 4
 
 
@@ -107,10 +108,13 @@ class _Watch:
         other = {n: s for n, s in self.file.items()
                  if n in shapes and s != shapes[n]}
         came = len(self.own) - len(absent) - len(other)
-        self._report(type(model).__name__, came, absent, other)
+        left_over = [n for n in incompatible.unexpected_keys
+                     if _counts(n, self.key)]
+        self._report(type(model).__name__, came, absent, other, left_over)
 
     def _report(self, name: str, came: int, absent: set[str],
-                other: dict[str, tuple[int, ...]]) -> None:
+                other: dict[str, tuple[int, ...]],
+                left_over: list[str]) -> None:
         text = (f'{self.key} {self.path!r}: {came} of {len(self.own)} weights '
                 f'of {name} came from the file')
         lacks = []
@@ -120,6 +124,9 @@ class _Watch:
             lacks.append(f'{len(other)} have another shape: {_some(other)}')
         if lacks:
             text += '; ' + '; '.join(lacks)
+        elif left_over:
+            text += (f"; {len(left_over)} others in it are not the model's: "
+                     f'{_some(left_over)}')
         if not came or came < _LEAST[self.key] * len(self.own):
             raise ValueError(
                 f'{text}. Expected names such as {_some(self.own)}; the file '
@@ -134,6 +141,8 @@ def _counts(name: str, key: str) -> bool:
             name.startswith('data_preprocessor.'):
         return False  # old files lack the first, the second are constants
     parts = name.split('.')
+    if key == 'checkpoint' and parts[0].startswith('auxiliary_head'):
+        return False  # of no use in a test
     return key == '--resume' or not (parts[0] == 'distillation'
                                      or 'knowledge_flow' in parts)
 

@@ -1,4 +1,5 @@
-"""Stop when a teacher gives NaN, before a checkpoint is written from it."""
+"""Stop when a teacher gives NaN, before a checkpoint is written from it, and
+when a run is resumed with other teachers."""
 
 from __future__ import annotations
 
@@ -8,10 +9,14 @@ from mmengine.runner import Runner
 from mmkd_rl.engine.hooks.common import distillation_in
 from mmkd_rl.registry import HOOKS
 
+#: Where a checkpoint keeps the teachers' names and the strategy.
+CHECKPOINT_KEY = 'mmkd_rl_teachers'
+
 
 @HOOKS.register_module()
 class TeacherCheckHook(Hook):
-    """Looks whether all teachers' outputs have been finite.
+    """Looks whether all teachers' outputs have been finite, and that a
+    resumed run has the teachers that it had.
 
     Looking makes the host wait for the device, so it is done now and then and
     before each checkpoint; the pool itself looks at the first batch.
@@ -56,6 +61,29 @@ class TeacherCheckHook(Hook):
         """Look; on failure nothing is written. Only the main process comes
         here, so it looks at its own teachers."""
         self._check(runner, together=False)
+        checkpoint[CHECKPOINT_KEY] = self._description(runner)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """See that a resumed run has the same teachers: projectors and what a
+        strategy has learned go by their order.
+
+        Raises:
+            ValueError: Other teachers, another order, or another strategy.
+        """
+        saved = checkpoint.get(CHECKPOINT_KEY)
+        if not runner._resume or saved is None:
+            return
+        for name, now in self._description(runner).items():
+            if saved.get(name, now) != now:
+                raise ValueError(
+                    f'the run to resume has {name} {saved[name]!r}, and the '
+                    f'config {now!r}. Give the same, or start anew from its '
+                    'weights with load_from and another work_dir')
+
+    def _description(self, runner: Runner) -> dict:
+        distillation = distillation_in(runner, type(self).__name__)
+        return dict(teachers=list(distillation.teacher_names),
+                    strategy=type(distillation.weighting).__name__)
 
     def _check(self, runner: Runner, together: bool = True) -> None:
         distillation_in(runner, type(self).__name__).teachers.check_finite(
