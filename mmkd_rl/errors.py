@@ -1,7 +1,7 @@
 """Telling a wrong input from a fault in our code.
 
-A fault keeps its type and its traceback. Whoever turns an exception of
-somebody's network into a message about the config asks :func:`is_fault` first.
+A fault keeps its type and its traceback. Code that turns an exception of a
+user's network into a message about the config calls :func:`is_fault` first.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known to be true of a batch; the task makes it once.
+    """Labels and valid points of a batch; the task makes them once.
 
     Attributes:
         targets: As the task needs them. Classification: class indices [B] or
@@ -257,7 +257,7 @@ class SeenBatch:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """What is left of the student's last step, for hooks that come after it.
+    """Result of the student's last step, for hooks that run after it.
 
     Attributes:
         weights: Of the teachers, detached.

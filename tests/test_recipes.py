@@ -1,5 +1,6 @@
 """One command, or one call, from a plain config to a distilled one."""
 
+import doctest
 import warnings
 
 import pytest
@@ -59,6 +60,11 @@ def built(cfg):
 
 
 # ------------------------------------------------------------ what it writes
+
+
+def test_the_examples_in_the_docstrings():
+    result = doctest.testmod(recipes)
+    assert result.attempted > 4 and not result.failed
 
 
 def test_it_is_what_one_would_write(plain, teachers, tmp_path):

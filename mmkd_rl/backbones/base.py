@@ -76,7 +76,7 @@ class CifarBackbone(BaseModule):
         norm_eval: Keep all batch norms in eval mode while training.
         with_cp: Recompute each block in the backward pass instead of keeping
             its activations. Batch norms then see a batch twice in their
-            running statistics, and a tap hears of blocks, not of stages
+            running statistics, and a tap records blocks, not stages
             (``layer3.2`` for ``layer3``).
         channels_last: Run in this memory format, shapes unchanged. Training
             is 1.3 to 1.8 times faster with it on a CPU; on a GPU it pays
@@ -156,7 +156,7 @@ class CifarBackbone(BaseModule):
                 for block in stage:  # type: ignore[attr-defined]
                     x = checkpoint(block, x, use_reentrant=False)
             else:
-                # As a whole, so that a tap on it hears of it.
+                # As a whole, so that a tap on the stage records it.
                 x = stage(x)
             if i in self.out_indices:
                 outs.append(self._stage_output(i, x))

@@ -141,7 +141,7 @@ class ClassSubset:
 
     @property
     def metainfo(self) -> dict:
-        """What is known of the data; ``classes`` are those of the labels."""
+        """Metadata of the data set; ``classes`` are those of the labels."""
         return copy.deepcopy(self._metainfo)
 
     @property

@@ -81,7 +81,7 @@ class TorchVisionDataset(BaseDataset):
             ``metainfo``, ...).
 
     Raises:
-        TypeError: An option that nobody takes, or one that is missing.
+        TypeError: An option that neither class takes, or one that is missing.
         ValueError: An unknown name or split, a data set of another task,
             samples without a class, fewer class names than classes, or
             ``channels`` that cannot be.

@@ -247,7 +247,8 @@ def _build_strategy(cfg: dict, context: WeightingContext) -> WeightingStrategy:
 def _probe(model: BaseModel, task: Task, taps: OutputTaps, pool: TeacherPool,
            size: int | tuple[int, ...]
            ) -> tuple[OutputSpec, tuple[OutputSpec, ...]]:
-    """Run everybody once, on two grey images, to learn the sizes.
+    """Run the student and each teacher once, on two grey images, to learn
+    the sizes of their outputs.
 
     Raises:
         ValueError: The student or a teacher cannot run on them.

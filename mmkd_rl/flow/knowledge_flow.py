@@ -57,7 +57,7 @@ class KnowledgeFlow(TeacherBorrower):
         fusion: Options of each :class:`Fusion`.
 
     Attributes:
-        strength: a, see fusion.py; ``None`` until somebody (KnowledgeFlowHook)
+        strength: a, see fusion.py; ``None`` until a caller (KnowledgeFlowHook)
             sets it, without which training would never end alone.
         fuse_in_eval: Mix when the student predicts, too.
     """
@@ -247,7 +247,7 @@ class KnowledgeFlow(TeacherBorrower):
         return features
 
     def _check(self, backbone: nn.Module, args: tuple, output: Any) -> None:
-        """Behind the student: nobody was passed over."""
+        """After the student: check that each mixed layer ran."""
         for mixer in self._mixers:
             if mixer.missed:
                 raise RuntimeError(
@@ -271,7 +271,7 @@ class KnowledgeFlow(TeacherBorrower):
 
     @property
     def source(self) -> FeaturePool | LentFeatures:
-        """Who runs the teachers; there must be some by now."""
+        """The pool that runs the teachers; it must have been given."""
         assert self._source is not None
         return self._source
 

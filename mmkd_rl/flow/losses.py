@@ -16,7 +16,7 @@ def dependency_loss(log_weights: Iterable[Tensor]) -> Tensor:
         log_weights: log p_w of each student layer, the student's first.
 
     Returns:
-        One number in [0, inf); 0: the student leans on nobody.
+        One number in [0, inf); 0: the student uses no teacher.
     """
     return -torch.stack([row[0] for row in log_weights]).mean()
 
@@ -40,7 +40,7 @@ def handover_gap(own: Tensor, mixed: Tensor) -> Tensor:
     """How far a student's layer is from what is passed on in its place.
 
     |z(l_j^0) - h|^2 / Var(h), a mean over all elements. Not the paper's: there
-    the student's own layer hears of its teachers through the task's loss
+    the student's own layer learns of its teachers through the task's loss
     alone, scaled by p_w(l_j^0).
 
     Args:

@@ -144,7 +144,7 @@ def find_logits(network: nn.Module) -> dict | None:
         if isinstance(head, nn.ModuleList) and len(head):
             path, head = f'{path}.{len(head) - 1}', head[-1]
         if path.startswith('decode_head'):
-            # Its loss calls forward itself, and no hook hears of that.
+            # Its loss calls forward itself, which triggers no hook.
             if isinstance(getattr(head, 'conv_seg', None), nn.Module):
                 return dict(path=f'{path}.conv_seg', call=-1)
         elif isinstance(head, nn.Module):

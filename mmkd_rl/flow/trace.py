@@ -1,8 +1,8 @@
 """What runs in a network, in which order, and with which tensors.
 
-One forward pass with an ear on every module. From it links are checked and
-paired: which modules run, how often, what they give, and whether a layer ends
-with an activation.
+Records one forward pass with hooks on every module. From the record links are
+checked and paired: which modules run, how often, what they give, and whether a
+layer ends with an activation.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ class CWDLoss(FeatureTerm):
         """Complain about features without space, then make the projectors.
 
         Raises:
-            ValueError: Somebody's feature is a vector; or see
-                :meth:`FeatureTerm.build`.
+            ValueError: The student's or a teacher's feature is a vector; or
+                see :meth:`FeatureTerm.build`.
         """
         for spec in (student, *teachers):
             for shape in spec.features:

@@ -129,7 +129,7 @@ class Tap:
 
 
 class Listener:
-    """What a tap hears in one forward pass; a context manager.
+    """Records what a tap reads in one forward pass; a context manager.
 
     Args:
         tap: Whose.
@@ -140,11 +140,11 @@ class Listener:
         self._tap = tap
         self._seen: list[Any] = []
         self._handle = module.register_forward_hook(
-            lambda _, __, output: self._hear(output)
+            lambda _, __, output: self._record(output)
         ) if tap.source == 'output' else module.register_forward_pre_hook(
-            lambda _, args: self._hear(args[0]))
+            lambda _, args: self._record(args[0]))
 
-    def _hear(self, value: Any) -> None:
+    def _record(self, value: Any) -> None:
         self._seen.append(_copied(value) if self._tap.copy else value)
 
     def stop(self) -> None:
@@ -158,11 +158,11 @@ class Listener:
         self.stop()
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """What was heard, see :meth:`Tap.read`."""
+        """The recorded tensors, see :meth:`Tap.read`."""
         return self._tap.read(self._seen)
 
     def tensor(self) -> Tensor:
-        """The one that was heard."""
+        """The recorded tensor, where there is one."""
         tensor, = self.tensors()
         return tensor
 

@@ -237,7 +237,8 @@ def require_checkpoints(teachers: Sequence[dict],
 
 
 def _is_missing(checkpoint: object) -> bool:
-    """Of what is no path something else is said later."""
+    """Whether a checkpoint is a path without a file. Values that are not
+    paths are validated later."""
     return isinstance(checkpoint, str) and checkpoint not in (
         '', UNTRAINED) and '://' not in checkpoint and not os.path.isfile(
             checkpoint)

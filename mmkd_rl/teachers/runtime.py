@@ -42,7 +42,8 @@ class FrozenTeacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> tuple[Output, tuple[Tensor, ...]]:
-        """Its output, logits over its own classes; and what ``inner`` reads.
+        """The teacher's output, logits over its own classes; and the tensors
+        that ``inner`` reads.
 
         Not under ``inference_mode``: the student's losses save these tensors
         for their backward pass, which inference tensors forbid.
@@ -61,7 +62,8 @@ class FrozenTeacher(nn.Module):
         return output, tuple(listener.tensor() for listener in listeners)
 
     def classify(self, feature: Tensor) -> Tensor:
-        """Its classifier alone, [B, C]; gradients reach the feature.
+        """Logits of the teacher's classifier alone, [B, C]; gradients reach
+        the feature.
 
         Args:
             feature: Of the shape that :meth:`forward` gives.

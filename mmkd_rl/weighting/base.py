@@ -123,7 +123,7 @@ def cross_entropies(task: Task, batch: DistillationBatch,
 def restrict(weights: TeacherWeights,
              coverage_BM: Tensor | None) -> TeacherWeights:
     """Logit weights of those who know the class, with the sum that all had;
-    zero where nobody knows. Features keep theirs.
+    zero where no teacher knows the class. Features keep theirs.
 
     Args:
         weights: Of a batch.

@@ -201,7 +201,7 @@ class KnowledgeFlowHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch: Any = None, outputs: Any = None) -> None:
-        """Log the weights and retire teachers that nobody listens to."""
+        """Log the weights and retire teachers that have no weight left."""
         if not self.every_n_train_iters(runner, self.interval) and \
                 not self.is_last_train_iter(runner):
             return
@@ -241,7 +241,7 @@ class KnowledgeFlowHook(Hook):
 
     def before_val_epoch(self, runner: Runner) -> None:
         """With or without teachers; without, where nothing was trained and
-        nobody knows how strong they were."""
+        their weights of before are not known."""
         trained = flow_of(unwrapped(runner)).strength is not None
         self._fuse(runner, trained and self.validate == 'fused')
 

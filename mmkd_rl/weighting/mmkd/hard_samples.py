@@ -161,7 +161,7 @@ class HardBuffer:
         self._batches = [b.map(fn) for b in self._batches]
 
     def state_dict(self) -> list[dict]:
-        """Its batches, each as its tensors and what they are."""
+        """The buffer's batches, each as tensors with the layout of levels."""
         return [
             dict(columns=b.map(lambda t: t.cpu()).columns(), levels=b.levels)
             for b in self._batches

@@ -60,7 +60,7 @@ def observer(student: Student, seen: SeenBatch) -> Observe:
 
 def learning_rates(student: Student) -> dict[str, float]:
     """The current learning rate of each trainable parameter, by name; 0: it
-    is in nobody's optimiser.
+    is in no optimiser.
 
     Raises:
         TypeError: There are several optimisers.

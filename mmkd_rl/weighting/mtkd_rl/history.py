@@ -101,7 +101,7 @@ class History:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """Its samples, [N, ...] each, how many each batch has, and how far
+        """All samples, [N, ...] each, how many each batch has, and how far
         it is thinned."""
         if not self._batches:
             return {}

@@ -331,7 +331,7 @@ def test_ppos_loss_in_loops():
             gain += min(ratio * a, np.clip(ratio, .9, 1.1) * a) / 12
             entropy -= sum(new[i, h] * np.log(new[i, h])) / 12
             clipped += abs(ratio - 1) > 0.1
-    loss, logged = updater.loss(next(iter(updater.lessons([batch]))))
+    loss, logged = updater.loss(next(iter(updater.minibatches([batch]))))
     assert 0 < clipped < 12
     assert float(logged['clipped_share']) == pytest.approx(clipped / 12)
     assert float(loss.detach()) == pytest.approx(

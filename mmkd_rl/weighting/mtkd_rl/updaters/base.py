@@ -111,14 +111,14 @@ class Updater(ABC):
 
     @abstractmethod
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """What to minimise on one of the :meth:`lessons`, and what to log,
+        """What to minimise on one of the :meth:`minibatches`, and what to log,
         scalars all."""
 
     def prepare(  # noqa: B027 (most have nothing to do)
             self, batches: Sequence[Transition]) -> None:
         """Look at the history before anything is changed."""
 
-    def lessons(self, batches: Sequence[Transition]) -> Iterable[Any]:
+    def minibatches(self, batches: Sequence[Transition]) -> Iterable[Any]:
         """What one pass is made of: the history's batches."""
         return batches
 
@@ -143,7 +143,7 @@ class Updater(ABC):
         logged: list[dict[str, Tensor]] = []
         with torch.enable_grad():
             for _ in range(self.epochs):
-                for batch in self.lessons(batches):
+                for batch in self.minibatches(batches):
                     loss, scalars = self.loss(batch)
                     self.optimizer.zero_grad()
                     loss.backward()

@@ -96,7 +96,7 @@ class DDPG(DPG):
         for batch in batches:
             self.replay.add(batch)
 
-    def lessons(self, batches: Sequence[Transition]
+    def minibatches(self, batches: Sequence[Transition]
                 ) -> Iterable[tuple[Transition, Transition]]:
         """As many draws from the replay buffer as the history is long."""
         for _ in batches:

@@ -114,7 +114,7 @@ class PPO(Updater):
         """log p_old, while the policy is still the one that drew."""
         self._old = [self._log_prob(self.policy(b.state), b) for b in batches]
 
-    def lessons(self, batches: Sequence[Transition]
+    def minibatches(self, batches: Sequence[Transition]
                 ) -> Iterable[tuple[Transition, Tensor]]:
         """Batches with their log p_old."""
         return zip(batches, self._old)
