@@ -24,8 +24,8 @@ the samples get; the share 1 - B / C sum_c a_ic b_ic does neither.
 k times Pearson's, with k = |.||.| / (|.||.| + eps): where a row or column is
 constant, rho = 0, its cost 1 and its gradient 0. eps is more than a guard: at
 T = 1 the columns of classes that no image of the batch resembles have norms
-near its root and fade out. ``eps=0`` is the paper's formula. Deviation: k has no
-gradient here, else a student equal to its teacher would not be at rest.
+near its root and fade out. ``eps=0`` is the paper's formula. Deviation: k has
+no gradient here, else a student equal to its teacher would not be at rest.
 
 At B = 1 there are no columns: their term is zero.
 """
