@@ -29,3 +29,10 @@ class AgentAlternationHook(LearnerHook):
     learner = AgentLearner
     has = 'agent'
     strategy = 'MTKDRL'
+
+    def __init__(self,
+                 warmup: int = 1,
+                 interval: int = 1,
+                 by_epoch: bool = True) -> None:
+        # Of its own, so that Python's messages name this class.
+        super().__init__(warmup, interval, by_epoch)
