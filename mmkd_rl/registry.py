@@ -76,6 +76,8 @@ for _name in ('RUNNERS', 'RUNNER_CONSTRUCTORS', 'LOOPS', 'DATA_SAMPLERS',
 WEIGHTINGS = Registry(
     'weighting', scope='mmkd_rl', locations=['mmkd_rl.weighting'])
 TASKS = Registry('task', scope='mmkd_rl', locations=['mmkd_rl.tasks'])
+EXECUTORS = Registry(
+    'executor', scope='mmkd_rl', locations=['mmkd_rl.teachers'])
 REWARDS = Registry(
     'reward', scope='mmkd_rl', locations=['mmkd_rl.weighting.mtkd_rl'])
 UPDATERS = Registry(

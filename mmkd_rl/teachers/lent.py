@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from mmkd_rl.records import Batch
 from mmkd_rl.taps import Tap
+from mmkd_rl.teachers.executor import inner_root
 from mmkd_rl.teachers.normalization import Normalization
 from mmkd_rl.teachers.pool import TeacherPool
-from mmkd_rl.teachers.runtime import inner_root
 
 
 class LentFeatures:

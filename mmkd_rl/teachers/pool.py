@@ -39,7 +39,7 @@ from mmkd_rl.teachers.sources import expand
 
 _KEYS = {
     'name', 'config', 'checkpoint', 'taps', 'normalization', 'input_size',
-    'class_map'
+    'class_map', 'executor'
 }
 
 
@@ -57,7 +57,9 @@ class TeacherPool:
               trained with, where its config does not say, optional;
             - ``input_size``: side or (H, W) that it needs, optional;
             - ``class_map``: where its classes are not the student's, see
-              :class:`ClassMap`, optional.
+              :class:`ClassMap`, optional;
+            - ``executor``: what makes its outputs, see :class:`Executor`,
+              optional.
         task: Adapter of the task.
         student_normalization: What the images are normalised with.
 
@@ -192,7 +194,7 @@ class TeacherPool:
         """
         self._listens = True
         for teacher, own in zip(self._teachers, taps):
-            teacher.inner = tuple(own)
+            teacher.executor.listen(own)
 
     def _select(self, index: int, output: Output) -> Output:
         """The output with its logits over the student's classes."""
@@ -316,4 +318,5 @@ def _build_teacher(cfg: dict, name: str, task: Task,
             'std=..., to_rgb=...) if it was trained with another', 'current')
     return FrozenTeacher(name, model, task.taps(model, cfg.get('taps'), key),
                          task,
-                         InputAdapter(source, target, input_size(cfg, key)))
+                         InputAdapter(source, target, input_size(cfg, key)),
+                         cfg.get('executor', 'eager'))

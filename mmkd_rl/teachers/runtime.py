@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
 from mmkd_rl.records import Batch, Output, OutputSpec
-from mmkd_rl.taps import OutputTaps, Tap
+from mmkd_rl.registry import EXECUTORS, build
+from mmkd_rl.taps import OutputTaps
 from mmkd_rl.tasks import Task
+from mmkd_rl.teachers.executor import Executor
 from mmkd_rl.teachers.normalization import InputAdapter
 
 
@@ -22,17 +22,22 @@ class FrozenTeacher(nn.Module):
         taps: Where its output is read.
         task: How it is run.
         adapter: From the student's images to its own.
+        executor: Config of what makes its outputs, see :class:`Executor`.
     """
 
     def __init__(self, name: str, model: nn.Module, taps: OutputTaps,
-                 task: Task, adapter: InputAdapter) -> None:
+                 task: Task, adapter: InputAdapter,
+                 executor: str | dict = 'eager') -> None:
         super().__init__()
         self.name = name
         self.model = model
         self.adapter = adapter
         self._taps, self._task = taps, task
-        #: What else is read on the way, see :meth:`TeacherPool.listen`.
-        self.inner: tuple[Tap, ...] = ()
+        self.executor: Executor = build(
+            EXECUTORS,
+            dict(type=executor) if isinstance(executor, str) else executor,
+            f'teacher {name!r}: executor', name=name, network=model,
+            adapter=adapter, task=task, taps=taps)
         self.requires_grad_(False)
         self.eval()
 
@@ -43,23 +48,12 @@ class FrozenTeacher(nn.Module):
     @torch.no_grad()
     def forward(self, batch: Batch) -> tuple[Output, tuple[Tensor, ...]]:
         """The teacher's output, logits over its own classes; and the tensors
-        that ``inner`` reads.
-
-        Not under ``inference_mode``: the student's losses save these tensors
-        for their backward pass, which inference tensors forbid.
+        of the taps that :meth:`TeacherPool.listen` asks for.
 
         Args:
             batch: Images normalised for the student.
         """
-        own = replace(batch, images=self.adapter(batch.images))
-        root = inner_root(self.model)
-        listeners = [tap.listen(root) for tap in self.inner]
-        try:
-            output = self._task.teacher_step(self.model, self._taps, own)
-        finally:
-            for listener in listeners:
-                listener.stop()
-        return output, tuple(listener.tensor() for listener in listeners)
+        return self.executor(batch)
 
     def classify(self, feature: Tensor) -> Tensor:
         """Logits of the teacher's classifier alone, [B, C]; gradients reach
@@ -86,12 +80,6 @@ class FrozenTeacher(nn.Module):
                 f'teacher {self.name!r} gives NaN or infinity even on a grey '
                 'image; look at its checkpoint')
         return spec_of(self.name, output)
-
-
-def inner_root(model: nn.Module) -> nn.Module:
-    """What paths of inner taps are relative to: the backbone, where there is
-    one."""
-    return getattr(model, 'backbone', model)
 
 
 def spec_of(name: str, output: Output) -> OutputSpec:

@@ -1,0 +1,136 @@
+"""Spikes: a compiled and a stored teacher fit the executor's interface without
+a change elsewhere; both give what the eager one gives."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmkd_rl.records import Batch, Output
+from mmkd_rl.registry import EXECUTORS, MODELS
+from mmkd_rl.teachers import Executor
+from tests.toy import World, classifier, distiller, samples, toy_teachers
+
+
+class Tapped(nn.Module):
+    """From images to the tensors at two modules, with hooks that are
+    installed once, so that it can be compiled."""
+
+    def __init__(self, network, paths):
+        super().__init__()
+        self.network, self.seen = network, {}
+        for path in paths:
+            network.get_submodule(path).register_forward_hook(
+                lambda _, __, output, path=path: self.seen.update(
+                    {path: output}))
+        self.paths = paths
+
+    def forward(self, images):
+        self.network(images, mode='tensor')
+        return tuple(value[-1] if isinstance(value, tuple) else value
+                     for value in (self.seen[p] for p in self.paths))
+
+
+class Compiled(Executor):
+    """The whole network in one graph, its batch norm folded."""
+
+    def __init__(self, backend='inductor', **kwargs):
+        super().__init__(**kwargs)
+        feature, = self.taps.features
+        logits, = self.taps.logits
+        tapped = Tapped(self.network, (feature.path, logits.path)).eval()
+        options = dict(freezing=True) if backend == 'inductor' else None
+        self.run = torch.compile(tapped, backend=backend, options=options)
+        self.calls = 0
+
+    def __call__(self, batch):
+        self.calls += 1
+        feature, logits = self.run(self.adapter(batch.images))
+        return Output((feature, ), (logits, )), ()
+
+
+class Stored(Executor):
+    """A dictionary in memory, keyed by (index, view)."""
+
+    store: dict = {}
+
+    def __call__(self, batch):
+        rows = [self.store[self.name, key] for key in batch.keys]
+        return Output((torch.stack([f for f, _ in rows]), ),
+                      (torch.stack([z for _, z in rows]), )), ()
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    EXECUTORS.register_module(name='compiled', module=Compiled)
+    EXECUTORS.register_module(name='stored', module=Stored)
+    yield
+    for name in ('compiled', 'stored'):
+        EXECUTORS.module_dict.pop(name)
+
+
+def pool(folder, executor):
+    teachers = [dict(t, executor=executor) for t in toy_teachers(folder)]
+    torch.manual_seed(0)
+    return MODELS.build(distiller(teachers)).distillation.teachers
+
+
+def same(a, b):
+    assert len(a) == len(b) == 2
+    for x, y in zip(a, b):
+        for s, t in zip(x.tensors(), y.tensors()):
+            torch.testing.assert_close(s, t, rtol=1e-4, atol=1e-5)
+
+
+def test_compiled(tmp_path):
+    """In the graph that dynamo makes; inductor's freezing was tried by
+    hand."""
+    images, labels = World().batch(4)
+    batch = Batch(images, samples(labels))
+    eager = pool(tmp_path, 'eager')(batch)
+    compiled = pool(tmp_path, dict(type='compiled', backend='aot_eager'))
+    same(compiled(batch), eager)
+    assert [t.executor.calls for t in compiled] == [2, 2]  # the probe, this
+
+
+def test_stored(tmp_path):
+    images, labels = World().batch(4)
+    batch = Batch(images, samples(labels), [(i, 0) for i in range(4)])
+    eager = pool(tmp_path, 'eager')
+    outputs = eager(batch)
+    stored = pool(tmp_path, 'eager')
+    Stored.store = {
+        (teacher.name, key): (output.features[0][i], output.logits[0][i])
+        for teacher, output in zip(eager, outputs)
+        for i, key in enumerate(batch.keys)}
+    for teacher in stored:
+        teacher.executor = Stored(
+            name=teacher.name, network=teacher.model, adapter=teacher.adapter,
+            task=None, taps=None)
+    same(stored(Batch(torch.zeros_like(images), batch.samples, batch.keys)),
+         outputs)
+    turned = stored(Batch(images, batch.samples, batch.keys[::-1]))
+    assert torch.equal(turned[0].logits[0], outputs[0].logits[0].flip(0))
+
+
+def test_what_gives_no_inner_layers(tmp_path):
+    teacher, _ = pool(tmp_path, dict(type='compiled', backend='eager'))
+    with pytest.raises(ValueError, match="'t0': Compiled gives no inner "
+                                         "layers.*executor='eager'"):
+        teacher.executor.listen(())
+
+
+@pytest.mark.parametrize('executor, message', [
+    ('fast', "executor.type='fast' is not a registered executor.*eager"),
+    (dict(type='eager', speed=2), "has no option 'speed'"),
+    (3, 'must be a dict')])
+def test_wrong_executors(tmp_path, executor, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        pool(tmp_path, executor)
+
+
+def test_the_default_is_eager(tmp_path):
+    teachers = toy_teachers(tmp_path)
+    assert 'executor' not in teachers[0]
+    model = MODELS.build(distiller(teachers, student=classifier(8, hidden=6)))
+    assert all(type(t.executor).__name__ == 'EagerExecutor'
+               for t in model.distillation.teachers)
