@@ -21,6 +21,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,12 @@ def _files(folder: str) -> Iterator[Path]:
     return (configs_of('mmkd_rl') / folder).glob('*.py')
 
 
+@lru_cache
+def _of_package(name: str) -> dict:
+    """A base of this package; not to be changed."""
+    return load_config(configs_of('mmkd_rl') / name).to_dict()
+
+
 def _names(strategy: str) -> list[str]:
     if not isinstance(strategy, str) or not strategy:
         raise TypeError(f'strategy must be a name such as {"mtkd_rl"!r}, got '
@@ -281,8 +288,7 @@ def _read_strategy(name: str) -> dict:
                     f'dict(type={cfg[key]!r}), got {cfg[key]!r}')
         return cfg
     if name in strategy_names():
-        return load_config(configs_of('mmkd_rl') / _STRATEGIES /
-                           f'{name}.py').to_dict()
+        return copy.deepcopy(_of_package(f'{_STRATEGIES}/{name}.py'))
     kind = WEIGHTINGS.get(name) if name else None
     if kind is not None:
         return dict(weighting=dict(type=name))
@@ -301,7 +307,7 @@ def _read_pool(pool: str | os.PathLike | None) -> list[dict | str]:
     name, _, count = re.fullmatch(  # type: ignore[union-attr]
         r'(.*?)(:(\d+))?', os.fspath(pool)).groups()
     if _is_file(name):
-        cfg = load_config(name, 'pool')
+        cfg = load_config(name, 'pool').to_dict()
     else:
         names = sorted(p.stem for p in _files(_POOLS))
         if name not in names:
@@ -310,8 +316,8 @@ def _read_pool(pool: str | os.PathLike | None) -> list[dict | str]:
                 f'pool {name!r} is unknown'
                 + (f'; did you mean {near[0]!r}? ' if near else '. ') +
                 f'There are {", ".join(names)}, and files of your own')
-        cfg = load_config(configs_of('mmkd_rl') / _POOLS / f'{name}.py')
-    teachers = cfg.to_dict().get('teachers')
+        cfg = _of_package(f'{_POOLS}/{name}.py')
+    teachers = copy.deepcopy(cfg.get('teachers'))
     if not isinstance(teachers, list) or not teachers or not all(
             isinstance(t, (dict, str)) for t in teachers):
         raise ValueError(f'pool {name!r} must have teachers=[dict(name=..., '
