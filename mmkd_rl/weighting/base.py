@@ -106,8 +106,8 @@ def require_terms(context: WeightingContext, kind: type) -> None:
 
 
 def confidence(ce_BM: Tensor) -> Tensor:
-    """w^conf_m = (1 - softmax_m CE(z_m, y)) / (M - 1), [B, M] (CA-MKD,
-    Eq. 3; MTKD-RL, Eq. 9, where the printed K is M)."""
+    """w^conf_m = (1 - softmax_m CE(z_m, y)) / (M - 1), [B, M] (CA-MKD;
+    MTKD-RL, Eq. 9, where the printed K is M)."""
     num_teachers = ce_BM.shape[1]
     if num_teachers == 1:
         return torch.ones_like(ce_BM)
