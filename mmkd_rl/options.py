@@ -1,4 +1,5 @@
-"""Checks what a user wrote against the signature of the part that gets it.
+"""Checks the options of a config against the signature of the part that they
+are for.
 
 Types, ranges and choices are declared where the options are:
 ``temperature: Annotated[float, Field(gt=0)] = 4.``. All problems of a part are
@@ -7,6 +8,7 @@ in one message.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
 import types
@@ -32,7 +34,7 @@ _WORDS = {
 
 
 class ConfigError(ValueError, TypeError):
-    """What a user wrote does not work.
+    """An option of a config cannot be used as it is written.
 
     Both a ValueError and a TypeError, since which of the two it is depends on
     the option alone.
@@ -41,7 +43,7 @@ class ConfigError(ValueError, TypeError):
 
 def problems(part: Callable[..., Any], options: dict, key: str,
              given: Iterable[str] = ()) -> list[str]:
-    """What is wrong with the options of a part.
+    """Check the options of a part against its signature.
 
     Args:
         part: The class, or a function.
@@ -50,7 +52,7 @@ def problems(part: Callable[..., Any], options: dict, key: str,
         given: Names of arguments that the user does not give.
 
     Returns:
-        A sentence each; empty: nothing.
+        A message for each option that is unknown or has a wrong value.
     """
     found = []
     takes = option_names(part)
@@ -92,6 +94,35 @@ def unknown_options(unknown: Iterable[str], key: str, name: str,
     hints = [f'did you mean {n[0]!r}?' for n in near.values() if n]
     return (f'{key}: {name} has no option {", ".join(map(repr, unknown))}; it '
             f'takes {list(takes)}' + '; '.join(['', *hints]))
+
+
+def parse_options(words: Iterable[str], key: str,
+                  example: str) -> dict[str, Any]:
+    """Options from words of a command line.
+
+    >>> parse_options(['rate=.5', 'how=sum'], 'term', 'rate=1')
+    {'rate': 0.5, 'how': 'sum'}
+
+    Args:
+        words: ``OPTION=VALUE`` each; a value that is no Python literal is a
+            string.
+        key: What the words belong to, for messages.
+        example: How it is written, likewise.
+
+    Raises:
+        ConfigError: A word without a name or without ``=``.
+    """
+    options: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition('=')
+        if not name.isidentifier() or not equals:
+            raise ConfigError(f'{key}: {word!r} is no OPTION=VALUE; write '
+                              f'{example}')
+        try:
+            options[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[name] = value
+    return options
 
 
 def option_names(part: Callable[..., Any]) -> list[str] | None:
@@ -162,7 +193,8 @@ def _adapter(hint: Any) -> TypeAdapter | None:
 
 
 def _problem(hint: Any, value: Any) -> str:
-    """What a value must be, where it is not; else nothing."""
+    """Description of the values that an option takes, if ``value`` is none of
+    them; else an empty string."""
     if hint is Any:
         return ''
     try:

@@ -15,7 +15,6 @@ runs it, ``cfg.dump(path)`` writes it to a file.
 from __future__ import annotations
 
 import argparse
-import ast
 import copy
 import difflib
 import os
@@ -29,7 +28,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmpretrain.models.classifiers import BaseClassifier
 
-from mmkd_rl.registry import MODELS, WEIGHTINGS
+from mmkd_rl.engine.hooks import LearnerHook
+from mmkd_rl.options import option_names, parse_options
+from mmkd_rl.registry import HOOKS, MODELS, WEIGHTINGS
 from mmkd_rl.teachers.loading import check_teachers
 from mmkd_rl.utils.configs import (
     complete_loaders,
@@ -43,7 +44,7 @@ _STRATEGIES, _POOLS = '_base_/strategies', '_base_/pools'
 #: What of a strategy's file goes into the model.
 _MODEL_KEYS = ('logit_loss', 'feature_loss', 'losses', 'weighting',
                'projector')
-#: Hooks that every distillation is better with.
+#: Hooks of every distillation: safety, exact resuming, the exported student.
 _COMMON_HOOKS = ('TeacherCheckHook', 'RandomStateHook', 'StudentExportHook')
 _TEACHER = 'NAME=CONFIG:CHECKPOINT'
 _EXAMPLE = 'r50=mmpretrain::resnet/resnet50_8xb32_in1k.py:r50.pth'
@@ -179,22 +180,13 @@ def parse_term(words: Sequence[str]) -> dict:
     if '=' in kind:
         raise ValueError(f'term {" ".join(words)!r} has no type; write KDLoss '
                          'temperature=2')
-    term: dict[str, Any] = dict(type=kind)
-    for word in rest:
-        key, equals, value = word.partition('=')
-        if not key or not equals:
-            raise ValueError(f'term {" ".join(words)!r}: {word!r} is no '
-                             'OPTION=VALUE')
-        try:
-            term[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            term[key] = value
-    return term
+    return dict(type=kind, **parse_options(
+        rest, f'term {" ".join(words)!r}', 'KDLoss temperature=2'))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command-line tools take for :func:`distill`, beside the
-    config."""
+    """Add the options with which a command-line tool calls
+    :func:`distill`."""
     parser.add_argument(
         '--distill',
         metavar='STRATEGY',
@@ -275,7 +267,7 @@ def _is_file(name: str) -> bool:
 
 
 def _read_strategy(name: str) -> dict:
-    """What a strategy puts into a config."""
+    """Settings that a strategy adds to a config."""
     if _is_file(name):
         cfg = load_config(name, 'strategy').to_dict()
         if not {'weighting', 'custom_hooks'} & set(cfg):
@@ -371,8 +363,8 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
 
 
 def _classifies(model: dict, scope: str | None) -> bool:
-    """Whether a model's class scores are read; so it is left to the builder
-    where its type is not known."""
+    """Whether a model is a classifier, or of an unknown type, which the
+    builder refuses."""
     with MODELS.switch_scope_and_registry(scope or 'mmpretrain') as registry:
         kind = model['type']
         kind = registry.get(kind) if isinstance(kind, str) else kind
@@ -412,8 +404,8 @@ def _add_hooks(cfg: Config, parts: Iterable[dict]) -> None:
     ours: list[dict] = []
     for part in parts:
         ours += part.get('custom_hooks', ())
-    for kind in _kinds(cfg.model):
-        ours += getattr(kind, 'hooks', ())
+    for kind, options in _kinds(cfg.model):
+        ours += kind.needed_hooks(options)
     ours += [dict(type=f'mmkd_rl.{name}') for name in _COMMON_HOOKS
              if name != 'TeacherCheckHook' or
              cfg.model.type == DISTILLER]
@@ -427,25 +419,31 @@ def _add_hooks(cfg: Config, parts: Iterable[dict]) -> None:
     cfg.custom_hooks = hooks
 
 
-def _kinds(model: dict) -> list[type]:
-    """The registered classes of a distiller's strategy and terms."""
+def _kinds(model: dict) -> list[tuple[Any, dict]]:
+    """The registered classes of a distiller's strategy and terms, with their
+    configs; what is not registered is refused when the model is built."""
     if model.get('type') != DISTILLER:
         return []
-    terms = model.get('losses') or [
-        t for t in (model.get('logit_loss'), model.get('feature_loss')) if t]
-    return [k for k in (
-        WEIGHTINGS.get(_plain(model.get('weighting', {}).get('type'))),
-        *(MODELS.get(_plain(t.get('type'))) for t in terms
-          if isinstance(t, dict) and t.get('means') != 'running')) if k]
+    terms = model.get('losses') or [model.get('logit_loss'),
+                                    model.get('feature_loss')]
+    found = [(WEIGHTINGS, model.get('weighting')),
+             *((MODELS, term) for term in terms)]
+    kinds = [(registry.get(_plain(cfg.get('type'))), cfg)
+             for registry, cfg in found if isinstance(cfg, dict)]
+    return [(kind, cfg) for kind, cfg in kinds
+            if hasattr(kind, 'needed_hooks')]
 
 
 def _for_loop(cfg: Config, hook: dict) -> dict:
-    """A hook that counts epochs counts iterations where training does."""
+    """A learner's hook that counts epochs counts iterations where training
+    does."""
     loop = cfg.get('train_cfg') or {}
-    counts_iterations = 'IterBased' in str(loop.get('type')) or \
-        loop.get('by_epoch') is False
-    if counts_iterations and \
-            _plain(hook['type']) == 'AgentAlternationHook' and \
+    if 'IterBased' not in str(loop.get('type')) and \
+            loop.get('by_epoch') is not False:
+        return hook
+    kind = HOOKS.get(_plain(hook['type']))
+    if kind is not None and issubclass(kind, LearnerHook) and \
+            'by_epoch' in (option_names(kind) or ()) and \
             hook.get('by_epoch', True):
         # A hundredth of the training, as an epoch of 100 is.
         length = max(1, int(loop.get('max_iters', 100)) // 100)
@@ -454,8 +452,8 @@ def _for_loop(cfg: Config, hook: dict) -> dict:
 
 
 def _image_size(cfg: Config) -> int | tuple[int, int] | None:
-    """Of the training images, as a classifier's pipeline crops them; ``None``:
-    the pipeline does not say, or it is no classifier's."""
+    """Size of the training images, as a classifier's pipeline crops them;
+    ``None``: the pipeline does not say, or it is no classifier's."""
     if not _classifies(cfg.model, cfg.get('default_scope')):
         return None
     dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
@@ -478,7 +476,8 @@ def _image_size(cfg: Config) -> int | tuple[int, int] | None:
 
 
 def _import_ours(cfg: Config) -> None:
-    """So that other tools can read the config, too."""
+    """Import this package with the config, so that other tools can run it,
+    too."""
     imports = cfg.get('custom_imports') or {}
     names = imports.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)

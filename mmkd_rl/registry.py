@@ -100,7 +100,7 @@ def build(registry: Registry, cfg: dict, key: str, **kwargs: Any) -> Any:
     """
     check_parts([(registry, cfg, key, kwargs)])
     part, options = look_up(registry, cfg, key)
-    return construct(part, options, key, **kwargs)
+    return _call(part, options, key, kwargs)
 
 
 def check_parts(parts: Iterable[tuple[Registry, dict, str, Iterable[str]]]
@@ -180,6 +180,13 @@ def construct(part: Callable[..., Any], options: dict, key: str,
     found = problems(part, options, key, given)
     if found:
         raise ConfigError('\n'.join(found))
+    return _call(part, options, key, given)
+
+
+def _call(part: Callable[..., Any], options: dict, key: str,
+          given: dict) -> Any:
+    """Call a class with options that were checked, and name the key in its
+    own complaints."""
     try:
         return part(**options, **given)
     except (TypeError, ValueError) as error:
@@ -194,6 +201,6 @@ def construct(part: Callable[..., Any], options: dict, key: str,
 
 
 def _is_call_here(error: BaseException) -> bool:
-    """Whether the call in :func:`construct` failed, not one within it."""
+    """Whether the call in :func:`_call` failed, not one within the part."""
     place = raised_at(error)
-    return place is not None and place[0].name == 'construct'
+    return place is not None and place[0].name == '_call'

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import mmkd_rl
-from mmkd_rl import recipes
+from mmkd_rl import options, recipes
 from mmkd_rl.losses import FitNetLoss
 from mmkd_rl.registry import MODELS, WEIGHTINGS
 from mmkd_rl.weighting import MTKDRL, WeightingStrategy
@@ -62,9 +62,27 @@ def built(cfg):
 # ------------------------------------------------------------ what it writes
 
 
-def test_the_examples_in_the_docstrings():
-    result = doctest.testmod(recipes)
-    assert result.attempted > 4 and not result.failed
+@pytest.mark.parametrize('module, least', [(recipes, 4), (options, 1)])
+def test_the_examples_in_the_docstrings(module, least):
+    result = doctest.testmod(module)
+    assert result.attempted >= least and not result.failed
+
+
+@pytest.mark.parametrize('kind, expected', [
+    ('AgentAlternationHook', dict(warmup=3, interval=3, by_epoch=False)),
+    ('LearnerHook', dict(warmup=3, interval=3, by_epoch=False)),
+    ('MetaWeightingHook', {}), ('TeacherCheckHook', {})])
+def test_any_learners_hook_counts_as_training_does(plain, teachers, tmp_path,
+                                                   kind, expected):
+    """Where training counts iterations, a hundredth of them."""
+    strategy = tmp_path / 'mine.py'
+    strategy.write_text("weighting = dict(type='AverageWeighting')\n"
+                        f"custom_hooks = [dict(type='mmkd_rl.{kind}')]")
+    cfg = Config.fromfile(plain)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=300)
+    made = mmkd_rl.distill(cfg, str(strategy), teachers)
+    hook, = [h for h in made.custom_hooks if h['type'] == f'mmkd_rl.{kind}']
+    assert {k: v for k, v in hook.items() if k != 'type'} == expected
 
 
 def test_it_is_what_one_would_write(plain, teachers, tmp_path):

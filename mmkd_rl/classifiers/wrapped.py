@@ -86,8 +86,8 @@ class ModuleClassifier(WrappedClassifier):
         **kwargs: Arguments of the class or the function.
 
     Raises:
-        ValueError: It cannot be imported.
-        TypeError: It builds no ``nn.Module``.
+        ValueError: ``module`` cannot be imported.
+        TypeError: ``module`` builds no ``nn.Module``.
     """
 
     def __init__(self,
@@ -104,7 +104,7 @@ class ModuleClassifier(WrappedClassifier):
 
 
 def imported(path: str) -> Any:
-    """What stands under an import path.
+    """Import an object by its path.
 
     Raises:
         ValueError: No such module, or no such name in it.

@@ -105,6 +105,31 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
         ValueError, TypeError, FileNotFoundError: Whatever is wrong with the
             config; the message names the key and the value.
     """
+    _check_options(student, unknown, projector, taps, probe_size)
+    patch_mmengine()
+    adapter: Task = build(TASKS, task, 'model.task')
+    terms = _term_configs(logit_loss, feature_loss, losses, adapter)
+    check_parts([(WEIGHTINGS, weighting, 'model.weighting', ('context', )),
+                 *((MODELS, cfg, key, ()) for key, cfg in terms)])
+    model = _build_student(student, data_preprocessor, init_cfg, adapter)
+    # The student goes on drawing as it would alone. A seed of its own, or the
+    # projectors would get the numbers that the student gets next.
+    with random_state.unchanged_on_cpu():
+        torch.default_generator.manual_seed(int(torch.randint(2**31, ())))
+        _build_distillation(
+            model, adapter, teachers, terms, weighting, projector, taps,
+            probe_size).attach(model)
+    return model
+
+
+def _check_options(student: dict | str, unknown: dict,
+                   projector: dict | None, taps: dict | None,
+                   probe_size: int | tuple[int, ...]) -> None:
+    """Check the distiller's own options, before anything is built.
+
+    Raises:
+        TypeError, ConfigError: All that is wrong with them.
+    """
     for name in unknown:
         if isinstance(student, dict) and name in student:
             raise TypeError(f"model.{name} is the student's; write "
@@ -126,20 +151,6 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
                      f'in pixels, got {probe_size!r}')
     if found:
         raise ConfigError('\n'.join(found))
-    patch_mmengine()
-    adapter: Task = build(TASKS, task, 'model.task')
-    terms = _term_configs(logit_loss, feature_loss, losses, adapter)
-    check_parts([(WEIGHTINGS, weighting, 'model.weighting', ('context', )),
-                 *((MODELS, cfg, key, ()) for key, cfg in terms)])
-    model = _build_student(student, data_preprocessor, init_cfg, adapter)
-    # The student goes on drawing as it would alone. A seed of its own, or the
-    # projectors would get the numbers that the student gets next.
-    with random_state.unchanged_on_cpu():
-        torch.default_generator.manual_seed(int(torch.randint(2**31, ())))
-        _build_distillation(
-            model, adapter, teachers, terms, weighting, projector, taps,
-            probe_size).attach(model)
-    return model
 
 
 def _build_distillation(model: BaseModel, task: Task,
@@ -159,8 +170,7 @@ def _build_distillation(model: BaseModel, task: Task,
     if not terms:
         raise ValueError('logit_loss and feature_loss are both None: there is '
                          'nothing to distil')
-    if projector is None or isinstance(projector, dict):
-        projector = {**task.projector, **(projector or {})}
+    projector = {**task.projector, **(projector or {})}
     per_teacher: list[DistillationTerm] = []
     mixtures: list[MixtureTerm] = []
     for key, cfg in terms:

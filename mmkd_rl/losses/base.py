@@ -51,6 +51,15 @@ class DistillationTerm(nn.Module, ABC):
         self.loss_weight = loss_weight
         self._need('loss_weight', loss_weight >= 0, '>= 0')
 
+    @classmethod
+    def needed_hooks(cls, options: dict) -> tuple[dict, ...]:
+        """Configs of the hooks that a run needs.
+
+        Args:
+            options: The term's config.
+        """
+        return cls.hooks
+
     @property
     def key(self) -> str:
         """The config key of its short form, for messages."""

@@ -73,6 +73,12 @@ class NDLoss(FeatureTerm):
         self.means = means
         self._ready = False  # saves a look at the device
 
+    @classmethod
+    def needed_hooks(cls, options: dict) -> tuple[dict, ...]:
+        """See :meth:`DistillationTerm.needed_hooks`; running means need no
+        pass over the data set."""
+        return () if options.get('means') == 'running' else cls.hooks
+
     def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
               projector: dict | None = None) -> None:
         """Make room for the class means, and the projectors.

@@ -1,4 +1,4 @@
-"""What a task knows about its kind of network, so that no other part has to.
+"""Base classes of tasks: all knowledge about one kind of network.
 
 A task adapter knows one kind of network: where it keeps its outputs, how a
 teacher is run, what the truth of a batch is, and how good an output is on an

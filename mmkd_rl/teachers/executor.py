@@ -1,4 +1,4 @@
-"""How a teacher's outputs come about: by running its network, or otherwise.
+"""Executors make a teacher's outputs, by running its network or otherwise.
 
 A teacher asks its executor alone, so that a network can be compiled, or its
 outputs read from a store, without a change elsewhere. ``executor='eager'`` in
@@ -82,7 +82,7 @@ class EagerExecutor(Executor):
 
 
 def inner_root(model: nn.Module) -> nn.Module:
-    """What paths of inner taps are relative to: the backbone, where there is
-    one."""
+    """The module to which paths of inner taps are relative: the backbone, if
+    the network has one."""
     return getattr(model, 'backbone', model)
 

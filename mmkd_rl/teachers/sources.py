@@ -12,10 +12,11 @@ size of images where it takes only one.
 
 from __future__ import annotations
 
-import ast
 import difflib
 from collections.abc import Mapping
 from typing import Any
+
+from mmkd_rl.options import parse_options
 
 #: Packages that are named here; all others are those of MMEngine's configs.
 SOURCES = ('timm', 'torchvision', 'python')
@@ -42,7 +43,8 @@ def expand(teacher: Mapping, key: str) -> dict:
     if not separator or source not in SOURCES:
         return teacher
     name, *arguments = rest.split(',')
-    options = _options(arguments, f'{key}: config={config!r}')
+    options = parse_options(arguments, f'{key}: config={config!r}',
+                            "'timm::resnet18,num_classes=10'")
     if source == 'python':
         teacher['config'] = dict(
             type='mmkd_rl.ModuleClassifier', module=name, **options)
@@ -59,20 +61,6 @@ def expand(teacher: Mapping, key: str) -> dict:
     if known.get('size') is not None:
         teacher.setdefault('input_size', known['size'])
     return teacher
-
-
-def _options(words: list[str], where: str) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition('=')
-        if not name.isidentifier() or not equals:
-            raise ValueError(f'{where}: {word!r} is no OPTION=VALUE; write '
-                             "'timm::resnet18,num_classes=10'")
-        try:
-            options[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[name] = value
-    return options
 
 
 def _of_timm(name: str, key: str) -> dict[str, Any]:

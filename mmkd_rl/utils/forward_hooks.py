@@ -1,4 +1,4 @@
-"""What hooks on a model's forward pass need: its arguments, and a way to add
+"""Helpers of hooks on a model's forward pass: its arguments, and a way to add
 losses to those that the model returns in ``mode='loss'``.
 
 OpenMMLab's models are all called as ``model(inputs, data_samples, mode)``, by

@@ -1,4 +1,4 @@
-"""What our tools change in MMEngine, and nothing else does.
+"""The changes of MMEngine that our tools and builders need.
 
 Importing ``mmkd_rl`` registers our parts and leaves MMEngine as it is for
 other code of the process. The tools call :func:`patch_mmengine`, and so does

@@ -70,6 +70,15 @@ class WeightingStrategy(nn.Module, ABC):
         assert isinstance(self.context.task, LogitTask)
         return self.context.task
 
+    @classmethod
+    def needed_hooks(cls, options: dict) -> tuple[dict, ...]:
+        """Configs of the hooks that a run needs.
+
+        Args:
+            options: The strategy's config.
+        """
+        return cls.hooks
+
     @abstractmethod
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
         """Weights of a training batch, [B, M] each, detached unless the

@@ -85,21 +85,18 @@ def load(name: str) -> Config:
     """A config of ours.
 
     Args:
-        name: File under ``configs/``; a ``*`` stands for anything.
+        name: File under ``configs/``.
 
     Returns:
         A copy that the caller may change.
 
     Raises:
-        FileNotFoundError: None fits, or several do.
+        FileNotFoundError: There is none.
     """
-    folder = configs_of('mmkd_rl')
-    found = sorted(folder.glob(name))
-    if len(found) != 1:
-        what = 'there is no such config' if not found else \
-            f'several configs fit: {", ".join(p.name for p in found)}'
-        raise FileNotFoundError(f'configs/{name}: {what}')
-    return copy.deepcopy(_read(found[0]))
+    path = configs_of('mmkd_rl') / name
+    if not path.is_file():
+        raise FileNotFoundError(f'configs/{name}: there is no such config')
+    return copy.deepcopy(_read(path))
 
 
 def read(cell: Cell) -> Config:

@@ -124,30 +124,43 @@ def _table1() -> Table:
                  _NO_EB_KD)
 
 
+def _imagenet(number: int, title: str, epochs: int,
+              students: dict[str, tuple[str, tuple[float, ...]]]) -> Table:
+    """Tables 2 and 3.
+
+    Args:
+        number: Of the table.
+        title: What it shows.
+        epochs: Of each training.
+        students: The paper's name and numbers of each student.
+    """
+    cells = [
+        cell for student, (_, numbers) in students.items()
+        for cell in _rows('imagenet', student, epochs,
+                          f'imagenet_table{number}', _compared(*numbers))
+    ]
+    return Table(f'table{number}', title,
+                 f'MTKD-RL (AAAI 2025), Table {number}', 'ImageNet',
+                 tuple(cells), {s: name for s, (name, _) in students.items()},
+                 next(iter(students)), _NO_EB_KD)
+
+
 def _table2() -> Table:
-    cells = _rows(
-        'imagenet', 'resnet18', 100, 'imagenet_table2',
-        _compared(70.35, 71.52, 71.56, 71.89, 71.67, 72.38, 72.33, 72.82))
-    cells += _rows(
-        'imagenet', 'resnet34', 100, 'imagenet_table2',
-        _compared(73.64, 75.32, 75.55, 75.68, 75.66, 75.87, 76.06, 76.77))
-    return Table('table2', 'CNNs on ImageNet', 'MTKD-RL (AAAI 2025), Table 2',
-                 'ImageNet', tuple(cells),
-                 dict(resnet18='ResNet-18', resnet34='ResNet-34'), 'resnet18',
-                 _NO_EB_KD)
+    return _imagenet(2, 'CNNs on ImageNet', 100, {
+        'resnet18': ('ResNet-18', (70.35, 71.52, 71.56, 71.89, 71.67, 72.38,
+                                   72.33, 72.82)),
+        'resnet34': ('ResNet-34', (73.64, 75.32, 75.55, 75.68, 75.66, 75.87,
+                                   76.06, 76.77))
+    })
 
 
 def _table3() -> Table:
-    cells = _rows(
-        'imagenet', 'deit-tiny', 300, 'imagenet_table3',
-        _compared(72.23, 73.87, 73.98, 73.68, 73.72, 74.12, 74.35, 75.14))
-    cells += _rows(
-        'imagenet', 'cait-xxs24', 300, 'imagenet_table3',
-        _compared(77.32, 78.36, 78.27, 78.57, 78.44, 78.65, 78.42, 79.22))
-    return Table('table3', 'ViTs on ImageNet', 'MTKD-RL (AAAI 2025), Table 3',
-                 'ImageNet', tuple(cells),
-                 {'deit-tiny': 'DeiT-Tiny', 'cait-xxs24': 'CaiT-XXS24'},
-                 'deit-tiny', _NO_EB_KD)
+    return _imagenet(3, 'ViTs on ImageNet', 300, {
+        'deit-tiny': ('DeiT-Tiny', (72.23, 73.87, 73.98, 73.68, 73.72, 74.12,
+                                    74.35, 75.14)),
+        'cait-xxs24': ('CaiT-XXS24', (77.32, 78.36, 78.27, 78.57, 78.44,
+                                      78.65, 78.42, 79.22))
+    })
 
 
 def _shufflenet(method: str, title: str, mean: float | None = None,
