@@ -12,11 +12,14 @@ a note only: it may well work.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.metadata
+import io
 import re
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -149,7 +152,11 @@ def check_packages() -> list[str]:
     for name in ('mmpretrain.apis', 'mmdet.apis', 'mmseg.apis', 'mmkd_rl',
                  'mmkd_rl.engine.hooks'):
         try:
-            importlib.import_module(name)
+            # Packages announce what they do without; no problem of ours.
+            with warnings.catch_warnings(), \
+                    contextlib.redirect_stdout(io.StringIO()):
+                warnings.simplefilter('ignore')
+                importlib.import_module(name)
         except Exception as error:
             reason = ' '.join(str(error).split()) or type(error).__name__
             problems.append(f'{name.partition(".")[0]} cannot be imported '
