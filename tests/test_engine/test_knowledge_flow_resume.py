@@ -95,3 +95,19 @@ def test_theta_old_matters(tmp_path):
     other.train()
     assert not torch.equal(other.model.backbone.conv.weight,
                            whole.model.backbone.conv.weight)
+
+
+def test_a_resumed_run_has_its_teachers(tmp_path):
+    """Links go by the teachers' order. Files of earlier versions do not say
+    it, and go on."""
+    teachers = toy_teachers(tmp_path)
+    run(tmp_path / 'a', teachers, {}).train()
+    other = run(tmp_path / 'a', teachers[::-1], {}, resume=True)
+    with pytest.raises(ValueError, match=r"has teachers \['t0', 't1'\], and "
+                       r"the config \['t1', 't0'\]"):
+        other.train()
+    path = tmp_path / 'a' / 'epoch_4.pth'
+    content = torch.load(path, weights_only=False)
+    del content['mmkd_rl_flow_teachers']
+    torch.save(content, path)
+    run(tmp_path / 'a', teachers, {}, resume=True).train()

@@ -56,6 +56,26 @@ def taught_by_us(runner: Runner, hook: str) -> BaseModel:
     return model
 
 
+def check_resumed(saved: dict | None, now: dict) -> None:
+    """See that a resumed run has the teachers that it had: what was learned
+    about teachers goes by their order.
+
+    Args:
+        saved: What the checkpoint says of the run; ``None``: it is of an
+            earlier version, which says nothing.
+        now: The same of the config.
+
+    Raises:
+        ValueError: The two differ.
+    """
+    for name, value in now.items():
+        if saved is not None and saved.get(name, value) != value:
+            raise ValueError(
+                f'the run to resume has {name} {saved[name]!r}, and the '
+                f'config {value!r}. Give the same, or start anew from its '
+                'weights with load_from and another work_dir')
+
+
 def save_picture(runner: Runner, name: str, figure: Figure) -> None:
     """Write ``NAME.png`` into the work directory and show it in every
     visualisation backend."""

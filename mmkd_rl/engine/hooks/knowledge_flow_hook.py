@@ -12,14 +12,15 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmkd_rl.engine.hooks.common import unwrapped
+from mmkd_rl.engine.hooks.common import check_resumed, unwrapped
 from mmkd_rl.flow import FlowSchedule, KnowledgeFlow, flow_of
 from mmkd_rl.flow.joint import JointLoss, LossOptions
 from mmkd_rl.flow.schedule import to_iterations
 from mmkd_rl.registry import HOOKS
 
-#: Where a checkpoint keeps theta_old.
+#: Where a checkpoint keeps theta_old, and the teachers' names.
 CHECKPOINT_KEY = 'mmkd_rl_knowledge_flow'
+TEACHERS_KEY = 'mmkd_rl_flow_teachers'
 
 
 @HOOKS.register_module()
@@ -278,21 +279,31 @@ class KnowledgeFlowHook(Hook):
     # -------------------------------------------------------------- resuming
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """theta_old goes along."""
+        """theta_old and the teachers' names go along."""
+        checkpoint[TEACHERS_KEY] = self._description(runner)
         if self.joint.old is not None:
             checkpoint[CHECKPOINT_KEY] = self.joint.old.state_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """A resumed run goes on from its theta_old. A new run that takes
         another one's weights has all its teachers, also those that the other
-        has retired."""
+        has retired.
+
+        Raises:
+            ValueError: A resumed run has other teachers, or another order.
+        """
         if runner._resume:
+            check_resumed(checkpoint.get(TEACHERS_KEY),
+                          self._description(runner))
             self._resumed = checkpoint.get(CHECKPOINT_KEY)
             return
         weights = checkpoint.get('state_dict', {})
         for name, value in weights.items():
             if name.endswith('knowledge_flow.active'):
                 weights[name] = torch.ones_like(value)
+
+    def _description(self, runner: Runner) -> dict:
+        return dict(teachers=list(flow_of(unwrapped(runner)).teacher_names))
 
 
 def _scalars(flow: KnowledgeFlow) -> dict[str, float]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmkd_rl.engine.hooks.common import distillation_in
+from mmkd_rl.engine.hooks.common import check_resumed, distillation_in
 from mmkd_rl.registry import HOOKS
 
 #: Where a checkpoint keeps the teachers' names and the strategy.
@@ -70,15 +70,9 @@ class TeacherCheckHook(Hook):
         Raises:
             ValueError: Other teachers, another order, or another strategy.
         """
-        saved = checkpoint.get(CHECKPOINT_KEY)
-        if not runner._resume or saved is None:
-            return
-        for name, now in self._description(runner).items():
-            if saved.get(name, now) != now:
-                raise ValueError(
-                    f'the run to resume has {name} {saved[name]!r}, and the '
-                    f'config {now!r}. Give the same, or start anew from its '
-                    'weights with load_from and another work_dir')
+        if runner._resume:
+            check_resumed(checkpoint.get(CHECKPOINT_KEY),
+                          self._description(runner))
 
     def _description(self, runner: Runner) -> dict:
         distillation = distillation_in(runner, type(self).__name__)
