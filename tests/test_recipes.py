@@ -11,7 +11,9 @@ from mmengine.registry import init_default_scope
 import mmkd_rl
 from mmkd_rl import options, recipes
 from mmkd_rl.losses import FitNetLoss
+from mmkd_rl.recipes import reading
 from mmkd_rl.registry import MODELS, WEIGHTINGS
+from mmkd_rl.utils.configs import load_config
 from mmkd_rl.weighting import MTKDRL, WeightingStrategy
 from mmkd_rl.weighting.base import equal_weights
 from tests.commands import config, in_process
@@ -62,7 +64,8 @@ def built(cfg):
 # ------------------------------------------------------------ what it writes
 
 
-@pytest.mark.parametrize('module, least', [(recipes, 4), (options, 1)])
+@pytest.mark.parametrize('module, least', [
+    (recipes, 3), (reading, 2), (options, 1)])
 def test_the_examples_in_the_docstrings(module, least):
     result = doctest.testmod(module)
     assert result.attempted >= least and not result.failed
@@ -238,7 +241,7 @@ def test_a_detector_or_segmentor(path, strategy):
     """By its features; where training counts iterations, so does the
     agent."""
     pytest.importorskip(path.partition('::')[0])
-    given = recipes.load_config(path)
+    given = load_config(path)
     given.model.backbone.init_cfg = None
     cfg = mmkd_rl.distill(given, strategy, [f'a={path}:untrained'])
     assert cfg.model.task.type == 'FeatureTask'

@@ -1,4 +1,4 @@
-"""What a strategy trains with an optimiser of its own, beside the student.
+"""Learners: networks of a strategy with an optimiser of their own.
 
 MTKD-RL's agent and MMKD's weight networks are learners. A strategy with
 ``learner`` set names :class:`LearnerHook`, or a hook derived from it, in its
@@ -25,7 +25,7 @@ from mmkd_rl.utils.random_state import RandomNumbers
 
 
 class DistillationView(Protocol):
-    """What a learner may ask the distillation for."""
+    """The part of :class:`Distillation` that a learner uses."""
 
     #: See :attr:`Distillation.last_step`.
     last_step: TrainingStep | None
@@ -47,9 +47,10 @@ class Student:
     """The student between two of its steps.
 
     Attributes:
-        model: Its model.
+        model: The student's model.
         distillation: The model's child.
-        optim_wrapper: Its optimiser; gives precision and learning rates.
+        optim_wrapper: The student's optimiser; gives precision and learning
+            rates.
     """
     model: nn.Module
     distillation: DistillationView
@@ -66,12 +67,12 @@ class Learner(ABC):
         networks: What is trained.
     """
 
-    #: What it is called in messages, one thing or several.
+    #: The learner's name in messages, and whether that is a plural.
     noun: str = 'networks'
     plural: bool = True
-    #: Its scalars are logged as ``LOG_NAME/NAME``.
+    #: The learner's scalars are logged as ``LOG_NAME/NAME``.
     log_name: str = 'learner'
-    #: Where a checkpoint keeps it, and its networks in there.
+    #: Keys of the learner in a checkpoint, and of its networks there.
     checkpoint_key: str = 'mmkd_rl_learner'
     networks_key: str = 'networks'
     #: Options of the config that decide whether a checkpoint's networks fit.
@@ -123,13 +124,17 @@ class Learner(ABC):
     def end_epoch(self) -> None:  # noqa: B027 (most have nothing to do)
         """Called at the end of each epoch, before checkpoints are written."""
 
-    def warn_without_hook(self, strategy: object) -> None:
-        """Say once that no hook trains it."""
+    def warn_without_hook(self, strategy: Any) -> None:
+        """Warn once that no hook trains the learner.
+
+        Args:
+            strategy: The learner's :class:`WeightingStrategy`.
+        """
         if self.has_hook or self._warned:
             return
         self._warned = True
         name = type(strategy).__name__
-        hook = strategy.hooks[0]['type']  # type: ignore[attr-defined]
+        hook = next((h['type'] for h in strategy.hooks), 'mmkd_rl.LearnerHook')
         print_log(
             f"{name} runs without {hook.rpartition('.')[2]}: its {self.noun} "
             f"{'are' if self.plural else 'is'} never trained and all weights "

@@ -1,27 +1,11 @@
-"""From a config that trains a student alone to one that distils teachers.
-
->>> from mmkd_rl import distill
->>> cfg = distill(
-...     'mmpretrain::resnet/resnet18_8xb32_in1k.py', 'mtkd_rl',
-...     ['r50=mmpretrain::resnet/resnet50_8xb32_in1k.py:untrained'])
->>> cfg.model.type, cfg.model.student.backbone.depth
-('mmkd_rl.MultiTeacherDistiller', 18)
-
-``tools/train.py CONFIG --distill mtkd_rl --teacher ...`` calls the same
-function. The result is an ordinary config: ``Runner.from_cfg(cfg).train()``
-runs it, ``cfg.dump(path)`` writes it to a file.
-"""
+"""Makes the config of a distillation of a plain training config."""
 
 from __future__ import annotations
 
-import argparse
 import copy
-import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -29,25 +13,23 @@ from mmengine.logging import print_log
 from mmpretrain.models.classifiers import BaseClassifier
 
 from mmkd_rl.engine.hooks import LearnerHook
-from mmkd_rl.options import option_names, parse_options
+from mmkd_rl.options import option_names
+from mmkd_rl.recipes.reading import (
+    EXAMPLE,
+    MODEL_KEYS,
+    TEACHER,
+    parse_teacher,
+    read_pool,
+    read_strategy,
+    split_names,
+)
 from mmkd_rl.registry import HOOKS, MODELS, WEIGHTINGS
 from mmkd_rl.teachers.loading import check_teachers
-from mmkd_rl.utils.configs import (
-    complete_loaders,
-    config_name,
-    configs_of,
-    load_config,
-)
+from mmkd_rl.utils.configs import complete_loaders, config_name, load_config
 
 DISTILLER = 'mmkd_rl.MultiTeacherDistiller'
-_STRATEGIES, _POOLS = '_base_/strategies', '_base_/pools'
-#: What of a strategy's file goes into the model.
-_MODEL_KEYS = ('logit_loss', 'feature_loss', 'losses', 'weighting',
-               'projector')
 #: Hooks of every distillation: safety, exact resuming, the exported student.
 _COMMON_HOOKS = ('TeacherCheckHook', 'RandomStateHook', 'StudentExportHook')
-_TEACHER = 'NAME=CONFIG:CHECKPOINT'
-_EXAMPLE = 'r50=mmpretrain::resnet/resnet50_8xb32_in1k.py:r50.pth'
 
 
 def distill(config: Config | str | os.PathLike,
@@ -97,18 +79,18 @@ def distill(config: Config | str | os.PathLike,
     cfg = copy.deepcopy(config) if isinstance(config, Config) else \
         load_config(config)
     _check_plain(cfg)
-    parts = [_read_strategy(name) for name in _names(strategy)]
+    parts = [read_strategy(name) for name in split_names(strategy)]
     if not isinstance(teachers, (list, tuple)):
-        raise TypeError(f'teachers must be a list of dicts or {_TEACHER!r}, '
+        raise TypeError(f'teachers must be a list of dicts or {TEACHER!r}, '
                         f'got {teachers!r}')
     if terms is not None and not (isinstance(terms, (list, tuple)) and all(
             isinstance(term, dict) for term in terms)):
         raise TypeError("terms must be a list such as [dict(type='KDLoss', "
                         f"temperature=2.)], got {terms!r}")
-    found = [parse_teacher(t) for t in (*_read_pool(pool), *teachers)]
+    found = [parse_teacher(t) for t in (*read_pool(pool), *teachers)]
     if not found:
-        raise ValueError(f'there are no teachers; give some as {_TEACHER}, '
-                         f'such as {_EXAMPLE}, or a pool')
+        raise ValueError(f'there are no teachers; give some as {TEACHER}, '
+                         f'such as {EXAMPLE}, or a pool')
     check_teachers(found, set().union(*found))
     distillers = [p for p in parts if 'weighting' in p]
     flows = [p for p in parts if 'weighting' not in p]
@@ -132,194 +114,6 @@ def distill(config: Config | str | os.PathLike,
     return cfg
 
 
-def parse_teacher(text: str | dict) -> dict:
-    """A teacher from ``NAME=CONFIG:CHECKPOINT``.
-
-    >>> parse_teacher('a=mmdet::retinanet/x.py:https://host/a.pth')
-    {'name': 'a', 'config': 'mmdet::retinanet/x.py', \
-'checkpoint': 'https://host/a.pth'}
-
-    Args:
-        text: The string; a dict is returned as it is.
-
-    Raises:
-        ValueError: A part is missing.
-        TypeError: Neither a string nor a dict.
-    """
-    if isinstance(text, dict):
-        return dict(text)
-    if not isinstance(text, str):
-        raise TypeError(f'a teacher must be a dict or {_TEACHER!r}, got '
-                        f'{text!r}')
-    name, equals, rest = text.partition('=')
-    match = re.fullmatch(r'((?:\w+::)?[^:]*)(?::(.*))?', rest)
-    config, checkpoint = match.groups() if match else ('', None)
-    missing = (
-        'no "="' if not equals else 'no name' if not name.strip() else
-        'no config' if not config else
-        'no checkpoint' if not checkpoint else '')
-    if missing:
-        raise ValueError(f'teacher {text!r} has {missing}; write {_TEACHER}, '
-                         f'such as {_EXAMPLE} (CHECKPOINT may be untrained)')
-    return dict(name=name.strip(), config=config, checkpoint=checkpoint)
-
-
-def parse_term(words: Sequence[str]) -> dict:
-    """A term's config from a type and its options.
-
-    >>> parse_term(['KDLoss', 'temperature=2.', 'loss_weight=1'])
-    {'type': 'KDLoss', 'temperature': 2.0, 'loss_weight': 1}
-
-    Args:
-        words: The type, then ``OPTION=VALUE`` any number of times.
-
-    Raises:
-        ValueError: No type, or an option without ``=``.
-    """
-    kind, *rest = words
-    if '=' in kind:
-        raise ValueError(f'term {" ".join(words)!r} has no type; write KDLoss '
-                         'temperature=2')
-    return dict(type=kind, **parse_options(
-        rest, f'term {" ".join(words)!r}', 'KDLoss temperature=2'))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options with which a command-line tool calls
-    :func:`distill`."""
-    parser.add_argument(
-        '--distill',
-        metavar='STRATEGY',
-        help='distil teachers into the model of a plain config: mtkd_rl, '
-        'aver, ca_mkd, knowledge_flow, ..., a file like those of '
-        'configs/_base_/strategies, or mtkd_rl+knowledge_flow')
-    parser.add_argument(
-        '--teacher',
-        action='append',
-        default=[],
-        metavar='NAME=CONFIG:CHECKPOINT',
-        help='a teacher for --distill, any number of them; CHECKPOINT is a '
-        'file, a URL, or untrained')
-    parser.add_argument(
-        '--pool',
-        metavar='FILE',
-        help='a config with teachers=[...] for --distill, or a name from '
-        'configs/_base_/pools; FILE:N are the first N of them')
-    parser.add_argument(
-        '--term',
-        action='append',
-        nargs='+',
-        metavar=('TYPE', 'OPTION=VALUE'),
-        help="a distillation term for --distill in place of the strategy's, "
-        'such as: --term KDLoss temperature=2 --term FitNetLoss')
-
-
-def read_config(args: argparse.Namespace) -> Config:
-    """The config that a tool's arguments name, distilled if they say so.
-
-    Args:
-        args: With ``config`` and what :func:`add_arguments` adds.
-
-    Raises:
-        ValueError: Arguments of ``--distill`` without it; see also
-            :func:`distill`.
-        FileNotFoundError: No such config or pool.
-    """
-    if args.distill is None:
-        for name in ('teacher', 'pool', 'term'):
-            if getattr(args, name):
-                raise ValueError(f'--{name} says what is distilled, but '
-                                 '--distill STRATEGY is missing')
-        return load_config(args.config)
-    return distill(
-        args.config, args.distill, args.teacher, pool=args.pool,
-        terms=args.term and [parse_term(words) for words in args.term])
-
-
-def strategy_names() -> list[str]:
-    """Names that :func:`distill` takes, without those of registered types."""
-    return sorted(p.stem for p in _files(_STRATEGIES)
-                  if p.stem != 'kd_fitnet')
-
-
-# ------------------------------------------------------------------- reading
-
-
-def _files(folder: str) -> Iterator[Path]:
-    return (configs_of('mmkd_rl') / folder).glob('*.py')
-
-
-@lru_cache
-def _of_package(name: str) -> dict:
-    """A base of this package; not to be changed."""
-    return load_config(configs_of('mmkd_rl') / name).to_dict()
-
-
-def _names(strategy: str) -> list[str]:
-    if not isinstance(strategy, str) or not strategy:
-        raise TypeError(f'strategy must be a name such as {"mtkd_rl"!r}, got '
-                        f'{strategy!r}')
-    return [strategy] if _is_file(strategy) else strategy.split('+')
-
-
-def _is_file(name: str) -> bool:
-    return '::' in name or name.endswith('.py') or os.path.isfile(name)
-
-
-def _read_strategy(name: str) -> dict:
-    """Settings that a strategy adds to a config."""
-    if _is_file(name):
-        cfg = load_config(name, 'strategy').to_dict()
-        if not {'weighting', 'custom_hooks'} & set(cfg):
-            raise ValueError(f'strategy {name!r} has neither weighting nor '
-                             'custom_hooks; see configs/_base_/strategies')
-        for key in _MODEL_KEYS:
-            if isinstance(cfg.get(key), str):
-                raise ValueError(
-                    f'strategy {name!r}: {key} must be a dict such as '
-                    f'dict(type={cfg[key]!r}), got {cfg[key]!r}')
-        return cfg
-    if name in strategy_names():
-        return copy.deepcopy(_of_package(f'{_STRATEGIES}/{name}.py'))
-    kind = WEIGHTINGS.get(name) if name else None
-    if kind is not None:
-        return dict(weighting=dict(type=name))
-    names = [*strategy_names(), *WEIGHTINGS.module_dict]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=.5)
-    raise ValueError(
-        f'strategy {name!r} is unknown'
-        + (f'; did you mean {near[0]!r}? ' if near else '. ') +
-        f'There are {", ".join(strategy_names())}, the types '
-        f'{", ".join(sorted(WEIGHTINGS.module_dict))}, and files of your own')
-
-
-def _read_pool(pool: str | os.PathLike | None) -> list[dict | str]:
-    if pool is None:
-        return []
-    name, _, count = re.fullmatch(  # type: ignore[union-attr]
-        r'(.*?)(:(\d+))?', os.fspath(pool)).groups()
-    if _is_file(name):
-        cfg = load_config(name, 'pool').to_dict()
-    else:
-        names = sorted(p.stem for p in _files(_POOLS))
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=.5)
-            raise FileNotFoundError(
-                f'pool {name!r} is unknown'
-                + (f'; did you mean {near[0]!r}? ' if near else '. ') +
-                f'There are {", ".join(names)}, and files of your own')
-        cfg = _of_package(f'{_POOLS}/{name}.py')
-    teachers = copy.deepcopy(cfg.get('teachers'))
-    if not isinstance(teachers, list) or not teachers or not all(
-            isinstance(t, (dict, str)) for t in teachers):
-        raise ValueError(f'pool {name!r} must have teachers=[dict(name=..., '
-                         f'config=..., checkpoint=...)], got {teachers!r}')
-    if count and not 0 < int(count) <= len(teachers):
-        raise ValueError(f'pool {os.fspath(pool)!r}: {name} has '
-                         f'{len(teachers)} teachers, not {count}')
-    return teachers[:int(count)] if count else teachers
-
-
 def _check_plain(cfg: Config) -> None:
     """Raise where a config cannot be distilled."""
     model = cfg.get('model')
@@ -338,16 +132,13 @@ def _check_plain(cfg: Config) -> None:
             'its student')
 
 
-# ------------------------------------------------------------------- writing
-
-
 def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
                    terms: Sequence[dict] | None, options: dict) -> None:
     student = cfg.model
     made: dict[str, Any] = dict(type=DISTILLER, student=student,
                                 teachers=teachers)
     made.update({k: copy.deepcopy(strategy[k])
-                 for k in _MODEL_KEYS if k in strategy})
+                 for k in MODEL_KEYS if k in strategy})
     if terms is not None:
         made.pop('logit_loss', None)
         made.pop('feature_loss', None)

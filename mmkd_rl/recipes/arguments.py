@@ -1,0 +1,63 @@
+"""The recipe's options on a command line."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.config import Config
+
+from mmkd_rl.recipes.making import distill
+from mmkd_rl.recipes.reading import parse_term
+from mmkd_rl.utils.configs import load_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options with which a command-line tool calls
+    :func:`distill`."""
+    parser.add_argument(
+        '--distill',
+        metavar='STRATEGY',
+        help='distil teachers into the model of a plain config: mtkd_rl, '
+        'aver, ca_mkd, knowledge_flow, ..., a file like those of '
+        'configs/_base_/strategies, or mtkd_rl+knowledge_flow')
+    parser.add_argument(
+        '--teacher',
+        action='append',
+        default=[],
+        metavar='NAME=CONFIG:CHECKPOINT',
+        help='a teacher for --distill, any number of them; CHECKPOINT is a '
+        'file, a URL, or untrained')
+    parser.add_argument(
+        '--pool',
+        metavar='FILE',
+        help='a config with teachers=[...] for --distill, or a name from '
+        'configs/_base_/pools; FILE:N are the first N of them')
+    parser.add_argument(
+        '--term',
+        action='append',
+        nargs='+',
+        metavar=('TYPE', 'OPTION=VALUE'),
+        help="a distillation term for --distill in place of the strategy's, "
+        'such as: --term KDLoss temperature=2 --term FitNetLoss')
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config that a tool's arguments name, distilled if they say so.
+
+    Args:
+        args: With ``config`` and what :func:`add_arguments` adds.
+
+    Raises:
+        ValueError: Arguments of ``--distill`` without it; see also
+            :func:`distill`.
+        FileNotFoundError: No such config or pool.
+    """
+    if args.distill is None:
+        for name in ('teacher', 'pool', 'term'):
+            if getattr(args, name):
+                raise ValueError(f'--{name} says what is distilled, but '
+                                 '--distill STRATEGY is missing')
+        return load_config(args.config)
+    return distill(
+        args.config, args.distill, args.teacher, pool=args.pool,
+        terms=args.term and [parse_term(words) for words in args.term])

@@ -1,0 +1,155 @@
+"""Reads what a distillation is made of: strategies, pools, teachers, terms."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from mmkd_rl.options import parse_options
+from mmkd_rl.registry import WEIGHTINGS
+from mmkd_rl.utils.configs import configs_of, load_config
+
+_STRATEGIES, _POOLS = '_base_/strategies', '_base_/pools'
+#: Settings of a strategy's file that go into the model.
+MODEL_KEYS = ('logit_loss', 'feature_loss', 'losses', 'weighting',
+              'projector')
+TEACHER = 'NAME=CONFIG:CHECKPOINT'
+EXAMPLE = 'r50=mmpretrain::resnet/resnet50_8xb32_in1k.py:r50.pth'
+
+
+def parse_teacher(text: str | dict) -> dict:
+    """A teacher from ``NAME=CONFIG:CHECKPOINT``.
+
+    >>> parse_teacher('a=mmdet::retinanet/x.py:https://host/a.pth')
+    {'name': 'a', 'config': 'mmdet::retinanet/x.py', \
+'checkpoint': 'https://host/a.pth'}
+
+    Args:
+        text: The string; a dict is returned as it is.
+
+    Raises:
+        ValueError: A part is missing.
+        TypeError: Neither a string nor a dict.
+    """
+    if isinstance(text, dict):
+        return dict(text)
+    if not isinstance(text, str):
+        raise TypeError(f'a teacher must be a dict or {TEACHER!r}, got '
+                        f'{text!r}')
+    name, equals, rest = text.partition('=')
+    match = re.fullmatch(r'((?:\w+::)?[^:]*)(?::(.*))?', rest)
+    config, checkpoint = match.groups() if match else ('', None)
+    missing = (
+        'no "="' if not equals else 'no name' if not name.strip() else
+        'no config' if not config else
+        'no checkpoint' if not checkpoint else '')
+    if missing:
+        raise ValueError(f'teacher {text!r} has {missing}; write {TEACHER}, '
+                         f'such as {EXAMPLE} (CHECKPOINT may be untrained)')
+    return dict(name=name.strip(), config=config, checkpoint=checkpoint)
+
+
+def parse_term(words: Sequence[str]) -> dict:
+    """A term's config from a type and its options.
+
+    >>> parse_term(['KDLoss', 'temperature=2.', 'loss_weight=1'])
+    {'type': 'KDLoss', 'temperature': 2.0, 'loss_weight': 1}
+
+    Args:
+        words: The type, then ``OPTION=VALUE`` any number of times.
+
+    Raises:
+        ValueError: No type, or an option without ``=``.
+    """
+    kind, *rest = words
+    if '=' in kind:
+        raise ValueError(f'term {" ".join(words)!r} has no type; write KDLoss '
+                         'temperature=2')
+    return dict(type=kind, **parse_options(
+        rest, f'term {" ".join(words)!r}', 'KDLoss temperature=2'))
+
+
+def strategy_names() -> list[str]:
+    """Names that :func:`distill` takes, without those of registered types."""
+    return sorted(p.stem for p in _files(_STRATEGIES)
+                  if p.stem != 'kd_fitnet')
+
+
+def _files(folder: str) -> Iterator[Path]:
+    return (configs_of('mmkd_rl') / folder).glob('*.py')
+
+
+@lru_cache
+def _of_package(name: str) -> dict:
+    """A base of this package; not to be changed."""
+    return load_config(configs_of('mmkd_rl') / name).to_dict()
+
+
+def split_names(strategy: str) -> list[str]:
+    if not isinstance(strategy, str) or not strategy:
+        raise TypeError(f'strategy must be a name such as {"mtkd_rl"!r}, got '
+                        f'{strategy!r}')
+    return [strategy] if _is_file(strategy) else strategy.split('+')
+
+
+def _is_file(name: str) -> bool:
+    return '::' in name or name.endswith('.py') or os.path.isfile(name)
+
+
+def read_strategy(name: str) -> dict:
+    """Settings that a strategy adds to a config."""
+    if _is_file(name):
+        cfg = load_config(name, 'strategy').to_dict()
+        if not {'weighting', 'custom_hooks'} & set(cfg):
+            raise ValueError(f'strategy {name!r} has neither weighting nor '
+                             'custom_hooks; see configs/_base_/strategies')
+        for key in MODEL_KEYS:
+            if isinstance(cfg.get(key), str):
+                raise ValueError(
+                    f'strategy {name!r}: {key} must be a dict such as '
+                    f'dict(type={cfg[key]!r}), got {cfg[key]!r}')
+        return cfg
+    if name in strategy_names():
+        return copy.deepcopy(_of_package(f'{_STRATEGIES}/{name}.py'))
+    kind = WEIGHTINGS.get(name) if name else None
+    if kind is not None:
+        return dict(weighting=dict(type=name))
+    names = [*strategy_names(), *WEIGHTINGS.module_dict]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=.5)
+    raise ValueError(
+        f'strategy {name!r} is unknown'
+        + (f'; did you mean {near[0]!r}? ' if near else '. ') +
+        f'There are {", ".join(strategy_names())}, the types '
+        f'{", ".join(sorted(WEIGHTINGS.module_dict))}, and files of your own')
+
+
+def read_pool(pool: str | os.PathLike | None) -> list[dict | str]:
+    if pool is None:
+        return []
+    name, _, count = re.fullmatch(  # type: ignore[union-attr]
+        r'(.*?)(:(\d+))?', os.fspath(pool)).groups()
+    if _is_file(name):
+        cfg = load_config(name, 'pool').to_dict()
+    else:
+        names = sorted(p.stem for p in _files(_POOLS))
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=.5)
+            raise FileNotFoundError(
+                f'pool {name!r} is unknown'
+                + (f'; did you mean {near[0]!r}? ' if near else '. ') +
+                f'There are {", ".join(names)}, and files of your own')
+        cfg = _of_package(f'{_POOLS}/{name}.py')
+    teachers = copy.deepcopy(cfg.get('teachers'))
+    if not isinstance(teachers, list) or not teachers or not all(
+            isinstance(t, (dict, str)) for t in teachers):
+        raise ValueError(f'pool {name!r} must have teachers=[dict(name=..., '
+                         f'config=..., checkpoint=...)], got {teachers!r}')
+    if count and not 0 < int(count) <= len(teachers):
+        raise ValueError(f'pool {os.fspath(pool)!r}: {name} has '
+                         f'{len(teachers)} teachers, not {count}')
+    return teachers[:int(count)] if count else teachers
