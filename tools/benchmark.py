@@ -205,7 +205,8 @@ def _run(args: argparse.Namespace) -> int:
     if not flows and kind.rpartition('.')[2] != 'MultiTeacherDistiller':
         raise ValueError(f'config {args.config!r} does not distil: its model '
                          f'is {kind!r} without a KnowledgeFlowBackbone; that '
-                         'or a MultiTeacherDistiller is what is timed here')
+                         'or a MultiTeacherDistiller is what is timed here; '
+                         '--distill STRATEGY --teacher ... makes one')
     if flows and args.strategies:
         raise ValueError(f'--strategies {" ".join(args.strategies)}: config '
                          f'{args.config!r} has a KnowledgeFlowBackbone; '

@@ -173,7 +173,8 @@ def test_huge_states_stay_finite_in_the_half_precision_history():
     (dict(agent=dict(hiden=2)), TypeError,
      r"weighting.agent: WeightPolicy has no option 'hiden'; it takes "
      r"\['hidden', .*'balance_lr'\]; did you mean 'hidden'\?"),
-    (dict(agent=4), TypeError, 'weighting.agent must be a dict.*, got 4'),
+    (dict(agent=4), TypeError,
+     'weighting.agent must be a dict or None, got 4'),
     (dict(updater='PPO'), TypeError, "weighting.updater must be.*'PPO'"),
     (dict(updater=dict(optimizer=dict(type='Adam', lrr=1))), TypeError,
      "weighting.updater.optimizer: .*'lrr'"),
