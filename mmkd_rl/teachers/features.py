@@ -7,7 +7,6 @@ pool.py they are no part of any module tree.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -19,6 +18,7 @@ from mmkd_rl.teachers.loading import (
     UNTRAINED,
     build_network,
     check_teachers,
+    init_untrained,
     input_size,
     load_model_config,
     load_weights,
@@ -219,13 +219,7 @@ def _build(cfg: dict, name: str) -> FeatureTeacher:
         del network_cfg['data_preprocessor']
         network = build_network(network_cfg, scope, key)
     if weights is None:
-        if hasattr(network, 'init_weights'):
-            # It would log a line a weight.
-            logging.disable(logging.INFO)
-            try:
-                network.init_weights()
-            finally:
-                logging.disable(logging.NOTSET)
+        init_untrained(network)
     else:
         own = set(network.state_dict())
         load_weights(network, _own_part(weights, own), path,

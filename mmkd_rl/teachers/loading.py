@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -258,6 +259,20 @@ def _how_to_get(teacher: dict) -> str:
     if path.parent != Path('work_dirs', Path(config.split('::')[-1]).stem):
         command += f' --work-dir {path.parent}'
     return f'; train it: {command}'
+
+
+def init_untrained(network: nn.Module) -> None:
+    """Initialise a network that gets no weights from a file. Some have
+    parameters that are memory of no meaning until then (level embeddings of
+    Deformable DETR)."""
+    if not hasattr(network, 'init_weights'):
+        return
+    # MMEngine logs a line a weight.
+    logging.disable(logging.INFO)
+    try:
+        network.init_weights()
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str,

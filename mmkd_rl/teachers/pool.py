@@ -26,6 +26,7 @@ from mmkd_rl.teachers.loading import (
     UNTRAINED,
     build_network,
     check_teachers,
+    init_untrained,
     input_size,
     load_model_config,
     load_weights,
@@ -302,7 +303,9 @@ def _build_teacher(cfg: dict, name: str, task: Task,
         checkpoint, f'{key}: checkpoint')
     model_cfg, scope = load_model_config(cfg['config'], f'{key}: config')
     model = build_network(offline(model_cfg), task.scope_for(scope), key)
-    if weights is not None:
+    if weights is None:
+        init_untrained(model)
+    else:
         load_weights(model, weights, checkpoint, f'{key}: checkpoint')
     target: Normalization | None
     if 'normalization' in cfg:

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from mmkd_rl.engine.hooks.common import unwrapped
 from mmkd_rl.registry import DATASETS, MODELS
+from mmkd_rl.teachers.loading import init_untrained
 from tests.toy import toy_runner
 
 SIDE = 64
@@ -128,6 +129,8 @@ def test_features_of_all_levels(name):
         torch.manual_seed(0)
         model = MODELS.build(distilled(
             student, teachers, weighting=weighting)).train()
+        # As the runner does; a DETR has parameters without values before.
+        init_untrained(model)
         maps = []
 
         def keep(module, args, output, maps=maps):
@@ -152,7 +155,10 @@ def test_features_of_all_levels(name):
             levels, levels]
         for parameter in term.projectors.parameters():
             assert parameter.grad.any()
-        assert model.backbone.layer1[0].conv1.weight.grad.any()
+        # The first layer: a block's residual branch is zero at first.
+        stem = getattr(model.backbone, 'conv1', None) or \
+            model.backbone.stem[0]  # ResNet-D's of segmentors
+        assert stem.weight.grad.any()
         # Of the second image only what is not padding counts.
         # A backbone's last level is what no other is made of; of a neck's
         # it is the first one.

@@ -9,7 +9,14 @@ from mmkd_rl.losses.kd import kd_divergence
 from mmkd_rl.records import Batch
 from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers import InputAdapter, Normalization
-from tests.toy import World, classifier, distiller, samples, toy_teachers
+from tests.toy import (
+    ToyBackbone,
+    World,
+    classifier,
+    distiller,
+    samples,
+    toy_teachers,
+)
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 OTHER = dict(mean=[10., 120., 200.], std=[50., 1., 255.])
@@ -292,3 +299,26 @@ def test_a_feature_that_is_not_finite(tmp_path, value, kwargs, used):
             teachers_of(model).check_finite()
     else:
         teachers_of(model).check_finite()
+
+
+def test_an_untrained_teacher_has_all_its_values(monkeypatch):
+    """Parameters that are memory of no meaning until init_weights."""
+    @MODELS.register_module(force=True)
+    class Unset(ToyBackbone):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.gain = torch.nn.Parameter(torch.full((1, ), torch.nan))
+
+        def init_weights(self):
+            super().init_weights()
+            torch.nn.init.ones_(self.gain)
+
+        def forward(self, x):
+            return tuple(f * self.gain for f in super().forward(x))
+
+    config = classifier(8, hidden=6)
+    config['backbone']['type'] = 'mmkd_rl.Unset'
+    model = MODELS.build(distiller(
+        [dict(name='a', config=config, checkpoint='untrained')]))
+    teacher, = model.distillation.teachers
+    assert teacher.model.backbone.gain == 1
