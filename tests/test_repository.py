@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
 from PIL import Image
+from safetensors.torch import save_file
 
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import cli
 from mmkd_rl.utils.configs import load_config
+from mmkd_rl.utils.patches import patch_mmengine
 from tests.commands import in_process
 from tests.toy import distiller, toy_teachers
 
@@ -367,12 +370,19 @@ class _Bomb:
         return os.mkdir, (self.path, )
 
 
-def test_checkpoint_with_code_is_refused_and_does_not_run(tmp_path):
+@pytest.fixture
+def load():
+    """As load_from, resume and init_cfg do."""
+    patch_mmengine()
+    return CheckpointLoader.load_checkpoint
+
+
+def test_checkpoint_with_code_is_refused_and_does_not_run(tmp_path, load):
     trace = tmp_path / 'trace'
     bad = tmp_path / 'bad.pth'
     torch.save({'state_dict': _Bomb(str(trace))}, bad)
-    with pytest.raises(ValueError, match='could run code'):
-        cli.check_checkpoint(str(bad), 'checkpoint')
+    with pytest.raises(ValueError, match='was not run'):
+        load(str(bad))
     assert not trace.exists()
     # The bomb is a real one:
     torch.load(bad, weights_only=False)
@@ -380,17 +390,39 @@ def test_checkpoint_with_code_is_refused_and_does_not_run(tmp_path):
     plain = tmp_path / 'plain.pth'
     plain.write_bytes(pickle.dumps(_Bomb(str(tmp_path / 'other'))))
     with pytest.raises(ValueError, match='checkpoint'):
-        cli.check_checkpoint(str(plain), 'checkpoint')
+        load(str(plain))
     assert not (tmp_path / 'other').exists()
 
 
-def test_cut_checkpoint_is_refused(tmp_path):
-    file = tmp_path / 'cut.pth'
-    torch.save({'state_dict': {'w': torch.zeros(1000)}}, file)
-    cli.check_checkpoint(str(file), 'load_from')
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+def test_cut_checkpoint_is_refused(tmp_path, load, suffix):
+    file = tmp_path / f'cut.{suffix}'
+    write = torch.save if suffix == 'pth' else save_file
+    write({'w': torch.ones(1000)}, file)
+    assert torch.equal(load(str(file))['w'], torch.ones(1000))
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match='load_from.*not a whole checkpoint'):
-        cli.check_checkpoint(str(file), 'load_from')
+    with pytest.raises(ValueError, match='cannot be read, it is truncated'):
+        load(str(file))
+
+
+def test_arrays_in_a_checkpoint(tmp_path, load):
+    """Of all usual types, also as NumPy 1 has written them."""
+    file = tmp_path / 'a.pth'
+    kinds = ['?', 'i1', 'u1', 'i2', 'i4', 'i8', 'f2', 'f4', 'f8', 'c8']
+    content = dict(arrays=[np.ones(3, k) for k in kinds],
+                   scalars=[np.ones(1, k)[0] for k in kinds])
+    torch.save(content, file)
+    old = tmp_path / 'old.pth'
+    with zipfile.ZipFile(file) as new, zipfile.ZipFile(old, 'w') as written:
+        for name in new.namelist():
+            written.writestr(name, new.read(name).replace(
+                b'numpy._core', b'numpy.core'))
+    assert b'numpy.core.multiarray' in old.read_bytes()
+    for path in (file, old):
+        back = load(str(path))
+        for kind, array, scalar in zip(kinds, *back.values()):
+            assert array.dtype == scalar.dtype == np.dtype(kind)
+            assert array.all() and scalar == 1
 
 
 def test_wrong_config_path_names_near_ones(tmp_path):

@@ -9,12 +9,14 @@ its final name is always whole.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import pickle
 import re
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,15 +24,19 @@ import torch
 from mmengine.fileio import get_local_path
 from mmengine.logging.history_buffer import HistoryBuffer
 
+#: Where NumPy 2 and NumPy 1 have what pickled arrays name.
+_NUMPY = ('numpy._core.multiarray', 'numpy.core.multiarray')
 
+
+@lru_cache
 def _safe_types() -> list[Any]:
     """Types in MMEngine's checkpoints that cannot run code when read."""
-    core = np._core if hasattr(np, '_core') else np.core
-    dtypes = {type(np.dtype(t)) for t in (
-        'float64', 'float32', 'int64', 'int32', 'uint32', 'bool')}
+    core = importlib.import_module(_NUMPY[np.__version__.startswith('1.')])
+    arrays = [(getattr(core, name), f'{module}.{name}')
+              for name in ('_reconstruct', 'scalar') for module in _NUMPY]
+    dtypes = {type(np.dtype(t)) for t in '?bBhHiIlLqQefdFD'}
     return [
-        HistoryBuffer, slice, np.ndarray, np.dtype,
-        core.multiarray._reconstruct, core.multiarray.scalar, *dtypes,
+        HistoryBuffer, slice, np.ndarray, np.dtype, *arrays, *dtypes,
         (_statistic, 'builtins.getattr')
     ]
 
@@ -47,12 +53,14 @@ def _statistic(owner: Any, name: str) -> Any:
         f'Unsupported global: getattr of {owner!r}.{name}')
 
 
-def load(path: str, key: str) -> Any:
-    """Read a checkpoint to the CPU without running anything in it.
+def load(path: str, key: str = 'checkpoint',
+         map_location: Any = 'cpu') -> Any:
+    """Read a checkpoint without running anything in it.
 
     Args:
         path: A file, a URL, or what MMEngine's file clients understand.
         key: The config key that named it, for messages.
+        map_location: Where tensors go, see ``torch.load``.
 
     Raises:
         FileNotFoundError: No such file.
@@ -67,13 +75,17 @@ def load(path: str, key: str) -> Any:
                 raise ValueError(f'{key}={path!r} cannot be fetched: '
                                  f'{error}') from error
         else:
+            path = os.path.expanduser(path)
             if '://' not in path and not os.path.isfile(path):
                 raise FileNotFoundError(
                     f'{key}={path!r}: no such file (from {os.getcwd()})')
             local = str(stack.enter_context(get_local_path(path)))
+        if local.endswith('.safetensors'):
+            return _load_safetensors(local, f'{key}={path!r}', map_location)
         try:
             with torch.serialization.safe_globals(_safe_types()):
-                return torch.load(local, map_location='cpu', weights_only=True)
+                return torch.load(local, map_location=map_location,
+                                  weights_only=True)
         except pickle.UnpicklingError as error:
             # torch raises this for code as well as for garbage.
             reason = str(error).split('WeightsUnpickler error:')[-1]
@@ -91,6 +103,21 @@ def load(path: str, key: str) -> Any:
             raise ValueError(
                 f'{key}={path!r} cannot be read, it is truncated or not a '
                 f'PyTorch checkpoint: {_first_line(str(error))}') from error
+
+
+def _load_safetensors(local: str, what: str,
+                      map_location: Any) -> dict[str, Any]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ValueError(f'{what} needs the package safetensors: pip install '
+                         'safetensors') from error
+    try:
+        return load_file(local, device=str(map_location or 'cpu'))
+    except SafetensorError as error:
+        raise ValueError(f'{what} cannot be read, it is truncated or no '
+                         f'safetensors file: {error}') from error
 
 
 def save(obj: Any, path: str) -> None:
