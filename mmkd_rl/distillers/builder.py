@@ -43,7 +43,7 @@ from mmkd_rl.taps import OutputTaps
 from mmkd_rl.tasks import LogitTask, Task
 from mmkd_rl.teachers import Normalization, TeacherBorrower, TeacherPool
 from mmkd_rl.teachers.loading import build_network, load_model_config
-from mmkd_rl.teachers.runtime import spec_of
+from mmkd_rl.teachers.teacher import spec_of
 from mmkd_rl.utils import random_state
 from mmkd_rl.utils.patches import patch_mmengine
 from mmkd_rl.weighting import WeightingStrategy
@@ -159,8 +159,8 @@ def _build_distillation(model: BaseModel, task: Task,
                         projector: dict | None, taps: dict | None,
                         probe_size: int | tuple[int, ...]) -> Distillation:
     student_taps = task.taps(model, taps, 'student')
-    pool = TeacherPool(teachers, task,
-                       Normalization.of(model.data_preprocessor))
+    pool = TeacherPool(teachers, task)
+    pool.adapt(Normalization.of(model.data_preprocessor))
     student, specs = _probe(model, task, student_taps, pool, probe_size)
     borrowers = [m for m in model.modules()
                  if isinstance(m, TeacherBorrower) and m.waits_for_teachers]

@@ -19,7 +19,8 @@ from torch import nn
 from mmkd_rl.export.student import KNOWLEDGE_FLOW
 from mmkd_rl.flow.knowledge_flow import KnowledgeFlow
 from mmkd_rl.registry import MODELS
-from mmkd_rl.teachers.features import FeaturePool
+from mmkd_rl.tasks import BackboneTask
+from mmkd_rl.teachers import TeacherPool
 from mmkd_rl.teachers.loading import build_network
 from mmkd_rl.utils.patches import patch_mmengine
 
@@ -41,7 +42,7 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
 
     Args:
         student: The backbone's config as it would stand here alone.
-        teachers: See :class:`FeaturePool`; ``'distiller'``: those of the
+        teachers: See :class:`TeacherPool`; ``'distiller'``: those of the
             :class:`MultiTeacherDistiller` that this student is in, which are
             run once for both methods.
         links: ``'auto'``, or see :func:`resolve_links`.
@@ -102,6 +103,7 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
         if isinstance(teachers, str):
             raise TypeError(f'teachers must be a list of dicts or '
                             f'{FROM_DISTILLER!r}, got {teachers!r}')
-        flow.connect(FeaturePool(teachers))
+        flow.connect(TeacherPool(teachers, BackboneTask(),
+                                 'model.backbone.teachers'))
     setattr(backbone, KNOWLEDGE_FLOW, flow)
     return backbone

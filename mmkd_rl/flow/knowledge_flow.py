@@ -22,8 +22,6 @@ from mmkd_rl.flow.mixer import Mixer
 from mmkd_rl.flow.probe import extra_tokens, image_size, look_at
 from mmkd_rl.flow.transform import Layout
 from mmkd_rl.taps import Tap
-from mmkd_rl.teachers.features import FeaturePool
-from mmkd_rl.teachers.lent import LentFeatures
 from mmkd_rl.teachers.normalization import Normalization
 from mmkd_rl.teachers.pool import TeacherBorrower, TeacherPool
 from mmkd_rl.utils.originals import Original
@@ -75,7 +73,9 @@ class KnowledgeFlow(TeacherBorrower):
         self._links, self._fuse = links, fuse
         self._fusion, self._probe_size = fusion, probe_size
         # Plain attributes: neither the student nor the teachers are children.
-        self._source: FeaturePool | LentFeatures | None = None
+        self._pool: TeacherPool | None = None
+        #: Whether the teachers are a distiller's, which adapts and moves them.
+        self.borrowed = False
         #: Teachers' features that :meth:`lend` has given for the next
         #: forward pass of the backbone in training.
         self._lent: Features | None = None
@@ -95,7 +95,7 @@ class KnowledgeFlow(TeacherBorrower):
     @property
     def waits_for_teachers(self) -> bool:
         """Whether a distiller has yet to lend its teachers."""
-        return self._source is None
+        return self._pool is None
 
     @property
     def wants_features(self) -> bool:
@@ -105,7 +105,8 @@ class KnowledgeFlow(TeacherBorrower):
 
     def borrow(self, pool: TeacherPool) -> None:
         """Take the teachers of a distiller."""
-        self.connect(LentFeatures(pool))
+        self.connect(pool)
+        self.borrowed = True
 
     def lend(self, features: Features | None) -> None:
         """Give teachers' features of the images that the backbone gets next.
@@ -125,52 +126,54 @@ class KnowledgeFlow(TeacherBorrower):
         """Features that a distiller has given with :meth:`lend` for the
         forward pass that begins; ``None``: there are none, or the teachers are
         not a distiller's."""
-        return self._lent if isinstance(self._source, LentFeatures) else None
+        return self._lent if self.borrowed else None
 
-    def connect(self, source: FeaturePool | LentFeatures) -> None:
+    def connect(self, pool: TeacherPool) -> None:
         """Look at all layers once, resolve the links and make Q and w.
+
+        Args:
+            pool: The teachers.
 
         Raises:
             ValueError: See :func:`resolve_links`; or a layer that no Q can
                 join.
         """
-        for name in source.names:
+        for name in pool.names:
             if name == STUDENT or ':' in name:
                 raise ValueError(
                     f'teacher {name!r}: the name must not be {STUDENT!r} nor '
                     'have a ":", in logs it would be taken for something else')
-        images, student, teachers = look_at(self._backbone(), source,
+        images, student, teachers = look_at(self._backbone(), pool,
                                             self._probe_size)
         links = resolve_links(self._links, student, teachers, self._fuse)
-        slots: list[list[Tap]] = [[] for _ in source.names]
+        slots: list[list[Tap]] = [[] for _ in pool.names]
         for link in links:
-            self._add(link, slots, source, images)
-        source.listen(slots)
-        self._source = source
-        self._active = [True] * len(source.names)
+            self._add(link, slots, pool, images)
+        pool.listen(slots)
+        self._pool = pool
+        self._active = [True] * len(pool)
         self.register_buffer('active', torch.tensor(self._active))
         print_log(f'knowledge flow (fuse={self._fuse!r}):\n{self.table()}',
                   'current')
 
     def _add(self, link: Link, slots: list[list[Tap]],
-             source: FeaturePool | LentFeatures, images: Tensor) -> None:
+             pool: TeacherPool, images: Tensor) -> None:
         backbone, size = self._backbone(), image_size(images)
         candidates = []
         for m, point in link.teachers:
-            network = source.networks[m]
+            teacher = pool[m]
             slots[m].append(
-                Tap(network, point.path, point.source, point.call,
+                Tap(teacher.root, point.path, point.source, point.call,
                     -1 if point.index is None else point.index,
-                    f'teacher {source.names[m]!r}', point.overwritten))
+                    f'teacher {teacher.name!r}', point.overwritten))
             candidates.append(
                 Candidate(
-                    m, f'{source.names[m]}:{point.layer}',
+                    m, f'{teacher.name}:{point.layer}',
                     len(slots[m]) - 1,
                     Layout.of(point.tensor,
                               f'layer {point.layer!r} of teacher '
-                              f'{source.names[m]!r}',
-                              extra_tokens(network), size,
-                              source.input_sizes[m], len(images))))
+                              f'{teacher.name!r}', extra_tokens(teacher.root),
+                              size, teacher.input_size, len(images))))
         fusion = Fusion(
             link.student.layer,
             Layout.of(link.student.tensor,
@@ -192,7 +195,6 @@ class KnowledgeFlow(TeacherBorrower):
 
     def table(self) -> str:
         """Which layers are linked, as text."""
-        assert self._source is not None
         rows = [('student', 'mixed', 'shape', 'teacher', 'shape',
                  'entries of Q')]
         for fusion, place in zip(self.fusions, self._places):
@@ -212,12 +214,12 @@ class KnowledgeFlow(TeacherBorrower):
         """Before the student runs: run the teachers, hand out what they
         say."""
         self.forget_mixture()
-        if self._source is None and backbone.training:
+        if self._pool is None and backbone.training:
             raise RuntimeError(
                 "KnowledgeFlowBackbone(teachers='distiller') is trained "
                 'outside of a MultiTeacherDistiller, which would lend it '
                 'teachers; give it teachers=[dict(...)] of its own')
-        if self._source is None or self.independent or not (
+        if self._pool is None or self.independent or not (
                 self.training or self.fuse_in_eval):
             return
         if self.strength is None:
@@ -241,7 +243,7 @@ class KnowledgeFlow(TeacherBorrower):
         that were lent, or else the teachers are run."""
         lent, self._lent = self._lent, None
         features = lent if lent is not None and self.training else \
-            self.source(images, self._active)
+            self.pool.inner(images, self._active)
         if self.first_features is None:
             self.first_features = features
         return features
@@ -270,15 +272,15 @@ class KnowledgeFlow(TeacherBorrower):
     # -------------------------------------------------------- who is trusted
 
     @property
-    def source(self) -> FeaturePool | LentFeatures:
-        """The pool that runs the teachers; it must have been given."""
-        assert self._source is not None
-        return self._source
+    def pool(self) -> TeacherPool:
+        """The teachers; they must have been given."""
+        assert self._pool is not None
+        return self._pool
 
     @property
     def teacher_names(self) -> tuple[str, ...]:
         """All, in order."""
-        return () if self._source is None else self._source.names
+        return () if self._pool is None else self._pool.names
 
     @property
     def active_teachers(self) -> tuple[str, ...]:
@@ -354,14 +356,15 @@ class KnowledgeFlow(TeacherBorrower):
 
     def set_normalization(self, normalization: Normalization | None) -> None:
         """Say what the student's images are normalised with."""
-        if self._source is not None:
-            self._source.adapt(normalization)
+        if self._pool is not None and not self.borrowed:
+            self._pool.adapt(normalization)
 
     def _apply(self, fn: Callable, recurse: bool = True):
         """Move the teachers along; they are not in the tree."""
         super()._apply(fn, recurse)
-        if self._is_original is not None and self._source is not None:
-            self._source.apply_(fn)
+        if self._is_original is not None and self._pool is not None and \
+                not self.borrowed:
+            self._pool.apply_(fn)
         return self
 
     def __getstate__(self) -> dict:
@@ -370,7 +373,7 @@ class KnowledgeFlow(TeacherBorrower):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        if self._source is not None:
+        if self._pool is not None:
             gone = [n for n, on in zip(self.teacher_names,
                                        self.active.tolist()) if not on]
             self._active = [True] * len(self._active)

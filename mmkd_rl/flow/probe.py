@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from mmkd_rl.flow.trace import Trace
-from mmkd_rl.teachers.features import FeaturePool
-from mmkd_rl.teachers.lent import LentFeatures
+from mmkd_rl.records import Batch
+from mmkd_rl.teachers import TeacherPool
 
 
 def look_at(
-        backbone: nn.Module, source: FeaturePool | LentFeatures,
+        backbone: nn.Module, teachers: TeacherPool,
         size: int | Sequence[int] | None
 ) -> tuple[Tensor, Trace, dict[str, Trace]]:
     """A forward pass of each network on the smallest images on which all
@@ -22,7 +22,7 @@ def look_at(
 
     Args:
         backbone: The student's.
-        source: The teachers.
+        teachers: The teachers.
         size: See :func:`KnowledgeFlowBackbone`, ``probe_size``.
 
     Returns:
@@ -36,10 +36,9 @@ def look_at(
         images = torch.zeros(2, *shape)
         try:
             return images, _trace(backbone, images), {
-                name: Trace(network, partial(source.run, m, images),
-                            f'teacher {name!r}')
-                for m, (name, network) in enumerate(
-                    zip(source.names, source.networks))}
+                t.name: Trace(t.root, partial(t.try_on, Batch(images)),
+                              f'teacher {t.name!r}')
+                for t in teachers}
         except (RuntimeError, AssertionError, ValueError) as error:
             if shape is shapes[-1]:
                 raise ValueError(

@@ -2,20 +2,22 @@
 
 A config names a module by its path (``'backbone.layer4'``), or, where that is
 not enough, says ``dict(path=..., source='input', call=1, index=0)``. The path
-is checked when the model is built and resolved anew for each forward pass that
-is listened to, because a converter (SyncBN, quantisation) may have replaced
-the module since. The hook stands on the module during that pass only, so that
-outside of it the network is exactly what it was, and copies and pickles never
-meet a hook.
+is checked when the model is built. In the student it is resolved anew for each
+forward pass that is listened to, because a converter (SyncBN, quantisation)
+may have replaced the module since, and the hook stands on the module during
+that pass only, so that outside of it the network is exactly what it was, and
+copies and pickles never meet a hook. In a teacher, which nothing replaces or
+copies, hooks are installed once.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from mmkd_rl.records import Output
 
@@ -63,13 +65,32 @@ class Tap:
                                                          index)
         self.key, self.copy = key, copy
 
+    def install(self, model: nn.Module,
+                record: Callable[[Any], None]) -> RemovableHandle:
+        """Hand what each call of the module takes or gives to a function.
+
+        Args:
+            model: The network, or a copy of it.
+            record: The function.
+
+        Returns:
+            Takes the hook away again.
+        """
+        module = model.get_submodule(self.path)
+        keep = (lambda value: record(_copied(value))) if self.copy else record
+        if self.source == 'output':
+            return module.register_forward_hook(
+                lambda _, __, output: keep(output))
+        return module.register_forward_pre_hook(
+            lambda _, args: keep(args[0]))
+
     def listen(self, model: nn.Module) -> Listener:
         """Record the module's calls until the listener is stopped.
 
         Args:
             model: The network, or a copy of it.
         """
-        return Listener(self, model.get_submodule(self.path))
+        return Listener(self, model)
 
     def read(self, seen: Sequence[Any]) -> tuple[Tensor, ...]:
         """The tensors that are meant, out of what the calls gave.
@@ -133,19 +154,13 @@ class Listener:
 
     Args:
         tap: Whose.
-        module: The module that it names.
+        model: The network, or a copy of it.
     """
 
-    def __init__(self, tap: Tap, module: nn.Module) -> None:
+    def __init__(self, tap: Tap, model: nn.Module) -> None:
         self._tap = tap
         self._seen: list[Any] = []
-        self._handle = module.register_forward_hook(
-            lambda _, __, output: self._record(output)
-        ) if tap.source == 'output' else module.register_forward_pre_hook(
-            lambda _, args: self._record(args[0]))
-
-    def _record(self, value: Any) -> None:
-        self._seen.append(_copied(value) if self._tap.copy else value)
+        self._handle = tap.install(model, self._seen.append)
 
     def stop(self) -> None:
         """Take the hook away; twice does no harm."""

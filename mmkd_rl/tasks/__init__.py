@@ -1,5 +1,8 @@
+from .backbone import BackboneTask
 from .base import LogitTask, Task
 from .classification import ClassificationTask
 from .feature import FeatureTask
 
-__all__ = ['ClassificationTask', 'FeatureTask', 'LogitTask', 'Task']
+__all__ = [
+    'BackboneTask', 'ClassificationTask', 'FeatureTask', 'LogitTask', 'Task'
+]

@@ -32,6 +32,8 @@ class Task(ABC):
     scope: str | None = None
     #: Options of projectors that differ from :class:`Projector`'s defaults.
     projector: dict = {}
+    #: Whether of a teacher's model only the backbone is built and run.
+    backbone_only = False
 
     # --------------------------------------------------- how networks are run
 
@@ -77,17 +79,21 @@ class Task(ABC):
                    key: str) -> TapConfig | list[TapConfig]:
         """Default taps of the logits; an empty list: there are none."""
 
+    def run(self, model: nn.Module, batch: Batch) -> Any:
+        """One forward pass without losses, as far as taps need it."""
+        return model(batch.images, mode='tensor')
+
     def infer(self, model: nn.Module, taps: OutputTaps,
               batch: Batch) -> Output:
-        """One forward pass without losses."""
+        """What taps read in one forward pass without losses."""
         with taps.recording(model) as recording:
-            model(batch.images, mode='tensor')
+            self.run(model, batch)
         return recording.output()
 
-    def teacher_step(self, model: nn.Module, taps: OutputTaps,
-                     batch: Batch) -> Output:
-        """One forward pass of a teacher, as far as its taps need it."""
-        return self.infer(model, taps, batch)
+    def inner_root(self, model: nn.Module) -> nn.Module:
+        """The module to which paths of inner layers are relative, of which
+        Knowledge Flow links some: the backbone, if the network has one."""
+        return getattr(model, 'backbone', model)
 
     def classify(self, model: nn.Module, taps: OutputTaps, feature: Tensor,
                  key: str) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
-from mmkd_rl.records import Batch, Output, Truth
+from mmkd_rl.records import Batch, Truth
 from mmkd_rl.registry import TASKS
-from mmkd_rl.taps import OutputTaps
 from mmkd_rl.tasks.base import TapConfig, Task
 
 
@@ -45,17 +46,13 @@ class FeatureTask(Task):
         """None: they are not looked at."""
         return []
 
-    def infer(self, model: nn.Module, taps: OutputTaps,
-              batch: Batch) -> Output:
+    def run(self, model: nn.Module, batch: Batch) -> Any:
         """Backbone and neck; the whole network where it has no such parts
         (``TimmClassifier`` and the like, whose ``extract_feat`` need not
         exist, or reach the tapped layer)."""
-        with taps.recording(model) as recording:
-            if _part(model, 'backbone') and hasattr(model, 'extract_feat'):
-                model.extract_feat(batch.images)
-            else:
-                model(batch.images, mode='tensor')
-        return recording.output()
+        if _part(model, 'backbone') and hasattr(model, 'extract_feat'):
+            return model.extract_feat(batch.images)
+        return super().run(model, batch)
 
     def truth(self, batch: Batch) -> Truth:
         """No labels; padding is not valid."""

@@ -14,34 +14,23 @@ from dataclasses import replace
 
 import torch
 from mmengine import dist
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmkd_rl.errors import is_fault
 from mmkd_rl.records import Batch, Output, OutputSpec, TeacherStep
 from mmkd_rl.taps import Tap
 from mmkd_rl.tasks import Task
+from mmkd_rl.teachers.building import build_teacher
 from mmkd_rl.teachers.class_map import ClassMap
-from mmkd_rl.teachers.loading import (
-    UNTRAINED,
-    build_network,
-    check_teachers,
-    init_untrained,
-    input_size,
-    load_model_config,
-    load_weights,
-    offline,
-    read_checkpoint,
-    require_checkpoints,
-)
-from mmkd_rl.teachers.normalization import InputAdapter, Normalization
-from mmkd_rl.teachers.runtime import FrozenTeacher
-from mmkd_rl.teachers.sources import expand
+from mmkd_rl.teachers.loading import check_teachers, require_checkpoints
+from mmkd_rl.teachers.normalization import Normalization
+from mmkd_rl.teachers.teacher import FrozenTeacher
 
+#: Keys of a teacher's dict, and those that need a task with outputs.
 _KEYS = {
-    'name', 'config', 'checkpoint', 'taps', 'normalization', 'input_size',
-    'class_map', 'executor'
+    'name', 'config', 'checkpoint', 'normalization', 'input_size', 'precision',
+    'executor'
 }
+_OF_OUTPUTS = {'taps', 'class_map'}
 
 
 class TeacherPool:
@@ -51,18 +40,22 @@ class TeacherPool:
         teachers: One dict a teacher:
 
             - ``name``: shown in logs, reports and messages;
-            - ``config``: see :func:`load_model_config`;
+            - ``config``: see :func:`load_model_config`, or a name of
+              :mod:`.sources`;
             - ``checkpoint``: file or URL, or ``'untrained'``;
-            - ``taps``: see :meth:`Task.taps`, optional;
             - ``normalization``: ``dict(mean, std, to_rgb)`` that it was
               trained with, where its config does not say, optional;
             - ``input_size``: side or (H, W) that it needs, optional;
-            - ``class_map``: where its classes are not the student's, see
-              :class:`ClassMap`, optional;
+            - ``precision``: ``'float32'``, ``'bfloat16'`` or ``'float16'``
+              where it is not to be the student's, optional;
             - ``executor``: what makes its outputs, see :class:`Executor`,
-              optional.
-        task: Adapter of the task.
-        student_normalization: What the images are normalised with.
+              optional;
+            - ``taps``: see :meth:`Task.taps`, optional;
+            - ``class_map``: where its classes are not the student's, see
+              :class:`ClassMap`, optional.
+        task: Adapter of the task; :class:`BackboneTask`: teachers' backbones
+            alone, which have neither ``taps`` nor ``class_map``.
+        key: Where the config has the teachers, for messages.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: Whatever is wrong with one
@@ -70,23 +63,27 @@ class TeacherPool:
     """
 
     def __init__(self, teachers: Sequence[dict], task: Task,
-                 student_normalization: Normalization | None) -> None:
-        names = check_teachers(teachers, _KEYS)
-        require_checkpoints(teachers)
-        self.names = names
+                 key: str = 'model.teachers') -> None:
+        keys = _KEYS if task.backbone_only else _KEYS | _OF_OUTPUTS
+        self.names = check_teachers(teachers, keys)
+        require_checkpoints(teachers, key)
         self._teachers = tuple(
-            _build_teacher(cfg, name, task, student_normalization)
-            for cfg, name in zip(teachers, names))
+            build_teacher(cfg, name, task)
+            for cfg, name in zip(teachers, self.names))
         self._class_maps = tuple(cfg.get('class_map') for cfg in teachers)
         #: By the teacher's index; only those whose classes are others.
         self._maps: dict[int, ClassMap] = {}
         self._finite: Tensor | None = None
+        #: Names of teachers whose inner layers were looked at once.
+        self._looked_at: set[str] = set()
         #: Whether features are used, so that they must be finite, too.
         self.watch_features = False
-        self._listens = False
 
     def __len__(self) -> int:
         return len(self._teachers)
+
+    def __getitem__(self, index: int) -> FrozenTeacher:
+        return self._teachers[index]
 
     def __iter__(self) -> Iterator[FrozenTeacher]:
         return iter(self._teachers)
@@ -94,6 +91,12 @@ class TeacherPool:
     def __deepcopy__(self, memo: dict) -> TeacherPool:
         """Copies of a distiller (EMA makes one) share its teachers."""
         return self
+
+    def adapt(self, student: Normalization | None) -> None:
+        """Say what the images that come are normalised with; ``None``: as
+        each teacher's own."""
+        for teacher in self._teachers:
+            teacher.adapt(student)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """What ``nn.Module._apply`` does to the tree: device, precision."""
@@ -110,18 +113,7 @@ class TeacherPool:
         Raises:
             ValueError: A teacher cannot run on such images.
         """
-        specs = []
-        for teacher in self._teachers:
-            try:
-                specs.append(teacher.probe(batch))
-            except (RuntimeError, TypeError, AssertionError) as error:
-                if isinstance(error, TypeError) and is_fault(error):
-                    raise
-                raise ValueError(
-                    f'teacher {teacher.name!r} fails on images of shape '
-                    f'{tuple(batch.images.shape)}: {error}; if it needs '
-                    'another size, give it input_size=...') from error
-        return tuple(specs)
+        return tuple(teacher.probe(batch) for teacher in self._teachers)
 
     def match_classes(self, specs: Sequence[OutputSpec],
                       num_classes: int) -> tuple[OutputSpec, ...]:
@@ -182,10 +174,11 @@ class TeacherPool:
         self._finite = finite if first else self._finite & finite
         if first:
             self.check_finite()
+        inner = tuple(layers for _, layers in given)
         return TeacherStep(
             tuple(self._select(m, output)
                   for m, (output, _) in enumerate(given)),
-            tuple(inner for _, inner in given) if self._listens else ())
+            inner if any(inner) else ())
 
     def listen(self, taps: Sequence[Sequence[Tap]]) -> None:
         """Read more of each teacher in the same forward pass.
@@ -193,9 +186,30 @@ class TeacherPool:
         Args:
             taps: Of each teacher.
         """
-        self._listens = True
         for teacher, own in zip(self._teachers, taps):
-            teacher.executor.listen(own)
+            teacher.listen(own)
+
+    def inner(self, images: Tensor, active: Sequence[bool]
+              ) -> tuple[tuple[Tensor, ...], ...]:
+        """What :meth:`listen` asked for alone.
+
+        Args:
+            images: Normalised for the student, [B, 3, H, W].
+            active: Which teachers are run; the others give nothing.
+
+        Raises:
+            FloatingPointError: What a teacher gives first is not finite.
+        """
+        batch = Batch(images)
+        given = tuple(teacher(batch)[1] if on else ()
+                      for teacher, on in zip(self._teachers, active))
+        for name, features in zip(self.names, given):
+            if features and name not in self._looked_at:
+                # Once, because looking makes the host wait for the device.
+                self._looked_at.add(name)
+                if not all(bool(f.isfinite().all()) for f in features):
+                    raise _not_finite([name])
+        return given
 
     def _select(self, index: int, output: Output) -> Output:
         """The output with its logits over the student's classes."""
@@ -246,10 +260,7 @@ class TeacherPool:
             return
         bad = [n for n, ok in zip(self.names, self._finite.tolist()) if not ok]
         self._finite = None
-        raise FloatingPointError(
-            f'teachers {bad} gave NaN or infinite logits or features; look at '
-            'their checkpoint, their normalization and, with mixed precision, '
-            'their range')
+        raise _not_finite(bad)
 
 
 class TeacherBorrower(nn.Module, ABC):
@@ -286,40 +297,8 @@ class TeacherBorrower(nn.Module, ABC):
         """
 
 
-def _build_teacher(cfg: dict, name: str, task: Task,
-                   source: Normalization | None) -> FrozenTeacher:
-    key = f'teacher {name!r}'
-    cfg = expand(cfg, key)
-    if 'config' not in cfg:
-        raise ValueError(f'{key} has no config; give a path, '
-                         '"package::path" or a dict')
-    checkpoint = cfg.get('checkpoint')
-    if not isinstance(checkpoint, str) or not checkpoint:
-        raise ValueError(
-            f'{key} has no checkpoint (got {checkpoint!r}); give a file or a '
-            f'URL, or checkpoint={UNTRAINED!r} if that is what you want')
-    # Read before anything large is built: a wrong path is found at once.
-    weights = None if checkpoint == UNTRAINED else read_checkpoint(
-        checkpoint, f'{key}: checkpoint')
-    model_cfg, scope = load_model_config(cfg['config'], f'{key}: config')
-    model = build_network(offline(model_cfg), task.scope_for(scope), key)
-    if weights is None:
-        init_untrained(model)
-    else:
-        load_weights(model, weights, checkpoint, f'{key}: checkpoint')
-    target: Normalization | None
-    if 'normalization' in cfg:
-        target = Normalization.from_config(cfg['normalization'],
-                                           f'{key}: normalization')
-    elif 'data_preprocessor' in model_cfg:
-        target = Normalization.of(getattr(model, 'data_preprocessor', None))
-    else:
-        target = source
-        print_log(
-            f"{key}: its config has no data_preprocessor; it gets the "
-            "student's normalisation. Say normalization=dict(mean=..., "
-            'std=..., to_rgb=...) if it was trained with another', 'current')
-    return FrozenTeacher(name, model, task.taps(model, cfg.get('taps'), key),
-                         task,
-                         InputAdapter(source, target, input_size(cfg, key)),
-                         cfg.get('executor', 'eager'))
+def _not_finite(names: Sequence[str]) -> FloatingPointError:
+    return FloatingPointError(
+        f'teachers {list(names)} gave NaN or infinite logits or features; '
+        'look at their checkpoint, their normalization and, with mixed '
+        'precision, their range')

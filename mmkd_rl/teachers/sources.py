@@ -2,6 +2,9 @@
 
 - ``'timm::resnet50.a1_in1k'``: a model of timm;
 - ``'torchvision::wide_resnet50_2'``: a classifier of torchvision;
+- ``'transformers::microsoft/resnet-50'``: an image classifier of transformers
+  (a version that MMPretrain works with: 4.28 to 4.57) by its name on the Hub,
+  or by a folder with ``config.json`` and ``preprocessor_config.json``;
 - ``'python::my_package.nets.MyNet'``: a class or function of yours that builds
   an ``nn.Module`` from images to class scores.
 
@@ -13,13 +16,13 @@ size of images where it takes only one.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmkd_rl.options import parse_options
 
 #: Packages that are named here; all others are those of MMEngine's configs.
-SOURCES = ('timm', 'torchvision', 'python')
+SOURCES = ('timm', 'torchvision', 'transformers', 'python')
 _PREPROCESSOR = 'mmpretrain.ClsDataPreprocessor'
 
 
@@ -49,17 +52,19 @@ def expand(teacher: Mapping, key: str) -> dict:
         teacher['config'] = dict(
             type='mmkd_rl.ModuleClassifier', module=name, **options)
         return teacher
-    known = _of_timm(name, key) if source == 'timm' else \
-        _of_torchvision(name, key)
-    kind = 'TimmClassifier' if source == 'timm' else 'TorchVisionClassifier'
+    kind, look_up = _PACKAGES[source]
+    known = look_up(name, key)
     teacher['config'] = dict(
-        type=f'mmkd_rl.{kind}', model_name=name, **options,
+        type=kind, model_name=name, **options,
         data_preprocessor=dict(
             type=_PREPROCESSOR, to_rgb=True,
             mean=[255 * v for v in known['mean']],
             std=[255 * v for v in known['std']]))
     if known.get('size') is not None:
         teacher.setdefault('input_size', known['size'])
+    if source == 'transformers':
+        teacher.setdefault('taps', dict(
+            logits=dict(path='model', index='logits')))
     return teacher
 
 
@@ -98,3 +103,32 @@ def _of_torchvision(name: str, key: str) -> dict[str, Any]:
     fixed = name.startswith(('vit_', 'swin_', 'maxvit'))
     return dict(mean=transform.mean, std=transform.std,
                 size=(side, side) if fixed else None)
+
+
+def _of_transformers(name: str, key: str) -> dict[str, Any]:
+    try:
+        from transformers import AutoConfig, AutoImageProcessor
+    except ImportError as error:
+        raise ValueError(
+            f'{key}: config names a model of transformers, which is not '
+            "installed: pip install 'transformers<5'") from error
+    try:
+        config = AutoConfig.from_pretrained(name)
+        processor = AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f'{key}: transformers has no image classifier {name!r}, neither '
+            'on the Hub nor as a folder with config.json and '
+            f'preprocessor_config.json: {str(error).splitlines()[0]}'
+        ) from error
+    side = getattr(config, 'image_size', None)
+    return dict(mean=processor.image_mean, std=processor.image_std,
+                size=(side, side) if isinstance(side, int) else side)
+
+
+#: Of each package: the class around its networks, and what tells how a
+#: network of it was trained.
+_PACKAGES: dict[str, tuple[str, Callable[[str, str], dict[str, Any]]]] = dict(
+    timm=('mmkd_rl.TimmClassifier', _of_timm),
+    torchvision=('mmkd_rl.TorchVisionClassifier', _of_torchvision),
+    transformers=('mmpretrain.HuggingFaceClassifier', _of_transformers))

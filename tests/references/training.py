@@ -218,8 +218,11 @@ class Parts:
         if self.distillation is not None:
             return [(t.name, t.model) for t in self.distillation.teachers]
         from mmkd_rl.flow import flow_of
-        source = flow_of(self.model).source
-        return [(t.name, t.network) for t in source._teachers]
+        flow = flow_of(self.model)
+        # Older heads, see compare.py, have another pool for it.
+        pool = flow._source if hasattr(flow, '_source') else flow.pool
+        return [(t.name, t.network if hasattr(t, 'network') else t.model)
+                for t in pool._teachers]
 
 
 def fix_numbers(model: nn.Module) -> None:

@@ -16,6 +16,7 @@ from mmkd_rl.engine.hooks import KnowledgeFlowHook
 from mmkd_rl.flow import FlowSchedule, flow_of
 from mmkd_rl.registry import DATASETS, MODELS
 from tests.test_engine.test_distributed import ROOT, free_port
+from tests.test_flow.parts import roots
 from tests.toy import (
     WorldDataset,
     classifier,
@@ -54,7 +55,7 @@ class Watch(Hook):
                 lambda *_: count.update({name: count.get(name, 0) + 1}))
 
         flow = flow_of(runner.model)
-        for name, network in zip(flow.teacher_names, flow.source.networks):
+        for name, network in zip(flow.teacher_names, roots(flow)):
             listen(name, network)
         listen('student', runner.model.head)
 
@@ -348,7 +349,7 @@ def test_validation(tmp_path, teachers, validate, more):
         hooks=[*more, dict(HOOK, validate=validate)],
         **SGD)
     counts = []
-    for network in flow_of(runner.model).source.networks:
+    for network in roots(flow_of(runner.model)):
         network.register_forward_hook(
             lambda *_: counts.append(runner.model.training))
     runner.train()

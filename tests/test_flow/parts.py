@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmkd_rl.flow import flow_of
+from mmkd_rl.flow import KnowledgeFlow, flow_of
 from mmkd_rl.registry import MODELS
 
 CIFAR = dict(type='mmkd_rl.CifarResNet', depth=8)
@@ -25,6 +25,11 @@ def build(student: dict | None = None, teachers: list | None = None,
         teachers=teachers or [teacher()], **kwargs))
     flow_of(backbone).strength = strength
     return backbone
+
+
+def roots(flow: KnowledgeFlow) -> list[nn.Module]:
+    """The networks of its teachers, as paths of links know them."""
+    return [teacher.root for teacher in flow.pool]
 
 
 def tensors(output) -> list[Tensor]:

@@ -17,10 +17,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import mmkd_rl.backbones  # noqa: F401
 from mmkd_rl.flow import flow_of
 from mmkd_rl.registry import MODELS
-from mmkd_rl.teachers.features import FeaturePool
+from mmkd_rl.tasks import BackboneTask
+from mmkd_rl.teachers import TeacherPool
 from mmkd_rl.teachers.normalization import Normalization
 
-from .parts import CIFAR, build, step, teacher, tensors
+from .parts import CIFAR, build, roots, step, teacher, tensors
 
 RESNET = dict(type='mmpretrain.ResNet', depth=18, stem_channels=16,
               base_channels=16)
@@ -114,7 +115,7 @@ def test_any_backbone_learns_and_ends_as_itself(name, images):
         assert p.grad is not None and p.grad.isfinite().all(), n
         if n.startswith('knowledge_flow.'):
             assert p.grad.any(), n
-    for network in flow._source.networks:
+    for network in roots(flow):
         assert not any(p.requires_grad or p.grad is not None
                        for p in network.parameters())
         assert not network.training
@@ -164,7 +165,7 @@ def test_mixture_by_hand(images):
     plain.layer3[0].relu2.register_forward_pre_hook(
         lambda m, args: z.update(z=args[0]))
     plain.train()(batch)
-    network, = flow._source.networks
+    network, = roots(flow)
     handle = network.layer3[0].relu2.register_forward_pre_hook(
         lambda m, args: other.update(z=args[0]))
     network(batch)
@@ -182,7 +183,7 @@ def test_at_the_output_by_option(images):
         student_weight=.3)
     backbone.load_state_dict(plain.state_dict(), strict=False)
     flow = flow_of(backbone)
-    network, = flow._source.networks
+    network, = roots(flow)
     q = flow.fusions[0].transforms[0].weight
     with torch.no_grad():
         want = .3 * plain.train()(images[32])[0] + .7 * torch.einsum(
@@ -314,7 +315,7 @@ def test_activation_checkpointing_changes_no_gradient(config, side, links,
     backbone = build(config, links=links)
     again = build(dict(config, with_cp=True), links=links)
     again.load_state_dict(backbone.state_dict())
-    flow_of(again)._source = flow_of(backbone)._source
+    flow_of(again)._pool = flow_of(backbone)._pool
     for a, b in zip(step(backbone, images[side]), step(again, images[side])):
         torch.testing.assert_close(a, b)
     for (name, p), q in zip(backbone.named_parameters(), again.parameters()):
@@ -340,12 +341,12 @@ def test_what_a_teacher_s_layer_gave_is_read_before_it_is_overwritten(images):
     paths = ['bn1', 'layer1.0.bn1', 'layer1.0.bn2', 'layer1', 'layer2.0.conv1']
     backbone = build(CIFAR, [teacher(config=RESNET)], probe_size=64, links=[
         dict(student='layer1', teachers=dict(a=paths))])
-    source = flow_of(backbone)._source
-    network, = source.networks
+    pool = flow_of(backbone).pool
+    network, = roots(flow_of(backbone))
     for module in network.modules():  # else what is added begins as zero
         if isinstance(module, _BatchNorm):
             module.weight.data.normal_()
-    read, seen = source(images[64], [True])[0], {}
+    read, seen = pool.inner(images[64], [True])[0], {}
     last = 'layer1.1.relu'  # of layer1: what goes into its last activation
 
     def copy_of(path, what):
@@ -396,10 +397,10 @@ def test_teachers_are_in_no_tree():
         f'knowledge_flow.fusions.{i}.{n}' for i, f in enumerate(flow.fusions)
         for n in ('logits', *(f'transforms.{k}.weight' for k in
                               range(len(f.candidates))))}
-    theirs = {id(p) for network in flow._source.networks
+    theirs = {id(p) for network in roots(flow)
               for p in network.parameters()}
     assert theirs and not theirs & {id(p) for p in backbone.parameters()}
-    theirs = {id(m) for network in flow._source.networks
+    theirs = {id(m) for network in roots(flow)
               for m in network.modules()}
     assert not theirs & {id(m) for m in backbone.modules()}
 
@@ -410,7 +411,7 @@ def test_a_copy_is_its_own_and_shares_teachers(images):
     backbone.zero_grad()
     twin = copy.deepcopy(backbone)
     flow, other = flow_of(backbone), flow_of(twin)
-    assert other is not flow and other._source is flow._source
+    assert other is not flow and other.pool is flow.pool
     batch = images[32].clone()
     assert torch.equal(step(backbone, batch)[0], step(twin, batch)[0])
 
@@ -429,7 +430,7 @@ def test_a_copy_is_its_own_and_shares_teachers(images):
     assert torch.equal(backbone(batch)[0], before)
     # A copy that moves leaves the teachers where they are.
     twin.double()
-    assert next(flow._source.networks[0].parameters()).dtype == torch.float32
+    assert next(roots(flow)[0].parameters()).dtype == torch.float32
     backbone(batch)
 
 
@@ -440,7 +441,7 @@ def test_teachers_move_along(images):
     flow.set_normalization(Normalization((0., 0., 0.), (1., 1., 1.), False))
     step(backbone.double(), images[32].double())
     assert flow.fusions[0].transforms[0].weight.grad.dtype == torch.float64
-    assert {t.dtype for n in flow._source.networks
+    assert {t.dtype for n in roots(flow)
             for t in n.parameters()} == {torch.float64}
     backbone.float()
     step(backbone.to(torch.bfloat16), images[32].bfloat16())
@@ -475,7 +476,7 @@ def test_a_checkpoint_says_who_has_left(images):
 def test_who_has_left_is_not_run(images):
     backbone = build(teachers=[teacher(), teacher('b')])
     flow, runs = flow_of(backbone), []
-    for name, network in zip('ab', flow._source.networks):
+    for name, network in zip('ab', roots(flow)):
         network.register_forward_hook(lambda *_, name=name: runs.append(name))
     step(backbone, images[32].clone())
     flow.retire(['a', 'a'])
@@ -491,12 +492,12 @@ def test_what_is_lent_is_mixed_in_once_in_training(images):
     """Afterwards, and in validation, teachers see what the student sees."""
     backbone = build()
     flow, runs = flow_of(backbone), []
-    flow.source.networks[0].register_forward_hook(
+    roots(flow)[0].register_forward_hook(
         lambda m, args, out: runs.append(args[0]))
     other = images[32].flip(0)
     want, own = backbone(images[32])[0], backbone(other)[0]
     assert not torch.equal(want, own)
-    features = flow.source(images[32], [True])
+    features = flow.pool.inner(images[32], [True])
     shifted = ((features[0][0] + 1, *features[0][1:]), )
     runs.clear()
 
@@ -519,9 +520,9 @@ def test_what_is_lent_is_mixed_in_once_in_training(images):
 def test_what_is_lent_is_forgotten_and_not_copied(images):
     backbone = build()
     flow, runs = flow_of(backbone), []
-    flow.source.networks[0].register_forward_hook(
+    roots(flow)[0].register_forward_hook(
         lambda m, args, out: runs.append(1))
-    flow.lend(flow.source(images[32], [True]))
+    flow.lend(flow.pool.inner(images[32], [True]))
     twin = copy.deepcopy(backbone)
     runs.clear()
     twin(images[32])
@@ -572,7 +573,7 @@ def test_teachers_of_another_size_and_normalisation(images):
     flow = flow_of(backbone)
     flow.set_normalization(Normalization.from_config(own, 'x'))
     seen = []
-    flow._source.networks[0].register_forward_pre_hook(
+    roots(flow)[0].register_forward_pre_hook(
         lambda m, args: seen.append(args[0]))
     backbone(images[32])
     want = torch.nn.functional.interpolate(
@@ -652,9 +653,9 @@ def test_training_without_a_schedule_is_refused(images):
 
 def test_a_teacher_that_gives_nan_is_named(images):
     backbone = build()
-    network, = flow_of(backbone)._source.networks
+    network, = roots(flow_of(backbone))
     network.conv1.weight.data.fill_(torch.nan)
-    with pytest.raises(FloatingPointError, match="teacher 'a' gives NaN"):
+    with pytest.raises(FloatingPointError, match=r"teachers \['a'\] gave NaN"):
         backbone(images[32])
 
 
@@ -668,5 +669,5 @@ def test_flow_of_needs_one():
 
 
 def test_a_pool_copies_as_itself():
-    pool = FeaturePool([teacher()])
+    pool = TeacherPool([teacher()], BackboneTask())
     assert copy.deepcopy(pool) is pool

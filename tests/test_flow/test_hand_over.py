@@ -17,7 +17,7 @@ from mmkd_rl.flow import FlowSchedule, flow_of
 from mmkd_rl.registry import MODELS
 from tests.toy import CLASSES, flow_classifier, samples, toy_teachers
 
-from .parts import CIFAR, teacher
+from .parts import CIFAR, roots, teacher
 
 LABELS = torch.arange(6) % CLASSES
 
@@ -68,7 +68,7 @@ def counted(model):
         network.register_forward_hook(
             lambda m, args, out, n=name: seen.setdefault(n, []).append(
                 args[0]))
-        for name, network in zip(flow.teacher_names, flow.source.networks)]
+        for name, network in zip(flow.teacher_names, roots(flow))]
     try:
         yield seen
     finally:
@@ -262,7 +262,7 @@ def test_activation_checkpointing_with_all_losses():
     images = torch.randn(6, 3, 16, 16)
     model, again = MODELS.build(cifar()), MODELS.build(cifar(with_cp=True))
     again.load_state_dict(model.state_dict())
-    flow_of(again)._source = flow_of(model)._source
+    flow_of(again)._pool = flow_of(model)._pool
     results = []
     for one in (model, again):
         joint = attach(one, handover_weight=1.)

@@ -10,7 +10,7 @@ from mmkd_rl.flow import flow_of
 from mmkd_rl.flow.old_student import OldStudent, find_logits, logits_tap
 from mmkd_rl.registry import MODELS
 
-from .parts import teacher
+from .parts import roots, teacher
 
 
 def classifier(backbone=None, teachers=1):
@@ -83,7 +83,7 @@ def test_it_and_the_student_run_the_teachers_once(images):
     change(model)
     want = [ask(old, images), model(images, mode='tensor')]
     runs, flow = [], flow_of(model)
-    network, = flow.source.networks
+    network, = roots(flow)
     network.register_forward_hook(lambda *_: runs.append(1))
     logits, features = old.logits(images)
     flow.lend(features)
@@ -99,7 +99,7 @@ def test_it_says_what_the_teachers_said_of_the_backbone_s_first_images(
         images):
     model = classifier()
     old = OldStudent(model, 'head')
-    first = flow_of(model).source(images, [True])
+    first = flow_of(model).pool.inner(images, [True])
     old._own.backbone.register_forward_pre_hook(
         lambda m, args: (images, ), prepend=True)
     _, features = old.logits(torch.zeros_like(images))
@@ -150,7 +150,7 @@ def test_who_is_retired_is_not_asked_by_it(images, gone):
     model = classifier(teachers=2)
     old = OldStudent(model, 'head')
     flow, runs = flow_of(model), []
-    for name, network in zip('ab', flow.source.networks):
+    for name, network in zip('ab', roots(flow)):
         network.register_forward_hook(lambda *_, n=name: runs.append(n))
     flow.retire(gone)
     logits, features = old.logits(images)

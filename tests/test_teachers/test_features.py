@@ -1,4 +1,4 @@
-"""Teachers whose inner layers are read: what a user may give as one."""
+"""Teachers of which the backbone alone is run, for its inner layers."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ import torch
 from mmkd_rl.records import Batch
 from mmkd_rl.registry import MODELS
 from mmkd_rl.taps import Tap
-from mmkd_rl.teachers import Normalization
-from mmkd_rl.teachers.features import FeaturePool
+from mmkd_rl.tasks import BackboneTask
+from mmkd_rl.teachers import Normalization, TeacherPool
 from tests.toy import classifier, flow_classifier, toy_runner, toy_teachers
 
 TINY = dict(type='mmpretrain.ResNet', depth=18, base_channels=4,
@@ -37,13 +37,17 @@ def saved(model, path, wrap='state_dict', prefix=''):
     return str(path)
 
 
+def backbones(teachers):
+    return TeacherPool(teachers, BackboneTask())
+
+
 def read(cfg, images, path=''):
     """The one feature of one teacher."""
-    pool = FeaturePool([dict(name='t', **cfg)])
-    network, = pool.networks
+    pool = backbones([dict(name='t', **cfg)])
+    network = pool[0].root
     pool.listen([[Tap(network, path or list(dict(
         network.named_children()))[-1])]])
-    (feature, ), = pool(images, [True])
+    (feature, ), = pool.inner(images, [True])
     return pool, feature
 
 
@@ -125,22 +129,22 @@ def test_models_of_other_tasks(tmp_path, kind, given):
         config = dict(cfg['backbone'],
                       type=f'{package}.{cfg["backbone"]["type"]}')
     pool, feature = read(dict(config=config, checkpoint=path), IMAGES)
-    assert type(pool.networks[0]) is type(model.backbone)
-    assert not any('head' in n for n, _ in pool.networks[0].named_modules())
+    assert type(pool[0].root) is type(model.backbone)
+    assert not any('head' in n for n, _ in pool[0].root.named_modules())
     with torch.no_grad():
         assert torch.equal(feature, model.backbone(IMAGES)[-1])
     if cfg.get('data_preprocessor') and given != 'backbone':
-        assert pool._teachers[0]._normalization == Normalization.of(
+        assert pool[0].normalization == Normalization.of(
             model.data_preprocessor)
 
 
 def test_a_config_of_an_installed_package(tmp_path):
     pytest.importorskip('mmdet')
-    pool = FeaturePool([dict(
+    pool = backbones([dict(
         name='t', checkpoint='untrained',
         config='mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')])
-    assert type(pool.networks[0]).__module__.startswith('mmdet.')
-    norm = pool._teachers[0]._normalization
+    assert type(pool[0].root).__module__.startswith('mmdet.')
+    norm = pool[0].normalization
     assert norm.to_rgb and norm.mean == pytest.approx((123.675, 116.28,
                                                        103.53))
 
@@ -166,7 +170,7 @@ def test_another_normalisation_sees_the_same_pixels(tmp_path, resnet,
     theirs, mine = (p(dict(inputs=pictures))['inputs'] for p in (own, student))
     pool, unadapted = read(teacher, mine)
     pool.adapt(Normalization.of(student))
-    (feature, ), = pool(mine, [True])
+    (feature, ), = pool.inner(mine, [True])
     torch.testing.assert_close(feature, expected(resnet, theirs), rtol=1e-4,
                                atol=1e-4)
     assert not torch.allclose(unadapted, feature, rtol=.1, atol=.1)
@@ -185,8 +189,8 @@ def test_another_input_size(resnet, size, shape):
 def test_untrained_is_random_and_frozen():
     """As its init_cfg says (Sec. 7.4.1), without gradient, in eval."""
     pool, feature = read(dict(config=TINY, checkpoint='untrained'), IMAGES)
-    network, = pool.networks
-    pool._teachers[0].train()
+    network = pool[0].root
+    pool[0].train()
     assert not network.training and not feature.requires_grad
     assert not any(p.requires_grad for p in network.parameters())
     other, another = read(dict(config=TINY, checkpoint='untrained'), IMAGES)
@@ -197,21 +201,21 @@ def test_untrained_is_random_and_frozen():
 
 
 def test_the_gone_are_not_run():
-    pool = FeaturePool([
+    pool = backbones([
         dict(name=n, config=TINY, checkpoint='untrained') for n in 'ab'])
     calls = []
-    for name, network in zip(pool.names, pool.networks):
-        network.register_forward_hook(
-            lambda *_, name=name: calls.append(name))
-    pool.listen([[Tap(n, 'layer1'), Tap(n, 'layer2')]
-                 for n in pool.networks])
-    first = pool(IMAGES, [True, True])
+    for teacher in pool:
+        teacher.root.register_forward_hook(
+            lambda *_, name=teacher.name: calls.append(name))
+    pool.listen([[Tap(t.root, 'layer1'), Tap(t.root, 'layer2')]
+                 for t in pool])
+    first = pool.inner(IMAGES, [True, True])
     assert calls == ['a', 'b']
     assert [f.shape[1] for f in first[0]] == [4, 8]
-    second = pool(IMAGES, [False, True])
+    second = pool.inner(IMAGES, [False, True])
     assert calls == ['a', 'b', 'b']
     assert second[0] == () and all(map(torch.equal, second[1], first[1]))
-    pool(IMAGES, [True, False])
+    pool.inner(IMAGES, [True, False])
     assert calls == ['a', 'b', 'b', 'a']
 
 
@@ -228,7 +232,7 @@ def test_what_knowledge_flow_has_trained_is_a_teacher(tmp_path):
     pool, feature = read({k: v for k, v in teacher.items() if k != 'name'},
                          images, 'conv')
     assert torch.equal(feature, runner.model.backbone(images)[0])
-    assert 'knowledge_flow' not in dict(pool.networks[0].named_children())
+    assert 'knowledge_flow' not in dict(pool[0].root.named_children())
     distiller = MODELS.build(dict(
         type='mmkd_rl.MultiTeacherDistiller', probe_size=4,
         student=classifier(), teachers=[teacher]))
@@ -241,8 +245,8 @@ def test_what_knowledge_flow_has_trained_is_a_teacher(tmp_path):
 def test_nan_is_said_with_the_first_batch(resnet):
     pool, _ = read(dict(config=TINY, checkpoint='untrained'), IMAGES)
     pool._looked_at.clear()
-    with pytest.raises(FloatingPointError, match="teacher 't' gives NaN"):
-        pool(IMAGES * torch.nan, [True])
+    with pytest.raises(FloatingPointError, match=r"teachers \['t'\] gave NaN"):
+        pool.inner(IMAGES * torch.nan, [True])
 
 
 @pytest.mark.parametrize('teacher, error, message', [
@@ -266,7 +270,7 @@ def test_nan_is_said_with_the_first_batch(resnet):
 ])
 def test_refusals(teacher, error, message):
     with pytest.raises(error, match=message):
-        FeaturePool([dict(name='t', **teacher)])
+        backbones([dict(name='t', **teacher)])
 
 
 def test_checkpoints_that_do_not_fit(tmp_path, resnet):
@@ -275,30 +279,31 @@ def test_checkpoints_that_do_not_fit(tmp_path, resnet):
                             (dict(base_channels=8), 'of another shape: ')):
         with pytest.raises(ValueError, match='does not fit ResNet.*' +
                            message):
-            FeaturePool([dict(name='t', config=dict(TINY, **change),
+            backbones([dict(name='t', config=dict(TINY, **change),
                               checkpoint=path)])
     resnet.conv1.weight.data[0] = torch.nan
     with pytest.raises(ValueError, match='NaN or infinite values in 1 weigh'):
-        FeaturePool([dict(name='t', config=TINY,
+        backbones([dict(name='t', config=TINY,
                           checkpoint=saved(resnet, tmp_path / 'b.pth'))])
 
 
 def test_images_that_are_too_small():
     """Said as the teacher's."""
+    teacher = dict(name='t', config=dict(type='mmkd_rl.ToyBackbone'),
+                   checkpoint='untrained')
     with pytest.raises(ValueError, match="teacher 't' fails on images of "
                        r'shape \(2, 3, 2, 2\).*input_size='):
-        read(dict(config=dict(type='mmkd_rl.ToyBackbone'),
-                  checkpoint='untrained'), torch.zeros(2, 3, 2, 2))
+        backbones([teacher])[0].try_on(Batch(torch.zeros(2, 3, 2, 2)))
 
 
 def test_a_backbone_with_a_preprocessor_beside_it():
     """As a model's config has it; it says how images are normalised."""
     norm = dict(mean=[1., 2., 3.], std=[4., 5., 6.], to_rgb=True)
-    pool = FeaturePool([dict(
+    pool = backbones([dict(
         name='t', checkpoint='untrained',
         config=dict(type='mmkd_rl.ToyBackbone', data_preprocessor=norm))])
-    assert type(pool.networks[0]).__name__ == 'ToyBackbone'
-    plain = FeaturePool([dict(
+    assert type(pool[0].root).__name__ == 'ToyBackbone'
+    plain = backbones([dict(
         name='t', checkpoint='untrained', normalization=norm,
         config=dict(type='mmkd_rl.ToyBackbone'))])
     target = Normalization((9., 9., 9.), (2., 2., 2.), False)
@@ -306,8 +311,8 @@ def test_a_backbone_with_a_preprocessor_beside_it():
     adapted = []
     for each in (pool, plain):
         each.adapt(target)
-        adapted.append(next(iter(each._teachers)).adapter(images))
+        adapted.append(each[0].tapped.adapter(images))
     assert torch.equal(*adapted) and not torch.equal(adapted[0], images)
     with pytest.raises(TypeError, match="teacher 't'.*widht"):
-        FeaturePool([dict(name='t', checkpoint='untrained', config=dict(
+        backbones([dict(name='t', checkpoint='untrained', config=dict(
             type='mmkd_rl.ToyBackbone', widht=3))])

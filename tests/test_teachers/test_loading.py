@@ -321,7 +321,7 @@ def test_an_installed_packages_config_is_a_teacher():
     context = model.distillation.weighting.context
     assert context.teachers[0].features == ((512, 1, 1), )
     # its config's normalisation differs from the student's, which has none
-    assert teacher.adapter.affine
+    assert teacher.tapped.adapter.affine
 
 
 def test_our_own_installed_config_is_a_teacher():

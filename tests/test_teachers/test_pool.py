@@ -277,6 +277,42 @@ def test_a_later_nan_is_remembered_and_named(model):
         teachers_of(model).check_finite()
 
 
+@pytest.mark.parametrize('precision, inside', [
+    (None, torch.bfloat16), ('bfloat16', torch.bfloat16),
+    ('float32', torch.float32)])
+@pytest.mark.parametrize('student', [torch.float32, torch.bfloat16])
+def test_a_precision_of_its_own(tmp_path, precision, inside, student):
+    """It computes in its own whatever the student does, and is read in
+    float32; without one in the student's."""
+    first, second = toy_teachers(tmp_path)
+    if precision:
+        first['precision'] = precision
+    teacher, other = teachers_of(MODELS.build(distiller([first, second])))
+    images, _ = World().batch(4)
+    if precision is None:
+        inside = student
+    with torch.no_grad(), torch.autocast('cpu', dtype=inside,
+                                         enabled=inside != torch.float32):
+        expected = teacher.model(images, mode='tensor')
+    assert expected.dtype == inside
+    with torch.autocast('cpu', dtype=student,
+                        enabled=student != torch.float32):
+        output, _ = teacher(Batch(images))
+        beside, _ = other(Batch(images))
+    assert output.logits[0].dtype == (
+        student if precision is None else torch.float32)
+    assert torch.equal(output.logits[0].float(), expected.float())
+    assert beside.logits[0].dtype == student
+
+
+def test_a_precision_that_there_is_not(tmp_path):
+    teachers = toy_teachers(tmp_path)
+    teachers[1]['precision'] = 'half'
+    with pytest.raises(ValueError, match="teacher 't1': precision must be one "
+                       r"of \['float32', 'bfloat16', 'float16'\].*'half'"):
+        MODELS.build(distiller(teachers))
+
+
 @pytest.mark.parametrize('value', ['nan', 'inf', '-inf'])
 @pytest.mark.parametrize('kwargs, used', [
     (dict(), True), (dict(feature_loss=None), False)])
@@ -288,7 +324,7 @@ def test_a_feature_that_is_not_finite(tmp_path, value, kwargs, used):
     bad = list(teachers_of(model))[1].model
     bad.backbone.register_forward_hook(
         lambda _, __, out: (out[0].index_fill(
-            1, torch.tensor([2]), float(value)), ))
+            1, torch.tensor([2]), float(value)), ), prepend=True)
     bad.neck.register_forward_pre_hook(
         lambda _, args: (tuple(x.nan_to_num(0, 0, 0) for x in args[0]), ))
     outputs = teachers_of(model)(Batch(images))

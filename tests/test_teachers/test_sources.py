@@ -75,6 +75,54 @@ def test_a_module_of_ones_own(tmp_path):
     assert output.features[0].shape == (2, 4)
 
 
+@pytest.fixture(params=['ViT', 'ResNet'])
+def folder(request, tmp_path):
+    """A model and its processor as transformers saves them."""
+    transformers = pytest.importorskip('transformers')
+    config = dict(
+        ViT=lambda: transformers.ViTConfig(
+            hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=16, image_size=32, patch_size=8, num_labels=5),
+        ResNet=lambda: transformers.ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1],
+            num_labels=5))[request.param]()
+    net = transformers.AutoModelForImageClassification.from_config(config)
+    net.save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(
+        image_mean=[.5, .4, .3], image_std=[.2, .3, .4],
+        size=dict(height=32, width=32)).save_pretrained(tmp_path)
+    return tmp_path, net.eval()
+
+
+def test_a_model_of_transformers(folder):
+    """The same logits, from its own file; a ViT gets its own size."""
+    from transformers import AutoImageProcessor
+    path, net = folder
+    teacher = dict(config=f'transformers::{path}',
+                   checkpoint=str(path / 'model.safetensors'))
+    side = 64 if hasattr(net.config, 'image_size') else 32
+    model = built(teacher, size=side)
+    pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    if side == 64:  # 2 x 2 equal pixels, of which any resizing gives one
+        shown = pixels.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        flat = pixels.float().mean((2, 3), keepdim=True).round()
+        pixels = flat.expand(pixels.shape).to(torch.uint8)
+        shown = flat.expand(shown.shape)
+    else:
+        shown = pixels
+    column = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    from mmkd_rl.records import Batch
+    output, = model.distillation.teachers(
+        Batch((shown.float() - column[0]) / column[1]))
+    own = AutoImageProcessor.from_pretrained(path)(
+        list(pixels), return_tensors='pt')
+    with torch.no_grad():
+        expected = net(**own).logits
+    torch.testing.assert_close(output.logits[0], expected, rtol=1e-3,
+                               atol=1e-4)
+    assert output.features[0].shape == (2, 8)
+
+
 def test_a_network_for_one_size_gets_it():
     teacher = expand(dict(config='timm::vit_tiny_patch16_224'), 'teacher')
     assert teacher['input_size'] == (224, 224)
@@ -98,6 +146,8 @@ def test_other_configs_are_left_alone(config):
     ('timm::resnet18x', ValueError, "teacher 'a': timm has no model "
      "'resnet18x'; it has .*resnet18"),
     ('torchvision::resnet19', ValueError, 'no classifier.*resnet1'),
+    ('transformers::no/such', ValueError, "teacher 'a': (transformers has no "
+     "image classifier 'no/such'|.*not installed: pip install 'transformers)"),
     ('timm::resnet18,num', ValueError, "'num' is no OPTION=VALUE"),
     ('timm::test_resnet,num_clases=5', TypeError, 'num_clases'),
     ('python::tests.no_such.net', ValueError, "'tests.no_such.net' cannot be "

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from mmkd_rl.engine.hooks import KnowledgeFlowHook
 from mmkd_rl.flow import FlowSchedule, flow_of
 from mmkd_rl.registry import HOOKS, MODELS
-from mmkd_rl.teachers.lent import LentFeatures
 from mmkd_rl.teachers.loading import UNTRAINED
 from paper_tables.timing import (
     Contestant,
@@ -118,7 +117,7 @@ class FlowContestant(Contestant):
     def resident(self) -> Iterator[Tensor]:
         """Also teachers and theta_old."""
         parts = [super().resident(),
-                 *map(tensors_of, self.flow.source.networks)]
+                 *(tensors_of(t.model) for t in self.flow.pool)]
         if self.joint.old is not None:
             parts.append(self.joint.old.tensors())
         # A distiller's teachers are lent.
@@ -154,11 +153,11 @@ def measure(cfg: Config, data: dict, device: str, warmup: int,
     alone.step()  # so that the optimiser has met Q
     alone.iteration = ALONE
     images = student.model.data_preprocessor(data, True)['inputs']
-    source, everybody = flow.flow.source, [True] * len(flow.flow.teacher_names)
+    pool, everybody = flow.flow.pool, [True] * len(flow.flow.teacher_names)
 
     def teachers() -> None:
         with flow.optimizer.optim_context(flow.model):
-            source(images, everybody)
+            pool.inner(images, everybody)
 
     @torch.no_grad()
     def forward() -> None:
@@ -176,14 +175,14 @@ def measure(cfg: Config, data: dict, device: str, warmup: int,
     if kl.has_kl:
         steps |= dict(forward=forward, kl=kl.step)
     times = in_turns(steps, warmup, iters)
-    lent = isinstance(source, LentFeatures)
+    lent = flow.flow.borrowed
     parts = ['student', 'q', 'q_update'] + ['teachers'] * (not lent)
     floor = [sum(turn) for turn in zip(*(times[p] for p in parts))]
     strict = [a - b for a, b in zip(floor, times['q_update'])]
     peaks = dict(
         student=student.memory(),
         teachers=peak(teachers) + sum(
-            nbytes(tensors_of(t)) for t in source.networks),
+            nbytes(tensors_of(t.model)) for t in pool),
         q=peak(q.step) + nbytes(q.resident()),
         flow=flow.memory(),
         alone=alone.memory())

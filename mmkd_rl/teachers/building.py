@@ -1,0 +1,139 @@
+"""From what a user writes about a teacher to the teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmkd_rl.tasks import Task
+from mmkd_rl.teachers.loading import (
+    UNTRAINED,
+    build_network,
+    init_untrained,
+    input_size,
+    load_model_config,
+    load_weights,
+    offline,
+    read_checkpoint,
+)
+from mmkd_rl.teachers.normalization import Normalization
+from mmkd_rl.teachers.sources import expand
+from mmkd_rl.teachers.tapped import PRECISIONS
+from mmkd_rl.teachers.teacher import FrozenTeacher
+
+#: What a preprocessor is that does not say so, by package.
+_PREPROCESSORS = dict(
+    mmpretrain='mmpretrain.ClsDataPreprocessor',
+    mmdet='mmdet.DetDataPreprocessor',
+    mmseg='mmseg.SegDataPreProcessor')
+
+
+def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
+    """A teacher from what a user wrote.
+
+    Args:
+        cfg: See :class:`TeacherPool`.
+        name: The teacher's name.
+        task: How it is run, and how much of it is built.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: What is wrong with it.
+    """
+    key = f'teacher {name!r}'
+    cfg = expand(cfg, key)
+    if 'config' not in cfg:
+        raise ValueError(f'{key} has no config; give a path, '
+                         '"package::path" or a dict')
+    path = cfg.get('checkpoint')
+    if not isinstance(path, str) or not path:
+        raise ValueError(
+            f'{key} has no checkpoint (got {path!r}); give a file or a URL, '
+            f'or checkpoint={UNTRAINED!r} if that is what you want')
+    precision = cfg.get('precision')
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f'{key}: precision must be one of '
+                         f'{list(PRECISIONS)}, or None: as the student; got '
+                         f'{precision!r}')
+    # Read before anything large is built: a wrong path is found at once.
+    weights = None if path == UNTRAINED else read_checkpoint(
+        path, f'{key}: checkpoint')
+    model_cfg, scope = load_model_config(cfg['config'], f'{key}: config')
+    if task.backbone_only:
+        # A backbone without a prefix is of the package of the model around it.
+        scope = task.scope_for(_prefix(model_cfg) or scope)
+        network = _build_backbone(model_cfg, scope, key)
+    else:
+        scope = task.scope_for(scope)
+        network = build_network(offline(model_cfg), scope, key)
+    if weights is None:
+        init_untrained(network)
+    else:
+        if task.backbone_only:
+            weights = _own_part(weights, set(network.state_dict()))
+        load_weights(network, weights, path, f'{key}: checkpoint')
+    taps = None if task.backbone_only else cfg.get('taps')
+    return FrozenTeacher(
+        name, network, task.taps(network, taps, key), task,
+        _normalization(cfg, model_cfg, network, scope, key),
+        input_size(cfg, key), precision, cfg.get('executor', 'eager'))
+
+
+def _build_backbone(model_cfg: dict, scope: str | None,
+                    key: str) -> nn.Module:
+    """The backbone of a model; the whole model where it has none."""
+    backbone = model_cfg.get('backbone')
+    if backbone is not None:
+        backbone = dict(offline(backbone))
+        backbone.pop('data_preprocessor', None)
+        return build_network(backbone, scope, key)
+    try:
+        return build_network(offline(model_cfg), scope, key)
+    except TypeError as error:
+        if 'data_preprocessor' not in str(error):
+            raise
+    # A backbone's config with the preprocessor of the model that it is from.
+    own = {k: v for k, v in model_cfg.items() if k != 'data_preprocessor'}
+    return build_network(offline(own), scope, key)
+
+
+def _own_part(weights: dict[str, Tensor],
+              own: set[str]) -> dict[str, Tensor]:
+    """A backbone's weights under its own names, out of a whole model's."""
+    prefix = 'backbone.'
+    inner = {n.removeprefix(prefix): t for n, t in weights.items()
+             if n.startswith(prefix)}
+    if inner and not any(n.startswith(prefix) for n in own):
+        weights = inner
+    # What is left over beside a whole backbone are heads.
+    needed = {n for n in own if not n.endswith('num_batches_tracked')}
+    return {n: t for n, t in weights.items() if n in own} \
+        if needed <= set(weights) else weights
+
+
+def _normalization(cfg: dict, model_cfg: dict, network: nn.Module,
+                   scope: str | None, key: str) -> Normalization | None:
+    """What a teacher was trained with; ``None``: nothing says."""
+    if 'normalization' in cfg:
+        return Normalization.from_config(cfg['normalization'],
+                                         f'{key}: normalization')
+    preprocessor = model_cfg.get('data_preprocessor')
+    if preprocessor is None:
+        print_log(
+            f"{key}: its config has no data_preprocessor; it gets the "
+            "student's normalisation. Say normalization=dict(mean=..., "
+            'std=..., to_rgb=...) if it was trained with another', 'current')
+        return None
+    own: Any = getattr(network, 'data_preprocessor', None)
+    if own is None:
+        cfg = {k: v for k, v in preprocessor.items() if k != 'batch_augments'}
+        cfg.setdefault('type', _PREPROCESSORS.get(
+            str(scope), _PREPROCESSORS['mmpretrain']))
+        own = build_network(cfg, scope, key)
+    return Normalization.of(own)
+
+
+def _prefix(model_cfg: dict) -> str | None:
+    package, dot, _ = str(model_cfg['type']).partition('.')
+    return package if dot else None

@@ -1,0 +1,164 @@
+"""One teacher: from a batch to what its taps read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmkd_rl.errors import is_ours, raised_at
+from mmkd_rl.records import Batch, Output, OutputSpec
+from mmkd_rl.registry import EXECUTORS, build
+from mmkd_rl.taps import OutputTaps, Tap
+from mmkd_rl.tasks import Task
+from mmkd_rl.teachers.executor import Executor
+from mmkd_rl.teachers.normalization import InputAdapter, Normalization
+from mmkd_rl.teachers.tapped import TappedNetwork
+
+
+class FrozenTeacher(nn.Module):
+    """A network that is never trained.
+
+    Args:
+        name: Its name in configs, logs and messages.
+        model: The network; frozen and set to eval here.
+        taps: Where its output is read.
+        task: How it is run.
+        normalization: What it was trained with; ``None``: as the student.
+        input_size: (H, W) of the images that it needs; ``None``: as they come.
+        precision: See :class:`TappedNetwork`.
+        executor: Config of what makes its outputs, see :class:`Executor`.
+    """
+
+    def __init__(self, name: str, model: nn.Module, taps: OutputTaps,
+                 task: Task, normalization: Normalization | None = None,
+                 input_size: tuple[int, int] | None = None,
+                 precision: str | None = None,
+                 executor: str | dict = 'eager') -> None:
+        super().__init__()
+        self.name, self.normalization = name, normalization
+        self.input_size = input_size
+        self._taps, self._task = taps, task
+        self.tapped = TappedNetwork(
+            model, task.run, InputAdapter(None, None, input_size), precision)
+        self._features = self.tapped.install(model, taps.features)
+        self._logits = self.tapped.install(model, taps.logits)
+        self._inner = slice(0, 0)
+        self.executor: Executor = build(
+            EXECUTORS,
+            dict(type=executor) if isinstance(executor, str) else executor,
+            f'teacher {name!r}: executor', name=name, network=self.tapped)
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        return self.tapped.network
+
+    @property
+    def root(self) -> nn.Module:
+        """The module to which paths of inner layers are relative."""
+        return self._task.inner_root(self.model)
+
+    def train(self, mode: bool = True) -> FrozenTeacher:
+        """A teacher stays in eval."""
+        return super().train(False)
+
+    def adapt(self, student: Normalization | None) -> None:
+        """Say what the images that come are normalised with; ``None``: as the
+        teacher's own."""
+        device = next((p.device for p in self.model.parameters()), None)
+        self.tapped.adapter = InputAdapter(
+            student, self.normalization, self.input_size).to(device)
+
+    def listen(self, taps: Sequence[Tap]) -> None:
+        """Read inner layers, too.
+
+        Args:
+            taps: With paths relative to :attr:`root`.
+
+        Raises:
+            ValueError: The executor cannot give them.
+        """
+        if not self.executor.gives_inner_layers:
+            raise ValueError(
+                f'teacher {self.name!r}: {type(self.executor).__name__} gives '
+                'no inner layers, which Knowledge Flow needs; use '
+                "executor='eager'")
+        self._inner = self.tapped.install(self.root, taps)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> tuple[Output, tuple[Tensor, ...]]:
+        """The teacher's output, logits over its own classes; and the tensors
+        of the taps of :meth:`listen`.
+
+        Args:
+            batch: Images normalised for the student.
+        """
+        tensors = self.executor(batch)
+        features, logits, inner = (
+            tuple(t for levels in tensors[where] for t in levels)
+            for where in (self._features, self._logits, self._inner))
+        return Output(features, logits), inner
+
+    def try_on(self, batch: Batch) -> Output:
+        """Run it on images of a size that it may not be made for.
+
+        Raises:
+            ValueError: It cannot run on them.
+        """
+        try:
+            return self(batch)[0]
+        except (RuntimeError, TypeError, AssertionError,
+                ValueError) as error:
+            place = raised_at(error)
+            if not isinstance(error, (RuntimeError, AssertionError)) and \
+                    place is not None and is_ours(place[0]):
+                raise  # a fault of ours, or what a tap says
+            raise ValueError(
+                f'teacher {self.name!r} fails on images of shape '
+                f'{tuple(batch.images.shape)}: {error}; if it needs another '
+                'size, give it input_size=...') from error
+
+    def classify(self, feature: Tensor) -> Tensor:
+        """Logits of the teacher's classifier alone, [B, C]; gradients reach
+        the feature.
+
+        Args:
+            feature: Of the shape that :meth:`forward` gives.
+
+        Raises:
+            ValueError: The task cannot tell where its classifier begins.
+        """
+        return self._task.classify(self.model, self._taps, feature,
+                                   f'teacher {self.name!r}')
+
+    def probe(self, batch: Batch) -> OutputSpec:
+        """The sizes of what it returns.
+
+        Raises:
+            ValueError: It cannot run, or gives NaN or infinity.
+        """
+        output = self.try_on(batch)
+        if not all(t.isfinite().all() for t in output.tensors()):
+            raise ValueError(
+                f'teacher {self.name!r} gives NaN or infinity even on a grey '
+                'image; look at its checkpoint')
+        return spec_of(self.name, output)
+
+
+def spec_of(name: str, output: Output) -> OutputSpec:
+    """Sizes of an output.
+
+    Raises:
+        ValueError: A feature that is neither a map nor a vector.
+    """
+    for feature in output.features:
+        if feature.ndim not in (2, 4):
+            raise ValueError(
+                f'{name}: the tapped feature has shape '
+                f'{tuple(feature.shape)}; tap a map [B, D, H, W] or a '
+                f"vector [B, D] with taps=dict(feature='...')")
+    return OutputSpec.of(name, output)
