@@ -35,9 +35,8 @@ from mmkd_rl import recipes
 from mmkd_rl.distillers import builder, distillation_of
 from mmkd_rl.losses import NDLoss
 from mmkd_rl.registry import HOOKS, MODELS
-from mmkd_rl.teachers import TeacherPool
+from mmkd_rl.teachers import FrozenTeacher, TeacherPool
 from mmkd_rl.teachers.loading import build_network, load_model_config
-from mmkd_rl.teachers.runtime import FrozenTeacher
 from mmkd_rl.utils.configs import complete_loaders
 from mmkd_rl.weighting import MTKDRL
 from paper_tables import pages, scales
@@ -320,16 +319,16 @@ class _Key:
 
 @pytest.fixture
 def shared_teachers(monkeypatch):
-    def pool(teachers, task, normalization):
-        key = _Key(repr(teachers) + repr(vars(normalization)),
-                   lambda: TeacherPool(teachers, task, normalization))
+    def pool(teachers, task):
+        key = _Key(repr(teachers), lambda: TeacherPool(teachers, task))
         found = _pool(key)
         found._finite = None
         return found
 
     def forward(teacher, batch):
         key = (batch.images.numpy().tobytes(),
-               torch.is_autocast_enabled('cpu'))
+               torch.is_autocast_enabled('cpu'),
+               repr(dict(teacher.tapped.adapter.named_buffers())))
         seen = teacher.__dict__.setdefault('_seen', {})
         if key not in seen:
             seen[key] = look(teacher, batch)

@@ -308,7 +308,7 @@ def test_a_fault_of_ours_within_a_part(monkeypatch, capsys, tmp_path):
     probe, where other exceptions become messages about the config."""
     from mmkd_rl.losses import KDLoss
     from mmkd_rl.tasks import ClassificationTask
-    from mmkd_rl.teachers import pool
+    from mmkd_rl.teachers import building
     from mmkd_rl.utils.pooling import mean_over_space
     from mmkd_rl.weighting import AverageWeighting
 
@@ -324,7 +324,7 @@ def test_a_fault_of_ours_within_a_part(monkeypatch, capsys, tmp_path):
             (AverageWeighting, '__init__', break_it),
             (ClassificationTask, 'infer', break_it),
             (ClassificationTask, 'taps', break_it),
-            (pool, 'load_weights', break_type)):
+            (building, 'load_weights', break_type)):
         with monkeypatch.context() as patch:
             patch.setattr(place, name, how)
             with pytest.raises(SystemExit) as caught, cli.clear_errors():
