@@ -91,10 +91,10 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
         ValueError, FileNotFoundError, KeyError: Something in the request.
     """
     # Here, so that --help comes at once.
-    from paper_tables import Conductor, find_table
-    from paper_tables.conductor import clock, total_expected
+    from paper_tables import find_table
     from paper_tables.plan import Planner, check_data
     from paper_tables.scales import find_scale
+    from task_runner import Runner, clock, total_expected
 
     table = find_table(args.table)
     if args.list:
@@ -136,18 +136,18 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
         return 0
     check_data(plan)
     cores = len(os.sched_getaffinity(0))
-    conductor = Conductor(jobs, args.jobs, max(1, cores // args.jobs),
-                          lambda line: print(line, flush=True))
+    runner = Runner(jobs, args.jobs, max(1, cores // args.jobs),
+                    lambda line: print(line, flush=True))
     try:
-        conductor.run()
+        runner.run()
     finally:
         # What is there is worth a table, also after Ctrl-C.
-        paths = write_report(args, command, planner, plan, conductor.failed)
+        paths = write_report(args, command, planner, plan, runner.failed)
         print(f'{paths[0]}; also {", ".join(p.name for p in paths[1:])}',
               flush=True)
-    if conductor.failed:
-        print(f'{len(conductor.failed)} runs failed: '
-              f'{", ".join(conductor.failed)}', file=sys.stderr)
+    if runner.failed:
+        print(f'{len(runner.failed)} runs failed: '
+              f'{", ".join(runner.failed)}', file=sys.stderr)
         return FAILED
     return 0
 
@@ -186,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     words = sys.argv[1:] if argv is None else argv
     command = f'python tools/reproduce.py {shlex.join(words)}'
-    from paper_tables import Interrupted
+    from task_runner import Interrupted
     try:
         return reproduce(args, command)
     except Interrupted:

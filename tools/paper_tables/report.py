@@ -27,8 +27,8 @@ from mmkd_rl.visualization.flow import STUDENT, FlowRecord
 from mmkd_rl.visualization.weights import WeightRecord
 from paper_tables import runs
 from paper_tables.cells import Cell, Table
-from paper_tables.conductor import clock
 from paper_tables.scales import Scale
+from task_runner import clock
 
 NOTHING = '–'
 # Shares that are nearer than this are one line in the picture.

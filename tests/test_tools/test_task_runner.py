@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from paper_tables.conductor import (
+from task_runner import (
     LOCK,
-    Conductor,
     Interrupted,
     Job,
+    Runner,
     clock,
     total_expected,
 )
@@ -58,16 +58,16 @@ def test_order_follows_the_needs(tmp_path):
                'str(os.path.exists("../a/out")))', ['a']),
         script(tmp_path, 'a'),
     ]
-    conductor = Conductor(jobs, 2, 1, lambda line: None)
-    conductor.run()
-    assert conductor.results == {'a': 'x', 'b': 'True'}
+    runner = Runner(jobs, 2, 1, lambda line: None)
+    runner.run()
+    assert runner.results == {'a': 'x', 'b': 'True'}
 
 
 def test_threads_and_times_are_noted(tmp_path):
     job = script(
         tmp_path, 'a', 'sum(range(4_000_000)); open("out", "w").write('
         'os.environ["OMP_NUM_THREADS"])')
-    Conductor([job], 1, 3, lambda line: None).run()
+    Runner([job], 1, 3, lambda line: None).run()
     assert job.done() == '3'
     seconds, cpu, threads, whole = (job.folder / 'times').read_text().split()
     assert float(cpu) > 0.005 and float(seconds) > 0
@@ -76,9 +76,9 @@ def test_threads_and_times_are_noted(tmp_path):
 
 def test_what_is_done_is_skipped(tmp_path):
     job = script(tmp_path, 'a')
-    Conductor([job], say=lambda line: None).run()
+    Runner([job], say=lambda line: None).run()
     written = (job.folder / 'out').stat().st_mtime_ns
-    again = Conductor([job], say=lambda line: None)
+    again = Runner([job], say=lambda line: None)
     again.run()
     assert again.reused == ['a']
     assert (job.folder / 'out').stat().st_mtime_ns == written
@@ -90,15 +90,15 @@ def test_what_is_done_is_skipped(tmp_path):
 ])
 def test_failure_stops_only_what_needs_it(tmp_path, code, reason):
     said = []
-    conductor = Conductor([
+    runner = Runner([
         script(tmp_path, 'a', code),
         script(tmp_path, 'b', needs=['a']),
         script(tmp_path, 'c'),
     ], say=said.append)
-    conductor.run()
-    assert conductor.failed['a'] == reason
-    assert 'needs a' in conductor.failed['b']
-    assert conductor.results == {'c': 'x'}
+    runner.run()
+    assert runner.failed['a'] == reason
+    assert 'needs a' in runner.failed['b']
+    assert runner.results == {'c': 'x'}
     assert 'no luck' in ''.join(said)  # the end of the log
 
 
@@ -122,7 +122,7 @@ def test_interruption_ends_the_processes(tmp_path, number):
     threading.Thread(target=interrupt, daemon=True).start()
     start = time.monotonic()
     with pytest.raises(Interrupted):
-        Conductor([job], say=lambda line: None).run()
+        Runner([job], say=lambda line: None).run()
     assert time.monotonic() - start < 30
     assert (job.folder / 'times').read_text().split()[-1] == 'False'
     assert signal.getsignal(number) is before
@@ -142,7 +142,7 @@ def _alive(pid):
         return False
 
 
-def test_waits_for_another_conductor(tmp_path):
+def test_waits_for_another_runner(tmp_path):
     """Another process holds the lock, makes the output and ends."""
     job = script(tmp_path, 'a', 'open("out", "w").write("ours")')
     job.folder.mkdir()
@@ -153,10 +153,10 @@ def test_waits_for_another_conductor(tmp_path):
              f'open({str(job.folder / "out")!r}, "w").write("theirs")'],
             pass_fds=(lock.fileno(), ))
     said = []
-    conductor = Conductor([job], say=said.append)
-    conductor.run()
+    runner = Runner([job], say=said.append)
+    runner.run()
     other.wait()
-    assert conductor.results == {'a': 'theirs'}
+    assert runner.results == {'a': 'theirs'}
     assert 'another process' in said[0] and len(said) == 1
 
 
