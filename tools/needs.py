@@ -16,8 +16,9 @@ def need(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name.partition('.')[0]:
+        package = name.partition('.')[0]
+        if str(error.name).partition('.')[0] != package:
             raise
-        sys.exit(f'this tool needs the package {error.name}, which is not '
+        sys.exit(f'this tool needs the package {package}, which is not '
                  "installed: pip install 'mmkd-rl[tools]', or in a checkout "
                  'pip install -r requirements/tools.txt')

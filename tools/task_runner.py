@@ -35,7 +35,7 @@ from needs import need
 
 LOG, LOCK = 'log.txt', '.lock'
 _POLL_SECONDS = 0.2
-_EPOCHS = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\]')
+EPOCHS = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\]')
 _ITERATIONS = re.compile(r'Iter\(train\)\s+\[\s*(\d+)/(\d+)\]')
 
 
@@ -105,7 +105,7 @@ class Job:
                 (self.folder / LOG).open('rb') as log:
             log.seek(max(0, os.path.getsize(log.name) - 4096))
             text = log.read().decode(errors='replace')
-            if found := _EPOCHS.findall(text):
+            if found := EPOCHS.findall(text):
                 epoch, step, length = map(int, found[-1])
                 return f'{(epoch - 1 + step / length) / self.epochs:4.0%}'
             if found := _ITERATIONS.findall(text):
