@@ -128,7 +128,7 @@ def report(args: argparse.Namespace, steps: list, changed: bool) -> None:
             from demo_parts.pictures import draw_detections
             draw_detections(root, detections)
     print(f'\n{table(summary, records)}')
-    print(explain(summary, weights, 100 if args.tiny else 4 * 599))
+    print(f'\n{explain(summary, weights, 100 if args.tiny else 4 * 599)}')
     print(f'\n{root / "summary.json"}; pictures: '
           f'{", ".join(map(str, [*pictures, detections]))}')
 

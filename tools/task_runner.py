@@ -215,12 +215,11 @@ class Runner:
 
     def _work(self, job: Job) -> bool:
         """Wait for a free place and the lock, and run; in a thread."""
-        job.folder.mkdir(parents=True, exist_ok=True)
-        with (job.folder / LOCK).open('w') as lock:
+        with contextlib.ExitStack() as stack:
             with self._turn:
-                self._wait(job, lock)
-                if self._stopping:
+                if (lock := self._wait(job)) is None:
                     return False
+                stack.enter_context(lock)
                 # Another runner may have finished it meanwhile.
                 if self._is_done(job):
                     return True
@@ -238,9 +237,8 @@ class Runner:
                     del self._running[job.name]
                     self._turn.notify_all()
 
-    def _wait(self, job: Job, lock: IO) -> None:
-        """Return when it is the job's turn and its folder is locked, or when
-        all stop."""
+    def _wait(self, job: Job) -> IO | None:
+        """The lock of a job whose turn it is; ``None``: all stop."""
         told = False
         while not self._stopping:
             first = next(n for n in self.jobs if n in self._ready)
@@ -249,14 +247,20 @@ class Runner:
                 continue
             self._ready.discard(job.name)
             self._turn.notify_all()
-            with contextlib.suppress(BlockingIOError):
-                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            job.folder.mkdir(parents=True, exist_ok=True)
+            lock = (job.folder / LOCK).open('w')
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except BlockingIOError:
+                lock.close()
             if not told:
                 told = True
                 self._tell(job, f'another process runs it ({job.folder}); '
                            'waiting for that')
             self._turn.wait(_POLL_SECONDS)
             self._ready.add(job.name)
+        return None
 
     def _begin(self, job: Job, lock: IO) -> tuple[subprocess.Popen, float]:
         command, path = job.prepare(), job.folder / LOG
