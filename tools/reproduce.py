@@ -67,21 +67,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="a teacher's weights, instead of training it; may be repeated")
     parser.add_argument(
         '--list', action='store_true',
-        help="print the paper's number and the command of each cell")
+        help="print the paper's number, ours and the command of each cell")
     parser.add_argument(
         '--dry-run', action='store_true', help='say what would be run')
     return parser.parse_args(argv)
 
 
 def list_cells(table: Table, cells: list[Cell]) -> None:
-    """Print each cell as a command of its own, at the paper's scale."""
+    """Print each cell as a command of its own, at the paper's scale, with the
+    paper's number and ours."""
+    from paper_tables.measured import measured
     from paper_tables.scales import command
+    from paper_tables.text import mean_std, plus_minus
     for cell in cells:
-        number = 'not in the paper' if cell.mean is None else \
-            f'{cell.mean:.2f}' + ('' if cell.std is None else
-                                  f' +- {cell.std:.2f}')
-        print(f'# {table.students[cell.student]}, {cell.title}: {number}\n'
-              f'{command(cell)}\n')
+        numbers = [plus_minus(cell.mean, cell.std, 'not in the paper')]
+        for scale in table.scales:
+            if runs := measured(table, cell, scale):
+                mean = plus_minus(*mean_std([*runs.accuracy.values()]))
+                numbers.append(f'ours, --scale {scale}: {mean}')
+        print(f'# {table.students[cell.student]}, {cell.title}: '
+              f'{"; ".join(numbers)}\n{command(cell)}\n')
 
 
 def reproduce(args: argparse.Namespace, command: str) -> int:

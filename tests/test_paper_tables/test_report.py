@@ -18,7 +18,7 @@ from paper_tables.pictures import plot_flows, plot_weights
 from paper_tables.report import Report
 from paper_tables.scales import SCALES
 from paper_tables.summary import gather
-from paper_tables.text import markdown, mean_std, plus_minus
+from paper_tables.text import mean_std, plus_minus
 
 CURVES = {0: [40., 52., 51.], 1: [42., 50., 53.], 2: [38., 47., 46.]}
 
