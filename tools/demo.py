@@ -20,6 +20,8 @@ import sys
 import time
 from pathlib import Path
 
+from needs import need
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -57,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         Interrupted: By Ctrl-C or SIGTERM.
     """
+    need('doit')
+    need('tabulate')
     # Here, so that --help comes at once.
     from demo_parts.steps import RECORD, plan
     from task_runner import Runner, clock

@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from needs import need
+
 if TYPE_CHECKING:  # --help comes at once
     from paper_tables.cells import Cell, Table
 
@@ -139,6 +141,9 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
             print(f'  {run.name:48} {clock(run.expected):>8}  {run.state()}')
             print(f'    {run.folder}')
         return 0
+    # Now, and not when the table is written.
+    need('doit')
+    need('tabulate')
     check_data(plan)
     cores = len(os.sched_getaffinity(0))
     runner = Runner(jobs, args.jobs, max(1, cores // args.jobs),
