@@ -223,8 +223,8 @@ class Runner:
                 # Another runner may have finished it meanwhile.
                 if self._is_done(job):
                     return True
-                process, start = self._running[job.name] = self._begin(
-                    job, lock)
+                self._begin(job, lock)
+                process, start = self._running[job.name]
             # wait4 and not Popen.wait: it also says what was used.
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
@@ -262,7 +262,7 @@ class Runner:
             self._ready.add(job.name)
         return None
 
-    def _begin(self, job: Job, lock: IO) -> tuple[subprocess.Popen, float]:
+    def _begin(self, job: Job, lock: IO) -> None:
         command, path = job.prepare(), job.folder / LOG
         with path.open('ab') as log:
             log.write(f'$ {shlex.join(command)}\n'.encode())
@@ -271,11 +271,11 @@ class Runner:
                 command, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, env=self._environment,
                 pass_fds=(lock.fileno(), ), start_new_session=True)
+        self._running[job.name] = process, time.monotonic()
         resumed = ', resumed' if '--resume' in command else ''
         expected = '' if job.expected is None else \
             f', expected {clock(job.expected)}'
         self._tell(job, f'started{resumed}{expected}; log: {path}')
-        return process, time.monotonic()
 
     def _end(self, job: Job, code: int, seconds: float, cpu: float) -> bool:
         """Collect what a process has left; whether it did its work."""
@@ -289,6 +289,7 @@ class Runner:
             self._tell(job, f'{text} in {clock(seconds)}{self._rest()}')
         elif not self._stopping:
             self.failed[job.name] = text or f'exit code {code}'
+            self._stopping = not self.keep_going
             log = job.folder / LOG
             self._tell(job, '\n'.join([
                 f'FAILED after {clock(seconds)}, {self.failed[job.name]}; '
@@ -302,7 +303,7 @@ class Runner:
         if broken:
             self.failed[job.name] = f'needs {broken[0]}, which failed'
             self._tell(job, f'not run, it {self.failed[job.name]}')
-        elif job.name not in self.failed:
+        elif job.name not in self.failed and not self._stopping:
             self.failed[job.name] = 'a fault in its code'
             self._tell(job, fail.get_msg())
         if not self.keep_going:
