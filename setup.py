@@ -93,7 +93,7 @@ INSTALL_REQUIRES = [
 ]
 EXTRAS = {
     name: read_requirements(name)
-    for name in ('mminstall', 'tests', 'docs', 'optional')
+    for name in ('mminstall', 'tools', 'tests', 'docs', 'optional')
 }
 EXTRAS['all'] = sorted({line for lines in EXTRAS.values() for line in lines})
 

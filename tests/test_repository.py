@@ -135,7 +135,7 @@ def test_constraints_agree_with_the_pins():
                 .replace('"', "'") for x in found if x]
 
     constraints = set(lines('constraints'))
-    for name in ('build', 'runtime', 'mminstall', 'tests', 'docs',
+    for name in ('build', 'runtime', 'mminstall', 'tools', 'tests', 'docs',
                  'optional'):
         for line in lines(name):
             assert '==' in line, f'{line} in {name}.txt is not pinned'

@@ -188,7 +188,7 @@ def main() -> int:
     args = parser.parse_args()
 
     files = [ROOT / 'requirements' / f'{name}.txt'
-             for name in ('runtime', 'mminstall', 'optional')]
+             for name in ('runtime', 'mminstall', 'tools', 'optional')]
     # Installed from a wheel, this file has no requirements beside it.
     pins = read_pins(path for path in files if path.exists())
     problems, notes = check_versions(pins)

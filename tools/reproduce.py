@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from needs import need
+
 if TYPE_CHECKING:  # --help comes at once
     from paper_tables.cells import Cell, Table
 
@@ -67,21 +69,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="a teacher's weights, instead of training it; may be repeated")
     parser.add_argument(
         '--list', action='store_true',
-        help="print the paper's number and the command of each cell")
+        help="print the paper's number, ours and the command of each cell")
     parser.add_argument(
         '--dry-run', action='store_true', help='say what would be run')
     return parser.parse_args(argv)
 
 
 def list_cells(table: Table, cells: list[Cell]) -> None:
-    """Print each cell as a command of its own, at the paper's scale."""
+    """Print each cell as a command of its own, at the paper's scale, with the
+    paper's number and ours."""
+    from paper_tables.measured import measured
     from paper_tables.scales import command
+    from paper_tables.text import mean_std, plus_minus
     for cell in cells:
-        number = 'not in the paper' if cell.mean is None else \
-            f'{cell.mean:.2f}' + ('' if cell.std is None else
-                                  f' +- {cell.std:.2f}')
-        print(f'# {table.students[cell.student]}, {cell.title}: {number}\n'
-              f'{command(cell)}\n')
+        numbers = [plus_minus(cell.mean, cell.std, 'not in the paper')]
+        for scale in table.scales:
+            if runs := measured(table, cell, scale):
+                mean = plus_minus(*mean_std([*runs.accuracy.values()]))
+                numbers.append(f'ours, --scale {scale}: {mean}')
+        print(f'# {table.students[cell.student]}, {cell.title}: '
+              f'{"; ".join(numbers)}\n{command(cell)}\n')
 
 
 def reproduce(args: argparse.Namespace, command: str) -> int:
@@ -91,10 +98,10 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
         ValueError, FileNotFoundError, KeyError: Something in the request.
     """
     # Here, so that --help comes at once.
-    from paper_tables import Conductor, find_table
-    from paper_tables.conductor import clock, total_expected
+    from paper_tables import find_table
     from paper_tables.plan import Planner, check_data
     from paper_tables.scales import find_scale
+    from task_runner import Runner, clock, total_expected
 
     table = find_table(args.table)
     if args.list:
@@ -134,20 +141,23 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
             print(f'  {run.name:48} {clock(run.expected):>8}  {run.state()}')
             print(f'    {run.folder}')
         return 0
+    # Now, and not when the table is written.
+    need('doit')
+    need('tabulate')
     check_data(plan)
     cores = len(os.sched_getaffinity(0))
-    conductor = Conductor(jobs, args.jobs, max(1, cores // args.jobs),
-                          lambda line: print(line, flush=True))
+    runner = Runner(jobs, args.jobs, max(1, cores // args.jobs),
+                    lambda line: print(line, flush=True))
     try:
-        conductor.run()
+        runner.run()
     finally:
         # What is there is worth a table, also after Ctrl-C.
-        paths = write_report(args, command, planner, plan, conductor.failed)
+        paths = write_report(args, command, planner, plan, runner.failed)
         print(f'{paths[0]}; also {", ".join(p.name for p in paths[1:])}',
               flush=True)
-    if conductor.failed:
-        print(f'{len(conductor.failed)} runs failed: '
-              f'{", ".join(conductor.failed)}', file=sys.stderr)
+    if runner.failed:
+        print(f'{len(runner.failed)} runs failed: '
+              f'{", ".join(runner.failed)}', file=sys.stderr)
         return FAILED
     return 0
 
@@ -186,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     words = sys.argv[1:] if argv is None else argv
     command = f'python tools/reproduce.py {shlex.join(words)}'
-    from paper_tables import Interrupted
+    from task_runner import Interrupted
     try:
         return reproduce(args, command)
     except Interrupted:

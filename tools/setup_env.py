@@ -317,7 +317,8 @@ def set_up(env):
     install_operators(env)
     say('installing the rest of requirements/')
     files = []
-    for name in ('runtime', 'mminstall', 'tests', 'docs', 'optional'):
+    for name in ('runtime', 'mminstall', 'tools', 'tests', 'docs',
+                 'optional'):
         files += ['-r', f'requirements/{name}.txt']
     uv_install(env, *files)
     uv_install(env, '--no-deps', '--no-build-isolation', '-e', '.')

@@ -144,10 +144,10 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
         made.pop('feature_loss', None)
         made['losses'] = [dict(term) for term in terms]
     made.update(options)
-    size = _image_size(cfg)
-    if size is not None:
-        made.setdefault('probe_size', size)
-    if not _classifies(student, cfg.get('default_scope')):
+    if _classifies(student, cfg.get('default_scope')):
+        if (size := image_size(cfg)) is not None:
+            made.setdefault('probe_size', size)
+    else:
         made.setdefault('task', dict(type='FeatureTask'))
         _without_logits(made)
     cfg._cfg_dict['model'] = ConfigDict(made)
@@ -242,11 +242,9 @@ def _for_loop(cfg: Config, hook: dict) -> dict:
     return hook
 
 
-def _image_size(cfg: Config) -> int | tuple[int, int] | None:
-    """Size of the training images, as a classifier's pipeline crops them;
-    ``None``: the pipeline does not say, or it is no classifier's."""
-    if not _classifies(cfg.model, cfg.get('default_scope')):
-        return None
+def image_size(cfg: Config) -> int | tuple[int, int] | None:
+    """Size of the training images as the pipeline crops them, one number or
+    (height, width); ``None``: it does not say."""
     dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     while 'pipeline' not in dataset and isinstance(
             dataset.get('dataset'), dict):

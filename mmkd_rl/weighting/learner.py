@@ -77,6 +77,9 @@ class Learner(ABC):
     networks_key: str = 'networks'
     #: Options of the config that decide whether a checkpoint's networks fit.
     fitting: str = 'teachers or options'
+    #: Whether an update learns from all steps since the last one, so that
+    #: its time grows with their number.
+    learns_from_all: bool = False
 
     def __init__(self, networks: nn.Module) -> None:
         self.networks = networks
@@ -151,6 +154,26 @@ class Learner(ABC):
         self.networks._apply(fn)
         for part in self.parts().values():
             _move(part, fn)
+
+    def tensors(self) -> list[Tensor]:
+        """All that it holds: networks, optimisers, what it remembers."""
+        found: list[Tensor] = []
+
+        def collect(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        self.apply_(collect)
+        return found
+
+    def nbytes_after(self, steps: int) -> int:
+        """Bytes that it holds when it has observed some steps since its last
+        update; at least one must have been observed by now.
+
+        Args:
+            steps: Their number.
+        """
+        return sum(t.numel() * t.element_size() for t in self.tensors())
 
     def state_dict(self) -> dict:
         """Tensors and plain values only."""

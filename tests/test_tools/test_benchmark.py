@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +15,12 @@ from mmkd_rl import distill
 from mmkd_rl.export.student import plain_copy
 from mmkd_rl.registry import MODELS
 from paper_tables import timing
+from paper_tables.distillation_cost import (
+    DistilledContestant,
+    in_turns_with_updates,
+    update_interval,
+    with_strategy,
+)
 from tests.toy import World, classifier, distiller, samples, toy_teachers
 
 ROOT = Path(__file__).parents[2]
@@ -38,18 +46,20 @@ def test_report_of_a_real_config(benchmark, tmp_path, monkeypatch, capsys):
     ])
     assert benchmark.main() == 0
     figures = json.loads(out.read_text())
-    assert {
-        'student_s', 'teachers_s', 'floor_s', 'aver_s', 'strategy_s',
-        'agent_s', 'peak_mb', 'strategy_over_floor', 'strategy_over_aver'
-    } <= set(figures)
+    steps = figures['steps']
+    assert list(steps) == ['baseline', 'teachers', 'floor', 'aver', 'strategy']
     # The agent's update is part of the strategy's step, and costs something.
-    assert 0 < figures['agent_s'] < figures['strategy_s']
-    memory = figures['peak_mb']
+    own = steps['strategy']
+    assert 0 < own['update_s'] < own['step_s']
+    assert steps['floor']['over_floor'] == 1 < own['over_floor']
     # Three teachers weigh more than the student alone; the agent and its
     # history come on top of equal weights.
-    assert 0 < memory['student'] < memory['aver'] < memory['strategy']
+    memory = {name: row.get('peak_mb') for name, row in steps.items()}
+    assert 0 < memory['baseline'] < memory['aver'] < memory['strategy']
+    # The config's agent is trained once an epoch.
+    assert own['learner_mb'] > 1 and own['interval'] == 100
     assert figures['batch_size'] == 8
-    assert 'strategy / floor' in capsys.readouterr().out
+    assert '| strategy |' in re.sub(' +', ' ', capsys.readouterr().out)
 
 
 def test_comparison_of_strategies(benchmark, tmp_path, monkeypatch, capsys):
@@ -63,8 +73,10 @@ def test_comparison_of_strategies(benchmark, tmp_path, monkeypatch, capsys):
         'train_dataloader.batch_size=8'
     ])
     assert benchmark.main() == 0
-    rows = json.loads(out.read_text())['strategies']
-    assert list(rows) == ['baseline', 'aver', 'ca_mkd', 'mmkd', 'mtkd_rl']
+    rows = json.loads(out.read_text())['steps']
+    assert list(rows) == ['baseline', 'teachers', 'floor', 'aver', 'ca_mkd',
+                          'mmkd', 'mtkd_rl']
+    assert rows['mmkd']['interval'] == 5
     assert rows['aver']['over_aver'] == rows['aver']['memory_over_aver'] == 1
     assert rows['baseline']['memory_over_aver'] < 1
     # An agent, or networks with a buffer, need room.
@@ -73,32 +85,85 @@ def test_comparison_of_strategies(benchmark, tmp_path, monkeypatch, capsys):
     text = capsys.readouterr()
     assert 'without MetaWeightingHook' not in text.out + text.err
     assert 'note: --iters 1' in text.err
-    lines = [line for line in text.out.splitlines() if line.startswith('|')]
+    lines = [re.sub(' +', ' ', line) for line in text.out.splitlines()
+             if line.startswith('|')]
     assert len(lines) == 2 + len(rows)
     assert len({line.count('|') for line in lines}) == 1
-    assert '| ca_mkd |' in lines[4]
-    assert '| 54 | 1.32 | 2.9 | 1.04 |' in lines[4]
+    assert '| ca_mkd |' in lines[6]
+    assert '| 54 (1.32) | 2.9 (1.04) |' in lines[6]
 
 
-def test_comparison_counts_the_meta_steps_share(benchmark, monkeypatch):
-    """A step of 10 ms with a meta step of 50 ms in five takes twice as
-    long."""
+@pytest.mark.parametrize('from_all, expected', [(False, .02), (True, .035)])
+def test_a_step_has_its_share_of_the_updates(monkeypatch, from_all, expected):
+    """Steps of 10 ms. An update of 50 ms every fifth step adds 10; one of
+    25 ms a step since the last adds 25."""
     clock = [0.]
-    cfg = benchmark.Config(dict(custom_hooks=[]))
 
     class Fake:
-        learner = object.__new__(benchmark.MetaLearner)
+        learner = SimpleNamespace(learns_from_all=from_all)
+        interval, since = 5, 0
 
         def step(self):
             clock[0] += .01
+            self.since += 1
 
         def update(self):
-            clock[0] += .05
+            clock[0] += .025 * self.since if from_all else .05
+            self.since = 0
 
     monkeypatch.setattr(timing.time, 'perf_counter', lambda: clock[0])
-    assert benchmark._own_seconds(Fake(), cfg, 2) == pytest.approx(.01)
-    cfg.custom_hooks.append(dict(type='mmkd_rl.MetaWeightingHook', interval=2))
-    assert benchmark._own_seconds(Fake(), cfg, 2) == pytest.approx(.025)
+    times, shares = in_turns_with_updates(dict(a=Fake()), {}, 2, 3)
+    assert times == dict(a=[pytest.approx(expected)] * 3)
+    assert shares['a'] == pytest.approx(expected - .01)
+
+
+@pytest.mark.parametrize('hooks, expected', [
+    ([], 7), ([dict(type='mmkd_rl.AgentAlternationHook', warmup=2)], 14),
+    ([dict(type='AgentAlternationHook', interval=3, by_epoch=False)], 3),
+    ([dict(type='mmkd_rl.MetaWeightingHook')], 7),
+])
+def test_the_interval_is_that_of_the_learners_hook(toy, hooks, expected):
+    """Of epochs of 7 iterations; another learner's hook is not meant, and
+    without a hook it is the strategy's."""
+    cfg, _ = toy(weighting=dict(type='MTKDRL'))
+    weighting = MODELS.build(cfg.model).distillation.weighting
+    cfg.custom_hooks = hooks
+    assert update_interval(weighting, cfg, 7) == expected
+
+
+def test_a_learner_of_any_kind_says_what_it_holds(toy):
+    """All tensors, and the history when it is full: 3 of 100 batches fit."""
+    cfg, data = toy(weighting=dict(type='MTKDRL'))
+    contestant = DistilledContestant(MODELS.build(cfg.model), cfg, data, 100)
+    contestant.step()
+    learner = contestant.learner
+    batch = learner.history.nbytes
+    assert batch > 0
+    held = {id(t) for t in learner.tensors()}
+    assert {id(p) for p in learner.policy.parameters()} <= held
+    bare = sum(t.numel() * t.element_size()
+               for t in learner.tensors()) - batch
+    learner.history.max_bytes = 3 * batch
+    assert learner.nbytes_after(2) == bare + 2 * batch
+    assert learner.nbytes_after(100) == bare + 3 * batch
+    assert contestant.learner_memory() == learner.nbytes_after(100)
+
+
+@pytest.mark.parametrize('name, expected', [
+    ('aver_kd', dict(feature_loss=None)),
+    ('ca_mkd_official', dict(weighting=dict(type='CAMKD',
+                                            detach_feature=False))),
+    ('mtkd_rl', dict(weighting=dict(type='mmkd_rl.MTKDRL', history_bytes=9))),
+])
+def test_a_strategy_is_what_its_recipe_says(name, expected):
+    """Terms that are like AVER's are the config's, and so are the options of
+    its own strategy."""
+    model = dict(weighting=dict(type='mmkd_rl.MTKDRL', history_bytes=9),
+                 logit_loss='mine')
+    made = with_strategy(model, name)
+    assert made['logit_loss'] == 'mine'
+    for key, value in expected.items():
+        assert made[key] == value
 
 
 @pytest.mark.parametrize('config, message', [
@@ -143,12 +208,16 @@ def test_random_images_where_there_are_none(benchmark, monkeypatch, tmp_path,
     assert iters == benchmark.EPOCHS[classes] // 2
 
 
-def test_unknown_strategy(benchmark, monkeypatch, capsys):
+@pytest.mark.parametrize('name, message', [
+    ('mmdk', "did you mean 'mmkd'"),
+    ('knowledge_flow', 'weighs no teachers'),
+])
+def test_unknown_strategy(benchmark, monkeypatch, capsys, name, message):
     monkeypatch.setattr(
-        sys, 'argv', ['benchmark.py', 'x.py', '--strategies', 'mmdk'])
+        sys, 'argv', ['benchmark.py', 'x.py', '--strategies', name])
     with pytest.raises(SystemExit):
         benchmark.parse_args()
-    assert "'mmdk'" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -173,7 +242,7 @@ def test_the_student_alone_is_plain(benchmark, toy):
     cfg, data = toy()
     distilled = MODELS.build(cfg.model)
     student = plain_copy(distilled)
-    contestant = benchmark.DistilledContestant(student, cfg, data)
+    contestant = DistilledContestant(student, cfg, data)
     assert contestant.distillation is contestant.learner is None
     assert set(student.train_step(data, contestant.optimizer)) == {'loss'}
     assert 'loss_logit' in distilled.train_step(
@@ -206,7 +275,7 @@ def test_a_step_goes_into_the_history(benchmark, toy, reward_time):
     """As the agent's hook puts it there, with another look if the reward is
     of after the step."""
     cfg, data = toy(weighting=dict(type='MTKDRL', reward_time=reward_time))
-    contestant = benchmark.DistilledContestant(
+    contestant = DistilledContestant(
         MODELS.build(cfg.model), cfg, data)
     looks = []
     look = contestant.distillation.forward_after_step
@@ -221,7 +290,7 @@ def test_a_step_goes_into_the_history(benchmark, toy, reward_time):
 def test_what_is_kept_of_a_batch_is_counted(benchmark, toy):
     """Images and teachers' outputs wait for the second look."""
     cfg, data = toy(weighting=dict(type='MMKD'))
-    contestant = benchmark.DistilledContestant(
+    contestant = DistilledContestant(
         MODELS.build(cfg.model), cfg, data)
     contestant.step()
     seen = contestant.distillation.last_step.seen

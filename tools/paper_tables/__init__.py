@@ -1,10 +1,8 @@
 """The papers' tables, run again: what to run, running it, what came out."""
 
-from .conductor import Conductor, Interrupted, Job
 from .plan import Plan, Planner, Run
 from .tables import TABLES, Cell, Table, find_table
 
 __all__ = [
-    'TABLES', 'Cell', 'Conductor', 'Interrupted', 'Job', 'Plan', 'Planner',
-    'Run', 'Table', 'find_table'
+    'TABLES', 'Cell', 'Plan', 'Planner', 'Run', 'Table', 'find_table'
 ]

@@ -30,6 +30,7 @@ from mmkd_rl.engine.hooks import KnowledgeFlowHook
 from mmkd_rl.flow import FlowSchedule, flow_of
 from mmkd_rl.registry import HOOKS, MODELS
 from mmkd_rl.teachers.loading import UNTRAINED
+from paper_tables.text import markdown
 from paper_tables.timing import (
     Contestant,
     Step,
@@ -217,13 +218,12 @@ def report(result: Mapping[str, Any]) -> str:
         kl='Knowledge Flow, KL',
         forward='student, forward',
         alone='student alone again')
-    lines = [describe(result), '']
-    for name, text in names.items():
-        if name in result['seconds']:
-            memory = f"{result['peak_mb'][name]:11.1f} MiB" if \
-                name in result['peak_mb'] else ''
-            lines.append(f"{text:<24}{1000 * result['seconds'][name]:9.2f} ms"
-                         f'{memory}')
+    rows = [
+        [text, f"{1000 * result['seconds'][name]:.2f}",
+         f"{result['peak_mb'][name]:.1f}" if name in result['peak_mb'] else
+         ''] for name, text in names.items() if name in result['seconds']
+    ]
+    lines = [describe(result), '', markdown(['', 'ms', 'MiB'], rows)]
     parts = 'student + Q' if result['teachers_are_lent'] else \
         'student + teachers + Q'
     lines += [

@@ -1,51 +1,186 @@
-"""The papers' tables in the configs' READMEs, made of the tables' data.
+"""The tables of the papers' and our numbers in READMEs and docs.
 
 ``PYTHONPATH=tools python -m paper_tables.pages`` writes each anew between its
-marks, ``<!-- TABLE -->`` and ``<!-- end -->``; a test compares the two.
+marks, ``<!-- WORDS -->`` and ``<!-- end -->``; a test compares the two. WORDS:
+
+- ``TABLE``: the paper's numbers of a table, with our own where there are some;
+- ``measured TABLE SCALE [STUDENT]``: our runs, beside the paper's number of a
+  student;
+- ``spoiled TABLE SCALE TEACHER``: our runs with a spoiled teacher;
+- ``status PREFIX``: which tables of the sources that begin so were run;
+- ``tables``: what each table shows.
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 from paper_tables import scales
 from paper_tables.cells import Cell, Table
+from paper_tables.measured import MEASURED, Measured, command, measured
 from paper_tables.tables import TABLES
+from paper_tables.text import markdown, mean_std, plus_minus
 
-READMES = ('cifar100/README.md', 'imagenet/README.md')
-
-
-def render(table: Table) -> str:
-    """A table of the paper in Markdown: methods by students, or, with one
-    student, what is changed and how."""
-    return _compared(table) if len(table.students) > 1 else _changed(table)
+PAGES = ('configs/cifar100/README.md', 'configs/imagenet/README.md',
+         'docs/reproduce.md', 'docs/results/cifar100.md',
+         'docs/results/knowledge_flow.md', 'docs/results/tables.md')
+#: Where results are discussed.
+_DISCUSSED = {'table1': 'cifar100.md', 'fig2': 'cifar100.md',
+              'kf-halves': 'knowledge_flow.md',
+              'kf-digits': 'knowledge_flow.md#the-missing-digit'}
 
 
 def fill(text: str) -> str:
     """A page with all its tables written anew."""
     def written(match: re.Match) -> str:
-        table = TABLES[match.group(1)]
-        return f'<!-- {table.name} -->\n{render(table)}\n<!-- end -->'
+        kind, *words = match.group(1).split()
+        if kind in TABLES:
+            made = render(TABLES[kind])
+        else:
+            made = dict(measured=render_measured, spoiled=render_spoiled,
+                        status=render_status, tables=render_tables)[kind](
+                            *words)
+        return f'<!-- {match.group(1)} -->\n\n{made}\n\n<!-- end -->'
 
-    return re.sub(r'<!-- ([\w-]+) -->\n.*?<!-- end -->', written, text,
+    return re.sub(r'<!-- ([^>]+?) -->\n.*?<!-- end -->', written, text,
                   flags=re.DOTALL)
 
 
-def _compared(table: Table) -> str:
+def render(table: Table) -> str:
+    """A table of the paper in Markdown: methods by students, or, with one
+    student, what is changed and how. The last columns are our numbers."""
+    own = [scale for scale in table.scales
+           if not table.as_is and (table.name, scale, '') in MEASURED]
+    ours = [f'ours, `{scale}`' for scale in own]
+    if len(table.students) == 1:
+        rows = [[cell.title, _paper(cell), *(_mean(table, cell, s)
+                                             for s in own), _options(cell)]
+                for cell in table.cells]
+        return markdown(['what', 'paper, top-1 %', *ours, 'options'], rows,
+                        numbers=False)
     rows = []
     for method, title in table.methods.items():
         cells = {c.student: c for c in table.cells if c.method == method}
         one = next(iter(cells.values()))
-        rows.append([title, f'`{one.strategy}`' if one.strategy else '']
-                    + [_number(cells.get(s)) for s in table.students])
-    return _markdown(['method', '`--distill`', *table.students.values()], rows)
+        strategy = f'`{one.strategy}`' if one.strategy else ''
+        rows.append([title, strategy]
+                    + [_paper(cells.get(s)) for s in table.students]
+                    + [_mean(table, one, s) for s in own])
+    head = ['method', '`--distill`', *table.students.values(), *ours]
+    if not any(row[1] for row in rows):
+        head, rows = [head[0], *head[2:]], [[r[0], *r[2:]] for r in rows]
+    return markdown(head, rows, numbers=False)
 
 
-def _changed(table: Table) -> str:
-    return _markdown(
-        ['what', 'paper, top-1 %', 'options'],
-        [[cell.title, _number(cell), _options(cell)] for cell in table.cells])
+def render_measured(name: str, scale: str, student: str = '') -> str:
+    """Our runs of a table.
+
+    Args:
+        name: Of the table.
+        scale: Of the runs.
+        student: Whose numbers of the paper stand beside; ``''``: nobody's.
+    """
+    table = TABLES[name]
+    one = len({c.student for c in table.cells}) == 1 or not table.as_is
+    rows, seen = [], set[str]()
+    for cell in table.cells:
+        runs = measured(table, cell, scale)
+        if runs is None or (one and cell.method in seen) or \
+                cell.student != (student or cell.student):
+            continue
+        seen.add(cell.method)
+        title = cell.title if one else \
+            f'{table.students[cell.student]}: {cell.title}'
+        rows.append([title, plus_minus(*mean_std([*runs.accuracy.values()])),
+                     _each(runs), _seconds(runs), _paper(cell)])
+    head = ['method', 'mean', 'each seed', 'CPU s a run',
+            f'paper, {table.students.get(student)}']
+    for i in (4, 3):  # columns without a number
+        if not any(row[i] for row in rows):
+            head, rows = [*head[:i], *head[i + 1:]], [
+                [*row[:i], *row[i + 1:]] for row in rows]
+    return f'{_command(table, scale)}\n\n{markdown(head, rows)}'
+
+
+def render_spoiled(name: str, scale: str, teacher: str) -> str:
+    """Our runs with a spoiled teacher, beside those with none."""
+    table, rows = TABLES[name], {}
+    for cell in table.cells:
+        runs = measured(table, cell, scale, teacher)
+        clean = measured(table, cell, scale)
+        if runs is None or clean is None:
+            continue
+        after, before = (mean_std([m.accuracy[s] for s in runs.accuracy])[0]
+                         or 0. for m in (runs, clean))
+        rows[cell.method] = [
+            cell.title, plus_minus(after), _each(runs), plus_minus(before),
+            f'{before - after:.2f}']
+    return f'{_command(table, scale, teacher)}\n\n' + markdown(
+        ['method', 'spoiled', 'each seed', 'unspoiled, the same seeds',
+         'loses'], [*rows.values()])
+
+
+def render_status(*prefix: str) -> str:
+    """Which tables were run, and how.
+
+    Args:
+        *prefix: Words with which their sources begin.
+    """
+    rows = []
+    for table in TABLES.values():
+        if not table.source.removeprefix('After ').startswith(
+                ' '.join(prefix)):
+            continue
+        ran = [f'`{scale}`{" with " + spoil + " spoiled" if spoil else ""}: '
+               f'{len({m for _, m in found})} of {len(table.methods)} rows, '
+               f'seeds {_seeds(found)}'
+               for (name, scale, spoil), found in MEASURED.items()
+               if name == table.name]
+        text = '; '.join(ran) or 'not yet'
+        if table.name in _DISCUSSED:
+            text += f' ([results]({_DISCUSSED[table.name]}))'
+        where = table.source.partition('), ')[2]
+        rows.append([f'{where}: {table.title}',
+                     f'`tools/reproduce.py {table.name}`', text])
+    return markdown(['table', 'command', 'run here'], rows, numbers=False)
+
+
+def render_tables() -> str:
+    """What each table shows."""
+    return markdown(
+        ['TABLE', 'what it shows', 'scales'],
+        [[f'`{t.name}`', f'{t.source}: {t.title}', ', '.join(t.scales)]
+         for t in TABLES.values()], numbers=False)
+
+
+def _paper(cell: Cell | None) -> str:
+    return plus_minus(cell.mean, cell.std, '') if cell else ''
+
+
+def _mean(table: Table, cell: Cell, scale: str) -> str:
+    runs = measured(table, cell, scale)
+    return plus_minus(*mean_std([*runs.accuracy.values()])) if runs else ''
+
+
+def _each(runs: Measured) -> str:
+    return ' '.join(f'{value:.2f}' for value in runs.accuracy.values())
+
+
+def _seconds(runs: Measured) -> str:
+    return '' if runs.cpu_seconds is None else f'{runs.cpu_seconds:.0f}'
+
+
+def _seeds(found: dict[tuple[str, str], Measured]) -> str:
+    return ' '.join(map(str, sorted(
+        {seed for runs in found.values() for seed in runs.accuracy})))
+
+
+def _command(table: Table, scale: str, spoil: str = '') -> str:
+    lines = textwrap.wrap(command(table, scale, spoil), 74,
+                          break_on_hyphens=False)
+    return '    ' + ' \\\n        '.join(lines)
 
 
 def _options(cell: Cell) -> str:
@@ -54,22 +189,10 @@ def _options(cell: Cell) -> str:
     return f'`{words[3]}`' if len(words) > 3 else 'alone'
 
 
-def _number(cell: Cell | None) -> str:
-    if cell is None or cell.mean is None:
-        return ''
-    return f'{cell.mean:.2f}' + (
-        '' if cell.std is None else f' +- {cell.std:.2f}')
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ['---'] * len(head), *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-
-
 def main() -> None:
     """Write the pages of this checkout."""
-    for name in READMES:
-        path = Path('configs') / name
+    for name in PAGES:
+        path = Path(name)
         path.write_text(fill(path.read_text()))
 
 

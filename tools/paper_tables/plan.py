@@ -26,9 +26,9 @@ from mmengine.config import Config
 from mmkd_rl.utils import checkpoint_io
 from paper_tables import runs, scales
 from paper_tables.cells import Cell, Table, check_names
-from paper_tables.conductor import Job
 from paper_tables.scales import Scale
 from paper_tables.tables import COSTS
+from task_runner import Job
 
 # Where configs look for weights that others have trained and published; what
 # is trained here lies in work_dirs.
@@ -43,7 +43,6 @@ class Run(Job):
         identity: See this module.
         config: Complete but for paths, which :meth:`prepare` writes.
         seed: Of all random generators.
-        epochs: Its length.
         checkpoints: File of the weights of each source (a teacher, or what
             the run begins from), in the order of :func:`.scales.sources`.
         teacher_configs: File of the config of each, likewise, or the model's
@@ -54,7 +53,6 @@ class Run(Job):
     identity: str = ''
     config: Config = field(default_factory=Config)
     seed: int = 0
-    epochs: int = 1
     checkpoints: list[str] = field(default_factory=list)
     teacher_configs: list[str | dict] = field(default_factory=list)
     tool: str = 'tools/train.py'

@@ -53,6 +53,16 @@ class History:
         """Bytes that it holds."""
         return sum(map(_nbytes, self._batches))
 
+    def nbytes_after(self, steps: int) -> int:
+        """Bytes of as many batches like the first one, as far as they are
+        kept.
+
+        Args:
+            steps: Number of batches.
+        """
+        size = _nbytes(self._batches[0])
+        return size * min(steps, self.max_bytes // size)
+
     @property
     def share(self) -> float:
         """Batches kept of those that were offered; 1 when it is empty."""

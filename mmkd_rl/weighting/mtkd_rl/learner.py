@@ -38,6 +38,7 @@ class AgentLearner(Learner):
     checkpoint_key = 'mmkd_rl_agent'
     networks_key = 'policy'
     fitting = 'teachers, state or agent'
+    learns_from_all = True
 
     def __init__(self, policy: WeightPolicy, updater: Updater,
                  history: History, reward: Reward | None = None) -> None:
@@ -56,6 +57,12 @@ class AgentLearner(Learner):
         """See :meth:`Learner.parts`."""
         reward = {} if self.reward is None else dict(reward=self.reward)
         return dict(updater=self.updater, history=self.history, **reward)
+
+    def nbytes_after(self, steps: int) -> int:
+        """See :meth:`Learner.nbytes_after`."""
+        history = self.history
+        return super().nbytes_after(steps) - history.nbytes + \
+            history.nbytes_after(steps)
 
     def observe(self, step: TrainingStep, student: Student) -> None:
         """Put a step into the history (Algorithm 2, lines 5 to 8). Where the

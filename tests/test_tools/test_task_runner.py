@@ -10,14 +10,16 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from paper_tables.conductor import (
+from task_runner import (
     LOCK,
-    Conductor,
+    LOG,
     Interrupted,
     Job,
+    Runner,
     clock,
     total_expected,
 )
@@ -58,16 +60,16 @@ def test_order_follows_the_needs(tmp_path):
                'str(os.path.exists("../a/out")))', ['a']),
         script(tmp_path, 'a'),
     ]
-    conductor = Conductor(jobs, 2, 1, lambda line: None)
-    conductor.run()
-    assert conductor.results == {'a': 'x', 'b': 'True'}
+    runner = Runner(jobs, 2, 1, lambda line: None)
+    runner.run()
+    assert runner.results == {'a': 'x', 'b': 'True'}
 
 
 def test_threads_and_times_are_noted(tmp_path):
     job = script(
         tmp_path, 'a', 'sum(range(4_000_000)); open("out", "w").write('
         'os.environ["OMP_NUM_THREADS"])')
-    Conductor([job], 1, 3, lambda line: None).run()
+    Runner([job], 1, 3, lambda line: None).run()
     assert job.done() == '3'
     seconds, cpu, threads, whole = (job.folder / 'times').read_text().split()
     assert float(cpu) > 0.005 and float(seconds) > 0
@@ -76,9 +78,9 @@ def test_threads_and_times_are_noted(tmp_path):
 
 def test_what_is_done_is_skipped(tmp_path):
     job = script(tmp_path, 'a')
-    Conductor([job], say=lambda line: None).run()
+    Runner([job], say=lambda line: None).run()
     written = (job.folder / 'out').stat().st_mtime_ns
-    again = Conductor([job], say=lambda line: None)
+    again = Runner([job], say=lambda line: None)
     again.run()
     assert again.reused == ['a']
     assert (job.folder / 'out').stat().st_mtime_ns == written
@@ -90,15 +92,15 @@ def test_what_is_done_is_skipped(tmp_path):
 ])
 def test_failure_stops_only_what_needs_it(tmp_path, code, reason):
     said = []
-    conductor = Conductor([
+    runner = Runner([
         script(tmp_path, 'a', code),
         script(tmp_path, 'b', needs=['a']),
         script(tmp_path, 'c'),
     ], say=said.append)
-    conductor.run()
-    assert conductor.failed['a'] == reason
-    assert 'needs a' in conductor.failed['b']
-    assert conductor.results == {'c': 'x'}
+    runner.run()
+    assert runner.failed['a'] == reason
+    assert 'needs a' in runner.failed['b']
+    assert runner.results == {'c': 'x'}
     assert 'no luck' in ''.join(said)  # the end of the log
 
 
@@ -122,7 +124,7 @@ def test_interruption_ends_the_processes(tmp_path, number):
     threading.Thread(target=interrupt, daemon=True).start()
     start = time.monotonic()
     with pytest.raises(Interrupted):
-        Conductor([job], say=lambda line: None).run()
+        Runner([job], say=lambda line: None).run()
     assert time.monotonic() - start < 30
     assert (job.folder / 'times').read_text().split()[-1] == 'False'
     assert signal.getsignal(number) is before
@@ -142,7 +144,7 @@ def _alive(pid):
         return False
 
 
-def test_waits_for_another_conductor(tmp_path):
+def test_waits_for_another_runner(tmp_path):
     """Another process holds the lock, makes the output and ends."""
     job = script(tmp_path, 'a', 'open("out", "w").write("ours")')
     job.folder.mkdir()
@@ -153,11 +155,90 @@ def test_waits_for_another_conductor(tmp_path):
              f'open({str(job.folder / "out")!r}, "w").write("theirs")'],
             pass_fds=(lock.fileno(), ))
     said = []
-    conductor = Conductor([job], say=said.append)
-    conductor.run()
+    runner = Runner([job], say=said.append)
+    runner.run()
     other.wait()
-    assert conductor.results == {'a': 'theirs'}
+    assert runner.results == {'a': 'theirs'}
     assert 'another process' in said[0] and len(said) == 1
+
+
+def test_the_first_in_order_starts_first(tmp_path):
+    said = []
+    Runner([script(tmp_path, name) for name in 'abcdefgh'],
+           say=said.append).run()
+    assert [line.split()[1][0] for line in said if 'started' in line] == \
+        list('abcdefgh')
+
+
+def test_who_waits_leaves_its_place_to_others(tmp_path):
+    """The lock of a is free only when b is done."""
+    a, b = script(tmp_path, 'a'), script(tmp_path, 'b')
+    a.folder.mkdir()
+    with (a.folder / LOCK).open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def say(line):
+            if 'b: x in' in line:
+                fcntl.flock(lock, fcntl.LOCK_UN)
+
+        runner = Runner([a, b], 1, say=say)
+        runner.run()
+    assert list(runner.results) == ['b', 'a'] and not runner.reused
+
+
+def test_a_process_outlives_its_killed_runner_with_the_lock(tmp_path):
+    """What the orphan trains is not trained a second time."""
+    code = ('open("pids", "a").write("x"); time.sleep(1.5)\n'
+            'open("out", "w").write("the orphan")')
+    tests = Path(__file__).parent
+    first = subprocess.Popen([
+        sys.executable, '-c', f'import sys; sys.path[:0] = {sys.path!r}\n'
+        f'sys.path.insert(0, {str(tests)!r})\n'
+        'from pathlib import Path\n'
+        'from test_task_runner import Runner, script\n'
+        f'Runner([script(Path({str(tmp_path)!r}), "a", {code!r})]).run()'])
+    pids = tmp_path / 'a' / 'pids'
+    while not pids.is_file():
+        assert first.poll() is None
+        time.sleep(.02)
+    first.kill()
+    first.wait()
+    said = []
+    runner = Runner([script(tmp_path, 'a', code)], say=said.append)
+    runner.run()
+    assert runner.results == {'a': 'the orphan'}
+    assert pids.read_text() == 'x' and 'another process' in said[0]
+
+
+def test_a_fault_in_a_job_keeps_its_traceback(tmp_path):
+    """It fails like others do, and they go on."""
+    said = []
+    broken, other = script(tmp_path, 'a'), script(tmp_path, 'b')
+    broken.prepare = lambda: [][0]
+    runner = Runner([broken, other], say=said.append)
+    runner.run()
+    assert runner.results == {'b': 'x'} and list(runner.failed) == ['a']
+    assert 'IndexError' in ''.join(said) and 'Traceback' in ''.join(said)
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, 'doit.doit_cmd', None)
+    with pytest.raises(SystemExit, match=r'doit.*mmkd-rl\[tools\]'):
+        Runner([script(tmp_path, 'a')]).run()
+
+
+def test_nothing_to_do():
+    Runner([]).run()
+
+
+def test_progress_is_read_from_the_log(tmp_path):
+    job = Job('a', tmp_path, epochs=4)
+    assert job.progress() == 'starts'
+    log = tmp_path / LOG
+    log.write_text('x - Epoch(train)   [3][ 75/150]  lr: 1\n')
+    assert job.progress().strip() == '62%'
+    log.write_text('x - Iter(train) [ 50/200]  lr: 1\n')
+    assert job.progress().strip() == '25%'
 
 
 def test_clock_and_total():

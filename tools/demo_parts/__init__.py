@@ -1,0 +1,1 @@
+"""The demo: its steps, and what is made of their results."""

@@ -1,0 +1,112 @@
+"""What this project has measured itself, cell by cell.
+
+Pages and ``tools/reproduce.py --list`` show it beside the papers' numbers. Who
+runs a table adds here what ``work_dirs/reproduce/SCALE/TABLE.json`` says.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from paper_tables.cells import Cell, Table
+from paper_tables.scales import find_scale
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The runs of a cell.
+
+    Attributes:
+        accuracy: Top-1 in % of the last epoch, by seed.
+        cpu_seconds: Of a run, mean; ``None``: not noted.
+    """
+    accuracy: Mapping[int, float]
+    cpu_seconds: float | None = None
+
+
+def _runs(*accuracy: float, cpu: float | None = None) -> Measured:
+    """Of seeds 0, 1, ..."""
+    return Measured(dict(enumerate(accuracy)), cpu)
+
+
+#: By table, scale and spoiled teacher; then by student and method.
+MEASURED: dict[tuple[str, str, str], dict[tuple[str, str], Measured]] = {
+    ('table1', 'short', ''): {
+        ('resnet8', 'baseline'): _runs(14.29, 14.51, 14.49, cpu=110),
+        ('resnet8', 'aver-kd'): _runs(21.65, 22.19, 21.77, cpu=202),
+        ('resnet8', 'aver'): _runs(26.01, 25.90, 26.53, cpu=214),
+        ('resnet8', 'eb-kd'): _runs(26.31, 26.20, 26.90, cpu=217),
+        ('resnet8', 'amtml-kd'): _runs(21.95, 21.82, 21.90, cpu=223),
+        ('resnet8', 'ae-kd'): _runs(23.12, 22.56, 22.31, cpu=221),
+        ('resnet8', 'ca-mkd_official'): _runs(23.78, 24.03, 23.87, cpu=231),
+        ('resnet8', 'ca-mkd'): _runs(26.49, 26.12, 26.76, cpu=223),
+        ('resnet8', 'mmkd'): _runs(28.33, 27.70, 28.11, cpu=272),
+        ('resnet8', 'mtkd-rl'): _runs(27.77, 28.61, 28.18, cpu=225),
+    },
+    ('table1', 'short', 'wrn10-2'): {
+        ('resnet8', 'aver'): _runs(24.03, 23.99),
+        ('resnet8', 'eb-kd'): _runs(23.97),
+        ('resnet8', 'amtml-kd'): _runs(22.81),
+        ('resnet8', 'ae-kd'): _runs(22.79),
+        ('resnet8', 'ca-mkd'): _runs(25.57, 25.56),
+        ('resnet8', 'mmkd'): _runs(23.62, 24.91),
+        ('resnet8', 'mtkd-rl'): _runs(27.60, 27.57),
+    },
+    ('fig2', 'short', ''): {
+        ('resnet8', 'teachers-1'): _runs(28.91, 28.40, 28.19, cpu=133),
+    },
+    ('kf-halves', 'short', ''): {
+        ('second-half', 'baseline'): _runs(31.20, 32.64, 31.38, cpu=141),
+        ('second-half', 'finetune-classes'):
+        _runs(46.62, 46.28, 46.86, cpu=140),
+        ('second-half', 'finetune-rotations'):
+        _runs(32.58, 32.38, 32.72, cpu=124),
+        ('second-half', 'kf-classes'): _runs(39.32, 38.74, 38.50, cpu=187),
+        ('second-half', 'kf-rotations'): _runs(30.56, 31.82, 31.28, cpu=190),
+        ('second-half', 'kf-both'): _runs(37.96, 37.68, 37.58, cpu=199),
+        ('second-half', 'kf-untrained'): _runs(31.18, 29.04, 31.22, cpu=201),
+        ('second-half', 'kf-good-and-poor'): _runs(37.70, 37.24, cpu=203),
+        ('second-half', 'kf-paper'): _runs(29.72, 30.78, cpu=184),
+    },
+    ('kf-digits', 'short', ''): {
+        ('digits', 'baseline'): _runs(66.94, 66.90),
+        ('digits', 'kd'): _runs(67.95, 67.49),
+        ('digits', 'kf'): _runs(61.85, 61.98),
+        ('digits', 'kfkd'): _runs(65.98, 65.15),
+        ('digits-no3', 'baseline'): _runs(62.94, 62.52),
+        ('digits-no3', 'kd'): _runs(65.44, 65.11),
+        ('digits-no3', 'kf'): _runs(57.47, 59.14),
+        ('digits-no3', 'kfkd'): _runs(60.81, 61.48),
+    },
+}
+
+
+def measured(table: Table, cell: Cell, scale: str,
+             spoil: str = '') -> Measured | None:
+    """Our runs of a cell at a scale; ``None``: there are none.
+
+    Args:
+        table: The cell's.
+        cell: Which; at a scale where one student stands in for all, all
+            cells of a method have the same runs.
+        scale: Name of the scale.
+        spoil: The spoiled teacher.
+    """
+    if scale not in table.scales:
+        return None
+    student = find_scale(table, scale).student_name or cell.student
+    return MEASURED.get((table.name, scale, spoil), {}).get(
+        (student, cell.method))
+
+
+def command(table: Table, scale: str, spoil: str = '') -> str:
+    """What repeats all that was measured of a table at a scale."""
+    found = MEASURED[table.name, scale, spoil]
+    seeds = sorted({seed for runs in found.values() for seed in runs.accuracy})
+    methods = dict.fromkeys(method for _, method in found)
+    words = [table.name, '--scale', scale, '--seeds', *map(str, seeds),
+             '--methods', *methods]
+    words += ['--spoil', spoil] if spoil else []
+    return 'python tools/reproduce.py ' + shlex.join(words)
