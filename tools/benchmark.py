@@ -53,6 +53,7 @@ from mmkd_rl.records import Batch, SeenBatch
 from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers.loading import load_model_config
 from mmkd_rl.utils.cli import Options, clear_errors
+from mmkd_rl.utils.configs import merge_options
 from mmkd_rl.utils.patches import patch_mmengine
 from mmkd_rl.weighting import Student
 from mmkd_rl.weighting.mmkd.learner import MetaLearner
@@ -199,7 +200,7 @@ def main() -> int:
 
 def _run(args: argparse.Namespace) -> int:
     cfg = read_config(args)
-    cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     kind = str(cfg.get('model', {}).get('type', 'nothing'))
     flows = bool(list(flow_configs(cfg.get('model'))))
     if not flows and kind.rpartition('.')[2] != 'MultiTeacherDistiller':
