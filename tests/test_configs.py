@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import (
     DATASETS,
     PARAM_SCHEDULERS,
@@ -38,9 +38,11 @@ from mmkd_rl.registry import HOOKS, MODELS
 from mmkd_rl.teachers import TeacherPool
 from mmkd_rl.teachers.loading import build_network, load_model_config
 from mmkd_rl.teachers.runtime import FrozenTeacher
-from mmkd_rl.utils.configs import complete_loaders
+from mmkd_rl.utils import cli
+from mmkd_rl.utils.configs import complete_loaders, merge_options
 from mmkd_rl.weighting import MTKDRL
 from paper_tables import pages, scales
+from paper_tables.flow_tables import FLOW_TABLES
 from paper_tables.tables import METHODS, TABLES
 
 ROOT = Path(__file__).parents[1]
@@ -57,10 +59,11 @@ LEAVES = CIFAR + IMAGENET
 BASES = sorted(
     str(p.relative_to(ROOT)) for p in (ROOT / 'configs' / '_base_').rglob(
         '*.py') if 'demo' not in p.name)
-#: Cells that distil, each table's, by a name.
+#: Cells that distil, of MTKD-RL's tables, by a name.
 CELLS = {
     f'{Path(cell.config).parts[0]}-{cell.student}-{cell.method}': cell
-    for table in TABLES.values() for cell in table.cells if cell.strategy}
+    for table in TABLES.values() if table not in FLOW_TABLES
+    for cell in table.cells if cell.strategy}
 #: The same student by the methods of a table, and by others of our own.
 COMPARED = [name for name, cell in CELLS.items()
             if cell.method.partition('_')[0] in METHODS]
@@ -156,28 +159,39 @@ def test_leaf_is_a_lab_note(path):
 def test_the_tables_of_a_readme_are_the_data(name):
     """``paper_tables.pages`` writes them; no link is dead."""
     text = Path('configs', name).read_text()
-    assert pages.fill(text) == text
-    assert text.count('<!-- end -->') == {'cifar100': 4, 'imagenet': 3}[
-        Path(name).parts[0]]
+    assert pages.fill(name) == text
+    assert text.count('<!-- end -->') == {
+        'cifar100': 4, 'imagenet': 3, 'knowledge_flow': 8}[
+            Path(name).parts[0]]
     for link in re.findall(r'\]\(([^)]+\.py)\)', text):
         assert Path('configs', name).parent.joinpath(link).is_file(), link
 
 
-@pytest.mark.parametrize('name', CELLS)
-def test_a_cells_command_is_the_cell(name):
-    """What is printed for a user makes the config that is run."""
-    cell = CELLS[name]
+@pytest.mark.parametrize('cell', [
+    pytest.param(cell, id=f'{table.name}-{cell.student}-{cell.method}')
+    for table in TABLES.values() for cell in table.cells])
+def test_a_cells_command_is_the_cell(cell):
+    """What is printed for a user makes the config that is run, in a folder
+    that is no other cell's."""
     words = shlex.split(scales.command(cell).replace('\\\n', ''))
     assert words[:2] == ['python', 'tools/train.py']
     parser = argparse.ArgumentParser()
     parser.add_argument('config')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser.add_argument('--work-dir')
+    parser.add_argument('--cfg-options', nargs='+', action=cli.Options)
     recipes.add_arguments(parser)
     args = parser.parse_args(words[2:])
     cfg = recipes.read_config(args)
-    cfg.merge_from_dict(args.cfg_options or {})
-    cfg.pop('work_dir')
-    assert cfg.to_dict() == of_cell(name).to_dict()
+    merge_options(cfg, args.cfg_options or {})
+    folder = args.work_dir or cfg.get('work_dir') or Path(args.config).stem
+    assert _FOLDERS.setdefault(Path(folder).name, cfg.to_dict()) == \
+        cfg.to_dict()
+    cfg.pop('work_dir', None)
+    assert cfg.to_dict() == scales.read(cell).to_dict()
+
+
+#: Of each cell's command: the config that is run there.
+_FOLDERS: dict = {}
 
 
 # ---- comparability -------------------------------------------------------

@@ -13,23 +13,41 @@ from paper_tables import scales
 from paper_tables.cells import Cell, Table
 from paper_tables.tables import TABLES
 
-READMES = ('cifar100/README.md', 'imagenet/README.md')
+READMES = ('cifar100/README.md', 'imagenet/README.md',
+           'knowledge_flow/README.md')
 
 
 def render(table: Table) -> str:
-    """A table of the paper in Markdown: methods by students, or, with one
-    student, what is changed and how."""
-    return _compared(table) if len(table.students) > 1 else _changed(table)
+    """A table of the paper in Markdown: methods by students, or, where each
+    student has methods of its own, what is changed and how."""
+    return _changed(table) if table.as_is or len(table.students) == 1 else \
+        _compared(table)
 
 
-def fill(text: str) -> str:
-    """A page with all its tables written anew."""
+def fill(name: str) -> str:
+    """A page of ``configs`` with all its tables written anew.
+
+    Args:
+        name: Of the page, one of :data:`READMES`.
+    """
+    path = Path('configs', name)
+
     def written(match: re.Match) -> str:
-        table = TABLES[match.group(1)]
-        return f'<!-- {table.name} -->\n{render(table)}\n<!-- end -->'
+        kind = match[1]
+        table = _networks(path.parent) if kind == 'networks' else \
+            render(TABLES[kind])
+        return f'<!-- {kind} -->\n{table}\n<!-- end -->'
 
-    return re.sub(r'<!-- ([\w-]+) -->\n.*?<!-- end -->', written, text,
-                  flags=re.DOTALL)
+    return re.sub(r'<!-- ([\w-]+) -->\n.*?<!-- end -->', written,
+                  path.read_text(), flags=re.DOTALL)
+
+
+def _networks(folder: Path) -> str:
+    """The configs of a folder, by the first lines of their docstrings."""
+    return _markdown(['what', 'config'], [
+        [re.match(r'r?"""(.*)\.', path.read_text())[1],  # type: ignore[index]
+         f'[{path.stem}]({path.name})'] for path in sorted(
+             folder.glob('*.py'))])
 
 
 def _compared(table: Table) -> str:
@@ -43,15 +61,22 @@ def _compared(table: Table) -> str:
 
 
 def _changed(table: Table) -> str:
-    return _markdown(
-        ['what', 'paper, top-1 %', 'options'],
-        [[cell.title, _number(cell), _options(cell)] for cell in table.cells])
+    head = ['what', 'paper, top-1 %', 'options']
+    rows = [[cell.title, _number(cell), _options(cell)]
+            for cell in table.cells]
+    if table.as_is:
+        head.insert(2, 'config')
+        for row, cell in zip(rows, table.cells):
+            row.insert(2, f'`{Path(cell.config).stem}`')
+            if len(table.students) > 1:
+                row[0] = f'{table.students[cell.student]}: {row[0]}'
+    return _markdown(head, rows)
 
 
 def _options(cell: Cell) -> str:
     """A cell's command behind its config."""
-    words = scales.command(cell).replace(' \\\n   ', '').split(' ', 3)
-    return f'`{words[3]}`' if len(words) > 3 else 'alone'
+    return f'`{" ".join(scales.options(cell))}`' if scales.options(cell) \
+        else 'alone'
 
 
 def _number(cell: Cell | None) -> str:
@@ -69,8 +94,7 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 def main() -> None:
     """Write the pages of this checkout."""
     for name in READMES:
-        path = Path('configs') / name
-        path.write_text(fill(path.read_text()))
+        Path('configs', name).write_text(fill(name))
 
 
 if __name__ == '__main__':

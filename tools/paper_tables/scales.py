@@ -23,7 +23,7 @@ from mmengine.runner import Runner
 
 from mmkd_rl.recipes import distill
 from mmkd_rl.registry import MODELS
-from mmkd_rl.utils.configs import configs_of
+from mmkd_rl.utils.configs import configs_of, merge_options
 from paper_tables.cells import Cell, Table, check_names
 
 PERMUTED = 'labels permuted'
@@ -107,34 +107,45 @@ def read(cell: Cell) -> Config:
             :func:`mmkd_rl.distill`.
     """
     cfg = load(cell.config)
-    if not cell.strategy:
-        return cfg
-    cfg = distill(cfg, cell.strategy, pool=cell.pool,
-                  terms=cell.terms or None)
-    cfg.merge_from_dict(dict(cell.changes))
-    # Each run has a folder of its own.
-    cfg.pop('work_dir')
+    if cell.strategy:
+        cfg = distill(cfg, cell.strategy, pool=cell.pool,
+                      terms=cell.terms or None)
+        # Each run has a folder of its own.
+        cfg.pop('work_dir')
+    merge_options(cfg, cell.changes)
     return cfg
 
 
 def command(cell: Cell) -> str:
     """A cell as one command of ``tools/train.py``, its lines folded."""
-    words = [f'mmkd_rl::{cell.config}']
-    if cell.strategy:
-        words.append(f'--distill {cell.strategy} --pool {cell.pool}')
-        for term in cell.terms:
-            words.append(' '.join(['--term', term['type'], *(
-                f'{k}={v}' for k, v in term.items() if k != 'type')]))
-        if cell.changes:
-            words.append(' '.join(['--cfg-options', *(
-                f'{k}={_word(v)}' for k, v in cell.changes.items())]))
+    words = [f'mmkd_rl::{cell.config}', *options(cell)]
+    if cell.changes or cell.terms or ':' in cell.pool:
+        # The folder's usual name says config and strategy only.
+        words.append('--work-dir work_dirs/'
+                     f'{Path(cell.config).stem}_{cell.method}')
     return 'python tools/train.py ' + ' \\\n    '.join(words)
+
+
+def options(cell: Cell) -> list[str]:
+    """What makes a cell of its config: options of ``tools/train.py``."""
+    found = []
+    if cell.strategy:
+        found.append(f'--distill {cell.strategy} --pool {cell.pool}')
+    for term in cell.terms:
+        found.append(' '.join(['--term', term['type'], *(
+            f'{k}={v}' for k, v in term.items() if k != 'type')]))
+    if cell.changes:
+        found.append(' '.join(['--cfg-options', *(
+            f'{k}={_word(v)}' for k, v in cell.changes.items())]))
+    return found
 
 
 def _word(value: Any) -> str:
     """A value as ``--cfg-options`` reads it."""
-    return '"[' + ','.join(map(str, value)) + ']"' if isinstance(
-        value, list | tuple) else str(value)
+    if not isinstance(value, list | tuple):
+        return str(value)
+    left, right = '[]' if isinstance(value, list) else '()'
+    return f'"{left}{",".join(map(str, value))}{right}"'
 
 
 @lru_cache(maxsize=256)
