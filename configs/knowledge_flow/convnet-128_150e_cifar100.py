@@ -10,8 +10,8 @@ Differences: Chen's network as it is in his collection (2017); schedule and
 augmentation are our choice.
 """
 _base_ = [
-    '../_base_/models/convnet-128.py',
+    '../_base_/models/chen_cifar.py',
     '../_base_/datasets/torchvision_cifar100.py',
-    '../_base_/schedules/convnet_150e.py',
+    '../_base_/schedules/convnet.py',
     '../_base_/default_runtime.py',
 ]

@@ -10,9 +10,9 @@ Differences: the network is Chen's for STL-10 (2017); the schedule is our
 choice, as is enlarging the images, without which the network does not fit.
 """
 _base_ = [
-    '../_base_/models/convnet-stl.py',
+    '../_base_/models/chen_stl10.py',
     '../_base_/datasets/torchvision_cifar10.py',
-    '../_base_/schedules/convnet_100e.py',
+    '../_base_/schedules/convnet.py',
     '../_base_/default_runtime.py',
 ]
 train_pipeline = [
@@ -28,3 +28,5 @@ test_pipeline = [
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+param_scheduler = dict(milestones=[50, 80])
+train_cfg = dict(max_epochs=100)

@@ -10,8 +10,10 @@ Differences: the network is Chen's for STL-10 (2017); the schedule is our
 choice.
 """
 _base_ = [
-    '../_base_/models/convnet-stl.py',
+    '../_base_/models/chen_stl10.py',
     '../_base_/datasets/torchvision_stl10.py',
-    '../_base_/schedules/convnet_200e.py',
+    '../_base_/schedules/convnet.py',
     '../_base_/default_runtime.py',
 ]
+param_scheduler = dict(milestones=[100, 150])
+train_cfg = dict(max_epochs=200)

@@ -13,7 +13,7 @@ errors for it than the paper does, 3.74 % on CIFAR-10 and 19.25 % on CIFAR-100.
 _base_ = [
     '../_base_/models/densenet100-24.py',
     '../_base_/datasets/torchvision_cifar100.py',
-    '../_base_/schedules/densenet_300e.py',
+    '../_base_/schedules/densenet.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(head=dict(num_classes=100))

@@ -13,6 +13,8 @@ dropout of 0.2 is left out: the network must be the student's, to begin from.
 _base_ = [
     '../_base_/models/densenet100-24.py',
     '../_base_/datasets/torchvision_svhn.py',
-    '../_base_/schedules/densenet_40e.py',
+    '../_base_/schedules/densenet.py',
     '../_base_/default_runtime.py',
 ]
+param_scheduler = dict(milestones=[20, 30])
+train_cfg = dict(max_epochs=40)

@@ -12,7 +12,7 @@ are our choice.
 _base_ = [
     '../_base_/models/mlp.py',
     '../_base_/datasets/torchvision_mnist.py',
-    '../_base_/schedules/mlp_60e.py',
+    '../_base_/schedules/mlp.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(

@@ -11,10 +11,12 @@ choice.
 """
 _base_ = [
     '../_base_/models/mlp.py',
-    '../_base_/datasets/torchvision_emnist_letters.py',
-    '../_base_/schedules/mlp_40e.py',
+    '../_base_/datasets/torchvision_emnist.py',
+    '../_base_/schedules/mlp.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(
     backbone=dict(hidden=(256, 256), dropout=0.2),
     head=dict(num_classes=26, in_channels=256))
+param_scheduler = dict(milestones=[20, 30])
+train_cfg = dict(max_epochs=40)

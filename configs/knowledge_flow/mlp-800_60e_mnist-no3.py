@@ -10,8 +10,15 @@ Differences: the schedule is our choice. Tested on all digits.
 """
 _base_ = [
     '../_base_/models/mlp.py',
-    '../_base_/datasets/torchvision_mnist_no3.py',
-    '../_base_/schedules/mlp_60e.py',
+    '../_base_/datasets/torchvision_mnist.py',
+    '../_base_/schedules/mlp.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(backbone=dict(hidden=(800, 800)))
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='mmkd_rl.ClassSubset',
+        dataset={{_base_.train_dataloader.dataset}},
+        without=[3],
+        relabel=False))

@@ -9,9 +9,9 @@ Differences: network and schedule (Table 3's) are our choice; the paper's
 ablation is of reinforcement learning.
 """
 _base_ = [
-    '../_base_/models/cifar_wrn_k4.py',
+    '../_base_/models/cifar_wrn.py',
     '../_base_/datasets/torchvision_cifar100.py',
-    '../_base_/schedules/densenet_300e.py',
+    '../_base_/schedules/densenet.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(backbone=dict(depth=28))

@@ -1,4 +1,7 @@
-"""150 epochs of Adam for plain convolutional networks; our choice."""
+"""150 epochs of Adam for plain convolutional networks; our choice.
+
+A leaf of another length has its own milestones.
+"""
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(

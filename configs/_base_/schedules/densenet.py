@@ -1,7 +1,7 @@
 """DenseNet's schedule for CIFAR (Huang et al., CVPR 2017): 300 epochs.
 
 SGD, 0.1 at batch 64, Nesterov momentum 0.9, weight decay 1e-4, divided by 10
-at epochs 150 and 225.
+at epochs 150 and 225. For SVHN they have 40, divided at 20 and 30.
 """
 optim_wrapper = dict(
     type='OptimWrapper',

@@ -1,4 +1,4 @@
-"""MobileNetV2 x1.0 for 32x32 images: the student of Table 1."""
+"""MobileNetV2 x1.0 for 32x32 images; other widths by ``width_mult``."""
 _base_ = './convnet.py'
 model = dict(
     backbone=dict(

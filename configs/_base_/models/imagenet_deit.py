@@ -1,10 +1,7 @@
-"""DeiT-Tiny at 224 pixels for ImageNet, a student of Table 3.
+"""DeiT-Tiny at 224 pixels for ImageNet.
 
-Weights of 72.2 % top-1: timm's ``deit_tiny_patch16_224.fb_in1k``, which
-``tools/model_converters/convert.py --from timm`` makes into a checkpoint of
-this model.
-MMPretrain's own ``deit-tiny_4xb256_in1k`` has 74.50 %.
-Here without mixup and the like: a training config adds ``train_cfg``.
+A leaf sets ``model.backbone.arch`` and ``model.head.in_channels`` of another.
+Without mixup and the like: the data set of a training config adds them.
 """
 model = dict(
     type='mmpretrain.ImageClassifier',

@@ -1,4 +1,7 @@
-"""60 epochs of SGD for fully connected networks; our choice."""
+"""60 epochs of SGD for fully connected networks; our choice.
+
+A leaf of another length has its own milestones.
+"""
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(

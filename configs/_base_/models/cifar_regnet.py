@@ -1,4 +1,7 @@
-"""RegNetX-400MF for 32x32 images."""
+"""RegNetX-400MF for 32x32 images; a leaf sets ``arch`` of another.
+
+RegNetX-200MF's head has ``in_channels=368``.
+"""
 _base_ = './convnet.py'
 model = dict(
     backbone=dict(
