@@ -42,7 +42,7 @@ from mmkd_rl.teachers.runtime import FrozenTeacher
 from mmkd_rl.utils import cli
 from mmkd_rl.utils.configs import complete_loaders, merge_options
 from mmkd_rl.weighting import MTKDRL
-from paper_tables import pages, scales
+from paper_tables import commands, pages
 from paper_tables.flow_tables import FLOW_TABLES
 from paper_tables.tables import METHODS, TABLES
 
@@ -93,7 +93,7 @@ def in_root(monkeypatch):
 @cache
 def of_cell(name):
     """What a cell runs; not to be changed."""
-    return scales.read(CELLS[name])
+    return commands.read(CELLS[name])
 
 
 @cache
@@ -159,7 +159,7 @@ def test_leaf_is_a_lab_note(path):
 def test_the_tables_of_a_readme_are_the_data(name):
     """``paper_tables.pages`` writes them; no link is dead."""
     text = Path('configs', name).read_text()
-    assert pages.fill(name) == text
+    assert pages.fill(text) == text
     assert text.count('<!-- end -->') == {
         'cifar100': 4, 'imagenet': 3, 'knowledge_flow': 8}[
             Path(name).parts[0]]
@@ -173,7 +173,7 @@ def test_the_tables_of_a_readme_are_the_data(name):
 def test_a_cells_command_is_the_cell(cell):
     """What is printed for a user makes the config that is run, in a folder
     that is no other cell's."""
-    words = shlex.split(scales.command(cell).replace('\\\n', ''))
+    words = shlex.split(commands.command(cell).replace('\\\n', ''))
     assert words[:2] == ['python', 'tools/train.py']
     parser = argparse.ArgumentParser()
     parser.add_argument('config')
@@ -187,7 +187,7 @@ def test_a_cells_command_is_the_cell(cell):
     assert _FOLDERS.setdefault(Path(folder).name, cfg.to_dict()) == \
         cfg.to_dict()
     cfg.pop('work_dir', None)
-    assert cfg.to_dict() == scales.read(cell).to_dict()
+    assert cfg.to_dict() == commands.read(cell).to_dict()
 
 
 #: Of each cell's command: the config that is run there.
@@ -200,7 +200,7 @@ _FOLDERS: dict = {}
 @pytest.mark.parametrize('name', CELLS)
 def test_distilled_and_alone_differ_in_the_model_only(name):
     """What a student is compared on is the same, by construction."""
-    cfg, other = of_cell(name), scales.load(CELLS[name].config)
+    cfg, other = of_cell(name), commands.load(CELLS[name].config)
     complete_loaders(other)
     for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper',
                 'param_scheduler', 'train_cfg', 'data_preprocessor',
@@ -378,7 +378,7 @@ def prepare(cfg, imagenet):
 @pytest.mark.parametrize('path', LEAVES + sorted(TRAINED, key=lambda n: (
     CELLS[n].pool, CELLS[n].student)))  # by their teachers
 def test_it_trains(path, shared_teachers):
-    cfg, side = prepare(scales.read(CELLS[path]) if path in CELLS
+    cfg, side = prepare(commands.read(CELLS[path]) if path in CELLS
                         else read(path), 'imagenet' in path)
     torch.manual_seed(0)
     if 'student' in cfg.model:

@@ -28,7 +28,7 @@ from mmkd_rl.engine.hooks import KnowledgeFlowHook
 from mmkd_rl.flow import FlowSchedule, flow_of
 from mmkd_rl.registry import HOOKS, MODELS
 from mmkd_rl.utils.configs import complete_loaders
-from paper_tables import TABLES, scales
+from paper_tables import TABLES, commands, images, scales, sources
 from paper_tables.flow_tables import FLOW_TABLES
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ def in_root(monkeypatch):
 
 def read(name):
     """Of a cell, or a file."""
-    return scales.read(CELLS[name]) if name in CELLS else scales.load(
+    return commands.read(CELLS[name]) if name in CELLS else commands.load(
         name.removeprefix('configs/'))
 
 
@@ -75,8 +75,9 @@ def test_every_network_is_in_a_table_or_teaches_in_one():
     used = set()
     for name, cell in CELLS.items():
         used.add(f'configs/{cell.config}')
-        for source in scales.sources(read(name).model):
-            used.add(scales.origin(source)[1].replace('mmkd_rl::', 'configs/'))
+        for source in sources.find(read(name).model):
+            used.add(sources.origin(source)[1].replace('mmkd_rl::',
+                                                       'configs/'))
     assert set(NETWORKS) <= used
 
 
@@ -95,7 +96,7 @@ def test_tables_have_the_papers_errors():
 
 @pytest.mark.parametrize('name', CHANGED)
 def test_only_the_model_differs_from_the_lone_student(name):
-    cfg, other = read(name), scales.load(CELLS[name].config)
+    cfg, other = read(name), commands.load(CELLS[name].config)
     complete_loaders(cfg), complete_loaders(other)
     for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper',
                 'param_scheduler', 'train_cfg', 'data_preprocessor',
@@ -116,14 +117,14 @@ def test_sources_are_what_they_are_called(name):
     """Each file is the last checkpoint of the config that makes it; who a
     student is fine-tuned from has its backbone."""
     cfg = read(name)
-    sources = scales.sources(cfg.model)
-    assert len(sources) == 1 + (',' in CELLS[name].pool
+    found = sources.find(cfg.model)
+    assert len(found) == 1 + (',' in CELLS[name].pool
                                 or name.endswith('other-teachers'))
-    for source in sources:
+    for source in found:
         if source.checkpoint in ('untrained', 'checkpoints/resnet50.pth'):
             continue
-        _, config = scales.origin(source)
-        teacher = scales.load_named(config)
+        _, config = sources.origin(source)
+        teacher = commands.load_named(config)
         stem = Path(config.partition('::')[2]).stem
         assert source.checkpoint == \
             f'work_dirs/{stem}/epoch_{teacher.train_cfg.max_epochs}.pth'
@@ -157,9 +158,9 @@ def test_flows_have_their_hooks(name):
 
 def untrained(model):
     """Without files: teachers as they are born, made small."""
-    for source in scales.sources(model):
+    for source in sources.find(model):
         if 'name' in source:
-            cfg = scales.load_named(source.config)
+            cfg = commands.load_named(source.config)
             scales.fit(cfg, scales.AS_IS['tiny'])
             source.update(config=cfg.to_dict(), checkpoint='untrained')
         else:
@@ -241,7 +242,7 @@ def test_a_dense_command_wraps_the_packages_backbone(words):
         if key != 'backbone':
             assert cfg.model[key] == whole.model[key]
     (teacher, ) = cfg.model.backbone.teachers
-    assert scales.load_named(teacher.config).model.backbone
+    assert commands.load_named(teacher.config).model.backbone
     assert teacher.checkpoint.startswith('https://')
     assert 'mmkd_rl' in cfg.custom_imports.imports
     hooks = [h.type.rpartition('.')[2] for h in cfg.custom_hooks]
@@ -265,9 +266,9 @@ def test_data_of_the_halves_do_not_meet(tmp_path):
                  'resnet14_5e_first-half_noise',
                  'resnet14_5e_first-half_rotations'):
         cfg = read(f'knowledge_flow/{path}.py')
-        scales.move_data(cfg, str(tmp_path))
+        images.move(cfg, str(tmp_path))
         dataset = cfg.train_dataloader.dataset
-        for one in scales._datasets(dataset):
+        for one in images.datasets(dataset):
             if 'data_root' in one:
                 one.data_root = str(tmp_path)
         dataset = DATASETS.build(dataset)
@@ -297,8 +298,8 @@ def test_what_a_network_begins_from_is_read(tmp_path):
     torch.save(dict(state_dict=teacher.state_dict()), tmp_path / 'a.pth')
     tuned = read('kf-table5-emnist-finetune-digits')
     cfg.model.backbone.init_cfg = tuned.model.backbone.init_cfg
-    (source, ) = scales.sources(cfg.model)
-    scales.fill(source, '', str(tmp_path / 'a.pth'))
+    (source, ) = sources.find(cfg.model)
+    sources.fill(source, '', str(tmp_path / 'a.pth'))
     student = MODELS.build(cfg.model)
     student.init_weights()
     for name, weight in teacher.state_dict().items():

@@ -75,7 +75,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def list_cells(table: Table, cells: list[Cell]) -> None:
     """Print each cell as a command of its own, at the paper's scale."""
-    from paper_tables.scales import command
+    from paper_tables.commands import command
     for cell in cells:
         number = 'not in the paper' if cell.mean is None else \
             f'{cell.mean:.2f}' + ('' if cell.std is None else

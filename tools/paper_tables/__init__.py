@@ -1,8 +1,9 @@
 """The papers' tables, run again: what to run, running it, what came out."""
 
 from .conductor import Conductor, Interrupted, Job
-from .plan import Plan, Planner, Run
+from .plan import Plan, Planner
 from .tables import TABLES, Cell, Table, find_table
+from .training import Run
 
 __all__ = [
     'TABLES', 'Cell', 'Conductor', 'Interrupted', 'Job', 'Plan', 'Planner',

@@ -1,7 +1,8 @@
 """The papers' tables in the configs' READMEs, made of the tables' data.
 
 ``PYTHONPATH=tools python -m paper_tables.pages`` writes each anew between its
-marks, ``<!-- TABLE -->`` and ``<!-- end -->``; a test compares the two.
+marks, ``<!-- WORDS -->`` and ``<!-- end -->``; a test compares the two. WORDS:
+``TABLE``, or ``networks FOLDER`` for the configs of a folder.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from paper_tables import scales
+from paper_tables import commands
 from paper_tables.cells import Cell, Table
 from paper_tables.tables import TABLES
 
@@ -24,30 +25,24 @@ def render(table: Table) -> str:
         _compared(table)
 
 
-def fill(name: str) -> str:
-    """A page of ``configs`` with all its tables written anew.
-
-    Args:
-        name: Of the page, one of :data:`READMES`.
-    """
-    path = Path('configs', name)
-
+def fill(text: str) -> str:
+    """A page with all its tables written anew."""
     def written(match: re.Match) -> str:
-        kind = match[1]
-        table = _networks(path.parent) if kind == 'networks' else \
-            render(TABLES[kind])
-        return f'<!-- {kind} -->\n{table}\n<!-- end -->'
+        kind, *words = match[1].split()
+        made = render(TABLES[kind]) if kind in TABLES else dict(
+            networks=render_networks)[kind](*words)
+        return f'<!-- {match[1]} -->\n{made}\n<!-- end -->'
 
-    return re.sub(r'<!-- ([\w-]+) -->\n.*?<!-- end -->', written,
-                  path.read_text(), flags=re.DOTALL)
+    return re.sub(r'<!-- ([^>]+?) -->\n.*?<!-- end -->', written, text,
+                  flags=re.DOTALL)
 
 
-def _networks(folder: Path) -> str:
+def render_networks(folder: str) -> str:
     """The configs of a folder, by the first lines of their docstrings."""
     return _markdown(['what', 'config'], [
         [re.match(r'r?"""(.*)\.', path.read_text())[1],  # type: ignore[index]
          f'[{path.stem}]({path.name})'] for path in sorted(
-             folder.glob('*.py'))])
+             Path('configs', folder).glob('*.py'))])
 
 
 def _compared(table: Table) -> str:
@@ -75,7 +70,7 @@ def _changed(table: Table) -> str:
 
 def _options(cell: Cell) -> str:
     """A cell's command behind its config."""
-    return f'`{" ".join(scales.options(cell))}`' if scales.options(cell) \
+    return f'`{" ".join(commands.options(cell))}`' if commands.options(cell) \
         else 'alone'
 
 
@@ -94,7 +89,8 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 def main() -> None:
     """Write the pages of this checkout."""
     for name in READMES:
-        Path('configs', name).write_text(fill(name))
+        path = Path('configs') / name
+        path.write_text(fill(path.read_text()))
 
 
 if __name__ == '__main__':
