@@ -12,6 +12,7 @@ optimiser, hooks.
 
 import argparse
 import copy
+import json
 import re
 import shlex
 from functools import cache, lru_cache
@@ -21,7 +22,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import (
     DATASETS,
     PARAM_SCHEDULERS,
@@ -37,9 +38,11 @@ from mmkd_rl.losses import NDLoss
 from mmkd_rl.registry import HOOKS, MODELS
 from mmkd_rl.teachers import FrozenTeacher, TeacherPool
 from mmkd_rl.teachers.loading import build_network, load_model_config
-from mmkd_rl.utils.configs import complete_loaders
+from mmkd_rl.utils import cli
+from mmkd_rl.utils.configs import complete_loaders, merge_options
 from mmkd_rl.weighting import MTKDRL
-from paper_tables import pages, scales
+from paper_tables import commands, pages
+from paper_tables.flow_tables import FLOW_TABLES
 from paper_tables.tables import METHODS, TABLES
 
 ROOT = Path(__file__).parents[1]
@@ -56,10 +59,11 @@ LEAVES = CIFAR + IMAGENET
 BASES = sorted(
     str(p.relative_to(ROOT)) for p in (ROOT / 'configs' / '_base_').rglob(
         '*.py') if 'demo' not in p.name)
-#: Cells that distil, each table's, by a name.
+#: Cells that distil, of MTKD-RL's tables, by a name.
 CELLS = {
     f'{Path(cell.config).parts[0]}-{cell.student}-{cell.method}': cell
-    for table in TABLES.values() for cell in table.cells if cell.strategy}
+    for table in TABLES.values() if table not in FLOW_TABLES
+    for cell in table.cells if cell.strategy}
 #: The same student by the methods of a table, and by others of our own.
 COMPARED = [name for name, cell in CELLS.items()
             if cell.method.partition('_')[0] in METHODS]
@@ -88,7 +92,7 @@ def in_root(monkeypatch):
 @cache
 def of_cell(name):
     """What a cell runs; not to be changed."""
-    return scales.read(CELLS[name])
+    return commands.read(CELLS[name])
 
 
 @cache
@@ -123,13 +127,12 @@ def test_every_cell_is_there():
 
 @pytest.mark.parametrize('path', LEAVES)
 def test_name_follows_the_pattern(path):
-    """PREFIX STUDENT _ EPOCHS _ DATA [_ WHAT IT CHANGES]."""
+    """STUDENT _ EPOCHS _ DATA."""
     data, folder = Path(path).parts[1:3]
     if folder == 'teachers':
-        pattern = r'[a-z0-9.-]+_(\dxb\d+-\d+e_)?' + data + '(_permuted)?'
+        pattern = r'[a-z0-9.-]+_(\dxb\d+-\d+e_)?' + data
     else:
-        pattern = r'[a-z0-9.-]+_(1xb64-)?\d+e_' + data + \
-            r'(-fifth)?(_[a-z0-9.-]+)?'
+        pattern = r'[a-z0-9.-]+_(1xb64-)?\d+e_' + data + '(-fifth)?'
     assert re.fullmatch(pattern, Path(path).stem)
     epochs = re.search(r'(\d+)e_', Path(path).stem)
     if epochs:
@@ -145,7 +148,7 @@ def test_leaf_is_a_lab_note(path):
                      re.M)
     assert 'Differences:' in note or 'Not an experiment of the paper' in note
     assert any(words in note for words in (
-        'Expected:', 'Not yet reproduced.', 'Not yet run.', 'permuted'))
+        'Expected:', 'Not yet reproduced.', 'Not yet run.'))
     assert 'Paper:' in note or 'Not an experiment of the paper' in note
     assert '@' not in note
     assert len(body.splitlines()) < 45
@@ -161,21 +164,31 @@ def test_the_tables_of_a_page_are_the_data(name):
         assert Path(name).parent.joinpath(link).exists(), link
 
 
-@pytest.mark.parametrize('name', CELLS)
-def test_a_cells_command_is_the_cell(name):
-    """What is printed for a user makes the config that is run."""
-    cell = CELLS[name]
-    words = shlex.split(scales.command(cell).replace('\\\n', ''))
+@pytest.mark.parametrize('cell', [
+    pytest.param(cell, id=f'{table.name}-{cell.student}-{cell.method}')
+    for table in TABLES.values() for cell in table.cells])
+def test_a_cells_command_is_the_cell(cell):
+    """What is printed for a user makes the config that is run, in a folder
+    that is no other cell's."""
+    words = shlex.split(commands.command(cell).replace('\\\n', ''))
     assert words[:2] == ['python', 'tools/train.py']
     parser = argparse.ArgumentParser()
     parser.add_argument('config')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser.add_argument('--work-dir')
+    parser.add_argument('--cfg-options', nargs='+', action=cli.Options)
     recipes.add_arguments(parser)
     args = parser.parse_args(words[2:])
     cfg = recipes.read_config(args)
-    cfg.merge_from_dict(args.cfg_options or {})
-    cfg.pop('work_dir')
-    assert cfg.to_dict() == of_cell(name).to_dict()
+    merge_options(cfg, args.cfg_options or {})
+    folder = args.work_dir or cfg.get('work_dir') or Path(args.config).stem
+    assert _FOLDERS.setdefault(Path(folder).name, cfg.to_dict()) == \
+        cfg.to_dict()
+    cfg.pop('work_dir', None)
+    assert cfg.to_dict() == commands.read(cell).to_dict()
+
+
+#: Of each cell's command: the config that is run there.
+_FOLDERS: dict = {}
 
 
 # ---- comparability -------------------------------------------------------
@@ -184,7 +197,7 @@ def test_a_cells_command_is_the_cell(name):
 @pytest.mark.parametrize('name', CELLS)
 def test_distilled_and_alone_differ_in_the_model_only(name):
     """What a student is compared on is the same, by construction."""
-    cfg, other = of_cell(name), scales.load(CELLS[name].config)
+    cfg, other = of_cell(name), commands.load(CELLS[name].config)
     complete_loaders(other)
     for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper',
                 'param_scheduler', 'train_cfg', 'data_preprocessor',
@@ -224,13 +237,18 @@ def test_parts_have_their_hooks(name):
 @pytest.mark.parametrize('base, lr, epochs', [
     ('cifar100_240e', {0: .05, 149: .05, 150: .005, 180: 5e-4, 239: 5e-5},
      240),
-    ('cifar100_240e_paper', {0: .05, 99: .05, 100: .005, 150: 5e-4}, 240),
+    # the appendix's
+    ('cifar100_240e [100, 150]', {0: .05, 99: .05, 100: .005, 150: 5e-4},
+     240),
     ('imagenet_100e', {0: .1, 29: .1, 30: .01, 60: 1e-3, 90: 1e-4}, 100),
     ('imagenet_300e_deit', {0: 1e-6, 5: 1e-3, 299: 1e-5}, 300),
 ])
 def test_learning_rates(base, lr, epochs):
     """Four iterations an epoch, on one weight."""
+    base, _, milestones = base.partition(' ')
     cfg = Config.fromfile(f'configs/_base_/schedules/{base}.py')
+    if milestones:
+        cfg.param_scheduler.milestones = json.loads(milestones)
     init_default_scope('mmkd_rl')
     rates = _rates(cfg, 4)
     assert len(rates) == 4 * epochs
@@ -357,7 +375,7 @@ def prepare(cfg, imagenet):
 @pytest.mark.parametrize('path', LEAVES + sorted(TRAINED, key=lambda n: (
     CELLS[n].pool, CELLS[n].student)))  # by their teachers
 def test_it_trains(path, shared_teachers):
-    cfg, side = prepare(scales.read(CELLS[path]) if path in CELLS
+    cfg, side = prepare(commands.read(CELLS[path]) if path in CELLS
                         else read(path), 'imagenet' in path)
     torch.manual_seed(0)
     if 'student' in cfg.model:

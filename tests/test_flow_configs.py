@@ -1,5 +1,6 @@
-"""Every config under configs/knowledge_flow is a lab note, leads to its
-teachers, builds, and takes one step of training.
+"""Every config under configs/knowledge_flow is a lab note of a network alone;
+each cell of Knowledge Flow's tables leads to its teachers, builds, and takes
+one step of training.
 
 Classifiers are made as small as ``tools/reproduce.py --scale tiny`` makes
 them and see two images of noise; detectors and segmentors, of minutes each,
@@ -7,30 +8,37 @@ are only read, and one sibling of each kind from the demo is trained for a
 step. Teachers are untrained.
 """
 
+import argparse
 import copy
 import re
+import shlex
 from pathlib import Path
+from string import Template
 
+import mmengine.hub
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 
+from mmkd_rl import recipes
 from mmkd_rl.engine.hooks import KnowledgeFlowHook
 from mmkd_rl.flow import FlowSchedule, flow_of
 from mmkd_rl.registry import HOOKS, MODELS
-from paper_tables import TABLES, scales
+from mmkd_rl.utils.configs import complete_loaders
+from paper_tables import TABLES, commands, images, scales, sources
 from paper_tables.flow_tables import FLOW_TABLES
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / 'configs' / 'knowledge_flow'
-ALL = sorted(str(p.relative_to(ROOT)) for p in FOLDER.rglob('*.py'))
-DENSE = [p for p in ALL if '/dense/' in p]
-LEAVES = [p for p in ALL if p not in DENSE]
-FLOWS = [p for p in LEAVES if re.match('kf', Path(p).stem)]
+NETWORKS = sorted(str(p.relative_to(ROOT)) for p in FOLDER.rglob('*.py'))
+CELLS = {f'{table.name}-{cell.student}-{cell.method}': cell
+         for table in FLOW_TABLES for cell in table.cells}
+#: By what is done beside training a network alone.
+CHANGED = [n for n, c in CELLS.items() if c.strategy or c.changes]
+FLOWS = [n for n, c in CELLS.items() if 'knowledge_flow' in c.strategy]
 
 
 @pytest.fixture(autouse=True)
@@ -40,50 +48,37 @@ def in_root(monkeypatch):
     DefaultScope._instance_dict.clear()
 
 
-def read(path):
-    return scales.load(path.removeprefix('configs/'))
+def read(name):
+    """Of a cell, or a file."""
+    return commands.read(CELLS[name]) if name in CELLS else commands.load(
+        name.removeprefix('configs/'))
 
 
 # ---- names and notes -----------------------------------------------------
 
 
-@pytest.mark.parametrize('path', ALL)
-def test_leaf_is_a_lab_note(path):
+@pytest.mark.parametrize('path', NETWORKS)
+def test_network_is_a_lab_note(path):
     note, body = Path(path).read_text().split('"""')[1:3]
-    assert re.search(rf'^    {re.escape(path)}( 8)?$', note, re.M)
+    assert re.search(rf'^    {re.escape(path)}$', note, re.M)
     assert 'Differences:' in note
     assert 'Paper:' in note or 'Not an experiment of the paper' in note
     assert any(words in note for words in (
-        'Expected:', 'Not yet reproduced.', 'Not yet run.', 'Run, see '))
+        'Not yet reproduced.', 'Run, see '))
     assert len(body.splitlines()) < 45
+    # A checkpoint's folder tells whose it is, and how long it was trained.
+    (epochs, ) = re.findall(r'_(\d+)e_', path)
+    assert read(path).train_cfg.max_epochs == int(epochs)
 
 
-def test_names_are_unique_and_say_the_epochs():
-    """A checkpoint's folder tells whose it is."""
-    stems = [Path(p).stem for p in ALL]
-    assert len(set(stems)) == len(stems)
-    for path in LEAVES:
-        (epochs, ) = re.findall(r'_(\d+)e_', path)
-        assert read(path).train_cfg.max_epochs == int(epochs), path
-
-
-def test_leaves_are_listed():
-    text = (FOLDER / 'README.md').read_text()
-    linked = {f'configs/knowledge_flow/{p}'
-              for p in re.findall(r'\]\(([^)]+\.py)\)', text)}
-    assert {p for p in linked if '..' not in p} == set(ALL)
-
-
-def test_every_leaf_is_in_a_table_or_teaches_in_one():
+def test_every_network_is_in_a_table_or_teaches_in_one():
     used = set()
-    for table in FLOW_TABLES:
-        for cell in table.cells:
-            leaf = scales.load(cell.config)
-            used.add(f'configs/{cell.config}')
-            for source in scales.sources(leaf.model):
-                used.add(scales.origin(source)[1].replace(
-                    'mmkd_rl::', 'configs/'))
-    assert set(LEAVES) <= used
+    for name, cell in CELLS.items():
+        used.add(f'configs/{cell.config}')
+        for source in sources.find(read(name).model):
+            used.add(sources.origin(source)[1].replace('mmkd_rl::',
+                                                       'configs/'))
+    assert set(NETWORKS) <= used
 
 
 def test_tables_have_the_papers_errors():
@@ -99,52 +94,49 @@ def test_tables_have_the_papers_errors():
 # ---- comparability -------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    'path', [p for p in LEAVES if re.match('kf_|kd_|kfkd_|finetune_',
-                                           Path(p).stem)])
-def test_only_the_model_differs_from_the_lone_student(path):
-    name = re.sub(r'^(kf|kd|kfkd|finetune)_', '', Path(path).stem)
-    name = re.sub(r'_(from-[a-z0-9-]+|untrained|no-kl|paper|average-old|'
-                  'other-teachers|good-and-poor)$', '', name)
-    (alone, ) = [p for p in (*FOLDER.rglob(f'{name}.py'),
-                             *(ROOT / 'configs/imagenet').rglob(f'{name}.py'))]
-    cfg, other = read(path), Config.fromfile(alone)
+@pytest.mark.parametrize('name', CHANGED)
+def test_only_the_model_differs_from_the_lone_student(name):
+    cfg, other = read(name), commands.load(CELLS[name].config)
+    complete_loaders(cfg), complete_loaders(other)
     for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper',
-                'param_scheduler', 'train_cfg', 'data_preprocessor'):
+                'param_scheduler', 'train_cfg', 'data_preprocessor',
+                'randomness'):
         assert cfg[key] == other[key], key
     model = cfg.model.get('student', cfg.model)
-    backbone = model.backbone
-    backbone = copy.deepcopy(backbone.get('student', backbone))
-    if name != Path(path).stem and backbone.get('init_cfg'):
+    backbone = copy.deepcopy(model.backbone)
+    if 'finetune' in name:
         assert backbone.pop('init_cfg').prefix == 'backbone.'
+    elif name in FLOWS:
+        backbone = backbone.student
     assert backbone == other.model.backbone
     assert model.head == other.model.head
 
 
-@pytest.mark.parametrize('path', LEAVES)
-def test_sources_are_what_they_are_called(path):
+@pytest.mark.parametrize('name', CHANGED)
+def test_sources_are_what_they_are_called(name):
     """Each file is the last checkpoint of the config that makes it; who a
     student is fine-tuned from has its backbone."""
-    cfg = read(path)
-    for source in scales.sources(cfg.model):
-        if source.checkpoint == 'untrained':
+    cfg = read(name)
+    found = sources.find(cfg.model)
+    assert len(found) == 1 + (',' in CELLS[name].pool
+                                or name.endswith('other-teachers'))
+    for source in found:
+        if source.checkpoint in ('untrained', 'checkpoints/resnet50.pth'):
             continue
-        if source.checkpoint.startswith('checkpoints/'):
-            continue
-        name, config = scales.origin(source)
-        teacher = scales.load_named(config)
+        _, config = sources.origin(source)
+        teacher = commands.load_named(config)
         stem = Path(config.partition('::')[2]).stem
         assert source.checkpoint == \
             f'work_dirs/{stem}/epoch_{teacher.train_cfg.max_epochs}.pth'
-        if 'name' not in source:
+        if 'finetune' in name:
             student = {k: v for k, v in cfg.model.backbone.items()
                        if k != 'init_cfg'}
             assert student == teacher.model.backbone
 
 
-@pytest.mark.parametrize('path', FLOWS)
-def test_flows_have_their_hooks(path):
-    cfg = read(path)
+@pytest.mark.parametrize('name', FLOWS)
+def test_flows_have_their_hooks(name):
+    cfg = read(name)
     hooks = {h.type.rpartition('.')[2]: h for h in cfg.custom_hooks}
     assert {'KnowledgeFlowHook', 'FlowVisualizationHook',
             'StudentExportHook'} <= set(hooks)
@@ -152,18 +144,23 @@ def test_flows_have_their_hooks(path):
     for hook in cfg.custom_hooks:
         HOOKS.build(hook)
     flow = hooks['KnowledgeFlowHook']
-    assert (flow.kl_weight == 0) == path.endswith('no-kl.py')
-    assert (flow.get('old') == 'average') == path.endswith('average-old.py')
+    assert (flow.kl_weight == 0) == name.endswith('no-kl')
+    assert (flow.get('old') == 'average') == name.endswith('average-old')
+    ours = re.match('kf-(halves|digits)', name) and not name.endswith('paper')
+    assert ('handover_weight' not in flow) == bool(ours)
+    teachers = cfg.model.backbone.get('teachers', []) if \
+        'backbone' in cfg.model else cfg.model.teachers
+    assert all((t.checkpoint == 'untrained') == name.endswith('untrained')
+               for t in teachers)
 
 
 # ---- training ------------------------------------------------------------
 
-
 def untrained(model):
     """Without files: teachers as they are born, made small."""
-    for source in scales.sources(model):
+    for source in sources.find(model):
         if 'name' in source:
-            cfg = scales.load_named(source.config)
+            cfg = commands.load_named(source.config)
             scales.fit(cfg, scales.AS_IS['tiny'])
             source.update(config=cfg.to_dict(), checkpoint='untrained')
         else:
@@ -198,9 +195,9 @@ class _Holder:
         self.model = model
 
 
-@pytest.mark.parametrize('path', LEAVES)
-def test_leaf_trains(path):
-    cfg = read(path)
+@pytest.mark.parametrize('name', NETWORKS + CHANGED)
+def test_it_trains(name):
+    cfg = read(name)
     scales.fit(cfg, scales.AS_IS['tiny'])
     untrained(cfg.model)
     init_default_scope(cfg.default_scope)
@@ -210,30 +207,47 @@ def test_leaf_trains(path):
         data_samples=[DataSample().set_gt_label(c) for c in (3, 7)]))
     assert all(torch.isfinite(v).all() for v in losses.values())
     expected = {'loss'}
-    if path in FLOWS:
+    if name in FLOWS:
         expected |= {'loss_dependency'}
         assert flow_of(model).candidates
-        if not path.endswith('no-kl.py'):
+        if not name.endswith('no-kl'):
             expected |= {'loss_kl'}
-    if re.match('kd|kfkd', Path(path).stem):
+    if name in CELLS and 'aver_kd' in CELLS[name].strategy:
         expected |= {'loss_logit'}
     assert expected <= set(losses), losses
 
 
-@pytest.mark.parametrize('path', DENSE)
-def test_dense_config_is_the_packages_with_a_wrapper(path):
-    cfg = Config.fromfile(path)
-    base = Path(path).read_text().split("_base_ = [\n    '")[1].split("'")[0]
-    import mmengine.hub
-    whole = mmengine.hub.get_config(base)
+# ---- detectors and segmentors --------------------------------------------
+
+
+def readme_commands():
+    """Those that distil detectors and segmentors, with their variables."""
+    text = (FOLDER / 'README.md').read_text().split('## Detectors')[1]
+    lines = text.replace('\\\n', '').split('\n')
+    values = dict(re.findall(r'^    ([A-Z_]+)=(.*)$', text, re.M))
+    return [shlex.split(Template(line).substitute(values))
+            for line in lines if line.startswith('    bash ')]
+
+
+@pytest.mark.parametrize('words', readme_commands(), ids=lambda w: w[2])
+def test_a_dense_command_wraps_the_packages_backbone(words):
+    assert words[:2] == ['bash', 'tools/dist_train.sh'] and words[3] == '8'
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    recipes.add_arguments(parser)
+    cfg = recipes.read_config(parser.parse_args([words[2], *words[4:]]))
+    whole = mmengine.hub.get_config(words[2])
     assert cfg.model.backbone.student == whole.model.backbone
     for key in whole.model:
         if key != 'backbone':
             assert cfg.model[key] == whole.model[key]
-    assert len(Path(path).read_text().split('"""')[2].splitlines()) < 30
     (teacher, ) = cfg.model.backbone.teachers
-    assert scales.load_named(teacher.config).model.backbone
+    assert commands.load_named(teacher.config).model.backbone
+    assert teacher.checkpoint.startswith('https://')
     assert 'mmkd_rl' in cfg.custom_imports.imports
+    hooks = [h.type.rpartition('.')[2] for h in cfg.custom_hooks]
+    assert hooks == ['KnowledgeFlowHook', 'FlowVisualizationHook',
+                     'StudentExportHook', 'RandomStateHook']
 
 
 def test_data_of_the_halves_do_not_meet(tmp_path):
@@ -251,10 +265,10 @@ def test_data_of_the_halves_do_not_meet(tmp_path):
     for path in ('resnet14_5e_first-half', 'resnet14_12e_second-half',
                  'resnet14_5e_first-half_noise',
                  'resnet14_5e_first-half_rotations'):
-        cfg = read(f'configs/knowledge_flow/cifar100_halves/{path}.py')
-        scales.move_data(cfg, str(tmp_path))
+        cfg = read(f'knowledge_flow/{path}.py')
+        images.move(cfg, str(tmp_path))
         dataset = cfg.train_dataloader.dataset
-        for one in scales._datasets(dataset):
+        for one in images.datasets(dataset):
             if 'data_root' in one:
                 one.data_root = str(tmp_path)
         dataset = DATASETS.build(dataset)
@@ -276,17 +290,16 @@ def test_data_of_the_halves_do_not_meet(tmp_path):
 
 def test_what_a_network_begins_from_is_read(tmp_path):
     """All of the backbone, to the bit; not the head."""
-    cfg = read('configs/knowledge_flow/digits/mlp-800_12e_digits.py')
+    cfg = read('knowledge_flow/mlp-800_12e_digits.py')
     cfg.model.backbone.hidden = (5, 4)
     cfg.model.head.in_channels = 4
     init_default_scope('mmkd_rl')
     teacher = MODELS.build(cfg.model)
     torch.save(dict(state_dict=teacher.state_dict()), tmp_path / 'a.pth')
-    tuned = read('configs/knowledge_flow/table5/'
-                 'finetune_mlp-256_40e_emnist-letters_from-digits.py')
+    tuned = read('kf-table5-emnist-finetune-digits')
     cfg.model.backbone.init_cfg = tuned.model.backbone.init_cfg
-    (source, ) = scales.sources(cfg.model)
-    scales.fill(source, '', str(tmp_path / 'a.pth'))
+    (source, ) = sources.find(cfg.model)
+    sources.fill(source, '', str(tmp_path / 'a.pth'))
     student = MODELS.build(cfg.model)
     student.init_weights()
     for name, weight in teacher.state_dict().items():

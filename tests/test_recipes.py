@@ -13,7 +13,7 @@ from mmkd_rl import options, recipes
 from mmkd_rl.losses import FitNetLoss
 from mmkd_rl.recipes import reading
 from mmkd_rl.registry import MODELS, WEIGHTINGS
-from mmkd_rl.utils.configs import load_config
+from mmkd_rl.utils.configs import load_config, merge_options
 from mmkd_rl.weighting import MTKDRL, WeightingStrategy
 from mmkd_rl.weighting.base import equal_weights
 from tests.commands import config, in_process
@@ -65,7 +65,7 @@ def built(cfg):
 
 
 @pytest.mark.parametrize('module, least', [
-    (recipes, 3), (reading, 2), (options, 1)])
+    (recipes, 3), (reading, 3), (options, 1)])
 def test_the_examples_in_the_docstrings(module, least):
     result = doctest.testmod(module)
     assert result.attempted >= least and not result.failed
@@ -181,6 +181,50 @@ teachers = [dict(name='p', config={str(plain)!r}, checkpoint='untrained',
     assert two.model.teachers == named.model.teachers[:2]
     with pytest.raises(ValueError, match='has 4 teachers, not 5'):
         mmkd_rl.distill(plain, 'aver', pool='cifar100_table1:5')
+
+
+def test_teachers_of_a_pool_by_their_names(plain, tmp_path, monkeypatch):
+    """In the order that is written, of any pool; a file's name may have a
+    colon."""
+    for pool in ('cifar100_table1',
+                 'mmkd_rl::_base_/pools/cifar100_table1.py'):
+        cfg = mmkd_rl.distill(plain, 'aver', pool=f'{pool}:wrn28-4,resnet32x4')
+        assert [t.name for t in cfg.model.teachers] == ['wrn28-4',
+                                                        'resnet32x4']
+        assert 'wrn28-4' in cfg.model.teachers[0].config
+    monkeypatch.chdir(tmp_path)
+    for name in ('mine.py', 'a:mine.py'):
+        (tmp_path / name).write_text(f'teachers = [{TEACHER!r}]')
+        assert len(mmkd_rl.distill(plain, 'aver', pool=name).model.teachers) \
+            == 1
+    cfg = mmkd_rl.distill(plain, 'aver', pool='mine.py:a')
+    assert cfg.model.teachers[0] == recipes.parse_teacher(TEACHER)
+    for which, wrong in (('resnet20', 'resnet20'), ('resnet32x4,', '')):
+        with pytest.raises(ValueError, match=f'has no teacher {wrong!r}; it '
+                           'has regnety-400mf, regnetx-400mf, resnet32x4'):
+            mmkd_rl.distill(plain, 'aver', pool=f'cifar100_table1:{which}')
+    with pytest.raises(ValueError, match="name='wrn28-4' is taken"):
+        mmkd_rl.distill(plain, 'aver', pool='cifar100_table1:wrn28-4,wrn28-4')
+
+
+def test_a_hook_is_named_by_its_type(plain, teachers):
+    """In ``--cfg-options``, so that its place in the list is of no
+    interest."""
+    cfg = mmkd_rl.distill(plain, 'mtkd_rl', teachers)
+    merge_options(cfg, {'custom_hooks.AgentAlternationHook.warmup': 7,
+                        'custom_hooks.0.momentum': .5, 'model.probe_size': 4})
+    assert cfg.custom_hooks[0] == dict(type='EMAHook', momentum=.5)
+    assert cfg.custom_hooks[2].type.endswith('AgentAlternationHook')
+    assert (cfg.custom_hooks[2].warmup, cfg.model.probe_size) == (7, 4)
+    with pytest.raises(ValueError, match='has 0 of type KnowledgeFlowHook; '
+                       'there are 0: EMAHook, 1: TeacherCheckHook'):
+        merge_options(cfg, {'custom_hooks.KnowledgeFlowHook.kl_weight': 0})
+    cfg.custom_hooks.append(dict(type='EMAHook'))
+    with pytest.raises(ValueError, match='has 2 of type EMAHook'):
+        merge_options(cfg, {'custom_hooks.EMAHook.momentum': 0})
+    cfg.pop('custom_hooks')
+    with pytest.raises(ValueError, match='none at all'):
+        merge_options(cfg, {'custom_hooks.EMAHook.momentum': 0})
 
 
 def test_a_strategy_of_ones_own(plain, teachers, tmp_path):
@@ -360,6 +404,8 @@ def test_a_pool_of_another_data_set(plain):
     (['--teacher', 'a=b.py:c.pth'], '--distill STRATEGY is missing'),
     (['--distill', 'mtkd-rl'], "unknown; did you mean 'mtkd_rl'"),
     (['--distill', 'aver', '--teacher', 'a'], 'has no "="'),
+    (['--distill', 'aver', '--pool', 'cifar100_table1:wrn'],
+     "has no teacher 'wrn'; it has regnety-400mf"),
     (['--distill', 'aver', '--teacher', TEACHER, '--term', 'KDLoss', 'T'],
      "'T' is no OPTION=VALUE"),
     (['--distill', 'aver', '--teacher', TEACHER, '--term', 'KDLos'],

@@ -78,8 +78,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def list_cells(table: Table, cells: list[Cell]) -> None:
     """Print each cell as a command of its own, at the paper's scale, with the
     paper's number and ours."""
+    from paper_tables.commands import command
     from paper_tables.measured import measured
-    from paper_tables.scales import command
     from paper_tables.text import mean_std, plus_minus
     for cell in cells:
         numbers = [plus_minus(cell.mean, cell.std, 'not in the paper')]

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--pool',
         metavar='FILE',
         help='a config with teachers=[...] for --distill, or a name from '
-        'configs/_base_/pools; FILE:N are the first N of them')
+        'configs/_base_/pools; FILE:2 are the first two of them, '
+        'FILE:r50,r101 those of these names')
     parser.add_argument(
         '--term',
         action='append',

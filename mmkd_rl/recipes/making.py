@@ -58,7 +58,7 @@ def distill(config: Config | str | os.PathLike,
             ``'NAME=CONFIG:CHECKPOINT'``.
         pool: A config with a list ``teachers``, a path or a name from
             ``configs/_base_/pools``; they come first. ``'NAME:2'``: only the
-            first two of them.
+            first two of them; ``'NAME:r50,r101'``: only those of these names.
         terms: Configs of all distillation terms, in place of the strategy's.
         **options: Other options of the :class:`MultiTeacherDistiller`:
             ``taps``, ``projector``, ``task``, ``probe_size``.
@@ -68,8 +68,8 @@ def distill(config: Config | str | os.PathLike,
 
     Raises:
         ValueError: An unknown strategy, a teacher that is not written as
-            above, a name twice, no teachers; or a config whose model is
-            distilled already.
+            above, a name twice, no teachers or none of a name in the pool;
+            or a config whose model is distilled already.
         TypeError: A teacher that is neither a dict nor a string.
         FileNotFoundError: No such config, or no such pool.
     """

@@ -128,11 +128,19 @@ def read_strategy(name: str) -> dict:
         f'{", ".join(sorted(WEIGHTINGS.module_dict))}, and files of your own')
 
 
-def read_pool(pool: str | os.PathLike | None) -> list[dict | str]:
+def read_pool(pool: str | os.PathLike | None) -> list[dict]:
+    """The teachers of a pool, or those that ``'POOL:WHICH'`` names.
+
+    Args:
+        pool: See :func:`distill`; ``None``: no pool.
+
+    Raises:
+        FileNotFoundError: No such pool.
+        ValueError: It has no list of teachers, or not those that are named.
+    """
     if pool is None:
         return []
-    name, _, count = re.fullmatch(  # type: ignore[union-attr]
-        r'(.*?)(:(\d+))?', os.fspath(pool)).groups()
+    name, which = _split_pool(os.fspath(pool))
     if _is_file(name):
         cfg = load_config(name, 'pool').to_dict()
     else:
@@ -149,7 +157,33 @@ def read_pool(pool: str | os.PathLike | None) -> list[dict | str]:
             isinstance(t, (dict, str)) for t in teachers):
         raise ValueError(f'pool {name!r} must have teachers=[dict(name=..., '
                          f'config=..., checkpoint=...)], got {teachers!r}')
-    if count and not 0 < int(count) <= len(teachers):
-        raise ValueError(f'pool {os.fspath(pool)!r}: {name} has '
-                         f'{len(teachers)} teachers, not {count}')
-    return teachers[:int(count)] if count else teachers
+    return _some([parse_teacher(t) for t in teachers], name, which)
+
+
+def _split_pool(pool: str) -> tuple[str, str | None]:
+    """File or name, and what follows its last single colon.
+
+    >>> _split_pool('mmkd_rl::_base_/pools/cifar100_table1.py:2')
+    ('mmkd_rl::_base_/pools/cifar100_table1.py', '2')
+    """
+    match = re.fullmatch(r'(.+?)(?<!:):(?!:)([^:/\\]*)', pool)
+    if match is None or os.path.isfile(pool):
+        return pool, None
+    return match[1], match[2]
+
+
+def _some(teachers: list[dict], pool: str, which: str | None) -> list[dict]:
+    """The first N teachers, or those of the names ``'A,B'``, in that order."""
+    if which is None:
+        return teachers
+    if which.isdecimal():
+        if not 0 < int(which) <= len(teachers):
+            raise ValueError(f'pool {pool!r} has {len(teachers)} teachers, '
+                             f'not {which}')
+        return teachers[:int(which)]
+    by_name = {str(t.get('name')): t for t in teachers}
+    unknown = [n for n in which.split(',') if n not in by_name]
+    if unknown:
+        raise ValueError(f'pool {pool!r} has no teacher {unknown[0]!r}; it '
+                         f'has {", ".join(by_name)}')
+    return [by_name[n] for n in which.split(',')]

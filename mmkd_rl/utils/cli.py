@@ -19,7 +19,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmkd_rl.errors import is_ours, raised_at
-from mmkd_rl.utils.configs import complete_loaders, config_name
+from mmkd_rl.utils.configs import (
+    complete_loaders,
+    config_name,
+    merge_options,
+)
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 # What a wrong config, path or checkpoint raises somewhere in MMEngine.
@@ -53,7 +57,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         action=Options,
         metavar='KEY=VALUE',
         help='override settings of the config, as in optim_wrapper.optimizer.'
-        'lr=0.1; lists as key="[a,b]" without spaces')
+        'lr=0.1; lists as key="[a,b]" without spaces, a hook by its type as '
+        'in custom_hooks.KnowledgeFlowHook.kl_weight=0')
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -74,7 +79,7 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Write the common arguments into ``cfg``, in place."""
     complete_loaders(cfg)
     if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+        merge_options(cfg, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mmengine.hub
 import torch
@@ -85,6 +87,37 @@ def require_package(config: str, key: str) -> None:
     if not is_installed(MODULE2PACKAGE.get(scope, scope)):
         raise ValueError(f'{key}={config!r}: package {scope!r} is not '
                          'installed')
+
+
+def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Change settings as ``--cfg-options`` names them, in place.
+
+    A hook may be named by its type in place of its index, which depends on
+    what else adds hooks: ``custom_hooks.KnowledgeFlowHook.kl_weight``.
+
+    Args:
+        cfg: The config.
+        options: Values by dotted key.
+
+    Raises:
+        ValueError: No custom hook of that type, or several.
+    """
+    cfg.merge_from_dict({_with_index(cfg, key): value
+                         for key, value in options.items()})
+
+
+def _with_index(cfg: Config, key: str) -> str:
+    root, _, rest = key.partition('.')
+    name, _, rest = rest.partition('.')
+    if root != 'custom_hooks' or not name or name.isdecimal():
+        return key
+    names = [str(hook.get('type')).rpartition('.')[2]
+             for hook in cfg.get('custom_hooks') or ()]
+    if names.count(name) != 1:
+        has = ', '.join(f'{i}: {n}' for i, n in enumerate(names))
+        raise ValueError(f'{key}: custom_hooks has {names.count(name)} of '
+                         f'type {name}; there are {has or "none at all"}')
+    return f'{root}.{names.index(name)}' + (f'.{rest}' if rest else '')
 
 
 def complete_loaders(cfg: Config) -> None:

@@ -22,7 +22,8 @@ from tests.toy import (
     toy_teachers,
 )
 
-BASES = Path(__file__).parents[2] / 'configs' / '_base_' / 'models'
+CONFIGS = {p.stem.partition('_')[0]: p for p in (
+    Path(__file__).parents[2] / 'configs' / 'imagenet').rglob('*.py')}
 SIZES = {  # millions of parameters, billions of multiply-adds
     'resnet18': (11.7, 1.8),
     'resnet34': (21.8, 3.7),
@@ -74,15 +75,13 @@ TRANSFORMERS = {
 }
 
 
-def test_every_base_is_tested():
-    names = {p.stem.partition('_')[2] for p in BASES.glob('imagenet_*.py')}
-    assert names == SIZES.keys()
+def test_every_config_is_tested():
+    assert CONFIGS.keys() == SIZES.keys()
 
 
 @pytest.mark.parametrize('name', SIZES)
 def test_size_is_the_printed_one(name):
-    config, scope = load_model_config(
-        str(BASES / f'imagenet_{name}.py'), 'config')
+    config, scope = load_model_config(str(CONFIGS[name]), 'config')
     # Where they can be built without memory, they are: it is quicker.
     place = 'meta' if name.startswith(('cait', 'deit')) else 'cpu'
     with torch.device(place):

@@ -9,7 +9,16 @@ import torch
 from mmengine.config import Config
 
 from mmkd_rl.utils.configs import configs_of
-from paper_tables import TABLES, Planner, find_table, runs, scales
+from paper_tables import (
+    TABLES,
+    Planner,
+    commands,
+    find_table,
+    images,
+    runs,
+    scales,
+    sources,
+)
 from paper_tables.plan import check_data
 from paper_tables.scales import SCALES
 
@@ -57,7 +66,7 @@ def test_teachers_come_first_and_once(tmp_path):
 
 def test_losses_strategy_and_hooks_stay(tmp_path):
     (_, (run, )), = plan(tmp_path, methods=['mtkd-rl']).cells
-    leaf = scales.read(cell('mtkd-rl'))
+    leaf = commands.read(cell('mtkd-rl'))
     for key in ('logit_loss', 'feature_loss', 'weighting'):
         assert run.config.model[key] == leaf.model[key]
     assert run.config.model.student.backbone.depth == 8
@@ -70,7 +79,7 @@ def test_losses_strategy_and_hooks_stay(tmp_path):
 def test_paper_scale_is_the_config(tmp_path):
     (_, (run, )), = plan(tmp_path, scale='paper', methods=['aver'],
                          students=['resnet56']).cells
-    leaf = scales.read(cell('aver'))
+    leaf = commands.read(cell('aver'))
     for key in ('train_dataloader', 'optim_wrapper', 'param_scheduler',
                 'train_cfg', 'val_dataloader'):
         assert run.config[key] == leaf[key], key
@@ -229,7 +238,7 @@ def test_expected_time_at_the_papers_scale(tmp_path):
 def test_data_root_reaches_every_data_set(tmp_path):
     made = plan(tmp_path, scale='short', data_root=str(tmp_path / 'images'))
     for run in made.runs.values():
-        assert set(scales.data_folders(run.config)) == {
+        assert set(images.folders(run.config)) == {
             str(tmp_path / 'images' / kind) for kind in ('train', 'test')}
     with pytest.raises(FileNotFoundError, match='--data-root'):
         check_data(made)
@@ -265,7 +274,7 @@ def test_unknown_table_and_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='wrn10-2=nowhere'):
         plan(tmp_path, weights={'wrn10-2': 'nowhere'})
     with pytest.raises(FileNotFoundError, match='no such config'):
-        scales.load('cifar100/none.py')
+        commands.load('cifar100/none.py')
 
 
 def test_tables_say_what_the_paper_says():
@@ -370,7 +379,7 @@ def test_flows_that_differ_are_different_runs(tmp_path):
                      if c.method == 'kf-untrained')
     assert not untrained.needs and untrained.checkpoints == ['untrained'] * 2
     assert all(r.expected for r in made.runs.values())
-    assert 'cifar100' in scales.data_folders(
+    assert 'cifar100' in images.folders(
         next(iter(made.runs.values())).config)[0]
 
 
@@ -384,7 +393,7 @@ def test_each_network_is_made_smaller(tmp_path):
     assert {r.epochs for r in whole.runs.values()} == {300, 40}
     moved = flow_plan(tmp_path, 'kf-table3', data_root='elsewhere')
     for run in moved.runs.values():
-        assert set(scales.data_folders(run.config)) == {'elsewhere'}
+        assert set(images.folders(run.config)) == {'elsewhere'}
     assert list(moved.runs) == list(whole.runs)
 
 
@@ -413,7 +422,7 @@ def test_wrong_requests_for_flows(tmp_path, table, kwargs, message):
 def test_a_beginning_without_a_config(tmp_path):
     with pytest.raises(FileNotFoundError, match='0 configs are called nothing'
                        '.py'):
-        scales.origin(dict(type='Pretrained',
+        sources.origin(dict(type='Pretrained',
                            checkpoint='work_dirs/nothing/epoch_1.pth'))
 
 

@@ -8,23 +8,25 @@ import pytest
 from paper_tables.flow_cost import flow_configs, plain, untrained
 from tests.test_tools.test_benchmark import ROOT, benchmark  # noqa: F401
 
-DIGITS = str(ROOT / 'configs/knowledge_flow/digits/kf_mlp-800_12e_digits.py')
+DIGITS = ['mmkd_rl::knowledge_flow/mlp-800_12e_digits.py', '--pool',
+          'knowledge_flow_digits', '--distill']
+FLOW = [*DIGITS, 'knowledge_flow']
 SMALL = ['train_dataloader.dataset.renderings=1',
          'train_dataloader.batch_size=4', 'train_dataloader.num_workers=0',
          'train_dataloader.persistent_workers=False']
 
 
-def run(benchmark, monkeypatch, *args):  # noqa: F811
+def run(benchmark, monkeypatch, *args, options=()):  # noqa: F811
     monkeypatch.setattr(sys, 'argv', [
         'benchmark.py', *map(str, args), '--iters', '1', '--warmup', '1',
-        '--cfg-options', *SMALL])
+        '--cfg-options', *SMALL, *options])
     return benchmark.main()
 
 
 def test_report_of_a_real_config(benchmark, tmp_path, monkeypatch,  # noqa: F811
                                  capsys):
     out = tmp_path / 'cost.json'
-    assert run(benchmark, monkeypatch, DIGITS, '--untrained', '--json',
+    assert run(benchmark, monkeypatch, *FLOW, '--untrained', '--json',
                out) == 0
     figures = json.loads(out.read_text())
     parts = {'student', 'teachers', 'q', 'q_update', 'flow', 'kl', 'forward',
@@ -58,9 +60,9 @@ def test_lent_teachers_are_the_distillers(benchmark, tmp_path,  # noqa: F811
                                           monkeypatch, capsys):
     """They are part of the plain student's step, and counted there once."""
     out = tmp_path / 'cost.json'
-    config = DIGITS.replace('kf_', 'kfkd_')
-    assert run(benchmark, monkeypatch, config, '--untrained', '--json',
-               out) == 0
+    assert run(benchmark, monkeypatch, *DIGITS, 'aver_kd+knowledge_flow',
+               '--untrained', '--json', out,
+               options=['model.probe_size=32']) == 0
     figures = json.loads(out.read_text())
     assert figures['teachers_are_lent']
     s, memory = figures['seconds'], figures['peak_mb']
@@ -73,8 +75,8 @@ def test_lent_teachers_are_the_distillers(benchmark, tmp_path,  # noqa: F811
 
 
 @pytest.mark.parametrize('args, message', [
-    ((DIGITS, ), 'checkpoint'),
-    ((DIGITS, '--untrained', '--strategies', 'aver'), '--strategies aver'),
+    (FLOW, 'checkpoint'),
+    ([*FLOW, '--untrained', '--strategies', 'aver'], '--strategies aver'),
 ])
 def test_wrong_input(benchmark, monkeypatch, tmp_path, capsys,  # noqa: F811
                      args, message):

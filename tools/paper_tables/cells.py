@@ -16,12 +16,11 @@ class Cell:
         student: Name as in the configs' names.
         method: Likewise; an ablation adds what it changes.
         title: The method's name in the paper.
-        config: File under ``configs/``: the training of the student alone,
-            or the whole experiment.
+        config: File under ``configs/``: the training of the student alone.
         strategy: What is distilled, from ``configs/_base_/strategies``;
-            ``''``: nothing beside what the config says.
+            ``''``: nothing.
         pool: The teachers, from ``configs/_base_/pools``; ``NAME:N``: the
-            first N.
+            first N; ``NAME:A,B``: those of these names.
         terms: Distillation terms in place of the strategy's.
         changes: Settings that differ then, as ``--cfg-options`` has them.
         mean: The paper's number; ``None``: it has none.

@@ -4,6 +4,7 @@
 marks, ``<!-- WORDS -->`` and ``<!-- end -->``; a test compares the two. WORDS:
 
 - ``TABLE``: the paper's numbers of a table, with our own where there are some;
+- ``networks FOLDER``: the configs of a folder;
 - ``measured TABLE SCALE [STUDENT]``: our runs, beside the paper's number of a
   student;
 - ``spoiled TABLE SCALE TEACHER``: our runs with a spoiled teacher;
@@ -17,15 +18,16 @@ import re
 import textwrap
 from pathlib import Path
 
-from paper_tables import scales
+from paper_tables import commands
 from paper_tables.cells import Cell, Table
 from paper_tables.measured import MEASURED, Measured, command, measured
 from paper_tables.tables import TABLES
 from paper_tables.text import markdown, mean_std, plus_minus
 
 PAGES = ('configs/cifar100/README.md', 'configs/imagenet/README.md',
-         'docs/reproduce.md', 'docs/results/cifar100.md',
-         'docs/results/knowledge_flow.md', 'docs/results/tables.md')
+         'configs/knowledge_flow/README.md', 'docs/reproduce.md',
+         'docs/results/cifar100.md', 'docs/results/knowledge_flow.md',
+         'docs/results/tables.md')
 #: Where results are discussed.
 _DISCUSSED = {'table1': 'cifar100.md', 'fig2': 'cifar100.md',
               'kf-halves': 'knowledge_flow.md',
@@ -40,8 +42,8 @@ def fill(text: str) -> str:
             made = render(TABLES[kind])
         else:
             made = dict(measured=render_measured, spoiled=render_spoiled,
-                        status=render_status, tables=render_tables)[kind](
-                            *words)
+                        status=render_status, tables=render_tables,
+                        networks=render_networks)[kind](*words)
         return f'<!-- {match.group(1)} -->\n\n{made}\n\n<!-- end -->'
 
     return re.sub(r'<!-- ([^>]+?) -->\n.*?<!-- end -->', written, text,
@@ -49,17 +51,14 @@ def fill(text: str) -> str:
 
 
 def render(table: Table) -> str:
-    """A table of the paper in Markdown: methods by students, or, with one
-    student, what is changed and how. The last columns are our numbers."""
+    """A table of the paper in Markdown: methods by students, or, where each
+    student has methods of its own, what is changed and how. The last columns
+    are our numbers."""
     own = [scale for scale in table.scales
            if not table.as_is and (table.name, scale, '') in MEASURED]
     ours = [f'ours, `{scale}`' for scale in own]
-    if len(table.students) == 1:
-        rows = [[cell.title, _paper(cell), *(_mean(table, cell, s)
-                                             for s in own), _options(cell)]
-                for cell in table.cells]
-        return markdown(['what', 'paper, top-1 %', *ours, 'options'], rows,
-                        numbers=False)
+    if table.as_is or len(table.students) == 1:
+        return _changed(table, own, ours)
     rows = []
     for method, title in table.methods.items():
         cells = {c.student: c for c in table.cells if c.method == method}
@@ -72,6 +71,28 @@ def render(table: Table) -> str:
     if not any(row[1] for row in rows):
         head, rows = [head[0], *head[2:]], [[r[0], *r[2:]] for r in rows]
     return markdown(head, rows, numbers=False)
+
+
+def _changed(table: Table, own: list[str], ours: list[str]) -> str:
+    """Cell by cell, with its options."""
+    head = ['what', 'paper, top-1 %', *ours, 'options']
+    rows = [[cell.title, _paper(cell), *(_mean(table, cell, s) for s in own),
+             _options(cell)] for cell in table.cells]
+    if table.as_is:
+        head.insert(-1, 'config')
+        for row, cell in zip(rows, table.cells):
+            row.insert(-1, f'`{Path(cell.config).stem}`')
+            if len(table.students) > 1:
+                row[0] = f'{table.students[cell.student]}: {row[0]}'
+    return markdown(head, rows, numbers=False)
+
+
+def render_networks(folder: str) -> str:
+    """The configs of a folder, by the first lines of their docstrings."""
+    return markdown(['what', 'config'], [
+        [re.match(r'r?"""(.*)\.', path.read_text())[1],  # type: ignore[index]
+         f'[{path.stem}]({path.name})'] for path in sorted(
+             Path('configs', folder).glob('*.py'))], numbers=False)
 
 
 def render_measured(name: str, scale: str, student: str = '') -> str:
@@ -185,8 +206,8 @@ def _command(table: Table, scale: str, spoil: str = '') -> str:
 
 def _options(cell: Cell) -> str:
     """A cell's command behind its config."""
-    words = scales.command(cell).replace(' \\\n   ', '').split(' ', 3)
-    return f'`{words[3]}`' if len(words) > 3 else 'alone'
+    return f'`{" ".join(commands.options(cell))}`' if commands.options(cell) \
+        else 'alone'
 
 
 def main() -> None:

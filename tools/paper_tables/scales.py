@@ -11,20 +11,17 @@ already, ``tiny`` makes each one smaller.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from inspect import signature
-from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from mmkd_rl.recipes import distill
 from mmkd_rl.registry import MODELS
-from mmkd_rl.utils.configs import configs_of
-from paper_tables.cells import Cell, Table, check_names
+from paper_tables.cells import Table, check_names
+from paper_tables.commands import load
+from paper_tables.sources import plain
 
 PERMUTED = 'labels permuted'
 _RUNNER_KEYS = set(signature(Runner.__init__).parameters) | {
@@ -36,8 +33,6 @@ _CPU_TEACHERS = {
     'wrn10-2': 'cifar100/teachers/wrn10-2_1xb128-3e_cifar100.py',
     'resnet20': 'cifar100/teachers/resnet20_1xb128-2e_cifar100.py',
 }
-_PUPILS = ('MultiTeacherDistiller', 'KnowledgeFlowBackbone')
-_WORK = 'work_dirs'
 # What makes a network smaller, for rendered digits of 3x32x32.
 _SMALLER: dict[str, dict] = {
     'CifarDenseNet': dict(depth=10, growth_rate=4),
@@ -81,146 +76,9 @@ class Scale:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def load(name: str) -> Config:
-    """A config of ours.
-
-    Args:
-        name: File under ``configs/``.
-
-    Returns:
-        A copy that the caller may change.
-
-    Raises:
-        FileNotFoundError: There is none.
-    """
-    path = configs_of('mmkd_rl') / name
-    if not path.is_file():
-        raise FileNotFoundError(f'configs/{name}: there is no such config')
-    return copy.deepcopy(_read(path))
-
-
-def read(cell: Cell) -> Config:
-    """What a cell runs at the scale of its paper.
-
-    Raises:
-        FileNotFoundError, ValueError: See :func:`load` and
-            :func:`mmkd_rl.distill`.
-    """
-    cfg = load(cell.config)
-    if not cell.strategy:
-        return cfg
-    cfg = distill(cfg, cell.strategy, pool=cell.pool,
-                  terms=cell.terms or None)
-    cfg.merge_from_dict(dict(cell.changes))
-    # Each run has a folder of its own.
-    cfg.pop('work_dir')
-    return cfg
-
-
-def command(cell: Cell) -> str:
-    """A cell as one command of ``tools/train.py``, its lines folded."""
-    words = [f'mmkd_rl::{cell.config}']
-    if cell.strategy:
-        words.append(f'--distill {cell.strategy} --pool {cell.pool}')
-        for term in cell.terms:
-            words.append(' '.join(['--term', term['type'], *(
-                f'{k}={v}' for k, v in term.items() if k != 'type')]))
-        if cell.changes:
-            words.append(' '.join(['--cfg-options', *(
-                f'{k}={_word(v)}' for k, v in cell.changes.items())]))
-    return 'python tools/train.py ' + ' \\\n    '.join(words)
-
-
-def _word(value: Any) -> str:
-    """A value as ``--cfg-options`` reads it."""
-    return '"[' + ','.join(map(str, value)) + ']"' if isinstance(
-        value, list | tuple) else str(value)
-
-
-@lru_cache(maxsize=256)
-def _read(path: Path) -> Config:
-    """A plan reads some configs dozens of times."""
-    return Config.fromfile(path)
-
-
-def load_named(name: str) -> Config:
-    """A config as a teacher names it: a path, or ``mmkd_rl::...``.
-
-    Raises:
-        FileNotFoundError: There is none.
-    """
-    if name.startswith('mmkd_rl::'):
-        return load(name.partition('::')[2])
-    if '::' in name:
-        import mmengine.hub
-        return mmengine.hub.get_config(name)
-    if not Path(name).is_file():
-        raise FileNotFoundError(f'{name!r} is not a file')
-    return Config.fromfile(name)
-
-
-def sources(model: Any) -> list[Any]:
-    """Parts of a model's config whose weights come from other runs.
-
-    Teachers of a distiller or of Knowledge Flow, and what a network begins
-    from: an ``init_cfg`` of type ``Pretrained`` with a file in ``work_dirs``.
-
-    Returns:
-        The parts themselves, in the order in which they stand.
-    """
-    found = []
-    if isinstance(model, dict):
-        kind = _plain(model.get('type', ''))
-        teachers = model.get('teachers')
-        if kind in _PUPILS and isinstance(teachers, list | tuple):
-            found += list(teachers)
-            model = {k: v for k, v in model.items() if k != 'teachers'}
-        if kind == 'Pretrained' and _is_ours(model.get('checkpoint')):
-            found.append(model)
-        model = list(model.values())
-    if isinstance(model, list | tuple):
-        for part in model:
-            found += sources(part)
-    return found
-
-
-def _is_ours(checkpoint: Any) -> bool:
-    """Whether a run here has made it; blank: one whose file is left out."""
-    return checkpoint == '' or (isinstance(checkpoint, str)
-                                and Path(checkpoint).parts[:1] == (_WORK, ))
-
-
-def fill(source: Any, config: str | dict, checkpoint: str) -> None:
-    """Say where the weights of one of :func:`sources` are, in place."""
-    source['checkpoint'] = checkpoint
-    if 'name' in source:
-        source['config'] = config
-
-
-def origin(source: Any) -> tuple[str, str]:
-    """Name of a source and of the config that makes its weights.
-
-    An ``init_cfg`` has no name; its file tells the config, since
-    ``work_dirs/CONFIG/epoch_N.pth`` is where that one's training puts it.
-
-    Raises:
-        FileNotFoundError: No config, or several, have that file's name.
-    """
-    if 'name' in source:
-        return str(source['name']), str(source['config'])
-    stem = Path(source['checkpoint']).parent.name
-    folder = configs_of('mmkd_rl')
-    found = sorted(folder.resolve().rglob(f'{stem}.py'))
-    if len(found) != 1:
-        raise FileNotFoundError(
-            f'checkpoint={source["checkpoint"]!r}: {len(found)} configs are '
-            f'called {stem}.py, one would say how it is made')
-    return stem, f'mmkd_rl::{found[0].relative_to(folder.resolve())}'
-
-
 def is_distiller(cfg: Config) -> bool:
     """Whether the config distils."""
-    return _plain(cfg.model.type) == 'MultiTeacherDistiller'
+    return plain(cfg.model.type) == 'MultiTeacherDistiller'
 
 
 def on_small(leaf: Config, scale: Scale) -> Config:
@@ -239,7 +97,7 @@ def on_small(leaf: Config, scale: Scale) -> Config:
                     'weighting', 'projector') if key in given
     }
     # With its scope in some leaves: that would be another identity.
-    model['type'] = _plain(given.type)
+    model['type'] = plain(given.type)
     cfg.model = ConfigDict(
         **copy.deepcopy(model),
         student=cfg.model,
@@ -250,7 +108,7 @@ def on_small(leaf: Config, scale: Scale) -> Config:
         probe_size=32)
     cfg.custom_hooks = copy.deepcopy(leaf.get('custom_hooks', []))
     for hook in cfg.custom_hooks:
-        if _plain(hook.type) == 'AgentAlternationHook':
+        if plain(hook.type) == 'AgentAlternationHook':
             length = scale.turn or 1
             hook.update(
                 warmup=length, interval=length, by_epoch=scale.turn is None)
@@ -286,7 +144,7 @@ def complete(cfg: Config, scale: Scale, marks: dict[str, str]) -> None:
     for key in set(cfg) - _RUNNER_KEYS:
         cfg.pop(key)
     hooks = list(cfg.get('custom_hooks') or [])
-    names = [_plain(hook['type']) for hook in hooks]
+    names = [plain(hook['type']) for hook in hooks]
     if is_distiller(cfg) and 'WeightVisualizationHook' not in names:
         hooks.append(ConfigDict(type='mmkd_rl.WeightVisualizationHook'))
     if 'KnowledgeFlowHook' in names and 'FlowVisualizationHook' not in names:
@@ -294,7 +152,7 @@ def complete(cfg: Config, scale: Scale, marks: dict[str, str]) -> None:
     if 'RandomStateHook' not in names:
         hooks.append(ConfigDict(type='mmkd_rl.RandomStateHook'))
     for hook in hooks:
-        kind = _plain(hook['type'])
+        kind = plain(hook['type'])
         if kind in ('WeightVisualizationHook', 'FlowVisualizationHook'):
             hook['interval'] = scale.interval
             if marks and kind == 'WeightVisualizationHook':
@@ -302,74 +160,6 @@ def complete(cfg: Config, scale: Scale, marks: dict[str, str]) -> None:
     cfg.custom_hooks = hooks
     # Two: one that is not yet validated is of no use for a resume.
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=2)
-
-
-def permute_labels(cfg: Config, classes: int) -> None:
-    """Let a teacher learn a permutation of the classes, in place.
-
-    Raises:
-        ValueError: Its training pipeline does not end with PackInputs.
-    """
-    for dataset in _datasets(cfg.train_dataloader.dataset):
-        steps = list(dataset.get('pipeline') or [])
-        at = [i for i, s in enumerate(steps) if _plain(s.type) == 'PackInputs']
-        if not at:
-            continue
-        steps.insert(at[-1], ConfigDict(
-            type='mmkd_rl.PermuteLabels', num_classes=classes, seed=0))
-        dataset.pipeline = steps
-        return
-    raise ValueError('--spoil needs a training pipeline with PackInputs, '
-                     'and this teacher has none')
-
-
-def move_data(cfg: Config, root: str) -> None:
-    """Put ``root`` in the place of the config's ``data_root``, everywhere."""
-    old = cfg.get('data_root')
-    if not old:
-        return
-    old, new = str(old).rstrip('/'), root.rstrip('/')
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, dict):
-            for key in value:
-                value[key] = moved(value[key])
-            return value
-        if isinstance(value, list):
-            return [moved(item) for item in value]
-        if isinstance(value, str) and (value == old
-                                       or value.startswith(old + '/')):
-            return new + value[len(old):]
-        return value
-
-    for key in ('data_root', 'train_dataloader', 'val_dataloader',
-                'test_dataloader', 'val_evaluator', 'test_evaluator',
-                'custom_hooks'):
-        if key in cfg:
-            cfg[key] = moved(cfg[key])
-
-
-def data_folders(cfg: Config) -> list[str]:
-    """Folders of images that the config reads."""
-    found = []
-    for key in ('train_dataloader', 'val_dataloader'):
-        for dataset in _datasets(cfg[key].dataset):
-            if 'data_root' in dataset:
-                found.append(str(dataset.data_root))
-    return list(dict.fromkeys(found))
-
-
-def _datasets(dataset: Any) -> Iterator[Any]:
-    """A data set's config and those that it wraps."""
-    yield dataset
-    for inner in (dataset.get('dataset'), *dataset.get('datasets', ())):
-        if inner is not None:
-            yield from _datasets(inner)
-
-
-def _plain(kind: str) -> str:
-    """A type's name without its scope."""
-    return str(kind).rpartition('.')[2]
 
 
 def _on_digits(cfg: Config) -> None:
@@ -387,7 +177,7 @@ def _each_on_digits(cfg: Config) -> None:
     network.head.num_classes = 10
     if 'probe_size' in cfg.model:
         cfg.model.probe_size = 32
-    if small := _SMALLER.get(_plain(student.type)):
+    if small := _SMALLER.get(plain(student.type)):
         student.update(small)
         network.head.in_channels = MODELS.build(student).out_channels[-1]
 

@@ -1,13 +1,15 @@
 """The teachers of Knowledge Flow's Table 5, for EMNIST's letters."""
-teacher_letters = dict(
-    name='letters',
-    config='mmkd_rl::knowledge_flow/table5/mlp-256_40e_emnist-letters.py',
-    checkpoint='work_dirs/mlp-256_40e_emnist-letters/epoch_40.pth')
-teacher_half = dict(
-    name='half-letters',
-    config='mmkd_rl::knowledge_flow/table5/mlp-256_40e_emnist-half-letters.py',
-    checkpoint='work_dirs/mlp-256_40e_emnist-half-letters/epoch_40.pth')
-teacher_digits = dict(
-    name='digits',
-    config='mmkd_rl::knowledge_flow/table5/mlp-256_40e_emnist-digits.py',
-    checkpoint='work_dirs/mlp-256_40e_emnist-digits/epoch_40.pth')
+teachers = [
+    dict(
+        name='letters',
+        config='mmkd_rl::knowledge_flow/mlp-256_40e_emnist-letters.py',
+        checkpoint='work_dirs/mlp-256_40e_emnist-letters/epoch_40.pth'),
+    dict(
+        name='half-letters',
+        config='mmkd_rl::knowledge_flow/mlp-256_40e_emnist-half-letters.py',
+        checkpoint='work_dirs/mlp-256_40e_emnist-half-letters/epoch_40.pth'),
+    dict(
+        name='digits',
+        config='mmkd_rl::knowledge_flow/mlp-256_40e_emnist-digits.py',
+        checkpoint='work_dirs/mlp-256_40e_emnist-digits/epoch_40.pth'),
+]

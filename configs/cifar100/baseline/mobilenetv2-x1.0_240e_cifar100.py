@@ -11,7 +11,7 @@ momentum; the appendix prints 100 and 150. The paper says "MobileNetV2"; its
 2.4M parameters and 22.4M multiply-adds are those of width 1.0.
 """
 _base_ = [
-    '../../_base_/models/cifar_mobilenetv2-x1.0.py',
+    '../../_base_/models/cifar_mobilenetv2.py',
     '../../_base_/datasets/cifar100_folders.py',
     '../../_base_/schedules/cifar100_240e.py',
     '../../_base_/default_runtime.py',

@@ -10,8 +10,10 @@ Differences: the published code's milestones (150, 180, 210) and Nesterov
 momentum; the appendix prints 100 and 150.
 """
 _base_ = [
-    '../../_base_/models/cifar_regnetx-200mf.py',
+    '../../_base_/models/cifar_regnet.py',
     '../../_base_/datasets/cifar100_folders.py',
     '../../_base_/schedules/cifar100_240e.py',
     '../../_base_/default_runtime.py',
 ]
+model = dict(
+    backbone=dict(arch='regnetx_200mf'), head=dict(in_channels=368))

@@ -10,7 +10,7 @@ Differences: the published code's milestones (150, 180, 210) and Nesterov
 momentum; the appendix prints 100 and 150.
 """
 _base_ = [
-    '../../_base_/models/cifar_shufflenetv2-x1.0.py',
+    '../../_base_/models/cifar_shufflenetv2.py',
     '../../_base_/datasets/cifar100_folders.py',
     '../../_base_/schedules/cifar100_240e.py',
     '../../_base_/default_runtime.py',

@@ -9,7 +9,7 @@ Differences: none known; the paper gives no schedule for its teachers, this is
 the students'.
 """
 _base_ = [
-    '../../_base_/models/cifar_regnetx-400mf.py',
+    '../../_base_/models/cifar_regnet.py',
     '../../_base_/datasets/cifar100_folders.py',
     '../../_base_/schedules/cifar100_240e.py',
     '../../_base_/default_runtime.py',

@@ -9,9 +9,9 @@ Differences: none known; the paper gives no schedule for its teachers, this is
 the students'.
 """
 _base_ = [
-    '../../_base_/models/cifar_resnet_x4.py',
+    '../../_base_/models/cifar_resnet.py',
     '../../_base_/datasets/cifar100_folders.py',
     '../../_base_/schedules/cifar100_240e.py',
     '../../_base_/default_runtime.py',
 ]
-model = dict(backbone=dict(depth=32))
+model = dict(backbone=dict(depth=32, width=4), head=dict(in_channels=256))

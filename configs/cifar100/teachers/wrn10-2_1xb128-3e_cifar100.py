@@ -8,11 +8,12 @@ docs/results/cifar100.md.
 Expected: 29.32 % top-1, 6 min of one CPU core.
 """
 _base_ = [
-    '../../_base_/models/cifar_wrn_k2.py',
+    '../../_base_/models/cifar_wrn.py',
     '../../_base_/datasets/cifar100_folders.py',
     '../../_base_/schedules/cifar100_short.py',
     '../../_base_/default_runtime.py',
 ]
-model = dict(backbone=dict(depth=10))
+model = dict(
+    backbone=dict(depth=10, widen_factor=2), head=dict(in_channels=128))
 train_dataloader = dict(batch_size=128)
 train_cfg = dict(max_epochs=3)

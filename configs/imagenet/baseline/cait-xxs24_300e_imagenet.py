@@ -10,9 +10,16 @@ Differences: what the paper does not print is DeiT's (repeated augmentation,
 drop path 0.1), without weight averaging.
 """
 _base_ = [
-    '../../_base_/models/imagenet_cait-xxs24.py',
     '../../_base_/datasets/imagenet_deit.py',
     '../../_base_/schedules/imagenet_300e_deit.py',
     '../../_base_/imagenet_runtime.py',
 ]
-model = dict(drop_path_rate=0.1)
+model = dict(
+    type='mmkd_rl.TimmClassifier',
+    model_name='cait_xxs24_224',
+    num_classes=1000,
+    drop_path_rate=0.1,
+    loss=dict(
+        type='mmpretrain.LabelSmoothLoss',
+        label_smooth_val=0.1,
+        mode='original'))

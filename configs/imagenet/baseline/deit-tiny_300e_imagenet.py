@@ -10,7 +10,7 @@ Differences: what the paper does not print is DeiT's (repeated augmentation,
 drop path 0.1), without weight averaging.
 """
 _base_ = [
-    '../../_base_/models/imagenet_deit-tiny.py',
+    '../../_base_/models/imagenet_deit.py',
     '../../_base_/datasets/imagenet_deit.py',
     '../../_base_/schedules/imagenet_300e_deit.py',
     '../../_base_/imagenet_runtime.py',

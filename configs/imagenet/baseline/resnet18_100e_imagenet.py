@@ -9,8 +9,9 @@ none.
 Differences: none known.
 """
 _base_ = [
-    '../../_base_/models/imagenet_resnet18.py',
+    '../../_base_/models/imagenet_resnet.py',
     '../../_base_/datasets/imagenet.py',
     '../../_base_/schedules/imagenet_100e.py',
     '../../_base_/imagenet_runtime.py',
 ]
+model = dict(backbone=dict(depth=18), head=dict(in_channels=512))

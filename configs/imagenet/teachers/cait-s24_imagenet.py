@@ -10,8 +10,12 @@ Differences: none known; the paper does not say which weights it took, these
 have its architecture.
 """
 _base_ = [
-    '../../_base_/models/imagenet_cait-s24.py',
     '../../_base_/datasets/imagenet_deit.py',
     '../../_base_/schedules/imagenet_300e_deit.py',
     '../../_base_/imagenet_runtime.py',
 ]
+model = dict(
+    type='mmkd_rl.TimmClassifier',
+    model_name='cait_s24_224',
+    num_classes=1000,
+    loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0))

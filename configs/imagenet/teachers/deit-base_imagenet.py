@@ -13,8 +13,11 @@ Differences: none known; the paper does not say which weights it took, these
 have its architecture.
 """
 _base_ = [
-    '../../_base_/models/imagenet_deit-base.py',
+    '../../_base_/models/imagenet_deit.py',
     '../../_base_/datasets/imagenet_deit.py',
     '../../_base_/schedules/imagenet_300e_deit.py',
     '../../_base_/imagenet_runtime.py',
 ]
+model = dict(
+    backbone=dict(arch='deit-base', drop_path_rate=0.1),
+    head=dict(in_channels=768))

@@ -13,8 +13,9 @@ Differences: none known; the paper does not say which weights it took, these
 have its architecture.
 """
 _base_ = [
-    '../../_base_/models/imagenet_deit-small.py',
+    '../../_base_/models/imagenet_deit.py',
     '../../_base_/datasets/imagenet_deit.py',
     '../../_base_/schedules/imagenet_300e_deit.py',
     '../../_base_/imagenet_runtime.py',
 ]
+model = dict(backbone=dict(arch='deit-small'), head=dict(in_channels=384))

@@ -13,8 +13,11 @@ Differences: none known; the paper does not say which weights it took, these
 have its accuracy.
 """  # noqa: E501
 _base_ = [
-    '../../_base_/models/imagenet_resnext50-32x4d.py',
+    '../../_base_/models/imagenet_resnet.py',
     '../../_base_/datasets/imagenet.py',
     '../../_base_/schedules/imagenet_100e.py',
     '../../_base_/imagenet_runtime.py',
 ]
+model = dict(
+    backbone=dict(
+        type='mmpretrain.ResNeXt', groups=32, width_per_group=4))

@@ -1,0 +1,73 @@
+"""The images of a config: where they lie, and a teacher's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from paper_tables.sources import plain
+
+
+def folders(cfg: Config) -> list[str]:
+    """Folders of images that the config reads."""
+    found = []
+    for key in ('train_dataloader', 'val_dataloader'):
+        for dataset in datasets(cfg[key].dataset):
+            if 'data_root' in dataset:
+                found.append(str(dataset.data_root))
+    return list(dict.fromkeys(found))
+
+
+def move(cfg: Config, root: str) -> None:
+    """Put ``root`` in the place of the config's ``data_root``, everywhere."""
+    old = cfg.get('data_root')
+    if not old:
+        return
+    old, new = str(old).rstrip('/'), root.rstrip('/')
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            for key in value:
+                value[key] = moved(value[key])
+            return value
+        if isinstance(value, list):
+            return [moved(item) for item in value]
+        if isinstance(value, str) and (value == old
+                                       or value.startswith(old + '/')):
+            return new + value[len(old):]
+        return value
+
+    for key in ('data_root', 'train_dataloader', 'val_dataloader',
+                'test_dataloader', 'val_evaluator', 'test_evaluator',
+                'custom_hooks'):
+        if key in cfg:
+            cfg[key] = moved(cfg[key])
+
+
+def permute_labels(cfg: Config, classes: int) -> None:
+    """Let a teacher learn a permutation of the classes, in place.
+
+    Raises:
+        ValueError: Its training pipeline does not end with PackInputs.
+    """
+    for dataset in datasets(cfg.train_dataloader.dataset):
+        steps = list(dataset.get('pipeline') or [])
+        at = [i for i, s in enumerate(steps) if plain(s.type) == 'PackInputs']
+        if not at:
+            continue
+        steps.insert(at[-1], ConfigDict(
+            type='mmkd_rl.PermuteLabels', num_classes=classes, seed=0))
+        dataset.pipeline = steps
+        return
+    raise ValueError('--spoil needs a training pipeline with PackInputs, '
+                     'and this teacher has none')
+
+
+def datasets(dataset: Any) -> Iterator[Any]:
+    """A data set's config and those that it wraps."""
+    yield dataset
+    for inner in (dataset.get('dataset'), *dataset.get('datasets', ())):
+        if inner is not None:
+            yield from datasets(inner)

@@ -1,0 +1,114 @@
+"""One training of a table's plan, as a job."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from mmengine.config import Config
+
+from paper_tables import runs, sources
+from task_runner import Job
+
+
+@dataclass
+class Run(Job):
+    """One training.
+
+    Attributes:
+        identity: See :mod:`.plan`.
+        config: Complete but for paths, which :meth:`prepare` writes.
+        seed: Of all random generators.
+        checkpoints: File of the weights of each source (a teacher, or what
+            the run begins from), in the order of :func:`.sources.find`.
+        teacher_configs: File of the config of each, likewise, or the model's
+            config itself.
+        tool: ``tools/train.py``.
+        gpus: Processes of one run; 0: no launcher.
+    """
+    identity: str = ''
+    config: Config = field(default_factory=Config)
+    seed: int = 0
+    checkpoints: list[str] = field(default_factory=list)
+    teacher_configs: list[str | dict] = field(default_factory=list)
+    tool: str = 'tools/train.py'
+    gpus: int = 0
+
+    @property
+    def output(self) -> Path:
+        """Its last checkpoint."""
+        return self.folder / f'epoch_{self.epochs}.pth'
+
+    def result(self) -> runs.Result | None:
+        """What came out, if it is done."""
+        return runs.read_result(self.folder, self.identity)
+
+    def done(self) -> str | None:
+        """See :meth:`Job.done`. A student needs no more than its result; a
+        teacher's weights are read by others."""
+        result = self.result()
+        if result is None or (self.is_teacher and not self.output.is_file()):
+            return None
+        return _in_words(result)
+
+    @property
+    def is_teacher(self) -> bool:
+        """Whether others need it."""
+        return self.folder.parent.name == 'teachers'
+
+    def prepare(self) -> list[str]:
+        """Write the complete config; see :meth:`Job.prepare`."""
+        cfg = copy.deepcopy(self.config)
+        cfg.work_dir = str(self.folder)
+        for source, config, weights in zip(
+                sources.find(cfg.model), self.teacher_configs,
+                self.checkpoints, strict=True):
+            sources.fill(source, config, weights)
+        path = self.folder / runs.CONFIG
+        runs.write_text(path, cfg.pretty_text)
+        times = runs.read_times(self.folder)
+        if (commit := runs.commit()) not in times.commits:
+            times.commits.append(commit)
+            runs.write_json(self.folder / runs.TIMES, asdict(times))
+        command = [sys.executable]
+        if self.gpus:
+            command += ['-m', 'torch.distributed.run', '--standalone',
+                        f'--nproc_per_node={self.gpus}']
+        command += [self.tool, str(path)]
+        if self.gpus:
+            command += ['--launcher', 'pytorch']
+        point = self.resumes_from()
+        return command + (['--resume', str(point)] if point else [])
+
+    def resumes_from(self) -> Path | None:
+        """The checkpoint that it would go on from."""
+        return runs.resume_point(self.folder, self.epochs,
+                                 self.config.train_cfg.get('val_interval', 1))
+
+    def ended(self, seconds: float, cpu_seconds: float, threads: int,
+              whole: bool) -> str:
+        """See :meth:`Job.ended`."""
+        times = runs.read_times(self.folder)
+        times.seconds += seconds
+        times.cpu_seconds += cpu_seconds
+        times.attempts += 1
+        times.threads = threads
+        runs.write_json(self.folder / runs.TIMES, asdict(times))
+        if not whole:
+            return ''
+        return _in_words(
+            runs.collect(self.folder, self.identity, self.seed, self.epochs))
+
+    def state(self) -> str:
+        """Done, resumes or new, in words."""
+        if text := self.done():
+            return f'done: {text}'
+        point = self.resumes_from()
+        return f'resumes from {point.name}' if point else 'new'
+
+
+def _in_words(result: runs.Result) -> str:
+    return (f'{result.last:.2f} % (best {result.best:.2f} in epoch '
+            f'{result.best_epoch})')
