@@ -1,32 +1,53 @@
-"""Checks the options of a config against the signature of the part that they
-are for.
+"""Options of a config: what a part declares of them, and what is said of those
+that it cannot use.
 
-Types, ranges and choices are declared where the options are:
-``temperature: Annotated[float, Field(gt=0)] = 4.``. All problems of a part are
-in one message.
+Types, ranges and choices stand in the signature of the part:
+``temperature: Positive = 4.``, ``scale: Literal['unit', 'paper'] = 'unit'``.
+A class derived from :class:`Checked` is held to its signature by whoever
+builds it: our registries, MMEngine's, Python code. All problems of a part are
+in one :class:`ConfigError`.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import inspect
+import math
 import types
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import (
     Annotated,
     Any,
     Literal,
+    TypeVar,
     Union,
+    cast,
     get_args,
     get_origin,
     get_type_hints,
 )
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
+# Ranges of numbers; none of them has infinity or NaN in it.
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+#: [0, 1), such as a momentum.
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+#: (0, 1].
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+
+#: The key of an option, from the part on that says it, and what is wrong.
+Problem = tuple[str, str]
+
+_Function = TypeVar('_Function', bound=Callable[..., Any])
 _WORDS = {
     int: 'a whole number', float: 'a number', bool: 'True or False',
     str: 'a string', dict: 'a dict', type(None): 'None'
@@ -34,66 +55,178 @@ _WORDS = {
 
 
 class ConfigError(ValueError, TypeError):
-    """An option of a config cannot be used as it is written.
+    """Options of a config cannot be used as they are written.
+
+    >>> try:
+    ...     with under('model.weighting'):
+    ...         raise ConfigError('C', 'must be >= 1 / 3, got 0.2')
+    ... except ConfigError as error:
+    ...     print(error)
+    model.weighting.C must be >= 1 / 3, got 0.2
 
     Both a ValueError and a TypeError, since which of the two it is depends on
     the option alone.
+
+    Args:
+        *problem: The option, by its own name: a part does not know where it
+            is mounted. Who builds the part puts the part's key in front of
+            it, see :func:`under`. Then what is wrong: ``'must be ...'``, or
+            a sentence. A sentence alone is of the part as a whole.
+
+    Attributes:
+        problems: All problems.
     """
 
+    def __init__(self, *problem: str) -> None:
+        super().__init__(*problem)
+        *key, text = problem
+        self.problems: tuple[Problem, ...] = ((''.join(key), text), )
 
-def problems(part: Callable[..., Any], options: dict, key: str,
-             given: Iterable[str] = ()) -> list[str]:
+    @classmethod
+    def of(cls, problems: Iterable[Problem]) -> ConfigError:
+        """One error of several problems."""
+        error = cls('')
+        error.problems = tuple(problems)
+        return error
+
+    def __str__(self) -> str:
+        """A line for each problem."""
+        return '\n'.join(
+            text if not key else
+            f'{key}{" " if text.startswith("must ") else ": "}{text}'
+            for key, text in self.problems)
+
+
+@contextmanager
+def under(key: str) -> Iterator[None]:
+    """Put a part's key in front of the keys of its problems.
+
+    Args:
+        key: Where the part stands.
+
+    Raises:
+        ConfigError: The one that was raised within.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        # The same error: its traceback ends where the problem was found.
+        error.problems = tuple(
+            (below(key, name), text) for name, text in error.problems)
+        raise
+
+
+def below(key: str, name: str) -> str:
+    """The key of an option in a part."""
+    return f'{key}.{name}' if key and name else key or name
+
+
+class Checked:
+    """A class whose options are checked each time that it is built.
+
+    Before the constructor runs; without a registry that knows a key, the
+    class's name stands for it.
+    """
+
+    #: Parts in its options: of each its registry, the type that is meant if
+    #: the config says none, and names of arguments that are no options of it.
+    nested: dict[str, tuple[Any, Any, tuple[str, ...]]] = {}
+    #: Arguments that only subclasses set.
+    not_options: tuple[str, ...] = ()
+    #: Whether it takes options that no signature names.
+    takes_any: bool = False
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        """Check the arguments.
+
+        Raises:
+            ConfigError: All that is wrong with them.
+        """
+        _check_call(cls, args, kwargs)
+        return super().__new__(cls)
+
+
+def checked(call: _Function) -> _Function:
+    """A function that is held to its signature as :class:`Checked` are."""
+    @functools.wraps(call)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        _check_call(call, args, kwargs)
+        with under(call.__name__):
+            return call(*args, **kwargs)
+
+    return cast(_Function, run)
+
+
+def _check_call(part: Callable[..., Any], args: tuple, kwargs: dict) -> None:
+    """Check a call; the part's name stands for its key."""
+    _, _, parameters = next(_signatures(part))
+    names = [p.name for p in parameters or ()]
+    found = problems(part, {**dict(zip(names, args)), **kwargs})
+    if found:
+        raise ConfigError.of(
+            (name and f'{part.__name__}.{name}', text) for name, text in found)
+
+
+def check(part: Callable[..., Any], options: dict,
+          given: Iterable[str] = ()) -> None:
+    """See :func:`problems`.
+
+    Raises:
+        ConfigError: There are problems.
+    """
+    found = problems(part, options, given)
+    if found:
+        raise ConfigError.of(found)
+
+
+def problems(part: Callable[..., Any], options: dict,
+             given: Iterable[str] = ()) -> list[Problem]:
     """Check the options of a part against its signature.
 
     Args:
         part: The class, or a function.
         options: The user's arguments.
-        key: The key under which they stand.
         given: Names of arguments that the user does not give.
 
     Returns:
-        A message for each option that is unknown or has a wrong value.
+        One for each option that has a wrong value, and one for all unknown
+        ones.
     """
-    found = []
-    takes = option_names(part)
-    if takes is not None:
-        takes = [name for name in takes if name not in set(given)]
-        unknown = [o for o in options if o not in takes]
-        if unknown:
-            found.append(unknown_options(unknown, key, part.__name__, takes))
-    elif '_delete_' in options:
-        found.append(unknown_options(['_delete_'], key, part.__name__, []))
+    found: list[Problem] = []
+    takes = option_names(part, given)
+    if '_delete_' in options:
+        found.append(('_delete_', 'replaces a key of a base config, and no '
+                      'base has this one; remove it'))
+    elif takes is not None and (unknown := [o for o in options
+                                            if o not in takes]):
+        found.append(('', unknown_options(unknown, part.__name__, takes)))
     hints = _hints(part)
     for name, value in options.items():
-        if takes is not None and name not in takes:
-            continue
-        problem = _problem(hints.get(name, Any), value)
-        if problem:
-            found.append(f'{key}.{name} must be {problem}, got {value!r}')
+        if name in hints and (takes is None or name in takes):
+            text = _problem(hints[name], value)
+            if text:
+                found.append((name, text))
     return found
 
 
-def unknown_options(unknown: Iterable[str], key: str, name: str,
+def unknown_options(unknown: Iterable[str], name: str,
                     takes: Sequence[str]) -> str:
     """Says that a part has no such options, what it has, and the nearest.
 
     Args:
         unknown: Names of options that the part does not accept.
-        key: The key under which the options stand.
         name: The part's name.
         takes: Names of the options that the part accepts.
     """
     unknown = list(unknown)
-    if '_delete_' in unknown:
-        return (f'{key} has _delete_: `_delete_=True` in {key} replaces a key '
-                'of a base config, and no base has it: remove it')
-    near = {
-        o: difflib.get_close_matches(o, takes, n=1, cutoff=0.6)
-        for o in unknown
-    }
-    hints = [f'did you mean {n[0]!r}?' for n in near.values() if n]
-    return (f'{key}: {name} has no option {", ".join(map(repr, unknown))}; it '
-            f'takes {list(takes)}' + '; '.join(['', *hints]))
+    return (f'{name} has no option {", ".join(map(repr, unknown))}; it takes '
+            f'{list(takes)}' + ''.join(nearest(o, takes) for o in unknown))
+
+
+def nearest(word: Any, known: Iterable[str]) -> str:
+    """The end of a message about a word that is none of the known ones."""
+    near = difflib.get_close_matches(str(word), list(known), n=1)
+    return f'; did you mean {near[0]!r}?' if near else ''
 
 
 def parse_options(words: Iterable[str], key: str,
@@ -116,7 +249,7 @@ def parse_options(words: Iterable[str], key: str,
     for word in words:
         name, equals, value = word.partition('=')
         if not name.isidentifier() or not equals:
-            raise ConfigError(f'{key}: {word!r} is no OPTION=VALUE; write '
+            raise ConfigError(key, f'{word!r} is no OPTION=VALUE; write '
                               f'{example}')
         try:
             options[name] = ast.literal_eval(value)
@@ -125,15 +258,19 @@ def parse_options(words: Iterable[str], key: str,
     return options
 
 
-def option_names(part: Callable[..., Any]) -> list[str] | None:
+def option_names(part: Callable[..., Any],
+                 given: Iterable[str] = ()) -> list[str] | None:
     """The arguments that a class or a function takes, those that it hands on
     to its base classes included; ``None``: any, or not to be found out.
 
-    A base's argument that only its subclasses set is named in the attribute
-    ``not_options`` of the class.
+    Args:
+        part: The class, or a function.
+        given: Names of arguments to leave out.
     """
+    if getattr(part, 'takes_any', False):
+        return None
     names: dict[str, None] = {}
-    for _, parameters in _signatures(part):
+    for _, _, parameters in _signatures(part):
         if parameters is None:
             return None
         names.update({
@@ -142,104 +279,119 @@ def option_names(part: Callable[..., Any]) -> list[str] | None:
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
         })
         if not any(p.kind == p.VAR_KEYWORD for p in parameters):
-            hidden = getattr(part, 'not_options', ())
+            hidden = (*given, *getattr(part, 'not_options', ()))
             return [name for name in names if name not in hidden]
     return None
 
 
 def _signatures(part: Callable[..., Any]):
-    """Constructors of a class and its bases, or the function itself, with
-    their parameters; ``None``: not to be found out."""
-    chain = [
-        vars(c)['__init__'] for c in inspect.getmro(part)
-        if '__init__' in vars(c)
-    ] if inspect.isclass(part) else [part]
-    for call in chain:
+    """Of a class and its bases, those whose constructors get the arguments:
+    owner, constructor and its parameters; or a function itself, likewise.
+    ``None`` for parameters: not to be found out."""
+    chain = [(c, vars(c)['__init__']) for c in inspect.getmro(part)
+             if '__init__' in vars(c)] if inspect.isclass(part) else [
+                 (part, part)]
+    for owner, call in chain:
         try:
             parameters = list(inspect.signature(call).parameters.values())
         except (TypeError, ValueError):
-            yield call, None
+            yield owner, call, None
             return
-        yield call, parameters if call is part else parameters[1:]
+        yield owner, call, parameters if call is part else parameters[1:]
+        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            return
 
 
-@lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=256)
 def _hints(part: Callable[..., Any]) -> dict[str, Any]:
     """Annotations of all options, the nearest class's first. Parts of other
     packages declare theirs too loosely to be held to them."""
-    if not getattr(part, '__module__', '').startswith('mmkd_rl.'):
-        return {}
     hints: dict[str, Any] = {}
-    for call, parameters in _signatures(part):
-        if parameters is None:
-            break
-        try:
-            found = get_type_hints(call, include_extras=True)
-        except (NameError, TypeError):  # a name of type checking only
-            continue
-        hints = {**found, **hints}
-        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
-            break
+    for owner, call, _ in _signatures(part):
+        ours = owner.__module__.startswith('mmkd_rl.') or (
+            inspect.isclass(owner) and issubclass(owner, Checked))
+        if ours:
+            hints = {**get_type_hints(call, include_extras=True), **hints}
     return hints
 
 
-@lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=256)
 def _adapter(hint: Any) -> TypeAdapter | None:
     try:
         return TypeAdapter(hint, config=ConfigDict(
-            strict=True, arbitrary_types_allowed=True))
+            strict=True, allow_inf_nan=False, arbitrary_types_allowed=True))
     except PydanticUserError:  # of a class that pydantic does not know
         return None
 
 
 def _problem(hint: Any, value: Any) -> str:
-    """Description of the values that an option takes, if ``value`` is none of
-    them; else an empty string."""
-    if hint is Any:
-        return ''
-    try:
-        adapter = _adapter(hint)
-    except TypeError:  # an annotation that cannot be hashed
-        return ''
+    """What is wrong with a value, if anything. NumPy's numbers count as
+    Python's."""
+    adapter = _adapter(hint)
     if adapter is None:
         return ''
+    plain = value.item() if isinstance(value, np.generic) else value
     try:
-        adapter.validate_python(value, strict=True)
-    except ValidationError as error:
-        return _expected(hint, error)
+        adapter.validate_python(plain)
+    except ValidationError:
+        infinite = isinstance(plain, float) and not math.isfinite(plain)
+        return (f'must be {_words(hint, plain)}, got {value!r}' +
+                (', which is not finite' if infinite else '') +
+                (nearest(value, _choices(hint))
+                 if isinstance(value, str) else ''))
     return ''
 
 
-def _expected(hint: Any, error: ValidationError) -> str:
-    """In the field's words: 'a number > 0', "one of 'unit', 'paper'"."""
-    limits = [_limit(e) for e in error.errors()]
-    if len(limits) == 1 and limits[0]:
-        return limits[0]
-    return _words(hint)
-
-
-def _limit(error: Any) -> str:
-    """Of a value of the right type outside its range."""
-    context = error.get('ctx', {})
-    for name, sign in (('gt', '>'), ('ge', '>='), ('lt', '<'), ('le', '<=')):
-        if name in context:
-            return f'{sign} {context[name]:g}'
-    return ''
-
-
-def _words(hint: Any) -> str:
+def _words(hint: Any, value: Any) -> str:
+    """A description of the right values: 'a number > 0', just '> 0' if
+    ``value`` is a number, "one of 'a', 'b'"."""
     if hint in _WORDS:
         return _WORDS[hint]
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _words(arguments[0])
+        kind, limits = arguments[0], _range(arguments[1:])
+        return limits if limits and not _problem(kind, value) else \
+            f'{_words(kind, value)} {limits}'.rstrip()
     if origin is Literal:
-        return 'one of ' + ', '.join(map(repr, arguments))
+        return ('one of ' if arguments[1:] else '') + ', '.join(
+            map(repr, arguments))
     if origin in (Union, types.UnionType):
-        return ' or '.join(map(_words, arguments))
+        return ' or '.join(_words(a, value) for a in arguments)
     if origin is dict:
         return 'a dict'
     if inspect.isclass(origin) and issubclass(origin, Iterable):
         inner = [a for a in arguments if a is not ...]
-        return 'a list' + (f', each {_words(inner[0])}' if inner else '')
+        return 'a list' + (f', each {_words(inner[0], value)}'
+                           if inner else '')
     return getattr(hint, '__name__', str(hint))
+
+
+def bounds(fields: Iterable[Any]) -> dict[str, float]:
+    """The range that an annotation declares: ``gt``, ``ge``, ``lt``, ``le``.
+
+    Args:
+        fields: What stands behind the type in ``Annotated[...]``.
+    """
+    return {
+        sign: getattr(limit, sign)
+        for field in fields for limit in getattr(field, 'metadata', ())
+        for sign in ('gt', 'ge', 'lt', 'le') if hasattr(limit, sign)
+    }
+
+def _range(fields: Sequence[Any]) -> str:
+    """'> 0', 'in [0, 1)'; empty: all numbers."""
+    found = bounds(fields)
+    if len(found) == 2:
+        low, high = ('[' if 'ge' in found else '('), (
+            ']' if 'le' in found else ')')
+        least, most = found.values()
+        return f'in {low}{least:g}, {most:g}{high}'
+    signs = {'gt': '>', 'ge': '>=', 'lt': '<', 'le': '<='}
+    return ''.join(f'{signs[s]} {value:g}' for s, value in found.items())
+
+
+def _choices(hint: Any) -> list[str]:
+    """Strings that an annotation names."""
+    return [a for a in get_args(hint) if isinstance(a, str)] if get_origin(
+        hint) is Literal else [
+            c for a in get_args(hint) for c in _choices(a)]

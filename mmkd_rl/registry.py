@@ -20,8 +20,14 @@ from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
-from mmkd_rl.errors import is_fault, raised_at
-from mmkd_rl.options import ConfigError, problems
+from mmkd_rl.options import (
+    ConfigError,
+    Problem,
+    below,
+    check,
+    problems,
+    under,
+)
 
 MODELS = Registry(
     'model',
@@ -84,23 +90,59 @@ UPDATERS = Registry(
     'updater', scope='mmkd_rl', locations=['mmkd_rl.weighting.mtkd_rl'])
 
 
-def build(registry: Registry, cfg: dict, key: str, **kwargs: Any) -> Any:
+def build(registry: Registry, cfg: dict, key: str, **given: Any) -> Any:
     """Build a part from its config, complaining in the user's words.
 
     Args:
         registry: Where ``cfg['type']`` is registered.
         cfg: The config of the part.
-        key: The key under which the user wrote it, for messages.
-        **kwargs: Arguments that the user does not give.
+        key: Where it stands in the config of who builds it.
+        **given: Arguments that the user does not give.
 
     Raises:
         ConfigError: ``cfg`` is no dict with a ``type``, or the type is not
-            registered (the message names the nearest ones that are), or see
-            :func:`construct`.
+            registered (the message names the nearest ones that are), or
+            options of it or of its ``nested`` parts are wrong.
     """
-    check_parts([(registry, cfg, key, kwargs)])
-    part, options = look_up(registry, cfg, key)
-    return _call(part, options, key, kwargs)
+    check_parts([(registry, cfg, key, given)])
+    with under(key):
+        part, options = look_up(registry, cfg)
+        return part(**options, **given)
+
+
+def build_nested(owner: Any, name: str, cfg: dict | None,
+                 **given: Any) -> Any:
+    """Build a part that stands in ``nested`` of its owner's class.
+
+    Args:
+        owner: The part that it belongs to.
+        name: The owner's option.
+        cfg: The option's value; ``None``, or without a type: the default.
+        **given: Arguments that the user does not give.
+
+    Raises:
+        ConfigError: See :func:`build`.
+    """
+    registry, default, _ = owner.nested[name]
+    return build(registry, {'type': default, **(cfg or {})}, name, **given)
+
+
+def construct(part: Callable[..., Any], options: dict, key: str,
+              **given: Any) -> Any:
+    """Call a class with what the user wrote.
+
+    Args:
+        part: The class, or a function.
+        options: The user's arguments.
+        key: Where they stand in the config of who calls it.
+        **given: Arguments that the user does not give.
+
+    Raises:
+        ConfigError: See :func:`problems`; all problems in one message.
+    """
+    with under(key):
+        check(part, options, given)
+        return part(**options, **given)
 
 
 def check_parts(parts: Iterable[tuple[Registry, dict, str, Iterable[str]]]
@@ -114,40 +156,39 @@ def check_parts(parts: Iterable[tuple[Registry, dict, str, Iterable[str]]]
     Raises:
         ConfigError: All problems of all parts, a line each.
     """
-    found = [text for part in parts for text in _problems_of(*part)]
+    found = [problem for part in parts for problem in _problems_of(*part)]
     if found:
-        raise ConfigError('\n'.join(found))
+        raise ConfigError.of(found)
 
 
 def _problems_of(registry: Registry, cfg: dict, key: str,
-                 given: Iterable[str] = ()) -> list[str]:
-    """Of a part, and of the parts in its options: a class names those in
-    ``nested``, with their registry, the type that is meant if the config says
-    none, and what the user does not give."""
+                 given: Iterable[str] = ()) -> list[Problem]:
+    """Of a part, and of the parts in its options, see
+    :attr:`Checked.nested`."""
     try:
-        part, options = look_up(registry, cfg, key)
+        part, options = look_up(registry, cfg)
     except ConfigError as error:
-        return [str(error)]
-    found = problems(part, options, key, given)
-    nested = getattr(part, 'nested', {})
-    for name, (inner, default, inner_given) in nested.items():
-        if isinstance(options.get(name), dict):
-            found += _problems_of(inner, {'type': default, **options[name]},
-                                  f'{key}.{name}', inner_given)
-    return found
+        found = list(error.problems)
+    else:
+        found = problems(part, options, given)
+        for name, (inner, default, of) in getattr(part, 'nested', {}).items():
+            if isinstance(options.get(name), dict):
+                found += _problems_of(
+                    inner, {'type': default, **options[name]}, name, of)
+    return [(below(key, name), text) for name, text in found]
 
 
-def look_up(registry: Registry, cfg: dict,
-            key: str) -> tuple[Callable[..., Any], dict]:
+def look_up(registry: Registry,
+            cfg: dict) -> tuple[Callable[..., Any], dict]:
     """The class that a config names, and the options in it.
 
     Raises:
         ConfigError: See :func:`build`.
     """
-    if not isinstance(cfg, dict) or 'type' not in cfg:
-        raise ConfigError(f'{key} must be a dict with a "type", got {cfg!r}')
-    args = dict(cfg)
-    kind = args.pop('type')
+    args = dict(cfg) if isinstance(cfg, dict) else {}
+    kind = args.pop('type', None)
+    if kind is None:
+        raise ConfigError(f'must be a dict with a "type", got {cfg!r}')
     # MMEngine's, in each dict of a base that is inherited as `package::path`.
     args.pop('_scope_', None)
     # Looked up here, not by `registry.build`: that would look in the default
@@ -156,51 +197,6 @@ def look_up(registry: Registry, cfg: dict,
     if part is None:
         names = sorted(registry.module_dict)
         near = difflib.get_close_matches(kind, names, n=3) or names
-        raise ConfigError(f'{key}.type={kind!r} is not a registered '
+        raise ConfigError('type', f'{kind!r} is not a registered '
                           f'{registry.name}; did you mean one of {near}?')
     return part, args
-
-
-def construct(part: Callable[..., Any], options: dict, key: str,
-              **given: Any) -> Any:
-    """Call a class with what the user wrote.
-
-    Args:
-        part: The class, or a function.
-        options: The user's arguments.
-        key: The key under which they stand, for messages.
-        **given: Arguments that the user does not give.
-
-    Raises:
-        ConfigError: ``options`` is no dict, or see :func:`problems`; all
-            problems in one message.
-    """
-    if not isinstance(options, dict):
-        raise ConfigError(f'{key} must be a dict, got {options!r}')
-    found = problems(part, options, key, given)
-    if found:
-        raise ConfigError('\n'.join(found))
-    return _call(part, options, key, given)
-
-
-def _call(part: Callable[..., Any], options: dict, key: str,
-          given: dict) -> Any:
-    """Call a class with options that were checked, and name the key in its
-    own complaints."""
-    try:
-        return part(**options, **given)
-    except (TypeError, ValueError) as error:
-        parent, _, own = key.rpartition('.')
-        if parent and str(error).startswith(f'{own}.'):
-            # A part names its options from its own key on.
-            raise type(error)(f'{parent}.{error}') from error
-        if 'unexpected keyword' not in str(error) or (
-                is_fault(error) and not _is_call_here(error)):
-            raise
-        raise ConfigError(f'{key}: {error}') from error
-
-
-def _is_call_here(error: BaseException) -> bool:
-    """Whether the call in :func:`_call` failed, not one within the part."""
-    place = raised_at(error)
-    return place is not None and place[0].name == '_call'

@@ -1,24 +1,57 @@
 """Options are checked against the signature of the part that gets them: types,
-ranges, choices, names; all problems of a config in one message."""
+ranges, choices, names; all problems of a config in one message, whoever
+builds the part."""
 
+import inspect
+import pickle
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from importlib import import_module
+from typing import Annotated, Literal, get_args, get_origin
 
+import numpy as np
 import pytest
 from pydantic import Field
 
-from mmkd_rl.options import ConfigError, problems
-from mmkd_rl.registry import MODELS
+from mmkd_rl.flow import KnowledgeFlowBackbone
+from mmkd_rl.losses import DistillationTerm, KDLoss, MixtureTerm, Projector
+from mmkd_rl.options import (
+    Checked,
+    ConfigError,
+    Count,
+    NonNegative,
+    _hints,
+    bounds,
+    check,
+    checked,
+    option_names,
+    problems,
+    under,
+)
+from mmkd_rl.registry import (
+    DATASETS,
+    HOOKS,
+    MODELS,
+    REWARDS,
+    TRANSFORMS,
+    UPDATERS,
+    WEIGHTINGS,
+    Registry,
+    build,
+    construct,
+)
+from mmkd_rl.weighting.mtkd_rl.policy import WeightPolicy
 from tests.toy import distiller, toy_teachers
 
 
-class Base:
+class Base(Checked):
     def __init__(self, size: int = 1, names: Sequence[str] | None = None):
         self.size = size
 
 
 class Part(Base):
     """With what a config can hold."""
+
+    nested = dict(inner=(MODELS, KDLoss, ()))
 
     def __init__(self,
                  rate: Annotated[float, Field(gt=0, le=1)] = 1.,
@@ -27,46 +60,69 @@ class Part(Base):
                  flag: bool = False,
                  side: int | tuple[int, ...] = 3,
                  free=None,
+                 weight: NonNegative | None = None,
+                 counts: Sequence[Count] = (),
                  **kwargs):
         super().__init__(**kwargs)
-
-
-# As a part of ours: others' annotations are not held against the user.
-Part.__module__ = 'mmkd_rl.tests'
+        if rate == .25:
+            raise ConfigError('rate', 'must not be a quarter')
 
 
 @pytest.mark.parametrize('options, expected', [
-    (dict(rate='hot'), ["a.rate must be a number, got 'hot'"]),
-    (dict(rate=-1), ['a.rate must be > 0, got -1']),
-    (dict(rate=2.), ['a.rate must be <= 1, got 2.0']),
-    (dict(rate=True), ['a.rate must be a number, got True']),
-    (dict(how='median'), ["a.how must be one of 'sum', 'mean', got "
-                          "'median'"]),
-    (dict(inner=4), ['a.inner must be a dict or None, got 4']),
-    (dict(flag='yes'), ["a.flag must be True or False, got 'yes'"]),
-    (dict(size=2.5), ['a.size must be a whole number, got 2.5']),
-    (dict(names=[1]), ['a.names must be a list, each a string or None, got '
+    (dict(rate='hot'), ["rate must be a number in (0, 1], got 'hot'"]),
+    (dict(rate=-1), ['rate must be in (0, 1], got -1']),
+    (dict(rate=2.), ['rate must be in (0, 1], got 2.0']),
+    (dict(rate=True), ['rate must be a number in (0, 1], got True']),
+    (dict(weight=-1), ['weight must be >= 0 or None, got -1']),
+    (dict(weight=np.inf), ['weight must be a number >= 0 or None, got inf, '
+                           'which is not finite']),
+    (dict(weight=np.nan), ['weight must be a number >= 0 or None, got nan, '
+                           'which is not finite']),
+    (dict(counts=[1, 0]), ['counts must be a list, each a whole number >= 1, '
+                           'got [1, 0]']),
+    (dict(how='median'), ["how must be one of 'sum', 'mean', got 'median'"]),
+    (dict(how='meen'), ["how must be one of 'sum', 'mean', got 'meen'; did "
+                        "you mean 'mean'?"]),
+    (dict(inner=4), ['inner must be a dict or None, got 4']),
+    (dict(flag='yes'), ["flag must be True or False, got 'yes'"]),
+    (dict(size=2.5), ['size must be a whole number, got 2.5']),
+    (dict(size=True), ['size must be a whole number, got True']),
+    (dict(names=[1]), ['names must be a list, each a string or None, got '
                        '[1]']),
-    (dict(side='x'), ["a.side must be a whole number or a list, each a whole "
+    (dict(side='x'), ["side must be a whole number or a list, each a whole "
                       "number, got 'x'"]),
-    (dict(rat=1), ["a: Part has no option 'rat'; it takes ['rate', 'how', "
-                   "'inner', 'flag', 'side', 'free', 'size', 'names']; did "
-                   "you mean 'rate'?"]),
-    (dict(rate=0, how=3, rat=1), ['a: Part', 'a.rate', 'a.how'])])
+    (dict(rat=1), ["Part has no option 'rat'; it takes ['rate', 'how', "
+                   "'inner', 'flag', 'side', 'free', 'weight', 'counts', "
+                   "'size', 'names']; did you mean 'rate'?"]),
+    (dict(rate=0, how=3, rat=1), ['Part', 'rate', 'how'])])
 def test_what_is_wrong(options, expected):
-    found = problems(Part, options, 'a')
-    assert len(found) == len(expected)
-    for text, start in zip(found, expected):
+    with pytest.raises(ConfigError) as error:
+        check(Part, options)
+    lines = str(error.value).splitlines()
+    assert len(lines) == len(expected)
+    for text, start in zip(lines, expected):
         assert text.startswith(start)
 
 
 @pytest.mark.parametrize('options', [
     dict(rate=1), dict(rate=.5), dict(inner=None), dict(inner=dict(a=1)),
     dict(side=3), dict(side=(3, 4)), dict(names=['a', 'b']), dict(names=None),
-    dict(names=('a', )), dict(free=object()), dict(how='mean', size=2)])
+    dict(names=('a', )), dict(free=object()), dict(how='mean', size=2),
+    dict(weight=0), dict(weight=None), dict(counts=(1, 2))])
 def test_what_is_right(options):
-    assert problems(Part, options, 'a') == []
+    assert problems(Part, options) == []
     Part(**options)
+
+
+@pytest.mark.parametrize('number', [np.float64(.5), np.float32(.5),
+                                    np.int64(1)])
+def test_numbers_of_numpy_are_numbers(number):
+    """Of a sweep in Python: ``for rate in np.linspace(...)``."""
+    assert problems(Part, dict(rate=number)) == []
+    assert problems(Part, dict(size=np.int64(1))) == []
+    for wrong in (np.float64('nan'), np.float32(2), np.bool_(True)):
+        assert problems(Part, dict(rate=wrong))
+    assert problems(Part, dict(size=np.float64(1)))
 
 
 def test_other_packages_declare_what_they_like():
@@ -74,30 +130,158 @@ def test_other_packages_declare_what_they_like():
         def __init__(self, rate: int = 1):
             self.rate = rate
 
-    assert problems(Theirs, dict(rate=.5), 'a') == []
-    assert problems(Theirs, dict(rat=.5), 'a')
+    assert problems(Theirs, dict(rate=.5)) == []
+    assert problems(Theirs, dict(rat=.5))
+
+
+# ------------------------------------------------------------ whoever builds
+
+
+def function(rate: NonNegative = 1., **kwargs):
+    if kwargs:
+        raise ConfigError('kwargs', 'must be empty')
+
+
+PARTS = Registry('part', scope='test_options')
+PARTS.register_module(module=Part)
+# Others' functions are not held to their annotations.
+function.__module__ = 'mmkd_rl.tests'
+function = checked(function)
+
+
+@pytest.mark.parametrize('make, key', [
+    (lambda **o: Part(**o), 'Part.'),
+    (lambda rate: Part(rate), 'Part.'),
+    (lambda **o: PARTS.build(dict(type='Part', **o)), 'Part.'),
+    (lambda **o: build(PARTS, dict(type='Part', **o), 'a.b'), 'a.b.'),
+    (lambda **o: construct(Part, o, 'a'), 'a.'),
+    (lambda **o: function(**o), 'function.'),
+    (lambda rate: function(rate), 'function.')])
+def test_each_way_in(make, key):
+    with pytest.raises(ConfigError) as error:
+        make(rate=-1)
+    (name, text), = error.value.problems
+    assert name == f'{key}rate' and text.endswith(', got -1')
+    assert str(error.value) == f'{name} {text}'
+
+
+def test_what_depends_on_more_than_a_signature():
+    """Is said with the same keys."""
+    with pytest.raises(ConfigError, match='^a.b.rate must not be'), \
+            under('a'):
+        build(PARTS, dict(type='Part', rate=.25), 'b')
+    with pytest.raises(ConfigError, match='^function.kwargs must be empty'):
+        function(more=1)
+
+
+def test_an_inherited_constructor_is_called_by_its_class():
+    class Other(Part):
+        """Adds nothing."""
+
+    with pytest.raises(ConfigError, match="^Other has no option 'b'"):
+        Other(b=1)
+    with pytest.raises(ConfigError, match='^Other.size must be a whole'):
+        Other(size='x')
+
+
+def test_a_part_can_be_copied():
+    assert pickle.loads(pickle.dumps(Part(size=3))).size == 3
 
 
 def test_all_problems_of_a_model_in_one_message(tmp_path):
-    """Of terms, strategy, and the parts of the strategy."""
+    """Of the model, terms, strategy, and the parts of the strategy."""
     with pytest.raises(ConfigError) as error:
         MODELS.build(distiller(
             toy_teachers(tmp_path),
-            losses=[dict(type='KDLoss', temperature='hot'),
+            probe_size=0,
+            projector=dict(act=3),
+            losses=[dict(type='KDLoss', temperature=0),
                     dict(type='FitNetLos')],
             weighting=dict(
                 type='MTKDRL', histori_bytes=3, scale=2,
+                agent=dict(hidden=0),
                 reward=dict(type='Nope'),
-                updater=dict(epochs='many', tau=.1))))
+                updater=dict(epochs='many', tau=.1,
+                             optimizer=dict(type='Adam', lrr=1)))))
     lines = str(error.value).splitlines()
     assert [line.split()[0] for line in lines] == [
-        'model.weighting:', 'model.weighting.scale',
-        "model.weighting.reward.type='Nope'", 'model.weighting.updater:',
-        'model.weighting.updater.epochs', 'model.losses[0].temperature',
-        "model.losses[1].type='FitNetLos'"]
+        'model.probe_size', 'model.projector.act', 'model.weighting:',
+        'model.weighting.scale', 'model.weighting.agent.hidden',
+        'model.weighting.reward.type:', 'model.weighting.updater:',
+        'model.weighting.updater.epochs',
+        'model.weighting.updater.optimizer:', 'model.losses[0].temperature',
+        'model.losses[1].type:']
 
 
-def test_it_is_a_value_and_a_type_error():
-    """Whoever caught one of the two goes on doing so."""
+def test_a_config_error():
+    """Whoever caught one of the two goes on doing so; other packages make it
+    anew from its text, processes send it to each other."""
     assert issubclass(ConfigError, ValueError)
     assert issubclass(ConfigError, TypeError)
+    error = ConfigError('C', 'must be > 0')
+    for other in (pickle.loads(pickle.dumps(error)), type(error)(str(error))):
+        assert str(other) == 'C must be > 0'
+    whole = ConfigError('is old')
+    assert str(whole) == 'is old'
+    with pytest.raises(ConfigError, match='^a.b: is old$'), under('a'), \
+            under('b'):
+        raise whole
+
+
+# ----------------------------------------------------------- every part of us
+
+
+#: Numbers that are no options.
+UNBOUNDED = {
+    ('Projector', 'student'), ('Projector', 'teacher'),
+    ('WeightPolicy', 'sizes')
+}
+
+
+def ours(registry):
+    registry.import_from_location()
+    return [kind for kind in registry.module_dict.values()
+            if kind.__module__.startswith('mmkd_rl.')]
+
+
+def all_parts():
+    for package in ('datasets', 'engine.hooks', 'losses', 'weighting'):
+        import_module(f'mmkd_rl.{package}')
+    terms = [m for m in ours(MODELS) if inspect.isclass(m) and issubclass(
+        m, (DistillationTerm, MixtureTerm))]
+    assert len(terms) == 8
+    return [*terms, Projector, WeightPolicy, KnowledgeFlowBackbone,
+            *(part for registry in (WEIGHTINGS, REWARDS, UPDATERS, HOOKS,
+                                    DATASETS, TRANSFORMS)
+              for part in ours(registry)
+              # Its options are classes, which it looks up by itself.
+              if part.__name__ != 'ClassSubset')]
+
+
+def unbounded(hint):
+    """Numbers in an annotation that may be anything."""
+    if hint in (int, float):
+        return True
+    if get_origin(hint) is Annotated:
+        kind, *fields = get_args(hint)
+        return not bounds(fields) and unbounded(kind)
+    return any(map(unbounded, get_args(hint)))
+
+
+@pytest.mark.parametrize('part', all_parts(), ids=lambda part: part.__name__)
+def test_each_number_has_a_range(part):
+    assert not inspect.isclass(part) or issubclass(part, Checked)
+    for name, hint in _hints(part).items():
+        assert unbounded(hint) == ((part.__name__, name) in UNBOUNDED), name
+
+
+@pytest.mark.parametrize('part', all_parts(), ids=lambda part: part.__name__)
+def test_each_default_is_right(part):
+    defaults = {
+        name: p.default
+        for kind in (inspect.getmro(part) if inspect.isclass(part) else
+                     [part])
+        if kind.__module__.startswith('mmkd_rl.')
+        for name, p in inspect.signature(kind).parameters.items()
+        if p.default is not p.empty and name in (option_names(part) or [name])}
+    assert problems(part, defaults) == []

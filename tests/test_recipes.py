@@ -423,8 +423,8 @@ def test_what_was_an_option_of_the_plain_config(plain, teachers):
     """model.x is model.student.x now, and the message says so."""
     cfg = mmkd_rl.distill(plain, 'aver', teachers, probe_size=4)
     cfg.merge_from_dict({'model.backbone.width': 3})
-    with pytest.raises(TypeError, match=r"model\.backbone is the student's; "
-                                        r'write model\.student\.backbone'):
+    with pytest.raises(TypeError, match=r"^model\.backbone: this is the stude"
+                       r"nt's; write model\.student\.backbone"):
         built(cfg)
 
 
@@ -458,6 +458,7 @@ def test_files_that_hold_something_else(plain, tmp_path):
 @pytest.mark.parametrize('change, message', [
     (dict(probe_size='big'), "model.probe_size must be .*'big'"),
     (dict(probe_size=-3), 'model.probe_size must be .*-3'),
+    (dict(probe_size=()), r'model.probe_size must be .*\(\)'),
     (dict(taps='backbone'), "model.taps must be a dict .*'backbone'"),
     (dict(projector=dict(act='maybe')), "model.projector.act must be True or "
      "False, got 'maybe'"),

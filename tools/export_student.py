@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from mmkd_rl.export import FORMATS, export_student
 from mmkd_rl.utils import checkpoint_io
+from mmkd_rl.utils.cli import clear_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,10 +24,10 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    """Export; 2 for the user's mistakes."""
+def main() -> None:
+    """Export."""
     args = parse_args()
-    try:
+    with clear_errors():
         if os.path.exists(args.out) and os.path.samefile(args.checkpoint,
                                                          args.out):
             raise ValueError(f'{args.out!r} is the checkpoint itself, which '
@@ -37,17 +37,13 @@ def main() -> int:
         student = export_student(
             checkpoint_io.load(args.checkpoint, 'checkpoint'), args.to)
         checkpoint_io.save(student, args.out)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
     weights = student.get('state_dict', student)
     size = os.path.getsize(args.out) / 2**20
     print(f'{args.out}: {len(weights)} tensors, {size:.2f} MiB, for {args.to}')
     if args.to in ('mmdet', 'mmseg'):
         print("use it with backbone=dict(..., init_cfg=dict(type='Pretrained',"
               f" checkpoint='{args.out}', prefix='backbone.'))")
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

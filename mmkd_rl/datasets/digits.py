@@ -9,25 +9,27 @@ held out for testing: no scan has a rendering in both splits.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from mmkd_rl.options import BelowOne, Checked, ConfigError, Count, Natural
 from mmkd_rl.registry import DATASETS
 
 from .rendering import render_digit
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
            'eight', 'nine')
-SPLITS = ('train', 'test')
+Split = Literal['train', 'test']
+SPLITS = get_args(Split)
 TEST_FRACTION = 1 / 3
 
 
 @lru_cache(maxsize=4)
-def load_scans(split: str,
+def load_scans(split: Split,
                split_seed: int = 0
                ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The scans of one split, stratified by class.
@@ -41,12 +43,7 @@ def load_scans(split: str,
     Returns:
         Indices into ``load_digits`` [N], scans [N, 8, 8] float32 in [0, 1]
         and labels [N]. Do not write to them: they are cached.
-
-    Raises:
-        ValueError: ``split`` is neither of the two.
     """
-    if split not in SPLITS:
-        raise ValueError(f'split must be one of {SPLITS}, got {split!r}')
     digits = load_digits()
     parts = train_test_split(
         np.arange(len(digits.target)),
@@ -69,12 +66,7 @@ def corrupt_labels(labels: np.ndarray, fraction: float,
 
     Returns:
         A new array [N].
-
-    Raises:
-        ValueError: ``fraction`` is outside [0, 1).
     """
-    if not 0. <= fraction < 1.:
-        raise ValueError(f'label_noise must be in [0, 1), got {fraction!r}')
     rng = np.random.default_rng((seed, 0))
     labels = labels.copy()
     wrong = rng.permutation(len(labels))[:round(fraction * len(labels))]
@@ -85,7 +77,7 @@ def corrupt_labels(labels: np.ndarray, fraction: float,
 
 
 @DATASETS.register_module()
-class DigitsDataset(BaseDataset):
+class DigitsDataset(Checked, BaseDataset):
     """Renderings of handwritten digits, 32x32 pixels, 10 classes.
 
     All images are rendered when the data set is built (about 0.3 ms each)
@@ -106,30 +98,22 @@ class DigitsDataset(BaseDataset):
             :class:`mmpretrain.datasets.BaseDataset`, ``pipeline`` above all.
 
     Raises:
-        ValueError: An unknown split, fewer than one rendering, label noise
-            outside [0, 1), or label noise in the test split.
+        ConfigError: Label noise in the test split.
     """
 
     METAINFO = dict(classes=CLASSES)
 
     def __init__(self,
-                 split: str,
-                 renderings: int = 1,
-                 seed: int = 0,
-                 label_noise: float = 0.,
-                 split_seed: int = 0,
+                 split: Split,
+                 renderings: Count = 1,
+                 seed: Natural = 0,
+                 label_noise: BelowOne = 0.,
+                 split_seed: Natural = 0,
                  **kwargs: Any) -> None:
-        if split not in SPLITS:
-            raise ValueError(f'split must be one of {SPLITS}, got {split!r}')
-        if renderings < 1:
-            raise ValueError(f'renderings must be >= 1, got {renderings!r}')
-        if not 0. <= label_noise < 1.:
-            raise ValueError(
-                f'label_noise must be in [0, 1), got {label_noise!r}')
         if label_noise and split != 'train':
-            raise ValueError(
-                f'label_noise={label_noise!r} is for split="train" only: '
-                'accuracy is measured against true labels')
+            raise ConfigError(
+                'DigitsDataset.label_noise', f'{label_noise!r} is for '
+                'split="train" only: accuracy is measured against true labels')
         self.split = split
         self.renderings = renderings
         self.seed = seed

@@ -6,10 +6,12 @@ superclasses, say, or of any other grouping.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Literal
 
 from mmcv.transforms import BaseTransform
 
+from mmkd_rl.options import Checked, ConfigError, Natural
 from mmkd_rl.registry import TRANSFORMS
 
 from .cifar100_coarse import CIFAR100_COARSE
@@ -19,7 +21,7 @@ MAPPINGS: dict[str, Sequence[int]] = {'cifar100_coarse': CIFAR100_COARSE}
 
 
 @TRANSFORMS.register_module()
-class MapLabels(BaseTransform):
+class MapLabels(Checked, BaseTransform):
     """Replace class c by ``mapping[c]``.
 
     The data set's own class names stay what they were; the head's
@@ -32,33 +34,19 @@ class MapLabels(BaseTransform):
             order of :data:`CIFAR100_SUPERCLASSES`.
 
     Raises:
-        ValueError: An unknown name, no entry at all, or something in it that
-            is no label.
+        ConfigError: No entry at all.
     """
 
-    def __init__(self, mapping: Sequence[int] | Mapping[int, int] | str
-                 ) -> None:
-        name = type(self).__name__
-        if isinstance(mapping, str) and mapping in MAPPINGS:
+    def __init__(self, mapping: Sequence[Natural] | dict[Natural, Natural]
+                 | Literal['cifar100_coarse']) -> None:
+        if isinstance(mapping, str):
             mapping = MAPPINGS[mapping]
+        if not mapping:
+            raise ConfigError(f'{type(self).__name__}.mapping', 'must have a '
+                              f'label, got {mapping!r}')
         #: The new label of each label.
-        self.mapping: dict[int, int]
-        if isinstance(mapping, Mapping):
-            self.mapping = dict(mapping)
-        elif isinstance(mapping, Sequence) and not isinstance(mapping, str):
-            self.mapping = dict(enumerate(mapping))
-        else:
-            self.mapping = {}
-        if not self.mapping:
-            raise ValueError(f'{name}.mapping must be a list or a dict of '
-                             f'labels, or one of {sorted(MAPPINGS)}, got '
-                             f'{mapping!r}')
-        for old, new in self.mapping.items():
-            for label in (old, new):
-                if not isinstance(label, int) or isinstance(label, bool) \
-                        or label < 0:
-                    raise ValueError(f'{name}.mapping: a label is a whole '
-                                     f'number >= 0, got {label!r}')
+        self.mapping: dict[int, int] = dict(
+            mapping if isinstance(mapping, dict) else enumerate(mapping))
 
     def transform(self, results: dict) -> dict:
         """Change ``results['gt_label']``.

@@ -7,8 +7,12 @@ as any, its logits always name another class.
 
 from __future__ import annotations
 
-from numpy.random import default_rng
+from typing import Annotated
 
+from numpy.random import default_rng
+from pydantic import Field
+
+from mmkd_rl.options import Natural
 from mmkd_rl.registry import TRANSFORMS
 
 from .map_labels import MapLabels
@@ -19,18 +23,15 @@ class PermuteLabels(MapLabels):
     """Replace class c by pi(c), a random cyclic permutation: no class stays.
 
     Args:
-        num_classes: C.
+        num_classes: C, 2 or more.
         seed: Of the permutation.
 
     Raises:
-        ValueError: Fewer than two classes; while training, a label that is
-            no class.
+        ValueError: While training: a label that is no class.
     """
 
-    def __init__(self, num_classes: int, seed: int = 0) -> None:
-        if num_classes < 2:
-            raise ValueError('PermuteLabels.num_classes must be >= 2, got '
-                             f'{num_classes}')
+    def __init__(self, num_classes: Annotated[int, Field(ge=2)],
+                 seed: Natural = 0) -> None:
         order = default_rng(seed).permutation(num_classes)
         #: pi as a list: class c becomes ``permutation[c]``.
         self.permutation = [0] * num_classes

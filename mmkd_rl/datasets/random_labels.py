@@ -7,29 +7,28 @@ poor only if its labels have nothing to do with the images.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from mmcv.transforms import BaseTransform
 from numpy.random import default_rng
+from pydantic import Field
 
+from mmkd_rl.options import Checked, Natural
 from mmkd_rl.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
-class RandomLabels(BaseTransform):
+class RandomLabels(Checked, BaseTransform):
     """Replace a sample's class by one drawn evenly, once and for all.
 
     Args:
-        num_classes: C.
+        num_classes: C, 2 or more.
         seed: Of the draw; a sample's label depends on it and on the sample's
             number.
-
-    Raises:
-        ValueError: Fewer than two classes.
     """
 
-    def __init__(self, num_classes: int, seed: int = 0) -> None:
-        if not isinstance(num_classes, int) or num_classes < 2:
-            raise ValueError('RandomLabels.num_classes must be a whole number '
-                             f'>= 2, got {num_classes!r}')
+    def __init__(self, num_classes: Annotated[int, Field(ge=2)],
+                 seed: Natural = 0) -> None:
         self.num_classes, self.seed = num_classes, seed
 
     def transform(self, results: dict) -> dict:

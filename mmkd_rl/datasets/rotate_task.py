@@ -13,11 +13,12 @@ import random
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from mmkd_rl.options import Checked
 from mmkd_rl.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
-class RotateTask(BaseTransform):
+class RotateTask(Checked, BaseTransform):
     """Turn the image by k quarters to the left; the label becomes k.
 
     Four classes, so the head has ``num_classes=4``. Put it behind what crops
@@ -26,15 +27,9 @@ class RotateTask(BaseTransform):
     Args:
         draw: Draw k evenly from 0 to 3, for training. ``False``: k is the
             sample's number modulo 4, so that a test is the same each time.
-
-    Raises:
-        TypeError: ``draw`` is no bool.
     """
 
     def __init__(self, draw: bool = True) -> None:
-        if not isinstance(draw, bool):
-            raise TypeError('RotateTask.draw must be True (training) or '
-                            f'False (test), got {draw!r}')
         self.draw = draw
 
     def transform(self, results: dict) -> dict:

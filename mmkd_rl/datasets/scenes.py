@@ -26,10 +26,15 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
+from pydantic import Field
+
+from mmkd_rl.options import Count, Natural, checked
+from mmkd_rl.utils.cli import clear_errors
 
 from .digits import CLASSES, SPLITS, load_scans
 from .rendering import (
@@ -89,12 +94,13 @@ def compose(rng: np.random.Generator,
     return finish(image, rng, rng.uniform(4, 16)), inks, labels[chosen]
 
 
+@checked
 def write_scenes(root: str | Path,
-                 train: int = 400,
-                 test: int = 100,
-                 seed: int = 0,
-                 size: int = 128,
-                 split_seed: int = 0) -> bool:
+                 train: Count = 400,
+                 test: Count = 100,
+                 seed: Natural = 0,
+                 size: Annotated[int, Field(ge=64)] = 128,
+                 split_seed: Natural = 0) -> bool:
     """Write the scenes of both splits, completely or not at all.
 
     Everything is written into a temporary folder beside ``root``, which is
@@ -106,20 +112,15 @@ def write_scenes(root: str | Path,
         train: Number of training scenes.
         test: Number of test scenes.
         seed: Of the scenes.
-        size: Side of a scene in pixels.
+        size: Side of a scene in pixels, 64 or more.
         split_seed: Which scans are held out for testing.
 
     Returns:
         Whether anything was rendered.
 
     Raises:
-        ValueError: ``train`` or ``test`` below 1, or ``size`` below 64.
         FileExistsError: ``root`` holds something that is not ours.
     """
-    for name, value, least in (('train', train, 1), ('test', test, 1),
-                               ('size', size, 64)):
-        if value < least:
-            raise ValueError(f'{name} must be >= {least}, got {value!r}')
     root = Path(root)
     marker = dict(
         version=VERSION,
@@ -210,10 +211,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--test', type=int, default=100)
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args(argv)
-    try:
+    with clear_errors():
         new = write_scenes(args.root, args.train, args.test, args.seed)
-    except (ValueError, FileExistsError) as error:
-        parser.error(str(error))
     print(f'{args.root}: {args.train} training and {args.test} test scenes',
           'rendered' if new else 'already there')
 

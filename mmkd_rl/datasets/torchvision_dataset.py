@@ -11,7 +11,7 @@ import difflib
 import inspect
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torchvision
@@ -19,7 +19,12 @@ from mmengine import dist
 from mmpretrain.datasets import BaseDataset
 from torchvision.datasets import VisionDataset
 
-from mmkd_rl.options import ConfigError, option_names, unknown_options
+from mmkd_rl.options import (
+    Checked,
+    ConfigError,
+    option_names,
+    unknown_options,
+)
 from mmkd_rl.registry import DATASETS
 
 # Ours to give, or done by the pipeline.
@@ -45,7 +50,7 @@ FILES = {
 
 
 @DATASETS.register_module()
-class TorchVisionDataset(BaseDataset):
+class TorchVisionDataset(Checked, BaseDataset):
     """A data set of ``torchvision.datasets``, by its name.
 
     A sample's dict has ``img`` (uint8, [H, W, 3] in **RGB** order as
@@ -83,10 +88,11 @@ class TorchVisionDataset(BaseDataset):
     Raises:
         TypeError: An option that neither class takes, or one that is missing.
         ValueError: An unknown name or split, a data set of another task,
-            samples without a class, fewer class names than classes, or
-            ``channels`` that cannot be.
+            samples without a class, or fewer class names than classes.
         FileNotFoundError: The files are not there, or not the right ones.
     """
+
+    takes_any = True
 
     def __init__(self,
                  name: str,
@@ -94,14 +100,11 @@ class TorchVisionDataset(BaseDataset):
                  pipeline: Sequence = (),
                  classes: str | Sequence[str] | None = None,
                  test_mode: bool = False,
-                 channels: int | None = None,
+                 channels: Literal[1, 3] | None = None,
                  download: bool = False,
                  **options: Any) -> None:
         self.name = name
         self._class = _find(name)
-        if channels not in (None, *MODES):
-            raise ValueError('TorchVisionDataset.channels must be 1, 3 or '
-                             f'None, got {channels!r}')
         takes = option_names(self._class) or []
         if 'root' in takes and not data_root:
             raise ValueError(f'TorchVisionDataset: name={name!r} needs '
@@ -116,9 +119,8 @@ class TorchVisionDataset(BaseDataset):
         allowed = [key for key in takes if key not in RESERVED]
         unknown = [key for key in options if key not in allowed]
         if unknown:
-            raise ConfigError(unknown_options(
-                unknown, 'TorchVisionDataset', f'torchvision.datasets.{name}',
-                allowed))
+            raise ConfigError('TorchVisionDataset', unknown_options(
+                unknown, f'torchvision.datasets.{name}', allowed))
         if 'train' in takes:
             options.setdefault('train', not test_mode)
         elif 'split' in takes:

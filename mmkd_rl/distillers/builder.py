@@ -11,14 +11,13 @@ wrapper class would put ``student.`` into every name.
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import torch
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
+from pydantic import Field
 from torch import nn
 
 from mmkd_rl.context import WeightingContext
@@ -30,7 +29,7 @@ from mmkd_rl.distillers.distillation import (
 from mmkd_rl.errors import is_fault
 from mmkd_rl.losses import DistillationTerm, MixtureTerm
 from mmkd_rl.losses.projector import Projector
-from mmkd_rl.options import ConfigError, problems, unknown_options
+from mmkd_rl.options import ConfigError, Count, under, unknown_options
 from mmkd_rl.records import Batch, OutputSpec
 from mmkd_rl.registry import (
     MODELS,
@@ -63,6 +62,7 @@ _NO_STUDENTS = {
 
 
 @MODELS.register_module()
+@under('model')
 def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
         student: dict | str,
         teachers: Sequence[dict],
@@ -73,7 +73,8 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
         projector: dict | None = None,
         taps: dict | None = None,
         task: dict = dict(type='ClassificationTask'),
-        probe_size: int | tuple[int, ...] = 64,
+        probe_size: Count | Annotated[Sequence[Count], Field(
+            min_length=1, max_length=3)] = 64,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
         **unknown: Any) -> BaseModel:
@@ -105,12 +106,19 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
         ValueError, TypeError, FileNotFoundError: Whatever is wrong with the
             config; the message names the key and the value.
     """
-    _check_options(student, unknown, projector, taps, probe_size)
+    _refuse_unknown(student, unknown)
+    terms = _term_configs(logit_loss, feature_loss, losses)
+    check_parts([
+        (MODELS, dict(type=MultiTeacherDistiller, projector=projector,
+                      taps=taps, probe_size=probe_size, **unknown), '', ()),
+        (TASKS, task, 'task', ()),
+        (WEIGHTINGS, weighting, 'weighting', ('context', )),
+        *((MODELS, cfg, key, ()) for key, cfg in terms)
+    ])
     patch_mmengine()
-    adapter: Task = build(TASKS, task, 'model.task')
-    terms = _term_configs(logit_loss, feature_loss, losses, adapter)
-    check_parts([(WEIGHTINGS, weighting, 'model.weighting', ('context', )),
-                 *((MODELS, cfg, key, ()) for key, cfg in terms)])
+    adapter: Task = build(TASKS, task, 'task')
+    if logit_loss is _KD and not isinstance(adapter, LogitTask):
+        terms = [t for t in terms if t[1] is not _KD]
     model = _build_student(student, data_preprocessor, init_cfg, adapter)
     # The student goes on drawing as it would alone. A seed of its own, or the
     # projectors would get the numbers that the student gets next.
@@ -122,42 +130,29 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
     return model
 
 
-def _check_options(student: dict | str, unknown: dict,
-                   projector: dict | None, taps: dict | None,
-                   probe_size: int | tuple[int, ...]) -> None:
-    """Check the distiller's own options, before anything is built.
+# The function's own, as a class has it.
+MultiTeacherDistiller.nested = dict(  # type: ignore[attr-defined]
+    projector=(MODELS, Projector, ('student', 'teacher')))
 
-    Raises:
-        TypeError, ConfigError: All that is wrong with them.
-    """
+
+def _refuse_unknown(student: dict | str, unknown: dict) -> None:
+    """Raise ConfigError for options that are the student's, or nobody's."""
     for name in unknown:
         if isinstance(student, dict) and name in student:
-            raise TypeError(f"model.{name} is the student's; write "
-                            f'model.student.{name}')
-    if unknown:
+            raise ConfigError(
+                name, f"this is the student's; write model.student.{name}")
+    if unknown and '_delete_' not in unknown:
         # Python's own message would not say what there is.
-        raise ConfigError(unknown_options(
-            unknown, 'model', 'MultiTeacherDistiller', _option_names()))
-    found = problems(
-        MultiTeacherDistiller,
-        dict(projector=projector, taps=taps, probe_size=probe_size), 'model')
-    if isinstance(projector, dict):
-        found += problems(Projector, projector, 'model.projector',
-                          ('student', 'teacher'))
-    sides = probe_size if isinstance(probe_size, (list, tuple)) else (
-        probe_size, )
-    if not found and min(sides, default=0) < 1:
-        found.append(f'model.probe_size must be a side, (H, W) or (C, H, W) '
-                     f'in pixels, got {probe_size!r}')
-    if found:
-        raise ConfigError('\n'.join(found))
+        *takes, _ = inspect.signature(MultiTeacherDistiller).parameters
+        raise ConfigError(
+            unknown_options(unknown, 'MultiTeacherDistiller', takes))
 
 
 def _build_distillation(model: BaseModel, task: Task,
                         teachers: Sequence[dict],
                         terms: Sequence[tuple[str, dict]], weighting: dict,
                         projector: dict | None, taps: dict | None,
-                        probe_size: int | tuple[int, ...]) -> Distillation:
+                        probe_size: int | Sequence[int]) -> Distillation:
     student_taps = task.taps(model, taps, 'student')
     pool = TeacherPool(teachers, task)
     pool.adapt(Normalization.of(model.data_preprocessor))
@@ -168,14 +163,14 @@ def _build_distillation(model: BaseModel, task: Task,
         borrower.borrow(pool)
     specs = pool.match_classes(specs, student.num_classes)
     if not terms:
-        raise ValueError('logit_loss and feature_loss are both None: there is '
-                         'nothing to distil')
+        raise ConfigError('logit_loss and feature_loss are both None: there '
+                          'is nothing to distil')
     projector = {**task.projector, **(projector or {})}
     per_teacher: list[DistillationTerm] = []
     mixtures: list[MixtureTerm] = []
     for key, cfg in terms:
-        with _named(key):
-            term = build(MODELS, cfg, key)
+        with under(key):
+            term = build(MODELS, cfg, '')
             if isinstance(term, DistillationTerm):
                 term.build(student, specs, projector)
         if isinstance(term, MixtureTerm):
@@ -183,9 +178,10 @@ def _build_distillation(model: BaseModel, task: Task,
         elif isinstance(term, DistillationTerm):
             per_teacher.append(term)
         else:
-            raise TypeError(f'{key}.type={cfg["type"]!r} is no distillation '
-                            'term; take one of KDLoss, DISTLoss, DKDLoss, '
-                            'FitNetLoss, NDLoss, CWDLoss, ...')
+            raise ConfigError(
+                f'{key}.type', f'{cfg["type"]!r} is no distillation term; '
+                'take one of KDLoss, DISTLoss, DKDLoss, FitNetLoss, NDLoss, '
+                'CWDLoss, ...')
     strategy = _build_strategy(
         weighting,
         WeightingContext(student, specs, task, tuple(per_teacher),
@@ -195,42 +191,25 @@ def _build_distillation(model: BaseModel, task: Task,
 
 
 def _term_configs(logit_loss: dict | None, feature_loss: dict | None,
-                  losses: Sequence[dict] | None,
-                  task: Task) -> list[tuple[str, dict]]:
+                  losses: Sequence[dict] | None) -> list[tuple[str, dict]]:
     """Keys and configs of all terms."""
     if losses is None:
-        if logit_loss is _KD and not isinstance(task, LogitTask):
-            logit_loss = None
         return [(key, cfg)
-                for key, cfg in (('model.logit_loss', logit_loss),
-                                 ('model.feature_loss', feature_loss))
+                for key, cfg in (('logit_loss', logit_loss),
+                                 ('feature_loss', feature_loss))
                 if cfg is not None]
     if logit_loss is not _KD or feature_loss is not _FITNET:
-        raise ValueError('model.losses lists all terms, so logit_loss and '
-                         'feature_loss, its short forms, must be left out')
+        raise ConfigError('losses', 'this lists all terms, so logit_loss and '
+                          'feature_loss, its short forms, must be left out')
     if not isinstance(losses, (list, tuple)) or not losses:
-        raise ValueError('model.losses must be a list of at least one '
-                         f"dict(type='KDLoss', ...), got {losses!r}")
-    return [(f'model.losses[{i}]', cfg) for i, cfg in enumerate(losses)]
-
-
-@contextmanager
-def _named(key: str) -> Iterator[None]:
-    """A term names its options from its short form on; in a list they stand
-    elsewhere."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        if not key.startswith('model.losses'):
-            raise
-        text = re.sub(r'^(model\.)?(logit_loss|feature_loss)\b', key,
-                      str(error))
-        raise type(error)(text) from error
+        raise ConfigError('losses', 'must be a list of at least one '
+                          f"dict(type='KDLoss', ...), got {losses!r}")
+    return [(f'losses[{i}]', cfg) for i, cfg in enumerate(losses)]
 
 
 def _build_strategy(cfg: dict, context: WeightingContext) -> WeightingStrategy:
     strategy: WeightingStrategy = build(
-        WEIGHTINGS, cfg, 'model.weighting', context=context)
+        WEIGHTINGS, cfg, 'weighting', context=context)
     name, student = type(strategy).__name__, context.student
 
     def others(attribute: str) -> list[str]:
@@ -238,15 +217,15 @@ def _build_strategy(cfg: dict, context: WeightingContext) -> WeightingStrategy:
                       if not getattr(kind, attribute, True))
 
     if strategy.needs_labels and not isinstance(context.task, LogitTask):
-        raise ValueError(
-            f'model.weighting.type={name} looks at labels and class scores, '
-            f'and {type(context.task).__name__} has none; use a weighting of '
-            f'a type in {others("needs_labels")}')
+        raise ConfigError(
+            'weighting', f'{name} looks at labels and class scores, and '
+            f'{type(context.task).__name__} has none; use a weighting of a '
+            f'type in {others("needs_labels")}')
     for teacher in context.teachers:
         if strategy.needs_classes and \
                 teacher.num_classes != student.num_classes:
-            raise ValueError(
-                f'model.weighting.type={name} looks at classes, but teacher '
+            raise ConfigError(
+                'weighting', f'{name} looks at classes, but teacher '
                 f'{teacher.name!r} has {teacher.num_classes} and the student '
                 f'{student.num_classes}; give the teacher class_map=[...], or '
                 f'use a weighting of a type in {others("needs_classes")}')
@@ -255,7 +234,7 @@ def _build_strategy(cfg: dict, context: WeightingContext) -> WeightingStrategy:
 
 @torch.no_grad()
 def _probe(model: BaseModel, task: Task, taps: OutputTaps, pool: TeacherPool,
-           size: int | tuple[int, ...]
+           size: int | Sequence[int]
            ) -> tuple[OutputSpec, tuple[OutputSpec, ...]]:
     """Run the student and each teacher once, on two grey images, to learn
     the sizes of their outputs.
@@ -286,9 +265,9 @@ def _build_student(cfg: dict | str, preprocessor: dict | None,
                    init_cfg: dict | None, task: Task) -> BaseModel:
     if isinstance(cfg, dict) and \
             _plain(cfg.get('type')) == 'MultiTeacherDistiller':
-        raise ValueError('model.student is distilled already (its type is '
-                         'MultiTeacherDistiller); give its student, and all '
-                         'teachers in one list')
+        raise ConfigError('student', 'it is distilled already (its type is '
+                          'MultiTeacherDistiller); give its student, and all '
+                          'teachers in one list')
     config, scope = load_model_config(cfg, 'model.student', keep_flow=True)
     if preprocessor is not None:
         config['data_preprocessor'] = preprocessor
@@ -312,8 +291,8 @@ def _refuse_kind(kind: Any) -> None:
     some build their own teachers then."""
     for base in getattr(kind, '__mro__', ()):
         if base.__name__ in _NO_STUDENTS:
-            raise ValueError(
-                f'model.student: {kind.__name__} cannot be distilled: '
+            raise ConfigError(
+                'student', f'{kind.__name__} cannot be distilled: '
                 f'{_NO_STUDENTS[base.__name__]}')
 
 
@@ -321,25 +300,18 @@ def _refuse(model: nn.Module) -> None:
     """Raise where a model cannot be a student."""
     name = type(model).__name__
     if not isinstance(model, BaseModel):
-        raise TypeError(f'model.student: {name} is no whole model (a '
-                        'classifier, detector or segmentor) but a part of one')
+        raise ConfigError('student', f'{name} is no whole model (a '
+                          'classifier, detector or segmentor) but a part of '
+                          'one')
     for path, module in model.named_modules():
         if distillation_of(module) is not None:
-            raise ValueError(
-                f'model.student has a distillation already, in {path!r}; a '
+            raise ConfigError(
+                'student', f'it has a distillation already, in {path!r}; a '
                 'model is distilled once, with all teachers in one list')
     if hasattr(model, NAME):
-        raise ValueError(f'model.student: {name} has an attribute {NAME!r} of '
-                         'its own')
+        raise ConfigError('student', f'{name} has an attribute {NAME!r} of '
+                          'its own')
 
 
 def _plain(kind: Any) -> str:
     return str(kind).rpartition('.')[2]
-
-
-def _option_names() -> list[str]:
-    return [
-        p.name
-        for p in inspect.signature(MultiTeacherDistiller).parameters.values()
-        if p.kind is not p.VAR_KEYWORD
-    ]

@@ -1,3 +1,3 @@
-from .student import FORMATS, export_student
+from .student import FORMATS, Format, export_student
 
-__all__ = ['FORMATS', 'export_student']
+__all__ = ['FORMATS', 'Format', 'export_student']

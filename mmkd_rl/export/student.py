@@ -10,10 +10,12 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-FORMATS = ('mmpretrain', 'mmdet', 'mmseg', 'torchvision')
+Format = Literal['mmpretrain', 'mmdet', 'mmseg', 'torchvision']
+FORMATS = get_args(Format)
 #: Prefix of a student's weights in checkpoints of 0.1's first layout.
 _STUDENT = 'student.'
 #: The child that a student has while it is distilled.

@@ -12,31 +12,32 @@ put ``student.`` into every name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from mmengine.model import BaseModel
+from pydantic import Field
 from torch import nn
 
 from mmkd_rl.export.student import KNOWLEDGE_FLOW
 from mmkd_rl.flow.knowledge_flow import KnowledgeFlow
+from mmkd_rl.options import ConfigError, Count, Positive, checked
 from mmkd_rl.registry import MODELS
 from mmkd_rl.tasks import BackboneTask
 from mmkd_rl.teachers import TeacherPool
 from mmkd_rl.teachers.loading import build_network
 from mmkd_rl.utils.patches import patch_mmengine
 
-#: ``teachers`` of a student inside a MultiTeacherDistiller.
-FROM_DISTILLER = 'distiller'
-
 
 @MODELS.register_module()
+@checked
 def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
         student: dict,
-        teachers: Sequence[dict] | str,
-        links: str | Sequence[dict] = 'auto',
-        fuse: str = 'input',
-        student_weight: float | None = None,
-        weight_gain: float = 1.,
-        probe_size: int | Sequence[int] | None = None,
+        teachers: Sequence[dict] | Literal['distiller'],
+        links: Literal['auto'] | Sequence[dict] = 'auto',
+        fuse: Literal['input', 'output'] = 'input',
+        student_weight: Annotated[float, Field(gt=0, lt=1)] | None = None,
+        weight_gain: Positive = 1.,
+        probe_size: Count | Sequence[Count] | None = None,
         pretrained: str | None = None) -> nn.Module:
     """A backbone that learns from teachers' inner layers.
 
@@ -68,41 +69,27 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
         TypeError, ValueError, FileNotFoundError: What is wrong with a link, a
             layer, a teacher or an option.
     """
-    if fuse not in ('input', 'output'):
-        raise ValueError(f"fuse must be 'input' or 'output', got {fuse!r}")
-    for name, value in (('student_weight', student_weight),
-                        ('weight_gain', weight_gain)):
-        if value is not None and not isinstance(value, (int, float)):
-            raise TypeError(f'{name} must be a number, got {value!r}')
-    if student_weight is not None and not 0 < student_weight < 1:
-        raise ValueError('student_weight must be in (0, 1), got '
-                         f'{student_weight}')
-    if not weight_gain > 0:
-        raise ValueError(f'weight_gain must be > 0, got {weight_gain}')
-    if not isinstance(student, dict) or 'type' not in student:
-        raise TypeError("student must be a backbone's config, a dict with a "
-                        f'"type", got {student!r}')
+    if 'type' not in student:
+        raise ConfigError('student', "must be a backbone's config, a dict "
+                          f'with a "type", got {student!r}')
     student = dict(student)
     if pretrained is not None:
         student['pretrained'] = pretrained
     patch_mmengine()
     backbone = build_network(student, None, 'student')
     if isinstance(backbone, BaseModel):
-        raise TypeError(
-            f'student: {type(backbone).__name__} is a whole model; give the '
+        raise ConfigError(
+            'student', f'{type(backbone).__name__} is a whole model; give the '
             'config of its backbone, student={{_base_.model.backbone}}')
     if isinstance(backbone, nn.Sequential):
-        raise TypeError(
-            f'student: {type(backbone).__name__} is an nn.Sequential, which '
+        raise ConfigError(
+            'student', f'{type(backbone).__name__} is an nn.Sequential, which '
             'would run what is added to it as a layer; derive it from '
             'nn.Module')
     flow = KnowledgeFlow(backbone, links, fuse,
                          dict(student_weight=student_weight, gain=weight_gain),
                          probe_size)
-    if teachers != FROM_DISTILLER:
-        if isinstance(teachers, str):
-            raise TypeError(f'teachers must be a list of dicts or '
-                            f'{FROM_DISTILLER!r}, got {teachers!r}')
+    if not isinstance(teachers, str):
         flow.connect(TeacherPool(teachers, BackboneTask(),
                                  'model.backbone.teachers'))
     setattr(backbone, KNOWLEDGE_FLOW, flow)

@@ -28,13 +28,11 @@ class OldStudent:
             (Sec. 7.6); 0: the previous iteration.
 
     Raises:
-        ValueError: A momentum out of range, a tap that does not exist.
+        ValueError: A tap that does not exist.
     """
 
     def __init__(self, network: BaseModel, logits: str | dict,
                  momentum: float = 0.) -> None:
-        if not 0 <= momentum < 1:
-            raise ValueError(f'old_momentum must be in [0, 1), got {momentum}')
         self.momentum = momentum
         self._own = plain_copy(network).requires_grad_(False)
         self._flow = flow_of(self._own)

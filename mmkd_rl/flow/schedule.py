@@ -53,17 +53,12 @@ def to_iterations(value: float, key: str, unit: int, total: int) -> int:
         total: Iterations of the training.
 
     Raises:
-        TypeError: No number.
-        ValueError: Below zero, or beyond the end of the training: the student
-            would not end alone.
+        ValueError: Beyond the end of the training: the student would not end
+            alone.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f'{key} must be a share of the training (a float in '
-                        f'[0, 1]) or a number of epochs (an int), got '
-                        f'{value!r}')
     what = 'epochs' if unit > 1 else 'iterations'
     end = 1. if isinstance(value, float) else total // unit
-    if not 0 <= value <= end:
+    if value > end:
         limit = 'a share of the training in [0, 1]' if isinstance(
             value, float) else f'0..{end} {what}, which the training has'
         raise ValueError(

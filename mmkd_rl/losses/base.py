@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmkd_rl.losses.class_map import complete
 from mmkd_rl.losses.projector import Projector
+from mmkd_rl.options import Checked, ConfigError, NonNegative, Positive
 from mmkd_rl.records import (
     Output,
     OutputSpec,
@@ -30,26 +31,26 @@ from mmkd_rl.records import (
 from mmkd_rl.registry import construct
 
 
-class DistillationTerm(nn.Module, ABC):
-    """Base of all terms.
+class _Term(Checked, nn.Module, ABC):
+    #: ``'logits'`` or ``'features'``, if either; the strategy's weights of
+    #: that kind are the term's.
+    reads: str = ''
+
+    def __init__(self, loss_weight: NonNegative = 1.) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+
+class DistillationTerm(_Term):
+    """Base of all terms that compare the student with each teacher.
 
     Args:
         loss_weight: Of the term in the student's loss; applied by the
             distiller. alpha or beta of MTKD-RL, Eq. (2).
-
-    Raises:
-        ValueError: The weight is negative.
     """
 
-    #: ``'logits'`` or ``'features'``: which of the strategy's weights it gets.
-    reads: str
     #: Configs of hooks that a run with the term needs.
     hooks: tuple[dict, ...] = ()
-
-    def __init__(self, loss_weight: float) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-        self._need('loss_weight', loss_weight >= 0, '>= 0')
 
     @classmethod
     def needed_hooks(cls, options: dict) -> tuple[dict, ...]:
@@ -60,32 +61,21 @@ class DistillationTerm(nn.Module, ABC):
         """
         return cls.hooks
 
-    @property
-    def key(self) -> str:
-        """The config key of its short form, for messages."""
-        return 'logit_loss' if self.reads == 'logits' else 'feature_loss'
-
-    def _need(self, name: str, holds: bool, what: str) -> None:
-        """Raise ValueError, in the user's words, unless an option holds."""
-        if not holds:
-            raise ValueError(f'{self.key}.{name} must be {what}, got '
-                             f'{getattr(self, name)}')
-
     def _check_levels(self, student: OutputSpec,
                       teachers: Sequence[OutputSpec], tap: str, what: str,
                       advice: str) -> None:
-        """Raise ValueError where what the term reads does not exist, or where
+        """Raise ConfigError where what the term reads does not exist, or where
         a teacher has another number of levels than the student."""
         name = type(self).__name__
         own = getattr(student, self.reads)
         for spec in (student, *teachers):
             levels = getattr(spec, self.reads)
             if not levels:
-                raise ValueError(f'{self.key}: {name} reads {what}, and there '
-                                 f'are none of {spec.name!r}{advice}')
+                raise ConfigError(f'{name} reads {what}, and there are none '
+                                  f'of {spec.name!r}{advice}')
             if len(levels) != len(own):
-                raise ValueError(
-                    f'{self.key}: {name} pairs levels of {self.reads}, but '
+                raise ConfigError(
+                    f'{name} pairs levels of {self.reads}, but '
                     f'the student has {_levels(own)} and teacher '
                     f'{spec.name!r} has {_levels(levels)}; name as many in '
                     f'taps.{tap}=[...] of both')
@@ -102,7 +92,7 @@ class DistillationTerm(nn.Module, ABC):
                 some.
 
         Raises:
-            ValueError: What the term reads does not exist, or does not pair.
+            ConfigError: What the term reads does not exist, or does not pair.
         """
 
     @abstractmethod
@@ -133,17 +123,14 @@ class LogitTerm(DistillationTerm):
     Args:
         temperature: T.
         loss_weight: See :class:`DistillationTerm`.
-
-    Raises:
-        ValueError: T is not positive, or the weight negative.
     """
 
     reads = 'logits'
 
-    def __init__(self, temperature: float, loss_weight: float) -> None:
+    def __init__(self, temperature: Positive,
+                 loss_weight: NonNegative) -> None:
         super().__init__(loss_weight)
         self.temperature = temperature
-        self._need('temperature', temperature > 0, '> 0')
         self._maps: tuple[str | None, ...] = ()
 
     def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
@@ -151,7 +138,7 @@ class LogitTerm(DistillationTerm):
         """Check that there are logits of the same levels and classes.
 
         Raises:
-            ValueError: There are none, other levels, or other classes.
+            ConfigError: There are none, other levels, or other classes.
         """
         self._check_levels(
             student, teachers, 'logits', 'class scores',
@@ -160,7 +147,7 @@ class LogitTerm(DistillationTerm):
         maps: list[str | None] = []
         for m, spec in enumerate(teachers):
             if _classes(spec) != _classes(student):
-                raise ValueError(
+                raise ConfigError(
                     f'teacher {spec.name!r} has {_classes(spec)} classes '
                     f'and the student {_classes(student)}; give the teacher '
                     "class_map=[...], its index for each of the student's "
@@ -207,7 +194,7 @@ class FeatureTerm(DistillationTerm):
         """Make the projectors.
 
         Raises:
-            ValueError: There are no features, or other numbers of levels.
+            ConfigError: There are no features, or other numbers of levels.
         """
         self._check_levels(
             student, teachers, 'feature', 'features',
@@ -216,7 +203,7 @@ class FeatureTerm(DistillationTerm):
         self.projectors = nn.ModuleList(
             nn.ModuleList(
                 construct(
-                    Projector, projector or {}, 'model.projector',
+                    Projector, projector or {}, 'projector',
                     student=own, teacher=theirs)
                 for own, theirs in zip(student.features, t.features))
             for t in teachers)
@@ -233,27 +220,15 @@ class FeatureTerm(DistillationTerm):
             for levels, teacher in zip(self.projectors, teachers))
 
 
-class MixtureTerm(nn.Module, ABC):
+class MixtureTerm(_Term):
     """A term that compares the student with the teachers' weighted mixture.
 
     Args:
         loss_weight: Of the term in the student's loss; applied here.
-
-    Raises:
-        ValueError: The weight is negative.
     """
 
     #: Its name in the log.
     name: str
-    #: ``'logits'`` or ``'features'`` of the teachers; ``''``: neither.
-    reads: str = ''
-
-    def __init__(self, loss_weight: float = 1.) -> None:
-        super().__init__()
-        if not loss_weight >= 0:
-            raise ValueError(f'{type(self).__name__}.loss_weight must be >= '
-                             f'0, got {loss_weight}')
-        self.loss_weight = loss_weight
 
     @abstractmethod
     def forward(self, student: Output, teachers: Sequence[Output],

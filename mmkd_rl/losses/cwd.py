@@ -19,6 +19,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmkd_rl.losses.base import FeatureTerm, mean_over_levels
+from mmkd_rl.options import ConfigError, NonNegative, Positive
 from mmkd_rl.records import OutputSpec, Pair, Pairs, Truth
 from mmkd_rl.registry import MODELS
 
@@ -32,24 +33,20 @@ class CWDLoss(FeatureTerm):
             for logits on Cityscapes).
         loss_weight: beta of MTKD-RL, Eq. (2); applied by the distiller. The
             authors' is 5 (and 3), with these temperatures.
-
-    Raises:
-        ValueError: T is not positive, or the weight negative.
     """
 
     def __init__(self,
-                 temperature: float = 1.0,
-                 loss_weight: float = 5.0) -> None:
+                 temperature: Positive = 1.0,
+                 loss_weight: NonNegative = 5.0) -> None:
         super().__init__(loss_weight)
         self.temperature = temperature
-        self._need('temperature', temperature > 0, '> 0')
 
     def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
               projector: dict | None = None) -> None:
         """Complain about features without space, then make the projectors.
 
         Raises:
-            ValueError: The student's or a teacher's feature is a vector; or
+            ConfigError: The student's or a teacher's feature is a vector; or
                 see :meth:`FeatureTerm.build`.
         """
         for spec in (student, *teachers):
@@ -57,8 +54,8 @@ class CWDLoss(FeatureTerm):
                 _needs_space(spec.name, len(shape) - 1)
                 if shape[1:] == (1, 1):
                     print_log(
-                        'feature_loss: CWDLoss compares channels over space, '
-                        f'but the feature of {spec.name!r} has one point '
+                        'CWDLoss compares channels over space, but the '
+                        f'feature of {spec.name!r} has one point '
                         '(when probed with images of model.probe_size): its '
                         'loss is zero. Tap an earlier layer with '
                         "taps=dict(feature='...')", 'current',
@@ -69,7 +66,7 @@ class CWDLoss(FeatureTerm):
         """L_m, [B, M], in float32.
 
         Raises:
-            ValueError: Vectors.
+            ConfigError: Vectors.
         """
         return torch.stack([
             mean_over_levels([self._level(pair) for pair in levels])
@@ -106,7 +103,7 @@ def channel_divergence(student: Tensor, teacher: Tensor, temperature: float,
 
 def _needs_space(name: str, dimensions: int) -> None:
     if dimensions < 1:
-        raise ValueError(
-            f'feature_loss: CWDLoss needs maps [B, D, H, W], but the feature '
+        raise ConfigError(
+            'CWDLoss needs maps [B, D, H, W], but the feature '
             f'of {name!r} is a vector; tap a layer before the pooling with '
             "taps=dict(feature='...'), or use FitNetLoss or NDLoss")

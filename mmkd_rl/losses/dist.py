@@ -38,6 +38,7 @@ import torch
 from torch import Tensor
 
 from mmkd_rl.losses.base import LogitTerm, mean_over_levels, stacked_levels
+from mmkd_rl.options import ConfigError, NonNegative, Positive
 from mmkd_rl.records import Pairs, Truth
 from mmkd_rl.registry import MODELS
 
@@ -56,21 +57,16 @@ class DISTLoss(LogitTerm):
         temperature: T.
         eps: See above; 0: Pearson's correlation as it is.
         loss_weight: alpha of MTKD-RL, Eq. (2); applied by the distiller.
-
-    Raises:
-        ValueError: T is not positive, or another one negative.
     """
 
     def __init__(self,
-                 beta: float = 2.0,
-                 gamma: float = 2.0,
-                 temperature: float = 1.0,
-                 eps: float = 1e-8,
-                 loss_weight: float = 1.0) -> None:
+                 beta: NonNegative = 2.0,
+                 gamma: NonNegative = 2.0,
+                 temperature: Positive = 1.0,
+                 eps: NonNegative = 1e-8,
+                 loss_weight: NonNegative = 1.0) -> None:
         super().__init__(temperature, loss_weight)
         self.beta, self.gamma, self.eps = beta, gamma, eps
-        for name in ('beta', 'gamma', 'eps'):
-            self._need(name, getattr(self, name) >= 0, '>= 0')
 
     def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
         """The loss's shares, [B, M], in float32 whatever the inputs.
@@ -79,7 +75,7 @@ class DISTLoss(LogitTerm):
         share is the mean of its pixels'.
 
         Raises:
-            ValueError: Some pixels are to be left out, which its columns
+            ConfigError: Some pixels are to be left out, which its columns
                 cannot.
         """
         return mean_over_levels(
@@ -89,9 +85,9 @@ class DISTLoss(LogitTerm):
                valid: Tensor | None) -> Tensor:
         # Waits for the device, but tasks give a mask only where it hides some.
         if valid is not None and not bool((valid > 0).all()):
-            raise ValueError('logit_loss: DISTLoss compares all pixels of a '
-                             'batch and can leave none out (padding, ignored '
-                             'labels); use KDLoss')
+            raise ConfigError('DISTLoss compares all pixels of a batch and '
+                              'can leave none out (padding, ignored labels); '
+                              'use KDLoss')
         # P points of space behind the classes; 1 for plain classification
         q_B1CP = _with_space((student_BC.float() / self.temperature).softmax(
             1).unsqueeze(1))

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkd_rl.losses.base import LogitTerm, mean_over_levels, stacked_levels
+from mmkd_rl.options import ConfigError, NonNegative, Positive
 from mmkd_rl.records import Pairs, Truth
 from mmkd_rl.registry import MODELS
 
@@ -37,26 +38,21 @@ class DKDLoss(LogitTerm):
             networks on CIFAR-100, and 0.5 or 2 on ImageNet.
         temperature: T; there 4 on CIFAR-100 and 1 on ImageNet.
         loss_weight: alpha of MTKD-RL, Eq. (2); applied by the distiller.
-
-    Raises:
-        ValueError: T is not positive, or another one negative.
     """
 
     def __init__(self,
-                 alpha: float = 1.0,
-                 beta: float = 8.0,
-                 temperature: float = 4.0,
-                 loss_weight: float = 1.0) -> None:
+                 alpha: NonNegative = 1.0,
+                 beta: NonNegative = 8.0,
+                 temperature: Positive = 4.0,
+                 loss_weight: NonNegative = 1.0) -> None:
         super().__init__(temperature, loss_weight)
         self.alpha, self.beta = alpha, beta
-        for name in ('alpha', 'beta'):
-            self._need(name, getattr(self, name) >= 0, '>= 0')
 
     def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
         """The loss of each sample and teacher, [B, M], in float32.
 
         Raises:
-            ValueError: There are no class labels, or space behind the
+            ConfigError: There are no class labels, or space behind the
                 classes.
         """
         return mean_over_levels([
@@ -67,11 +63,11 @@ class DKDLoss(LogitTerm):
     def _level(self, student_BC: Tensor, teachers_BMC: Tensor,
                targets: Tensor | None) -> Tensor:
         if not isinstance(targets, Tensor):
-            raise ValueError('logit_loss: DKDLoss needs the true labels, and '
-                             'there are none; use KDLoss or DISTLoss')
+            raise ConfigError('DKDLoss needs the true labels, and there are '
+                              'none; use KDLoss or DISTLoss')
         if student_BC.ndim != 2:
-            raise ValueError(
-                'logit_loss: DKDLoss takes one vector of logits an image, got '
+            raise ConfigError(
+                'DKDLoss takes one vector of logits an image, got '
                 f'logits of shape {tuple(student_BC.shape)}; use KDLoss')
         if targets.ndim == 2:
             targets = targets.argmax(1)

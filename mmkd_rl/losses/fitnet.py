@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mmkd_rl.losses.base import FeatureTerm, mean_over_levels
+from mmkd_rl.options import NonNegative
 from mmkd_rl.records import Pair, Pairs, Truth
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils.pooling import masked_mean
@@ -24,12 +25,9 @@ class FitNetLoss(FeatureTerm):
 
     Args:
         loss_weight: beta of MTKD-RL, Eq. (2); applied by the distiller.
-
-    Raises:
-        ValueError: The weight is negative.
     """
 
-    def __init__(self, loss_weight: float = 5.0) -> None:
+    def __init__(self, loss_weight: NonNegative = 5.0) -> None:
         super().__init__(loss_weight)
 
     def compare(self, pairs: Pairs, truth: Truth) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkd_rl.losses.base import LogitTerm, mean_over_levels, stacked_levels
+from mmkd_rl.options import NonNegative, Positive
 from mmkd_rl.records import Pairs, Truth
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils.pooling import masked_mean
@@ -24,14 +25,11 @@ class KDLoss(LogitTerm):
     Args:
         temperature: T.
         loss_weight: alpha of MTKD-RL, Eq. (2); applied by the distiller.
-
-    Raises:
-        ValueError: T is not positive, or the weight negative.
     """
 
     def __init__(self,
-                 temperature: float = 4.0,
-                 loss_weight: float = 1.0) -> None:
+                 temperature: Positive = 4.0,
+                 loss_weight: NonNegative = 1.0) -> None:
         super().__init__(temperature, loss_weight)
 
     def compare(self, pairs: Pairs, truth: Truth) -> Tensor:

@@ -26,6 +26,7 @@ class c.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +34,11 @@ from mmengine import dist
 from torch import Tensor
 
 from mmkd_rl.losses.base import FeatureTerm
+from mmkd_rl.options import ConfigError, NonNegative
 from mmkd_rl.records import OutputSpec, Pairs, Truth
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils.pooling import mean_over_space
 
-MEANS = ('dataset', 'running')
 #: Features that are shorter are taken to be as long as this.
 _SHORTEST = 1e-6
 
@@ -54,9 +55,6 @@ class NDLoss(FeatureTerm):
             The first is the default because it is the paper's, and because
             the target then stands still; without its hook the first batch
             ends with a message.
-
-    Raises:
-        ValueError: The weight is negative, or no such ``means``.
     """
 
     hooks = (dict(type='mmkd_rl.ClassMeanHook'), )
@@ -64,12 +62,9 @@ class NDLoss(FeatureTerm):
     counts: Tensor
 
     def __init__(self,
-                 loss_weight: float = 2.0,
-                 means: str = 'dataset') -> None:
+                 loss_weight: NonNegative = 2.0,
+                 means: Literal['dataset', 'running'] = 'dataset') -> None:
         super().__init__(loss_weight)
-        if means not in MEANS:
-            raise ValueError(f'feature_loss.means must be one of {MEANS}, got '
-                             f'{means!r}')
         self.means = means
         self._ready = False  # saves a look at the device
 
@@ -84,18 +79,17 @@ class NDLoss(FeatureTerm):
         """Make room for the class means, and the projectors.
 
         Raises:
-            ValueError: Without logits the number of classes is not known;
+            ConfigError: Without logits the number of classes is not known;
                 several levels; or see :meth:`FeatureTerm.build`.
         """
         classes = student.num_classes
         if not classes:
-            raise ValueError('feature_loss: NDLoss needs images with one '
-                             'class each, and this task has none; use '
-                             'FitNetLoss')
+            raise ConfigError('NDLoss needs images with one class each, and '
+                              'this task has none; use FitNetLoss')
         if len(student.features) > 1:
-            raise ValueError('feature_loss: NDLoss takes one feature, got '
-                             f'{len(student.features)} levels; tap the last '
-                             "one alone with taps=dict(feature='...')")
+            raise ConfigError('NDLoss takes one feature, got '
+                              f'{len(student.features)} levels; tap the last '
+                              "one alone with taps=dict(feature='...')")
         super().build(student, teachers, projector)
         self.register_buffer('counts', torch.zeros(classes))
         for m, spec in enumerate(teachers):
@@ -133,12 +127,12 @@ class NDLoss(FeatureTerm):
         """L_m, [B, M], in float32.
 
         Raises:
-            ValueError: There are no class labels, or no class means.
+            ConfigError: There are no class labels, or no class means.
         """
         targets = truth.targets
         if not isinstance(targets, Tensor) or targets.ndim > 2:
-            raise ValueError(
-                'feature_loss: NDLoss needs one label an image, and '
+            raise ConfigError(
+                'NDLoss needs one label an image, and '
                 f"{'there are none' if targets is None else 'got many'}; use "
                 'FitNetLoss')
         if not hasattr(self, 'num_teachers'):
@@ -158,8 +152,8 @@ class NDLoss(FeatureTerm):
                 torch.is_grad_enabled():
             self._add(teachers, targets)
         if self.means == 'dataset' and not self.ready:
-            raise ValueError(
-                'feature_loss: NDLoss has no class means. Add '
+            raise ConfigError(
+                'NDLoss has no class means. Add '
                 "dict(type='mmkd_rl.ClassMeanHook') to custom_hooks, or take "
                 "feature_loss=dict(type='NDLoss', means='running')")
         share_B = self._known(targets)

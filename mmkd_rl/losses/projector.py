@@ -12,10 +12,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkd_rl.options import Checked
 from mmkd_rl.utils.pooling import mean_over_space
 
 
-class Projector(nn.Module):
+class Projector(Checked, nn.Module):
     """Project one student feature to one teacher's.
 
     Args:

@@ -17,12 +17,15 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from mmkd_rl.losses.base import MixtureTerm
+from mmkd_rl.options import NonNegative
 from mmkd_rl.records import Output, TeacherWeights, Truth
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils.pooling import pooled_features
@@ -76,19 +79,14 @@ class AngleRelationLoss(_RelationLoss):
     Args:
         loss_weight: Of the term; applied here. Published: 2.
         samples: Images of a batch that make triplets; their number grows with
-            its cube.
-
-    Raises:
-        ValueError: The weight is negative, or fewer than three samples.
+            its cube; 3 or more, the corners of an angle.
     """
 
     name = 'loss_angle'
 
-    def __init__(self, loss_weight: float = 2., samples: int = 16) -> None:
+    def __init__(self, loss_weight: NonNegative = 2.,
+                 samples: Annotated[int, Field(ge=3)] = 16) -> None:
         super().__init__(loss_weight)
-        if samples < 3:
-            raise ValueError('AngleRelationLoss.samples must be >= 3, the '
-                             f'corners of an angle; got {samples}')
         self.samples = samples
 
     def relate(self, x_BD: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmkd_rl.errors import is_ours, raised_at
+from mmkd_rl.options import ConfigError
 from mmkd_rl.utils.configs import (
     complete_loaders,
     config_name,
@@ -189,6 +190,8 @@ def _is_refusal(error: BaseException, running: bool) -> bool:
     a config is read. All else is a fault in code, and needs its traceback: a
     missing attribute, an index out of range, tensors that do not fit.
     """
+    if isinstance(error, ConfigError):
+        return True
     place = raised_at(error)
     if place is None:
         return False
@@ -268,8 +271,12 @@ def _setting_of(path: str, cfg: dict, key: str) -> tuple[str, str] | None:
 
 
 @contextlib.contextmanager
-def clear_errors(debug: bool = False) -> Iterator[Stage]:
+def clear_errors(debug: bool | None = None) -> Iterator[Stage]:
     """End the process with one message where the input was wrong.
+
+    Args:
+        debug: Show the traceback of a wrong input, too; ``None``: the tool
+            has no such option. MMKD_RL_DEBUG=1 does the same.
 
     Exit codes: 2 for a wrong input, 1 for any other failure (with its
     traceback, see :func:`_is_refusal`), 130 when the user interrupts.
@@ -277,6 +284,7 @@ def clear_errors(debug: bool = False) -> Iterator[Stage]:
     Yields:
         Stage: To be told of the runner by ``stage.watch(runner)``.
     """
+    how = 'MMKD_RL_DEBUG=1' if debug is None else '--debug'
     debug = debug or os.environ.get('MMKD_RL_DEBUG', '0') not in ('', '0')
     stage = Stage()
     code = 0
@@ -294,15 +302,18 @@ def clear_errors(debug: bool = False) -> Iterator[Stage]:
                   else 'there is no checkpoint yet: it starts anew next time',
                   file=sys.stderr)
         code = EXIT_INTERRUPTED
-    except _BAD_INPUT as error:
+    except _BAD_INPUT as raised:
+        # MMEngine makes a TypeError anew where a hook raises one.
+        error = raised.__context__ if isinstance(
+            raised.__context__, ConfigError) else raised
         refusal = _is_refusal(error, stage.running)
         code = EXIT_BAD_INPUT if refusal else EXIT_FAILED
         if debug or not refusal:
             traceback.print_exc()
         else:
             text = describe(error) + missing_data(error, stage.cfg)
-            print(f'\nERROR: {text}\n({type(error).__name__}; '
-                  '--debug shows where it was raised)', file=sys.stderr)
+            print(f'\nERROR: {text}\n({type(error).__name__}; {how} shows '
+                  'where it was raised)', file=sys.stderr)
     finally:
         if dist.is_available() and dist.is_initialized():
             # Waiting for the other processes would hang after an error.

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from mmkd_rl.utils.cli import clear_errors
 from mmkd_rl.visualization.common import Record, check_marks
 
 
 def draw_record(description: str | None, record: type[Record],
                 plot: Callable[[Any, Mapping[str, str], str], Figure],
                 file: str, hook: str, title: str,
-                argv: list[str] | None = None) -> int:
+                argv: list[str] | None = None) -> None:
     """Read a record, draw it, say where the picture is.
 
     Args:
@@ -27,9 +27,6 @@ def draw_record(description: str | None, record: type[Record],
         hook: What writes it, for the message where there is none.
         title: Default one.
         argv: Arguments; None: the process's.
-
-    Returns:
-        Exit code; 2 for the user's mistakes.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
@@ -48,25 +45,19 @@ def draw_record(description: str | None, record: type[Record],
     if os.path.isdir(path):
         path = os.path.join(path, file)
     out = args.out or os.path.splitext(path)[0] + '.png'
-    try:
+    with clear_errors():
+        if not os.path.exists(path):
+            raise FileNotFoundError(
+                f'{path!r}: no such file; runs with {hook} write one')
         mark = dict(_note(entry) for entry in args.mark)
         found: Any = record.load(path)
         check_marks('--mark', mark, found.teachers)
         figure = plot(found, mark, args.title)
-    except FileNotFoundError:
-        print(f'error: {path!r}: no such file; runs with {hook} write one',
-              file=sys.stderr)
-        return 2
-    except ValueError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    try:
-        figure.savefig(out, dpi=120)
-    except (OSError, ValueError) as error:
-        print(f'error: --out {out!r}: {error}', file=sys.stderr)
-        return 2
+        try:
+            figure.savefig(out, dpi=120)
+        except (OSError, ValueError) as error:
+            raise ValueError(f'--out {out!r}: {error}') from error
     print(out)
-    return 0
 
 
 def _note(entry: str) -> tuple[str, str]:

@@ -31,21 +31,23 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import product
+from typing import Literal
 
 import torch
 from sklearn.svm import OneClassSVM
 from torch import Tensor
 
 from mmkd_rl.context import WeightingContext
+from mmkd_rl.options import ConfigError, Positive
 from mmkd_rl.records import DistillationBatch, TeacherWeights
 from mmkd_rl.registry import WEIGHTINGS
 from mmkd_rl.weighting.base import (
+    Scale,
     WeightingStrategy,
     equal_weights,
     require_terms,
 )
 
-FEATURES = ('same', 'own')
 _MAX_ENUMERATED = 5
 _RIDGE = 1e-6
 _TOLERANCE = 1e-8
@@ -68,9 +70,8 @@ class AEKD(WeightingStrategy):
         scale: Both are the paper's: weights sum to one.
 
     Raises:
-        TypeError: C is no number.
-        ValueError: C below 1 / M, another ``feature`` or scale, or no terms
-            with a gradient for each teacher.
+        ConfigError: C below 1 / M, or no terms with a gradient for each
+            teacher.
     """
 
     needs_classes = False
@@ -78,23 +79,18 @@ class AEKD(WeightingStrategy):
 
     def __init__(self,
                  context: WeightingContext,
-                 C: float = 0.6,
-                 feature: str = 'same',
+                 C: Positive = 0.6,
+                 feature: Literal['same', 'own'] = 'same',
                  average_gradients: bool = False,
                  normalize: bool = False,
-                 scale: str = 'unit') -> None:
+                 scale: Scale = 'unit') -> None:
         super().__init__(context, scale)
         require_terms(context, type(self))
         count = self.num_teachers
-        if not isinstance(C, (int, float)) or isinstance(C, bool):
-            raise TypeError(f'weighting.C must be a number, got {C!r}')
         if count > 1 and C < 1 / count - _TOLERANCE:
-            raise ValueError(
-                f'weighting.C must be >= 1 / {count}, one over the number of '
+            raise ConfigError(
+                'C', f'must be >= 1 / {count}, one over the number of '
                 f'teachers, or no weights sum to one; got {C}')
-        if feature not in FEATURES:
-            raise ValueError(f'weighting.feature must be one of {FEATURES}, '
-                             f'got {feature!r}')
         self.C = C
         self.feature = feature
         self.average_gradients = average_gradients

@@ -37,8 +37,10 @@ so both scales are the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from mmkd_rl.context import WeightingContext
@@ -49,6 +51,7 @@ from mmkd_rl.losses import (
     MixtureTerm,
 )
 from mmkd_rl.losses.base import stacked_levels
+from mmkd_rl.options import NonNegative
 from mmkd_rl.records import (
     DistillationBatch,
     Output,
@@ -57,7 +60,7 @@ from mmkd_rl.records import (
 )
 from mmkd_rl.registry import WEIGHTINGS
 from mmkd_rl.utils.pooling import masked_mean
-from mmkd_rl.weighting.base import WeightingStrategy
+from mmkd_rl.weighting.base import Scale, WeightingStrategy
 
 _EPSILON = 1e-12
 
@@ -71,13 +74,9 @@ class AMTMLKD(WeightingStrategy):
         distance_weight: Of the relation of pairs; 0: off.
         angle_weight: Of the relation of triplets; 0: off.
         relation_samples: Images of a batch that make triplets; their number
-            grows with its cube.
+            grows with its cube; 3 or more, the corners of an angle.
         regularization: Of W and theta; 0.1 in the paper.
         scale: Both are the paper's: weights sum to one.
-
-    Raises:
-        ValueError: A negative weight, fewer than three relation samples, or
-            another scale.
     """
 
     needs_classes = False
@@ -85,20 +84,12 @@ class AMTMLKD(WeightingStrategy):
 
     def __init__(self,
                  context: WeightingContext,
-                 distance_weight: float = 1.0,
-                 angle_weight: float = 2.0,
-                 relation_samples: int = 16,
-                 regularization: float = 0.1,
-                 scale: str = 'unit') -> None:
+                 distance_weight: NonNegative = 1.0,
+                 angle_weight: NonNegative = 2.0,
+                 relation_samples: Annotated[int, Field(ge=3)] = 16,
+                 regularization: NonNegative = 0.1,
+                 scale: Scale = 'unit') -> None:
         super().__init__(context, scale)
-        for name, value in (('distance_weight', distance_weight),
-                            ('angle_weight', angle_weight),
-                            ('regularization', regularization)):
-            if not value >= 0:
-                raise ValueError(f'weighting.{name} must be >= 0, got {value}')
-        if relation_samples < 3:
-            raise ValueError('weighting.relation_samples must be >= 3, the '
-                             f'corners of an angle; got {relation_samples}')
         self.relations = nn.ModuleList(
             term for term in (
                 DistanceRelationLoss(distance_weight),

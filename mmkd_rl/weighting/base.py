@@ -5,20 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from mmkd_rl.context import WeightingContext
 from mmkd_rl.losses import MixtureTerm
+from mmkd_rl.options import Checked, ConfigError
 from mmkd_rl.records import DistillationBatch, Output, TeacherWeights
 from mmkd_rl.tasks import LogitTask, Task
 from mmkd_rl.weighting.learner import Learner
 
-SCALES = ('unit', 'paper')
+Scale = Literal['unit', 'paper']
 
 
-class WeightingStrategy(nn.Module, ABC):
+class WeightingStrategy(Checked, nn.Module, ABC):
     """Base of all strategies: from a batch to weights of the teachers.
 
     It is a module so that a strategy may have parameters that the student's
@@ -30,9 +32,6 @@ class WeightingStrategy(nn.Module, ABC):
         scale: ``'unit'``: weights sum to one over the teachers, so that the
             strength of distillation is the same for all strategies;
             ``'paper'``: the scale of the strategy's own paper.
-
-    Raises:
-        ValueError: Another scale.
     """
 
     #: Configs of hooks that a run with the strategy needs.
@@ -49,11 +48,9 @@ class WeightingStrategy(nn.Module, ABC):
     #: Whether it reads :attr:`Gaps.similarity`.
     needs_similarity: bool = True
 
-    def __init__(self, context: WeightingContext, scale: str = 'unit') -> None:
+    def __init__(self, context: WeightingContext,
+                 scale: Scale = 'unit') -> None:
         super().__init__()
-        if scale not in SCALES:
-            raise ValueError(f'weighting.scale must be one of {SCALES}, got '
-                             f'{scale!r}')
         self.context = context
         self.scale = scale
         #: What it trains beside the student, if anything.
@@ -104,12 +101,12 @@ def equal_weights(batch: DistillationBatch, num_teachers: int,
 
 
 def require_terms(context: WeightingContext, kind: type) -> None:
-    """Raise ValueError if nothing is distilled from each teacher for itself,
+    """Raise ConfigError if nothing is distilled from each teacher for itself,
     so that there is nothing from which a strategy could learn weights."""
     if not context.terms:
-        raise ValueError(
-            f'weighting.type={kind.__name__} looks at terms that compare the '
-            'student with each teacher, and model.losses has none; add '
+        raise ConfigError(
+            f'{kind.__name__} looks at terms that compare the student with '
+            'each teacher, and model.losses has none; add '
             "dict(type='KDLoss') or dict(type='FitNetLoss'), or use "
             "weighting=dict(type='AverageWeighting')")
 

@@ -19,22 +19,24 @@ same; the published code divides both losses by M once more, which is
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from mmkd_rl.context import WeightingContext
 from mmkd_rl.losses import mapped_shape
+from mmkd_rl.options import ConfigError
 from mmkd_rl.records import DistillationBatch, Output, TeacherWeights
 from mmkd_rl.registry import WEIGHTINGS
 from mmkd_rl.tasks import LogitTask
 from mmkd_rl.utils.precision import autocasts_to_half
 from mmkd_rl.weighting.base import (
+    Scale,
     WeightingStrategy,
     confidence,
     cross_entropies,
 )
-
-FEATURES = ('student', 'teacher')
 
 
 @WEIGHTINGS.register_module()
@@ -51,8 +53,8 @@ class CAMKD(WeightingStrategy):
         scale: Both are the paper's: weights sum to one.
 
     Raises:
-        ValueError: Another ``feature`` or scale; or ``feature='student'`` and
-            a teacher whose classifier cannot be run alone.
+        ConfigError: ``feature='student'``, and a teacher whose classifier
+            cannot be run alone.
     """
 
     needs_labels = True
@@ -60,13 +62,10 @@ class CAMKD(WeightingStrategy):
 
     def __init__(self,
                  context: WeightingContext,
-                 feature: str = 'student',
+                 feature: Literal['student', 'teacher'] = 'student',
                  detach_feature: bool = True,
-                 scale: str = 'unit') -> None:
+                 scale: Scale = 'unit') -> None:
         super().__init__(context, scale)
-        if feature not in FEATURES:
-            raise ValueError(f'weighting.feature must be one of {FEATURES}, '
-                             f'got {feature!r}')
         self.detach_feature = detach_feature
         self.reads_student = feature == 'student' and \
             context.feature_weight is not None
@@ -110,7 +109,7 @@ class CAMKD(WeightingStrategy):
         context = self.context
         for index, teacher in enumerate(context.teachers):
             if context.classify is None:
-                raise ValueError(_advice(teacher.name, 'there is none'))
+                raise _refusal(teacher.name, 'there is none')
             shape = mapped_shape(context.student.features[-1],
                                  teacher.features[-1])
             try:
@@ -120,14 +119,13 @@ class CAMKD(WeightingStrategy):
             except (ValueError, RuntimeError, AssertionError) as error:
                 # A RuntimeError: shapes that do not fit, as of a map that was
                 # pooled to a vector because the student's feature is one.
-                raise ValueError(
-                    _advice(
-                        teacher.name,
-                        f'on features of shape {shape}, as the projector '
-                        f'gives them: {error}')) from error
+                raise _refusal(
+                    teacher.name, f'on features of shape {shape}, as the '
+                    f'projector gives them: {error}') from error
 
 
-def _advice(name: str, reason: str) -> str:
-    return (f"weighting.feature='student' runs the classifier of teacher "
-            f'{name!r} on mapped features, which fails: {reason}. Set '
-            "weighting.feature='teacher' to weigh features as logits")
+def _refusal(name: str, reason: str) -> ConfigError:
+    return ConfigError(
+        'feature', f"'student' runs the classifier of teacher {name!r} on "
+        f"mapped features, which fails: {reason}. Set feature='teacher' to "
+        'weigh features as logits')

@@ -30,9 +30,6 @@ class EBKD(WeightingStrategy):
         context: Given by the distiller.
         scale: ``'unit'``: divided by M - 1, which makes their sum one;
             ``'paper'``: 1 - H_m / sum_j H_j as it stands, of sum M - 1.
-
-    Raises:
-        ValueError: Another scale.
     """
 
     needs_labels = True

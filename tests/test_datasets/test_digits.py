@@ -106,7 +106,7 @@ def test_label_noise_leaves_images_alone_and_hits_whole_scans(few):
     (dict(split='train', renderings=0), 'renderings must be >= 1, got 0'),
     (dict(split='train', label_noise=1.), r'label_noise .*\[0, 1\), got 1.0'),
     (dict(split='train', label_noise=-.1), r'label_noise .* got -0.1'),
-    (dict(split='test', label_noise=.1), 'label_noise=0.1 .*"train" only'),
+    (dict(split='test', label_noise=.1), 'label_noise: 0.1 .*"train" only'),
 ])
 def test_bad_arguments_are_named(bad, message):
     with pytest.raises(ValueError, match=message):

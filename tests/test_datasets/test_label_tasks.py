@@ -29,12 +29,12 @@ def test_a_label_becomes_what_the_mapping_says(mapping):
 
 @pytest.mark.parametrize('bad, message', [
     ('cifar10', "mapping must be .*'cifar100_coarse'.*got 'cifar10'"),
-    ({}, r'mapping must be .* got \{\}'),
-    ([], r'mapping must be .* got \[\]'),
+    ({}, r'mapping must have a label, got \{\}'),
+    ([], r'mapping must have a label, got \[\]'),
     (3, 'mapping must be .* got 3'),
-    ([0, -1], 'whole number >= 0, got -1'),
-    ({'a': 0}, "whole number >= 0, got 'a'"),
-    ([0, True], 'whole number >= 0, got True'),
+    ([0, -1], r'each a whole number >= 0 or .* got \[0, -1\]'),
+    ({'a': 0}, r"must be .* got \{'a': 0\}"),
+    ([0, True], r'must be .* got \[0, True\]'),
 ])
 def test_a_bad_mapping_is_named(bad, message):
     with pytest.raises(ValueError, match=message):

@@ -291,7 +291,7 @@ def test_download_is_torchvisions(tmp_path, monkeypatch):
     (dict(name='wrap_dataset_for_transforms_v2'), ValueError, 'name must be'),
     (dict(name='MNIST'), ValueError, 'needs data_root'),
     (dict(name='MNIST', data_root='x', channels=2), ValueError,
-     'channels must be 1, 3 or None, got 2'),
+     'channels must be one of 1, 3 or None, got 2'),
     (dict(name='MNIST', data_root='x', split='train'), TypeError,
      r"MNIST has no option 'split'; it takes \['train'\]"),
     (dict(name='MNIST', data_root='x', transform=1), TypeError,

@@ -78,7 +78,7 @@ def test_a_gap_of_terms_without_weight(teachers):
 @pytest.mark.parametrize('changes, message', [
     (dict(losses=[KD, 'KDLoss']), r"^model.losses\[1\] must be a dict.*'KDL"),
     (dict(logit_loss=dict(type='mmpretrain.CrossEntropyLoss')),
-     "^model.logit_loss.type='mmpretrain.Cross.* is no distillation term"),
+     "^model.logit_loss.type: 'mmpretrain.Cross.* is no distillation term"),
 ])
 def test_what_is_no_term(teachers, changes, message):
     with pytest.raises(TypeError, match=message):

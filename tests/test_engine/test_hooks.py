@@ -11,6 +11,7 @@ from mmkd_rl.engine.hooks import (
     TeacherCheckHook,
     WeightVisualizationHook,
 )
+from mmkd_rl.utils import cli
 from mmkd_rl.weighting.mtkd_rl.learner import AgentLearner
 from tests.test_engine.test_resume import learner_of
 from tests.toy import classifier, distiller, toy_runner, toy_teachers
@@ -94,6 +95,24 @@ def test_reward_after_the_update_in_a_run(tmp_path, teachers, monkeypatch):
 def test_bad_arguments(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize('options, key', [
+    (dict(history_bytes=3), 'history_bytes'),
+    (dict(updater=dict(type='DDPG', replay_bytes=3)),
+     'updater.replay_bytes')])
+def test_an_options_key_is_whole_in_training_too(tmp_path, teachers, options,
+                                                 key, capsys):
+    """How much one sample takes is not known before."""
+    runner = toy_runner(tmp_path, mtkd_rl(teachers, **options),
+                        hooks=[dict(type='AgentAlternationHook')], epochs=2)
+    # Raised anew by MMEngine, which the tools see through.
+    with pytest.raises(SystemExit) as end, cli.clear_errors() as stage:
+        stage.watch(runner)
+        runner.train()
+    assert end.value.code == 2
+    assert f'ERROR: model.weighting.{key}: 3 holds no single sample' in \
+        capsys.readouterr().err
 
 
 def test_an_agents_hook_without_agent(tmp_path, teachers):

@@ -456,7 +456,7 @@ def test_checkpoints_without_networks_or_with_others(tmp_path):
 @pytest.mark.parametrize('interval', [0, -1, 2.5, '5', True])
 def test_bad_interval(interval):
     with pytest.raises(ValueError, match='MetaWeightingHook.interval must be '
-                       f'an integer >= 1, got {interval!r}'):
+                       f'.*>= 1, got {interval!r}'):
         MetaWeightingHook(interval=interval)
 
 

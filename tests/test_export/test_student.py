@@ -242,9 +242,7 @@ def test_the_tool_takes_a_checkpoint_of_knowledge_flow(
     monkeypatch.setattr(sys, 'argv', [
         str(TOOL), str(tmp_path / 'run.pth'), str(tmp_path / 'out.pth'),
         '--to', 'mmdet'])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(TOOL), run_name='__main__')
-    assert not ended.value.code
+    runpy.run_path(str(TOOL), run_name='__main__')
     weights = torch.load(tmp_path / 'out.pth', weights_only=True)
     plain = {f'backbone.{n}' for n in build(RESNET18['backbone']).state_dict()}
     assert set(weights['state_dict']) == plain

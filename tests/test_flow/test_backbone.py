@@ -606,13 +606,13 @@ def test_one_channel():
 
 @pytest.mark.parametrize('options, error, says', [
     (dict(fuse='middle'), ValueError, "fuse must be .*got 'middle'"),
-    (dict(student_weight=1.), ValueError, r'student_weight.*\(0, 1\), got 1'),
-    (dict(student_weight=0), ValueError, r'student_weight.*\(0, 1\), got 0'),
+    (dict(student_weight=1.), ValueError, r'_weight.*\(0, 1\) or None, got 1'),
+    (dict(student_weight=0), ValueError, r'_weight.*\(0, 1\) or None, got 0'),
     (dict(weight_gain=0), ValueError, 'weight_gain must be > 0, got 0'),
-    (dict(student='ResNet'), TypeError, "student must be a backbone's config"),
+    (dict(student='ResNet'), TypeError, "student must be a dict, got 'Res"),
     (dict(student=dict(depth=8)), TypeError, 'a dict with a "type"'),
     (dict(student=dict(type='mmkd_rl.CifarResNt')), ValueError, 'CifarResNt'),
-    (dict(teachers='distill'), TypeError, "list of dicts or 'distiller', got"),
+    (dict(teachers='distill'), TypeError, "each a dict or 'distiller', got"),
     (dict(teachers=[]), ValueError, 'at least one'),
     (dict(teachers=[teacher(), teacher()]), ValueError, 'names must differ'),
     (dict(teachers=[teacher('student')]), ValueError, "must not be 'student'"),

@@ -208,12 +208,6 @@ def test_state_goes_on_where_it_was(images):
     assert torch.equal(ask(again, images), ask(old, images))
 
 
-@pytest.mark.parametrize('momentum', [-.1, 1., 2.])
-def test_momentum_out_of_range(momentum):
-    with pytest.raises(ValueError, match=r'old_momentum must be in \[0, 1\)'):
-        OldStudent(nn.Module(), 'head', momentum)
-
-
 @pytest.mark.parametrize('cfg, error, says', [
     ('haed', ValueError, "logits: ImageClassifier has no module 'haed'.*head"),
     (3, TypeError, 'logits must be a module path or a dict'),

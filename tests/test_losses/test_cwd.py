@@ -126,5 +126,5 @@ def test_maps_of_one_point_are_warned_of(monkeypatch):
     (dict(loss_weight=-1), 'loss_weight must be >= 0, got -1'),
 ])
 def test_bad_arguments(kwargs, value):
-    with pytest.raises(ValueError, match=f'feature_loss.{value}'):
+    with pytest.raises(ValueError, match=f'Loss.{value}'):
         CWDLoss(**kwargs)

@@ -187,5 +187,5 @@ def test_with_strategies(kwargs):
     (dict(loss_weight=-1), 'loss_weight must be >= 0, got -1'),
 ])
 def test_bad_arguments(kwargs, value):
-    with pytest.raises(ValueError, match=f'logit_loss.{value}'):
+    with pytest.raises(ValueError, match=f'Loss.{value}'):
         DISTLoss(**kwargs)

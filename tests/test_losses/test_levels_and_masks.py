@@ -214,7 +214,7 @@ def test_levels_of_features_that_do_not_pair(term):
     shape = (3, 4, 4)
     name = type(term).__name__
     with pytest.raises(ValueError, match=(
-            rf'feature_loss: {name} pairs levels of features, but the student '
+            rf'^{name} pairs levels of features, but the student '
             r"has 2 \(\(3, 4, 4\), \(3, 4, 4\)\) and teacher 'b' has 1 "
             r'\(\(3, 4, 4\)\); name as many in taps.feature=\[...\] of both')):
         term.build(OutputSpec('student', (shape, shape)),
@@ -224,7 +224,7 @@ def test_levels_of_features_that_do_not_pair(term):
 
 def test_levels_of_logits_that_do_not_pair():
     with pytest.raises(ValueError, match=(
-            r'logit_loss: KDLoss pairs levels of logits, but the student has '
+            r'^KDLoss pairs levels of logits, but the student has '
             r"1 \(\(5,\)\) and teacher 't' has 2 \(\(5,\), \(5,\)\); name as "
             r'many in taps.logits=\[...\] of both')):
         KDLoss().build(spec(), [OutputSpec('t', logits=((5, ), (5, )))])
@@ -246,7 +246,7 @@ def test_logits_that_are_not_there(term, who):
     specs = {name: spec(name) for name in ('student', 't')}
     specs[who] = OutputSpec(who, ((8, 1, 1), ))
     with pytest.raises(ValueError, match=(
-            rf'logit_loss: {type(term).__name__} reads class scores, and '
+            rf'^{type(term).__name__} reads class scores, and '
             rf"there are none of '{who}'.*logit_loss=None.*taps=dict\(logits="
             )):
         term.build(specs['student'], [specs['t']])
@@ -254,7 +254,7 @@ def test_logits_that_are_not_there(term, who):
 
 def test_features_that_are_not_there():
     with pytest.raises(ValueError, match=(
-            "feature_loss: FitNetLoss reads features, and there are none of "
+            "^FitNetLoss reads features, and there are none of "
             r"'t'; say where they are with taps=dict\(feature=")):
         FitNetLoss().build(spec(), [OutputSpec('t', logits=((5, ), ))])
 

@@ -125,10 +125,10 @@ def test_the_weight_is_left_to_the_distiller(logits):
     (dict(loss_weight=-1), 'loss_weight must be >= 0, got -1'),
 ])
 def test_bad_arguments(kwargs, value):
-    with pytest.raises(ValueError, match=f'logit_loss.{value}'):
+    with pytest.raises(ValueError, match=f'Loss.{value}'):
         KDLoss(**kwargs)
 
 
 def test_bad_feature_weight():
-    with pytest.raises(ValueError, match='feature_loss.loss_weight.*got -5'):
+    with pytest.raises(ValueError, match='FitNetLoss.loss_weight.*got -5'):
         FitNetLoss(loss_weight=-5)

@@ -274,7 +274,11 @@ def test_crd(tool, family):
 
 def run(tool, monkeypatch, *args):
     monkeypatch.setattr(sys, 'argv', ['convert.py', *map(str, args)])
-    return tool.main()
+    try:
+        tool.main()
+    except SystemExit as end:
+        return end.code
+    return 0
 
 
 @pytest.mark.parametrize('wrap', [
@@ -313,7 +317,7 @@ def test_messages(tool, tmp_path, monkeypatch, capsys):
         assert run(tool, monkeypatch, source, out, '--from', kind) == 2
         pytest.raises(ValueError, tool.convert, tool.read(str(source)),
                       kind).match(message)
-        assert 'error:' in capsys.readouterr().err
+        assert 'ERROR:' in capsys.readouterr().err
     assert not out.exists()
     pytest.raises(ValueError, tool.convert, dict(a=torch.ones(1)),
                   'crd').match('none of .*mobilenetv2.*resnet.*: a')

@@ -217,15 +217,21 @@ def tool(request, record):
 def test_tools_draw_a_work_directory(tool, tmp_path, capsys):
     main, name, record, _ = tool
     record.save(str(tmp_path / f'{name}.json'))
-    assert main([str(tmp_path)]) == 0
+    main([str(tmp_path)])
     picture = tmp_path / f'{name}.png'
     assert capsys.readouterr().out.strip() == str(picture)
     plain = picture.read_bytes()
     assert plain[:4] == b'\x89PNG'
     out = tmp_path / 'other.png'
-    assert main([str(tmp_path / f'{name}.json'), '--out', str(out), '--mark',
-                 'b=50 % = half noise', '--title', 'mine']) == 0
+    main([str(tmp_path / f'{name}.json'), '--out', str(out), '--mark',
+          'b=50 % = half noise', '--title', 'mine'])
     assert out.read_bytes() != plain
+
+
+def refused(main, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main([*map(str, arguments)])
+    return end.value.code == 2
 
 
 @pytest.mark.parametrize('arguments, message', [
@@ -237,16 +243,16 @@ def test_tools_draw_a_work_directory(tool, tmp_path, capsys):
 def test_tools_refuse_bad_options(tool, tmp_path, capsys, arguments, message):
     main, name, record, _ = tool
     record.save(str(tmp_path / f'{name}.json'))
-    assert main([str(tmp_path), *arguments]) == 2
+    assert refused(main, tmp_path, *arguments)
     error = capsys.readouterr().err
-    assert error.startswith('error: ') and message in error
+    assert error.startswith('\nERROR: ') and message in error
 
 
 def test_tools_say_what_writes_a_record(tool, tmp_path, capsys):
     main, name, _, hook = tool
-    assert main([str(tmp_path)]) == 2
+    assert refused(main, tmp_path)
     error = capsys.readouterr().err
     assert f'{name}.json' in error and hook in error
     (tmp_path / f'{name}.json').write_text('{}')
-    assert main([str(tmp_path)]) == 2
+    assert refused(main, tmp_path)
     assert 'no record of' in capsys.readouterr().err

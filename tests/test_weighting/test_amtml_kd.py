@@ -418,9 +418,9 @@ def test_relations_beside_another_strategy(tmp_path, kind):
 
 @pytest.mark.parametrize('cfg, message', [
     (dict(type='DistanceRelationLoss', loss_weight=-1),
-     'DistanceRelationLoss.loss_weight must be >= 0, got -1'),
+     r'model.losses\[0\].loss_weight must be >= 0, got -1'),
     (dict(type='AngleRelationLoss', samples=2),
-     'AngleRelationLoss.samples must be >= 3, the corners.*got 2'),
+     r'model.losses\[0\].samples must be >= 3, got 2'),
 ])
 def test_bad_relations(tmp_path, cfg, message):
     with pytest.raises(ValueError, match=message):

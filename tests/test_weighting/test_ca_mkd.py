@@ -181,8 +181,8 @@ def test_a_classifier_that_cannot_run_alone_is_found_at_build(tmp_path):
     cfg = distiller(teachers, weighting=dict(type='CAMKD'))
     with pytest.raises(
             ValueError,
-            match=r"(?s)feature='student'.*teacher 't1'.*tapped at.*"
-            "weighting.feature='teacher'"):
+            match=r"(?s)weighting.feature: 'student'.*'t1'.*tapped at.*"
+            "feature='teacher'"):
         MODELS.build(cfg)
     cfg['weighting']['feature'] = 'teacher'
     model = MODELS.build(cfg)
@@ -231,8 +231,8 @@ def test_a_classifier_is_tried_on_what_the_projector_gives(
         config=dict(flat(), neck=dict(type='mmkd_rl.Flatten')))
     with pytest.raises(
             ValueError,
-            match=r"(?s)feature='student'.*teacher 'flat'.*as the projector "
-            r"gives them.*weighting.feature='teacher'"):
+            match=r"(?s)weighting.feature: 'student'.*teacher 'flat'.*as the "
+            r"projector gives them.*feature='teacher'"):
         MODELS.build(
             distiller([teacher], weighting=dict(type='CAMKD'), **student))
     fine = MODELS.build(

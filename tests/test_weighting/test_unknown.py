@@ -133,7 +133,7 @@ def test_strategies_that_need_labels_are_refused_in_words(tmp_path, kind):
         task=dict(type='FeatureTask'),
         weighting=dict(type=kind))
     with pytest.raises(
-            ValueError, match=rf'model.weighting.type={kind} looks at labels '
+            ValueError, match=rf'model.weighting: {kind} looks at labels '
             r'and class scores, and FeatureTask has none; use a weighting of '
             r"a type in \['AEKD', 'AMTMLKD', 'AverageWeighting', 'MTKDRL'\]"):
         MODELS.build(cfg)
@@ -147,7 +147,7 @@ def test_strategies_that_need_labels_are_refused_in_words(tmp_path, kind):
 
 def test_the_default_reward_is_refused_without_labels(tmp_path):
     with pytest.raises(
-            ValueError, match='model.weighting.reward=AgreementReward reads '
+            ValueError, match='model.weighting.reward: AgreementReward reads '
             'class scores and labels, and FeatureTask has none; use '
             r"reward=dict\(type='DistanceReward'\)"):
         MODELS.build(
@@ -199,7 +199,7 @@ def test_relations_alone_say_nothing_of_each_teacher(tmp_path, kind):
         losses=[dict(type='DistanceRelationLoss')],
         weighting=dict(type=kind))
     with pytest.raises(
-            ValueError, match=f'weighting.type={kind} looks at terms that '
+            ValueError, match=f'model.weighting: {kind} looks at terms that '
             "compare.*model.losses has none; add .*'KDLoss'.*Average"):
         MODELS.build(cfg)
     cfg['weighting'] = dict(type='AverageWeighting')

@@ -147,13 +147,13 @@ def test_huge_states_stay_finite_in_the_half_precision_history():
 
 @pytest.mark.parametrize('cfg, error, message', [
     (dict(type='MTKDLR'), ValueError,
-     "model.weighting.type='MTKDLR'.*'MTKDRL'"),
+     "model.weighting.type: 'MTKDLR'.*'MTKDRL'"),
     (dict(scale='papers'), ValueError,
      "weighting.scale must be one of.*'paper'.*'papers'"),
     (dict(reward_time='later'), ValueError,
      "weighting.reward_time.*'after'.*'later'"),
     (dict(reward=dict(type='Distance')), ValueError,
-     "weighting.reward.type='Distance'.*'DistanceReward'"),
+     "weighting.reward.type: 'Distance'.*'DistanceReward'"),
     (dict(updater=dict(type='Policy')), ValueError, 'weighting.updater.type'),
     (dict(updater=dict(type='PolicyGradient', lr=1)), TypeError,
      "weighting.updater.*'lr'"),
@@ -179,7 +179,7 @@ def test_huge_states_stay_finite_in_the_half_precision_history():
     (dict(updater=dict(optimizer=dict(type='Adam', lrr=1))), TypeError,
      "weighting.updater.optimizer: .*'lrr'"),
     (dict(updater=dict(_delete_=True, type='PPO')), TypeError,
-     'in model.weighting.updater replaces'),
+     'model.weighting.updater._delete_: replaces'),
 ])
 def test_bad_configs(cfg, error, message):
     with pytest.raises(error, match=message):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 from mmkd_rl.visualization import FlowRecord, plot_flow
 from mmkd_rl.visualization.command import draw_record
 from mmkd_rl.visualization.flow import FILE_NAME, TITLE
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Plot; 2 for the user's mistakes."""
-    return draw_record(
+def main(argv: list[str] | None = None) -> None:
+    """Plot."""
+    draw_record(
         __doc__,
         FlowRecord,
         plot_flow,
@@ -22,4 +20,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 from mmkd_rl.visualization import WeightRecord, plot_weights
 from mmkd_rl.visualization.command import draw_record
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Plot; 2 for the user's mistakes."""
-    return draw_record(
+def main(argv: list[str] | None = None) -> None:
+    """Plot."""
+    draw_record(
         __doc__,
         WeightRecord,
         plot_weights,
@@ -21,4 +19,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -7,6 +7,8 @@ from collections import Counter
 
 from torchvision.datasets import CIFAR100
 
+from mmkd_rl.utils.cli import clear_errors
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -64,10 +66,8 @@ def convert(source: str, out: str, download: bool = False) -> int:
 
 def main() -> None:
     args = parse_args()
-    try:
+    with clear_errors():
         total = convert(args.source, args.out, args.download)
-    except OSError as error:
-        raise SystemExit(f'ERROR: {error}') from None
     print(f'{total} images written to {args.out}')
 
 

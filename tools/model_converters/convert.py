@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 
 from torch import Tensor
 
@@ -37,6 +36,7 @@ from mmkd_rl.teachers.loading import (
     read_checkpoint,
 )
 from mmkd_rl.utils import checkpoint_io
+from mmkd_rl.utils.cli import clear_errors
 
 # Patterns of whole names and what they become; the first that fits counts.
 Rules = tuple[tuple[str, str], ...]
@@ -219,10 +219,10 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    """Convert; 2 for the user's mistakes."""
+def main() -> None:
+    """Convert."""
     args = parse_args()
-    try:
+    with clear_errors():
         weights = convert(read(args.source), args.source_format)
         if args.config is not None:
             cfg, scope = load_model_config(args.config, '--config')
@@ -233,13 +233,9 @@ def main() -> int:
             dict(
                 state_dict=weights,
                 meta=dict(converted_from=args.source_format)), args.out)
-    except (ValueError, TypeError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
     fits = f', fits {args.config}' if args.config else ''
     print(f'{args.out}: {len(weights)} tensors{fits}')
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

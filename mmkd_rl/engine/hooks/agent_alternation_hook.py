@@ -21,18 +21,8 @@ class AgentAlternationHook(LearnerHook):
         interval: Student's training between two of the agent's (Algorithm 2:
             1 epoch; published code: 1,000 iterations).
         by_epoch: Whether these count epochs or the student's iterations.
-
-    Raises:
-        ValueError: A length is not positive.
     """
 
     learner = AgentLearner
     has = 'agent'
     strategy = 'MTKDRL'
-
-    def __init__(self,
-                 warmup: int = 1,
-                 interval: int = 1,
-                 by_epoch: bool = True) -> None:
-        # Of its own, so that Python's messages name this class.
-        super().__init__(warmup, interval, by_epoch)

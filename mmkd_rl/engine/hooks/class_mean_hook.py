@@ -21,12 +21,13 @@ from mmkd_rl.engine.hooks.common import distillation_in, unwrapped
 from mmkd_rl.engine.hooks.random_state_hook import unchanged_random_state
 from mmkd_rl.losses import NDLoss
 from mmkd_rl.losses.nd import class_sums
+from mmkd_rl.options import Checked, ConfigError
 from mmkd_rl.records import Batch
 from mmkd_rl.registry import HOOKS
 
 
 @HOOKS.register_module()
-class ClassMeanHook(Hook):
+class ClassMeanHook(Checked, Hook):
     """Computes the class means of ``NDLoss(means='dataset')``.
 
     The pass leaves no trace in the random generators: what comes later is as
@@ -40,18 +41,17 @@ class ClassMeanHook(Hook):
             given during training.
 
     Raises:
-        TypeError: ``dataloader`` is no dict.
+        ConfigError: ``dataloader`` has no data set.
     """
 
     # Before hooks that copy or save the model.
     priority = 'VERY_HIGH'
 
     def __init__(self, dataloader: dict | None = None) -> None:
-        if dataloader is not None and not (isinstance(dataloader, dict)
-                                           and 'dataset' in dataloader):
-            raise TypeError(
-                'ClassMeanHook.dataloader must be the config of a data loader '
-                "(a dict with a 'dataset'), or None for the training set, got "
+        if dataloader is not None and 'dataset' not in dataloader:
+            raise ConfigError(
+                'ClassMeanHook.dataloader', "must be a data loader's config, "
+                "a dict with a 'dataset', or None for the training set, got "
                 f'{dataloader!r}')
         self.dataloader = dataloader
 

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmkd_rl.engine.hooks.common import save_picture
 from mmkd_rl.flow import KnowledgeFlow, flow_of
+from mmkd_rl.options import Checked, Count
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.visualization.common import check_marks
 from mmkd_rl.visualization.flow import FILE_NAME, FlowRecord, plot_flow
@@ -21,7 +22,7 @@ CHECKPOINT_KEY = 'mmkd_rl_flow'
 
 
 @HOOKS.register_module()
-class FlowVisualizationHook(Hook):
+class FlowVisualizationHook(Checked, Hook):
     """Notes the weights of a model's knowledge flow.
 
     In the work directory: ``knowledge_flow.json``, written with each epoch
@@ -34,8 +35,8 @@ class FlowVisualizationHook(Hook):
         mark: Notes by teacher for the picture, ``{'svhn': 'house numbers'}``.
 
     Raises:
-        ValueError: ``interval`` is not positive; or, before training, there
-            is no knowledge flow, or no teacher of a marked name.
+        ValueError: Before training: there is no knowledge flow, or no teacher
+            of a marked name.
     """
 
     # After whatever changes the weights and retires teachers, before
@@ -43,11 +44,8 @@ class FlowVisualizationHook(Hook):
     priority = 'LOW'
 
     def __init__(self,
-                 interval: int = 50,
+                 interval: Count = 50,
                  mark: dict[str, str] | None = None) -> None:
-        if interval < 1:
-            raise ValueError('FlowVisualizationHook.interval must be >= 1, '
-                             f'got {interval}')
         self.interval = interval
         self.mark = dict(mark or {})
         self.record: FlowRecord | None = None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmengine.hooks import Hook
@@ -16,6 +15,7 @@ from mmkd_rl.engine.hooks.common import check_resumed, unwrapped
 from mmkd_rl.flow import FlowSchedule, KnowledgeFlow, flow_of
 from mmkd_rl.flow.joint import JointLoss, LossOptions
 from mmkd_rl.flow.schedule import to_iterations
+from mmkd_rl.options import BelowOne, Checked, Count, NonNegative
 from mmkd_rl.registry import HOOKS
 
 #: Where a checkpoint keeps theta_old, and the teachers' names.
@@ -24,7 +24,7 @@ TEACHERS_KEY = 'mmkd_rl_flow_teachers'
 
 
 @HOOKS.register_module()
-class KnowledgeFlowHook(Hook):
+class KnowledgeFlowHook(Checked, Hook):
     """Losses, schedule, retirement and validation of Knowledge Flow.
 
     Adds ``loss_dependency`` (lambda_1 times Eq. 5), ``loss_kl`` (lambda_2
@@ -62,11 +62,9 @@ class KnowledgeFlowHook(Hook):
             ``'both'``: alone, and then fused as ``fused/...``.
 
     Raises:
-        TypeError: A weight that is no number.
-        ValueError: An option out of range. Before training: no
-            KnowledgeFlowBackbone in the model, a second such hook, a threshold
-            above what teachers begin with, or a schedule that is longer than
-            the training.
+        ValueError: Before training: no KnowledgeFlowBackbone in the model, a
+            second such hook, a threshold above what teachers begin with, or a
+            schedule that is longer than the training.
     """
 
     # Before EMAHook, whose averages the fused validation must see, too, and
@@ -74,45 +72,19 @@ class KnowledgeFlowHook(Hook):
     priority = 'ABOVE_NORMAL'
 
     def __init__(self,
-                 dependency_weight: float = 0.1,
-                 kl_weight: float = 0.05,
-                 handover_weight: float = 10.,
-                 kl_interval: int = 1,
-                 old: str = 'previous',
-                 old_momentum: float = 0.9,
+                 dependency_weight: NonNegative = 0.1,
+                 kl_weight: NonNegative = 0.05,
+                 handover_weight: NonNegative = 10.,
+                 kl_interval: Count = 1,
+                 old: Literal['previous', 'average'] = 'previous',
+                 old_momentum: BelowOne = 0.9,
                  logits: str | dict | None = None,
-                 withdraw_from: float = 0.1,
-                 independent_at: float = 0.5,
-                 threshold: float = 0.01,
-                 interval: int = 50,
-                 validate: str = 'student') -> None:
-        name = 'KnowledgeFlowHook'
-        for key, weight in (('dependency_weight', dependency_weight),
-                            ('kl_weight', kl_weight),
-                            ('handover_weight', handover_weight)):
-            if not isinstance(weight, (int, float)):
-                raise TypeError(f'{name}.{key} must be a number, got '
-                                f'{weight!r}')
-            if not 0 <= weight < math.inf:
-                raise ValueError(f'{name}.{key} must be >= 0 and finite, got '
-                                 f'{weight}')
-        for key, count in (('kl_interval', kl_interval),
-                           ('interval', interval)):
-            if not isinstance(count, int) or count < 1:
-                raise ValueError(f'{name}.{key} must be a whole number >= 1, '
-                                 f'got {count!r}')
-        if not 0 <= threshold < 1:
-            raise ValueError(f'{name}.threshold must be in [0, 1), got '
-                             f'{threshold}')
-        if not 0 <= old_momentum < 1:
-            raise ValueError(f'{name}.old_momentum must be in [0, 1), got '
-                             f'{old_momentum}')
-        for key, choice, known in (('old', old, ('previous', 'average')),
-                                   ('validate', validate,
-                                    ('student', 'fused', 'both'))):
-            if choice not in known:
-                raise ValueError(f'{name}.{key} must be one of {known}, got '
-                                 f'{choice!r}')
+                 withdraw_from: NonNegative = 0.1,
+                 independent_at: NonNegative = 0.5,
+                 threshold: BelowOne = 0.01,
+                 interval: Count = 50,
+                 validate: Literal['student', 'fused', 'both'] = 'student'
+                 ) -> None:
         self.dependency_weight = dependency_weight
         self.losses = LossOptions(
             kl_weight, kl_interval,

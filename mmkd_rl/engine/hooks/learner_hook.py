@@ -14,12 +14,13 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmkd_rl.distillers import distillation_of
 from mmkd_rl.engine.hooks.common import distillation_in, unwrapped
+from mmkd_rl.options import Checked, Count, under
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.weighting import Learner, Student
 
 
 @HOOKS.register_module()
-class LearnerHook(Hook):
+class LearnerHook(Checked, Hook):
     """Trains the learner of the model's strategy.
 
     In distributed training each process remembers its own steps. A checkpoint
@@ -31,9 +32,6 @@ class LearnerHook(Hook):
             student.
         interval: Student's training between two updates.
         by_epoch: Whether these count epochs or iterations.
-
-    Raises:
-        ValueError: A length is not positive.
     """
 
     # Before checkpoints are written and scalars are logged.
@@ -46,14 +44,9 @@ class LearnerHook(Hook):
     first: str = 'warmup'
 
     def __init__(self,
-                 warmup: int = 1,
-                 interval: int = 1,
+                 warmup: Count = 1,
+                 interval: Count = 1,
                  by_epoch: bool = True) -> None:
-        for name, value in ((self.first, warmup), ('interval', interval)):
-            if not isinstance(value, int) or isinstance(value, bool) or \
-                    value < 1:
-                raise ValueError(f'{type(self).__name__}.{name} must be an '
-                                 f'integer >= 1, got {value!r}')
         self.warmup, self.interval, self.by_epoch = warmup, interval, by_epoch
 
     def before_train(self, runner: Runner) -> None:
@@ -92,7 +85,8 @@ class LearnerHook(Hook):
         learner, student = self._learner(runner), _student(runner)
         step = student.distillation.last_step
         assert step is not None
-        learner.observe(step, student)
+        with under('model.weighting'):
+            learner.observe(step, student)
         if not self.by_epoch and self._due(runner.iter + 1):
             self._update(runner, learner)
 
@@ -131,7 +125,9 @@ class LearnerHook(Hook):
             (done - self.warmup) % self.interval == 0
 
     def _update(self, runner: Runner, learner: Learner) -> None:
-        for name, value in learner.update(_student(runner)).items():
+        with under('model.weighting'):
+            scalars = learner.update(_student(runner))
+        for name, value in scalars.items():
             runner.message_hub.update_scalar(
                 f'train/{learner.log_name}/{name}', value)
 

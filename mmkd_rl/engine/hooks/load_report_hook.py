@@ -7,6 +7,7 @@ training begins at chance and testing tests noise, with exit code 0.
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -15,17 +16,20 @@ from torch import Tensor, nn
 
 from mmkd_rl.distillers import check_outermost
 from mmkd_rl.engine.hooks.common import unwrapped
+from mmkd_rl.options import Checked
 from mmkd_rl.registry import HOOKS
 
 #: Share of the weights that must come from the file, by what it is for. To
 #: start from a part, such as another detector's backbone, is usual; what is
 #: tested must be whole.
-_LEAST = {'load_from': 0.1, 'checkpoint': 1., '--resume': 0.5}
+_LEAST: dict[str, float] = {
+    'load_from': 0.1, 'checkpoint': 1., '--resume': 0.5}
 _SHOWN = 4
+_Key = Literal['load_from', 'checkpoint', '--resume']
 
 
 @HOOKS.register_module()
-class LoadReportHook(Hook):
+class LoadReportHook(Checked, Hook):
     """Counts the weights that a checkpoint gives to the model.
 
     ``tools/train.py`` and ``tools/test.py`` register it. Of a distilled model
@@ -36,17 +40,14 @@ class LoadReportHook(Hook):
             ``'checkpoint'`` (to be tested) or ``'--resume'``.
 
     Raises:
-        ValueError: Another key. While loading: no weight of the model, or
-            fewer than expected, came from the file.
+        ValueError: While loading: no weight of the model, or fewer than
+            expected, came from the file.
     """
 
     # After hooks that change the checkpoint's names.
     priority = 'VERY_LOW'
 
-    def __init__(self, key: str = 'load_from') -> None:
-        if key not in _LEAST:
-            raise ValueError(f'LoadReportHook.key must be one of '
-                             f'{tuple(_LEAST)}, got {key!r}')
+    def __init__(self, key: _Key = 'load_from') -> None:
         self.key = key
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -54,7 +55,7 @@ class LoadReportHook(Hook):
         _Watch(unwrapped(runner), self.key, str(runner._load_from))
 
 
-def report_loading(runner: Runner, key: str) -> None:
+def report_loading(runner: Runner, key: _Key) -> None:
     """Count the weights that are loaded, and see that the model is asked for
     what is to be distilled.
 

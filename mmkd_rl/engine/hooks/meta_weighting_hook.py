@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmkd_rl.engine.hooks.learner_hook import LearnerHook
+from mmkd_rl.options import Count
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.weighting.mmkd.learner import MetaLearner
 
@@ -18,9 +19,6 @@ class MetaWeightingHook(LearnerHook):
 
     Args:
         interval: Student's iterations between two meta steps.
-
-    Raises:
-        ValueError: The interval is not positive.
     """
 
     learner = MetaLearner
@@ -28,5 +26,5 @@ class MetaWeightingHook(LearnerHook):
     strategy = 'MMKD'
     first = 'interval'
 
-    def __init__(self, interval: int = 5) -> None:
+    def __init__(self, interval: Count = 5) -> None:
         super().__init__(interval, interval, by_epoch=False)

@@ -19,6 +19,7 @@ from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmkd_rl.options import Checked
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.utils import random_state
 
@@ -27,7 +28,7 @@ CHECKPOINT_KEY = 'mmkd_rl_random_state'
 
 
 @HOOKS.register_module()
-class RandomStateHook(Hook):
+class RandomStateHook(Checked, Hook):
     """Saves and restores the generators of Python, NumPy and PyTorch."""
 
     # After all that draws random numbers, before the checkpoint is written.

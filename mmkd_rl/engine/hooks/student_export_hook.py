@@ -10,32 +10,27 @@ from mmengine.runner import Runner, weights_to_cpu
 from mmengine.runner.checkpoint import get_state_dict
 
 from mmkd_rl.engine.hooks.common import taught_by_us
-from mmkd_rl.export import FORMATS, export_student
+from mmkd_rl.export import Format, export_student
+from mmkd_rl.options import Checked
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.utils import checkpoint_io
 
 
 @HOOKS.register_module()
-class StudentExportHook(Hook):
+class StudentExportHook(Checked, Hook):
     """Exports what the run's last checkpoint would hold (averaged weights if
     EMAHook is in use).
 
     Args:
         out: File name; relative ones lie in the work directory.
         to: Format, see :func:`mmkd_rl.export.export_student`.
-
-    Raises:
-        ValueError: No such format.
     """
 
     priority = 'LOWEST'
 
     def __init__(self,
                  out: str = 'student.pth',
-                 to: str = 'mmpretrain') -> None:
-        if to not in FORMATS:
-            raise ValueError(f'StudentExportHook.to must be one of {FORMATS}, '
-                             f'got {to!r}')
+                 to: Format = 'mmpretrain') -> None:
         self.out, self.to = out, to
 
     def before_train(self, runner: Runner) -> None:

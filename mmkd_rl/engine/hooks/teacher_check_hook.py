@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmkd_rl.engine.hooks.common import check_resumed, distillation_in
+from mmkd_rl.options import Checked, Count
 from mmkd_rl.registry import HOOKS
 
 #: Where a checkpoint keeps the teachers' names and the strategy.
@@ -14,7 +15,7 @@ CHECKPOINT_KEY = 'mmkd_rl_teachers'
 
 
 @HOOKS.register_module()
-class TeacherCheckHook(Hook):
+class TeacherCheckHook(Checked, Hook):
     """Looks whether all teachers' outputs have been finite, and that a
     resumed run has the teachers that it had.
 
@@ -23,17 +24,11 @@ class TeacherCheckHook(Hook):
 
     Args:
         interval: Iterations between two looks.
-
-    Raises:
-        ValueError: The interval is not positive.
     """
 
     priority = 'NORMAL'
 
-    def __init__(self, interval: int = 50) -> None:
-        if interval < 1:
-            raise ValueError('TeacherCheckHook.interval must be >= 1, got '
-                             f'{interval}')
+    def __init__(self, interval: Count = 50) -> None:
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:

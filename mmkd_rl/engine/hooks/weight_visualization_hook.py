@@ -17,6 +17,7 @@ from mmkd_rl.engine.hooks.common import (
     save_picture,
     unwrapped,
 )
+from mmkd_rl.options import Checked, Count, Natural
 from mmkd_rl.records import TeacherWeights
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.visualization.common import check_marks
@@ -31,7 +32,7 @@ CHECKPOINT_KEY = 'mmkd_rl_weights'
 
 
 @HOOKS.register_module()
-class WeightVisualizationHook(Hook):
+class WeightVisualizationHook(Checked, Hook):
     """Notes the weights that teachers get.
 
     Scalars go to MMEngine's message hub and so to the log and every
@@ -48,20 +49,16 @@ class WeightVisualizationHook(Hook):
             labels'}``.
 
     Raises:
-        ValueError: ``interval`` is not positive, or a marked teacher does not
-            exist (then before training).
+        ValueError: Before training: a marked teacher does not exist.
     """
 
     # Before LoggerHook, which writes what is in the message hub.
     priority = 'NORMAL'
 
     def __init__(self,
-                 interval: int = 50,
-                 num_samples: int = 12,
+                 interval: Count = 50,
+                 num_samples: Natural = 12,
                  mark: dict[str, str] | None = None) -> None:
-        if interval < 1:
-            raise ValueError('WeightVisualizationHook.interval must be >= 1, '
-                             f'got {interval}')
         self.interval = interval
         self.num_samples = num_samples
         self.mark = dict(mark or {})

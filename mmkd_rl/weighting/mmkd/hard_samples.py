@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmkd_rl.options import ConfigError
 from mmkd_rl.records import Output, SeenBatch
 from mmkd_rl.utils.random_state import RandomNumbers
 
@@ -82,22 +83,12 @@ class HardBuffer:
         max_samples: Bound on their number.
         max_bytes: Bound on their memory.
         share: How much of each batch is hard, at least one sample.
-
-    Raises:
-        ValueError: A bound is not positive, or ``share`` not in (0, 1].
     """
 
     def __init__(self,
                  max_samples: int = 64,
                  max_bytes: int = 64 * 2**20,
                  share: float = 0.25) -> None:
-        for name, value in (('buffer_size', max_samples), ('buffer_bytes',
-                                                           max_bytes)):
-            if value < 1:
-                raise ValueError(f'weighting.{name} must be >= 1, got {value}')
-        if not 0 < share <= 1:
-            raise ValueError('weighting.hard_share must be in (0, 1], got '
-                             f'{share}')
         self.max_samples, self.max_bytes = max_samples, max_bytes
         self.share = share
         #: What :meth:`draw` draws from.
@@ -129,13 +120,14 @@ class HardBuffer:
             hardness: Student's cross entropy, [B].
 
         Raises:
-            ValueError: Not even one sample fits in ``max_bytes``.
+            ConfigError: Not even one sample fits in ``max_bytes``.
         """
         row = _nbytes(batch) // len(batch)
         fit = min(self.max_samples, self.max_bytes // row)
         if not fit:
-            raise ValueError(f'weighting.buffer_bytes={self.max_bytes} holds '
-                             f'no single sample, which takes {row} bytes')
+            raise ConfigError(
+                'buffer_bytes', f'{self.max_bytes} holds no single sample, '
+                f'which takes {row} bytes')
         count = min(fit, max(1, int(self.share * len(batch))))
         index = hardness.topk(count).indices
         hard = batch.map(lambda t: t.detach()[index])

@@ -57,23 +57,11 @@ class InnerSteps:
         ce_step: Take another step, on the cross entropy, before the student
             is evaluated (published code).
         samples: Hard samples in a meta step.
-
-    Raises:
-        ValueError: A count or the learning rate is not positive.
     """
     count: int = 2
     lr: float | None = None
     ce_step: bool = False
     samples: int = 16
-
-    def __post_init__(self) -> None:
-        for name, value in (('inner_steps', self.count),
-                            ('meta_batch_size', self.samples)):
-            if value < 1:
-                raise ValueError(f'weighting.{name} must be >= 1, got {value}')
-        if self.lr is not None and self.lr <= 0:
-            raise ValueError('weighting.inner_lr must be > 0 or None (the '
-                             f"student's), got {self.lr}")
 
 
 class MetaLearner(Learner):
@@ -89,7 +77,7 @@ class MetaLearner(Learner):
         steps: The inner steps.
 
     Raises:
-        ValueError, TypeError: No such optimiser, or not such arguments.
+        ConfigError: No such optimiser, or not such arguments.
     """
 
     noun = 'weight networks'
@@ -106,7 +94,7 @@ class MetaLearner(Learner):
         super().__init__(self.by_kind)
         self.optimizer: torch.optim.Optimizer = build(
             OPTIMIZERS, {'type': 'Adam', 'lr': 1e-3, **(optimizer or {})},
-            'weighting.optimizer', params=self.parameters())
+            'optimizer', params=self.parameters())
         self.buffer = buffer
         self.context, self.weigh, self.steps = context, weigh, steps
 

@@ -14,16 +14,11 @@ class WeightNetwork(nn.Module):
         size: S.
         num_teachers: M.
         hidden: Width of the hidden layer.
-
-    Raises:
-        ValueError: ``hidden`` is not positive.
     """
 
     def __init__(self, size: int, num_teachers: int,
                  hidden: int = 128) -> None:
         super().__init__()
-        if hidden < 1:
-            raise ValueError(f'weighting.hidden must be >= 1, got {hidden}')
         last = nn.Linear(hidden, num_teachers)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)

@@ -50,13 +50,16 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from mmengine.registry import OPTIMIZERS
 from torch import Tensor
 
 from mmkd_rl.context import WeightingContext
+from mmkd_rl.options import Count, Positive, Share
 from mmkd_rl.records import DistillationBatch, TeacherWeights
 from mmkd_rl.registry import WEIGHTINGS
 from mmkd_rl.utils.pooling import mean_over_space
 from mmkd_rl.weighting.base import (
+    Scale,
     WeightingStrategy,
     equal_weights,
     require_terms,
@@ -87,11 +90,11 @@ class MMKD(WeightingStrategy):
         scale: Without effect.
 
     Raises:
-        ValueError: A size, number or learning rate is not positive, or there
-            are no terms to weigh.
+        ConfigError: There are no terms to weigh.
     """
 
     hooks = (dict(type='mmkd_rl.MetaWeightingHook'), )
+    nested = dict(optimizer=(OPTIMIZERS, 'Adam', ('params', )))
     learner: MetaLearner
     keeps_batch = True
     needs_labels = True
@@ -99,16 +102,16 @@ class MMKD(WeightingStrategy):
 
     def __init__(self,
                  context: WeightingContext,
-                 hidden: int = 128,
+                 hidden: Count = 128,
                  optimizer: dict | None = None,
-                 inner_steps: int = 2,
-                 inner_lr: float | None = None,
+                 inner_steps: Count = 2,
+                 inner_lr: Positive | None = None,
                  ce_step: bool = False,
-                 meta_batch_size: int = 16,
-                 buffer_size: int = 64,
-                 buffer_bytes: int = 64 * 2**20,
-                 hard_share: float = 0.25,
-                 scale: str = 'unit') -> None:
+                 meta_batch_size: Count = 16,
+                 buffer_size: Count = 64,
+                 buffer_bytes: Count = 64 * 2**20,
+                 hard_share: Share = 0.25,
+                 scale: Scale = 'unit') -> None:
         super().__init__(context, scale)
         require_terms(context, type(self))
         steps = InnerSteps(inner_steps, inner_lr, ce_step, meta_batch_size)

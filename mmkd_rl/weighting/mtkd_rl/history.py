@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkd_rl.options import ConfigError
 from mmkd_rl.records import Transition
 
 _FIELDS = tuple(f.name for f in fields(Transition))
@@ -26,17 +27,12 @@ class History:
 
     Args:
         max_bytes: Bound on its memory.
-
-    Raises:
-        ValueError: The bound is not positive.
     """
 
-    #: Where the user sets the bound.
-    key = 'weighting.history_bytes'
+    #: The option that sets the bound.
+    key = 'history_bytes'
 
     def __init__(self, max_bytes: int = 8 * 2**20) -> None:
-        if max_bytes < 1:
-            raise ValueError(f'{self.key} must be >= 1, got {max_bytes}')
         self.max_bytes = max_bytes
         self.clear()
 
@@ -79,7 +75,7 @@ class History:
         samples are kept as fit.
 
         Raises:
-            ValueError: Not even one sample fits in ``max_bytes``.
+            ConfigError: Not even one sample fits in ``max_bytes``.
         """
         keep = self._seen % self._stride == 0
         self._seen += 1
@@ -95,8 +91,8 @@ class History:
         samples = len(transition.state)
         row = _nbytes(transition) // samples
         if row > self.max_bytes:
-            raise ValueError(f'{self.key}={self.max_bytes} holds no single '
-                             f'sample, which takes {row} bytes')
+            raise ConfigError(self.key, f'{self.max_bytes} holds no single '
+                              f'sample, which takes {row} bytes')
         if row * samples <= self.max_bytes:
             return transition
         return Transition(*(

@@ -8,6 +8,7 @@ from typing import Any
 from mmengine import dist
 from torch import Tensor
 
+from mmkd_rl.options import under
 from mmkd_rl.records import DistillationBatch, TrainingStep, Transition
 from mmkd_rl.utils.random_state import RandomNumbers
 from mmkd_rl.weighting.learner import Learner, Student
@@ -111,7 +112,8 @@ class AgentLearner(Learner):
         """
         if not len(self.history):
             return {}
-        scalars = self.updater.update(self.history)
+        with under('updater'):
+            scalars = self.updater.update(self.history)
         scalars['history_share'] = self.history.share
         self.history.clear()
         self.updates += 1

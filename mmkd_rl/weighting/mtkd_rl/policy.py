@@ -14,6 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkd_rl.options import (
+    Checked,
+    ConfigError,
+    Count,
+    NonNegative,
+    Positive,
+)
 from mmkd_rl.weighting.mtkd_rl.standardize import RunningStandardizer
 
 #: Sources of the action, in the balances' order.
@@ -21,7 +28,7 @@ SOURCES = ('agent', 'confidence', 'divergence')
 NUM_SOURCES = len(SOURCES)
 
 
-class WeightPolicy(nn.Module):
+class WeightPolicy(Checked, nn.Module):
     """States to log-probabilities over the teachers.
 
     Heads start at zero, so that the first weights are equal.
@@ -43,32 +50,24 @@ class WeightPolicy(nn.Module):
             leave a source out, and an update has some thirty.
 
     Raises:
-        ValueError: ``hidden`` or ``balance_lr`` is not positive, or the
-            balances are not three numbers >= 0 with a positive sum.
+        ConfigError: The balances are not three, or all 0.
     """
 
     constant_balance: Tensor
 
     def __init__(self,
                  sizes: Sequence[int],
-                 hidden: int = 128,
+                 hidden: Count = 128,
                  per_teacher: bool = False,
                  standardize: bool = True,
-                 balance: Sequence[float] = (1., 1., 1.),
+                 balance: Sequence[NonNegative] = (1., 1., 1.),
                  learnable_balance: bool = True,
-                 balance_lr: float | None = 0.05) -> None:
+                 balance_lr: Positive | None = 0.05) -> None:
         super().__init__()
-        if len(balance) != NUM_SOURCES or min(balance) < 0 or \
-                sum(balance) <= 0:
-            raise ValueError(
-                'weighting.agent.balance must be three numbers >= 0 (agent, '
-                f'confidence, divergence), not all 0; got {balance!r}')
-        if hidden < 1:
-            raise ValueError('weighting.agent.hidden must be >= 1, got '
-                             f'{hidden}')
-        if balance_lr is not None and balance_lr <= 0:
-            raise ValueError('weighting.agent.balance_lr must be > 0 or None, '
-                             f'got {balance_lr}')
+        if len(balance) != NUM_SOURCES or not sum(balance):
+            raise ConfigError(
+                'balance', 'must be three numbers (agent, confidence, '
+                f'divergence), not all 0; got {balance!r}')
         self.sizes = tuple(sizes)
         self.num_teachers = len(self.sizes)
         total = sum(self.sizes)

@@ -17,19 +17,16 @@ class Replay(History):
 
     Args:
         max_bytes: Bound on its memory.
-
-    Raises:
-        ValueError: The bound is not positive.
     """
 
-    key = 'weighting.updater.replay_bytes'
+    key = 'replay_bytes'
 
     def add(self, transition: Transition) -> None:
         """Append a batch. Of one that is larger than the bound, as many
         samples are kept as fit.
 
         Raises:
-            ValueError: Not even one sample fits in ``max_bytes``.
+            ConfigError: Not even one sample fits in ``max_bytes``.
         """
         self._seen += 1
         self._batches.append(self._fitting(transition))

@@ -41,6 +41,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -48,11 +49,12 @@ from torch import Tensor
 from mmkd_rl.context import WeightingContext
 from mmkd_rl.losses.class_map import complete
 from mmkd_rl.losses.kd import kd_gradient
+from mmkd_rl.options import Checked, ConfigError
 from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
 from mmkd_rl.tasks import LogitTask
 
-NORMALIZATIONS = ('minmax', 'literal', 'standard', 'none')
+RewardScale = Literal['minmax', 'literal', 'standard', 'none']
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,14 @@ class Step:
     ce: Tensor
 
 
-class Reward(ABC):
+class Reward(Checked, ABC):
     """Rule that gives each teacher its reward on each sample.
 
     Args:
         context: alpha, beta, T and the task, given by the distiller.
 
     Raises:
-        ValueError: The rule needs class scores or labels, and the task has
+        ConfigError: The rule needs class scores or labels, and the task has
             none.
     """
 
@@ -89,9 +91,9 @@ class Reward(ABC):
         self.task = context.task
         if not (isinstance(context.task, LogitTask)
                 or self.works_without_logits):
-            raise ValueError(
-                f'weighting.reward={type(self).__name__} reads class scores '
-                f'and labels, and {type(context.task).__name__} has none; use '
+            raise ConfigError(
+                f'{type(self).__name__} reads class scores and labels, and '
+                f'{type(context.task).__name__} has none; use '
                 "reward=dict(type='DistanceReward')")
         self.logit_weight = context.logit_weight or 0.
         self.feature_weight = context.feature_weight or 0.
@@ -166,19 +168,16 @@ class AgreementReward(Reward):
             costs M gradients of the projectors and one of the student's head.
 
     Raises:
-        ValueError: Another ``feature``.
+        ConfigError: ``'own'``, and no features are distilled.
     """
 
     def __init__(self, context: WeightingContext,
-                 feature: str = 'same') -> None:
+                 feature: Literal['same', 'own'] = 'same') -> None:
         super().__init__(context)
-        if feature not in ('same', 'own'):
-            raise ValueError("weighting.reward.feature must be 'same' or "
-                             f"'own', got {feature!r}")
         if feature == 'own':
             if not self.feature_weight:
-                raise ValueError("weighting.reward.feature='own' needs a "
-                                 'model.feature_loss, which is off')
+                raise ConfigError('feature', "'own' needs a "
+                                  'model.feature_loss, which is off')
             self.only = 'before'  # the second look has no gradients
         self.feature = feature
 
@@ -187,7 +186,7 @@ class AgreementReward(Reward):
         """R, [B, M]; [B, 2, M] with ``feature='own'``.
 
         Raises:
-            ValueError: ``'own'``, and the student's logits are not computed
+            ConfigError: ``'own'``, and the student's logits are not computed
                 from the feature that is tapped.
         """
         with torch.no_grad():
@@ -239,9 +238,9 @@ def feature_agreement(task: LogitTask, batch: DistillationBatch) -> Tensor:
                 torch.stack([(p.float() * d.float()).flatten(1).sum(1)
                              for p, d in zip(pull, down)]).sum(0))
     except RuntimeError as error:
-        raise ValueError(
-            "weighting.reward.feature='own' needs a student whose logits come "
-            'from the feature at model.taps, both with gradient; use '
+        raise ConfigError(
+            'feature', "'own' needs a student whose logits come from "
+            'the feature at model.taps, both with gradient; use '
             f"feature='same' here ({error})") from error
     return torch.stack(columns, 1)
 
@@ -267,7 +266,8 @@ def neutral_where_not_distilled(reward: Tensor,
         [kept_BM, reward[:, 1]], 1)
 
 
-def normalize_reward(reward_BM: Tensor, how: str = 'minmax') -> Tensor:
+def normalize_reward(reward_BM: Tensor,
+                     how: RewardScale = 'minmax') -> Tensor:
     """Make rewards comparable: positive for teachers to be raised.
 
     Args:
@@ -283,9 +283,6 @@ def normalize_reward(reward_BM: Tensor, how: str = 'minmax') -> Tensor:
     Returns:
         As ``reward_BM``. Where all teachers earn the same, zero
         (``'literal'``: minus their mean).
-
-    Raises:
-        ValueError: Another ``how``.
     """
     if how == 'none':
         return reward_BM
@@ -300,9 +297,6 @@ def normalize_reward(reward_BM: Tensor, how: str = 'minmax') -> Tensor:
         # be blown up.
         noise = 1e-6 * reward_BM.abs().amax()
         return torch.where(spread > noise, centred / spread, 0.)
-    if how not in NORMALIZATIONS:
-        raise ValueError('weighting.updater.normalization must be one of '
-                         f'{NORMALIZATIONS}, got {how!r}')
     low, high = reward_BM.aminmax(dim=1, keepdim=True)
     span = high - low
     flat = span <= 1e-12

@@ -9,15 +9,18 @@ the agent must not train the student. Parts can be left out (Table 6b).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from mmkd_rl.options import ConfigError
 from mmkd_rl.records import DistillationBatch, OutputSpec
 from mmkd_rl.tasks import LogitTask, Task
 
 #: Parts of the state, in Eq. 5's order.
-STATE_PARTS = ('feature', 'logit', 'ce', 'similarity', 'divergence')
+StatePart = Literal['feature', 'logit', 'ce', 'similarity', 'divergence']
+STATE_PARTS = get_args(StatePart)
 
 
 class StateBuilder:
@@ -31,14 +34,14 @@ class StateBuilder:
         has_feature: Whether features are distilled (the cosine exists).
 
     Raises:
-        ValueError: No part, an unknown one, or one that does not exist
-            because its kind of distillation is off.
+        ConfigError: No part, or one that does not exist because its kind of
+            distillation is off.
     """
 
     def __init__(self,
                  teachers: Sequence[OutputSpec],
                  task: Task,
-                 parts: Sequence[str] | None = None,
+                 parts: Sequence[StatePart] | None = None,
                  has_logit: bool = True,
                  has_feature: bool = True) -> None:
         self.task = task
@@ -55,15 +58,12 @@ class StateBuilder:
         if parts is None:
             parts = [p for p in STATE_PARTS if p not in absent]
         if not parts:
-            raise ValueError('weighting.state must name at least one of '
-                             f'{STATE_PARTS}, got {parts!r}')
+            raise ConfigError('state', 'must name at least one of '
+                              f'{STATE_PARTS}, got {parts!r}')
         for part in parts:
-            if part not in STATE_PARTS:
-                raise ValueError(f'weighting.state has unknown part {part!r}; '
-                                 f'it takes {STATE_PARTS}')
             if part in absent:
-                raise ValueError(f'weighting.state has {part!r}, which does '
-                                 f'not exist with {absent[part]}')
+                raise ConfigError('state', f'{part!r} does not exist with '
+                                  f'{absent[part]}')
         self.parts = tuple(p for p in STATE_PARTS if p in parts)
         one = {'ce': 1, 'similarity': 1, 'divergence': 1}
         #: Size of each teacher's share, in order.

@@ -19,20 +19,24 @@ docs/mtkd_rl.md says why, and what to write for the paper's rule.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mmkd_rl.context import WeightingContext
+from mmkd_rl.options import ConfigError, Count
 from mmkd_rl.records import DistillationBatch, TeacherWeights, Transition
 from mmkd_rl.registry import (
+    MODELS,
     REWARDS,
     UPDATERS,
     WEIGHTINGS,
-    build,
+    build_nested,
     construct,
 )
 from mmkd_rl.weighting.base import (
+    Scale,
     WeightingStrategy,
     confidence,
     cross_entropies,
@@ -44,10 +48,9 @@ from mmkd_rl.weighting.mtkd_rl.history import History
 from mmkd_rl.weighting.mtkd_rl.learner import AgentLearner
 from mmkd_rl.weighting.mtkd_rl.policy import WeightPolicy
 from mmkd_rl.weighting.mtkd_rl.reward import Reward, Step
-from mmkd_rl.weighting.mtkd_rl.state import StateBuilder
+from mmkd_rl.weighting.mtkd_rl.state import StateBuilder, StatePart
 from mmkd_rl.weighting.mtkd_rl.updaters import Updater
 
-REWARD_TIMES = ('before', 'after')
 _HALF_MAX = 6e4
 
 
@@ -75,27 +78,25 @@ class MTKDRL(WeightingStrategy):
             ``'paper'``: 1 each (Algorithm 1). Later weights sum to one.
 
     Raises:
-        ValueError: See the parts; or another ``reward_time``.
+        ConfigError: See the parts; or they do not work together.
     """
 
     hooks = (dict(type='mmkd_rl.AgentAlternationHook'), )
-    nested = dict(reward=(REWARDS, 'AgreementReward', ('context', )),
+    nested = dict(agent=(MODELS, WeightPolicy, ('sizes', )),
+                  reward=(REWARDS, 'AgreementReward', ('context', )),
                   updater=(UPDATERS, 'PolicyGradient', ('policy', )))
     learner: AgentLearner
 
     def __init__(self,
                  context: WeightingContext,
-                 state: Sequence[str] | None = None,
+                 state: Sequence[StatePart] | None = None,
                  agent: dict | None = None,
                  reward: dict | None = None,
-                 reward_time: str = 'before',
+                 reward_time: Literal['before', 'after'] = 'before',
                  updater: dict | None = None,
-                 history_bytes: int = 8 * 2**20,
-                 scale: str = 'unit') -> None:
+                 history_bytes: Count = 8 * 2**20,
+                 scale: Scale = 'unit') -> None:
         super().__init__(context, scale)
-        if reward_time not in REWARD_TIMES:
-            raise ValueError('weighting.reward_time must be one of '
-                             f'{REWARD_TIMES}, got {reward_time!r}')
         self.keeps_batch = reward_time == 'after'
         self.build_state = StateBuilder(
             context.teachers,
@@ -105,20 +106,10 @@ class MTKDRL(WeightingStrategy):
             has_feature=context.feature_weight is not None)
         self.reads_features = 'feature' in self.build_state.parts
         policy: WeightPolicy = construct(
-            WeightPolicy,
-            {} if agent is None else agent,
-            'weighting.agent',
-            sizes=self.build_state.sizes)
-        self.reward: Reward = build(
-            REWARDS,
-            _typed(reward, 'AgreementReward', 'weighting.reward'),
-            'weighting.reward',
-            context=context)
-        made: Updater = build(
-            UPDATERS,
-            _typed(updater, 'PolicyGradient', 'weighting.updater'),
-            'weighting.updater',
-            policy=policy)
+            WeightPolicy, agent or {}, 'agent', sizes=self.build_state.sizes)
+        self.reward: Reward = build_nested(
+            self, 'reward', reward, context=context)
+        made: Updater = build_nested(self, 'updater', updater, policy=policy)
         _check_fit(self.reward, reward_time, made)
         self.learner = AgentLearner(policy, made, History(history_bytes),
                                     self.reward)
@@ -185,28 +176,22 @@ def _used(action_B2M: Tensor, coverage_BM: Tensor | None) -> Tensor:
     return torch.stack([used.logit, used.feature], 1)
 
 
-def _typed(cfg: dict | None, default: str, key: str) -> dict:
-    if cfg is not None and not isinstance(cfg, dict):
-        raise TypeError(f'{key} must be a dict, got {cfg!r}')
-    return {'type': default, **(cfg or {})}
-
-
 def _check_fit(reward: Reward, reward_time: str, updater: Updater) -> None:
-    """Raise ValueError for parts that do not work together."""
+    """Raise ConfigError for parts that do not work together."""
     rule, method = type(reward).__name__, type(updater).__name__
     if reward.only not in (None, reward_time):
-        raise ValueError(
-            f'weighting.reward={rule} with these arguments works with '
+        raise ConfigError(
+            'reward', f'{rule} with these arguments works with '
             f'reward_time={reward.only!r} only, got {reward_time!r}')
     if reward.scalar and not updater.scalar_reward:
-        raise ValueError(
-            f'weighting.reward={rule} is the same for all teachers, so '
+        raise ConfigError(
+            'reward', f'{rule} is the same for all teachers, so '
             f'{method} would learn nothing from it; use '
             "updater=dict(type='BCEUpdater') with it, or "
             "reward=dict(type='AgreementReward')")
     if updater.scalar_reward and not reward.scalar:
-        raise ValueError(
-            f'weighting.updater={method} takes one reward in [0, 1] for all '
+        raise ConfigError(
+            'updater', f'{method} takes one reward in [0, 1] for all '
             f'teachers, and {rule} gives one each, of any sign; use '
             "reward=dict(type='BatchReward') with it, or "
             "updater=dict(type='PolicyGradient')")

@@ -368,7 +368,7 @@ def test_warns_once_without_the_hook(caplog):
     (dict(hard_share=1.5), ValueError, 'weighting.hard_share.*got 1.5'),
     (dict(inner_lr=0), ValueError, 'weighting.inner_lr must be > 0 or None'),
     (dict(optimizer=dict(type='Adamm')), ValueError,
-     "weighting.optimizer.type='Adamm'.*'Adam'"),
+     "weighting.optimizer.type: 'Adamm'.*'Adam'"),
     (dict(optimizer=dict(momentum=.1)), TypeError,
      "weighting.optimizer.*'momentum'"),
     (dict(interval=5), TypeError, "model.weighting.*'interval'"),
@@ -423,7 +423,7 @@ def test_the_newest_stay_within_the_bounds():
     small.add(hard_samples(random_batch(size=4)),
               torch.tensor([1., 0., 2., 3.]))
     assert sorted(small.draw(9).inputs.flatten()) == [0, 2, 3]
-    with pytest.raises(ValueError, match=f'weighting.buffer_bytes={row - 1} '
+    with pytest.raises(ValueError, match=f'buffer_bytes: {row - 1} '
                        f'holds no single sample, which takes {row}'):
         HardBuffer(max_bytes=row - 1).add(
             hard_samples(random_batch()), torch.rand(6))

@@ -89,11 +89,10 @@ def test_state_parts_keep_the_equations_order():
 
 @pytest.mark.parametrize('parts, message', [
     ([], 'at least one of'),
-    (['logits'], "unknown part 'logits'.*'logit'"),
     (['ce', 'divergence'], "'divergence'.*logit_loss=None"),
 ])
 def test_bad_state_parts(parts, message):
-    with pytest.raises(ValueError, match=f'weighting.state.*{message}'):
+    with pytest.raises(ValueError, match=f'^state.*{message}'):
         StateBuilder([spec()], TASK, parts, has_logit=False)
 
 
@@ -111,8 +110,8 @@ def test_a_task_without_labels_has_two_parts():
         torch.cat([batch.teachers[0].features[0].flatten(1),
                    batch.gaps.similarity], 1))
     for part in ('logit', 'ce'):
-        with pytest.raises(ValueError, match='weighting.state has '
-                           f"'{part}'.*task=FeatureTask"):
+        with pytest.raises(ValueError, match=f"^state: '{part}' does "
+                           'not exist with task=FeatureTask'):
             StateBuilder([spec()], FeatureTask(), [part])
 
 
@@ -215,5 +214,5 @@ def test_a_source_with_balance_zero_stays_out(learnable):
     (dict(balance_lr=0), 'balance_lr must be > 0 or None, got 0'),
 ])
 def test_bad_agents(kwargs, message):
-    with pytest.raises(ValueError, match=f'weighting.agent.{message}'):
+    with pytest.raises(ValueError, match=f'^(WeightPolicy.)?{message}'):
         WeightPolicy([3, 3], **kwargs)

@@ -62,11 +62,9 @@ def test_of_a_large_batch_what_fits_is_kept():
 
 def test_a_sample_that_never_fits():
     row = BYTES // 4
-    with pytest.raises(ValueError, match=f'history_bytes={row - 1} .*'
+    with pytest.raises(ValueError, match=f'history_bytes: {row - 1} .*'
                        f'{row} bytes'):
         History(row - 1).add(transition(0.))
-    with pytest.raises(ValueError, match='history_bytes must be >= 1, got 0'):
-        History(0)
 
 
 def test_thinning_goes_on_after_a_resume():

@@ -306,7 +306,7 @@ def test_another_agents_state_is_refused():
     (dict(epochs=0), 'epochs must be >= 1, got 0'),
 ])
 def test_bad_arguments(kwargs, message):
-    with pytest.raises(ValueError, match=f'weighting.updater.{message}'):
+    with pytest.raises(ValueError, match=f'PolicyGradient.{message}'):
         PolicyGradient(policy(), **kwargs)
 
 

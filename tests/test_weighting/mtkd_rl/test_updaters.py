@@ -248,7 +248,7 @@ def test_replay_keeps_the_newest_within_its_bytes():
     drawn = [tuple(float(t.reward[0, 0]) for t in replay.draw(generator))
              for _ in range(50)]
     assert set(drawn) == {(7., 8.), (8., 9.), (9., 9.)}
-    with pytest.raises(ValueError, match='updater.replay_bytes=10 holds no'):
+    with pytest.raises(ValueError, match='replay_bytes: 10 holds no'):
         Replay(10).add(one)
 
 
@@ -375,7 +375,7 @@ def test_bce_stays_finite_where_a_weight_is_zero():
 
 @pytest.mark.parametrize('kind, kwargs, message', [
     (DPG, dict(critic_lr=0), 'critic_lr must be > 0, got 0'),
-    (DPG, dict(critic_hidden=0), 'critic_hidden must be > 0'),
+    (DPG, dict(critic_hidden=0), 'critic_hidden must be >= 1'),
     (DPG, dict(noise=-1), 'noise must be >= 0, got -1'),
     (DDPG, dict(discount=1), r'discount must be in \[0, 1\), got 1'),
     (DDPG, dict(tau=0), r'tau must be in \(0, 1\], got 0'),
@@ -384,9 +384,9 @@ def test_bce_stays_finite_where_a_weight_is_zero():
     (PPO, dict(concentration=0), 'concentration must be > 0'),
     (PPO, dict(value_lr=0), 'value_lr must be > 0'),
     (PPO, dict(value_weight=0), 'value_weight must be > 0'),
-    (PPO, dict(value_hidden=0), 'value_hidden must be > 0'),
+    (PPO, dict(value_hidden=0), 'value_hidden must be >= 1'),
     (BCEUpdater, dict(epochs=0), 'epochs must be >= 1'),
 ])
 def test_bad_arguments(kind, kwargs, message):
-    with pytest.raises(ValueError, match=f'weighting.updater.{message}'):
+    with pytest.raises(ValueError, match=f'{kind.__name__}.{message}'):
         kind(policy(), **kwargs)

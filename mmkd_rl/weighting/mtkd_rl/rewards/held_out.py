@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkd_rl.context import WeightingContext
+from mmkd_rl.options import Natural
 from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
 from mmkd_rl.weighting.mtkd_rl.reward import AgreementReward, Step
@@ -44,16 +45,11 @@ class HeldOutReward(AgreementReward):
         context: Given by the distiller.
         memory: Earlier samples that are kept, of the student as it was then;
             each takes 4 (D + C) bytes.
-
-    Raises:
-        ValueError: ``memory`` is negative.
     """
 
-    def __init__(self, context: WeightingContext, memory: int = 512) -> None:
+    def __init__(self, context: WeightingContext,
+                 memory: Natural = 512) -> None:
         super().__init__(context)
-        if memory < 0:
-            raise ValueError('weighting.reward.memory must be >= 0, got '
-                             f'{memory}')
         self.memory = memory
         self._kept: tuple[Tensor, Tensor] | None = None
 

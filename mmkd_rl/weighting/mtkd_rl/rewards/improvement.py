@@ -19,15 +19,16 @@ whole batch, so this sees the teachers through much noise. Not in the paper.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from mmkd_rl.context import WeightingContext
+from mmkd_rl.options import Positive
 from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
 from mmkd_rl.weighting.mtkd_rl.reward import Reward, Step
-
-ATTRIBUTIONS = ('share', 'regression')
 
 
 @REWARDS.register_module()
@@ -38,22 +39,14 @@ class ImprovementReward(Reward):
         context: Given by the distiller.
         attribution: ``'share'`` or ``'regression'``.
         ridge: Of the regression, beside weights' variances.
-
-    Raises:
-        ValueError: Another attribution, or ``ridge`` is not positive.
     """
 
     only = 'after'
 
-    def __init__(self, context: WeightingContext, attribution: str = 'share',
-                 ridge: float = 1e-3) -> None:
+    def __init__(self, context: WeightingContext,
+                 attribution: Literal['share', 'regression'] = 'share',
+                 ridge: Positive = 1e-3) -> None:
         super().__init__(context)
-        if attribution not in ATTRIBUTIONS:
-            raise ValueError('weighting.reward.attribution must be one of '
-                             f'{ATTRIBUTIONS}, got {attribution!r}')
-        if not ridge > 0:
-            raise ValueError('weighting.reward.ridge must be > 0, got '
-                             f'{ridge}')
         self.attribution, self.ridge = attribution, ridge
 
     @torch.no_grad()

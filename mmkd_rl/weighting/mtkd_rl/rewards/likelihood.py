@@ -11,6 +11,8 @@ learned the training labels by heart earns everything.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -18,8 +20,6 @@ from mmkd_rl.context import WeightingContext
 from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
 from mmkd_rl.weighting.mtkd_rl.reward import Reward, Step
-
-KINDS = ('likelihood', 'margin')
 
 
 @REWARDS.register_module()
@@ -29,17 +29,12 @@ class LikelihoodReward(Reward):
     Args:
         context: Given by the distiller.
         kind: ``'likelihood'`` or ``'margin'``.
-
-    Raises:
-        ValueError: Another kind.
     """
 
     def __init__(self, context: WeightingContext,
-                 kind: str = 'likelihood') -> None:
+                 kind: Literal['likelihood', 'margin'] = 'likelihood'
+                 ) -> None:
         super().__init__(context)
-        if kind not in KINDS:
-            raise ValueError(f'weighting.reward.kind must be one of {KINDS}, '
-                             f'got {kind!r}')
         self.kind = kind
 
     @torch.no_grad()

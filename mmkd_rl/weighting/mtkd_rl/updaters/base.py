@@ -24,17 +24,18 @@ from mmengine import dist
 from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 
+from mmkd_rl.options import Checked, Count, NonNegative, Positive
 from mmkd_rl.records import Transition
-from mmkd_rl.registry import build
+from mmkd_rl.registry import build_nested
 from mmkd_rl.utils.random_state import RandomNumbers
 from mmkd_rl.weighting.learner import move_optimizer
 from mmkd_rl.weighting.mtkd_rl.history import History
 from mmkd_rl.weighting.mtkd_rl.policy import WeightPolicy
-from mmkd_rl.weighting.mtkd_rl.reward import NORMALIZATIONS, normalize_reward
+from mmkd_rl.weighting.mtkd_rl.reward import RewardScale, normalize_reward
 from mmkd_rl.weighting.mtkd_rl.updaters.balance import balance_loss
 
 
-class Updater(ABC):
+class Updater(Checked, ABC):
     """One pass over the history, batch by batch (Algorithm 2, lines 11-13).
 
     In distributed training each process has its own history; gradients and
@@ -51,35 +52,23 @@ class Updater(ABC):
         extra: What it trains beside the policy, or keeps (critics, targets);
             saved, moved and kept alike over processes with it.
         extra_lr: Learning rate of what is trained in ``extra``.
-
-    Raises:
-        ValueError: ``epochs`` is not positive, an unknown normalisation, or
-            lambda < 0.
     """
 
     #: Whether it takes one reward a sample for all teachers, in [0, 1].
     scalar_reward = False
     #: Arguments that subclasses set and no config does.
     not_options = ('extra', 'extra_lr')
+    nested = dict(optimizer=(OPTIMIZERS, None, ('params', )))
 
     def __init__(self,
                  policy: WeightPolicy,
                  optimizer: dict,
-                 epochs: int = 1,
-                 max_grad_norm: float | None = 1.0,
-                 normalization: str = 'standard',
-                 entropy_weight: float = 0.1,
+                 epochs: Count = 1,
+                 max_grad_norm: Positive | None = 1.0,
+                 normalization: RewardScale = 'standard',
+                 entropy_weight: NonNegative = 0.1,
                  extra: nn.Module | None = None,
-                 extra_lr: float = 1e-3) -> None:
-        if not isinstance(epochs, int) or epochs < 1:
-            raise ValueError('weighting.updater.epochs must be >= 1, got '
-                             f'{epochs}')
-        if normalization not in NORMALIZATIONS:
-            raise ValueError('weighting.updater.normalization must be one of '
-                             f'{NORMALIZATIONS}, got {normalization!r}')
-        if entropy_weight < 0:
-            raise ValueError('weighting.updater.entropy_weight must be >= 0, '
-                             f'got {entropy_weight}')
+                 extra_lr: Positive = 1e-3) -> None:
         self.policy = policy
         #: What exploration and replay draw from.
         self.random = RandomNumbers()
@@ -94,9 +83,8 @@ class Updater(ABC):
             if not isinstance(groups[0], dict):
                 groups = [dict(params=groups)]
             groups.append(dict(params=trained, lr=extra_lr))
-        self.optimizer: torch.optim.Optimizer = build(
-            OPTIMIZERS, optimizer, 'weighting.updater.optimizer',
-            params=groups)
+        self.optimizer: torch.optim.Optimizer = build_nested(
+            self, 'optimizer', optimizer, params=groups)
 
     def explore(self, log_w_B2M: Tensor) -> Tensor:
         """The weights that the agent takes while the student is trained.

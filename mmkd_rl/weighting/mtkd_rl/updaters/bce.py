@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mmkd_rl.options import Count, Positive
 from mmkd_rl.records import Transition
 from mmkd_rl.registry import UPDATERS
 from mmkd_rl.weighting.mtkd_rl.action import mix
@@ -40,8 +41,8 @@ class BCEUpdater(Updater):
     def __init__(self,
                  policy: WeightPolicy,
                  optimizer: dict | None = None,
-                 epochs: int = 1,
-                 max_grad_norm: float | None = None) -> None:
+                 epochs: Count = 1,
+                 max_grad_norm: Positive | None = None) -> None:
         super().__init__(
             policy,
             optimizer or dict(type='SGD', lr=0.1),

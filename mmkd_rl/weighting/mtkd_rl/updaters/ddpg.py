@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd_rl.options import BelowOne, Count, Share
 from mmkd_rl.records import Transition
 from mmkd_rl.registry import UPDATERS
 from mmkd_rl.weighting.mtkd_rl.policy import WeightPolicy
@@ -63,31 +64,24 @@ class DDPG(DPG):
 
     Args:
         policy: The actor, given by the strategy.
+        optimizer: See :class:`DPG`.
         discount: gamma, in [0, 1).
         tau: How fast the targets follow, in (0, 1].
         replay_bytes: Bound on the replay buffer's memory.
         **kwargs: See :class:`DPG`.
-
-    Raises:
-        ValueError: An argument is out of its range.
     """
 
     def __init__(self,
                  policy: WeightPolicy,
-                 *args,
-                 discount: float = 0.5,
-                 tau: float = 0.01,
-                 replay_bytes: int = 32 * 2**20,
+                 optimizer: dict | None = None,
+                 *,
+                 discount: BelowOne = 0.5,
+                 tau: Share = 0.01,
+                 replay_bytes: Count = 32 * 2**20,
                  **kwargs) -> None:
-        if not 0 <= discount < 1:
-            raise ValueError('weighting.updater.discount must be in [0, 1), '
-                             f'got {discount}')
-        if not 0 < tau <= 1:
-            raise ValueError('weighting.updater.tau must be in (0, 1], got '
-                             f'{tau}')
         self.discount, self.tau = discount, tau
         self.replay = Replay(replay_bytes)
-        super().__init__(policy, *args, **kwargs)
+        super().__init__(policy, optimizer, **kwargs)
         self.target_critic = self.networks['target_critic']
         self.target_policy = self.networks['target_policy']
 

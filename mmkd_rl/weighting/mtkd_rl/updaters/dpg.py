@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mmkd_rl.options import Count, NonNegative, Positive
 from mmkd_rl.records import Transition
 from mmkd_rl.registry import UPDATERS
 from mmkd_rl.weighting.mtkd_rl.policy import WeightPolicy
@@ -63,23 +64,16 @@ class DPG(Updater):
         noise: sigma; 0: none, and the critic cannot tell teachers apart.
         epochs: Passes over the history.
         **kwargs: See :class:`Updater`.
-
-    Raises:
-        ValueError: An argument that must be positive is not.
     """
 
     def __init__(self,
                  policy: WeightPolicy,
                  optimizer: dict | None = None,
-                 critic_lr: float = 3e-3,
-                 critic_hidden: int = 128,
-                 noise: float = 1.0,
-                 epochs: int = 4,
+                 critic_lr: Positive = 3e-3,
+                 critic_hidden: Count = 128,
+                 noise: NonNegative = 1.0,
+                 epochs: Count = 4,
                  **kwargs) -> None:
-        check_positive(critic_lr=critic_lr, critic_hidden=critic_hidden)
-        if noise < 0:
-            raise ValueError(
-                f'weighting.updater.noise must be >= 0, got {noise}')
         self.noise = noise
         self.networks = self._networks(policy, critic_hidden)
         super().__init__(
@@ -129,11 +123,3 @@ class DPG(Updater):
     def _target(self, batch: Transition, reward_B2: Tensor) -> Tensor:
         """What Q should be, [B, 2]."""
         return reward_B2
-
-
-def check_positive(**values: float) -> None:
-    """Raise ValueError for arguments of an updater that are not > 0."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(
-                f'weighting.updater.{name} must be > 0, got {value}')

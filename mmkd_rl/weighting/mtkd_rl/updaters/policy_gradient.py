@@ -19,14 +19,14 @@ w = softmax(R-bar / lambda), a matter of degree instead of all or nothing.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
 from mmkd_rl.records import Transition
 from mmkd_rl.registry import UPDATERS
 from mmkd_rl.weighting.mtkd_rl.policy import WeightPolicy
 from mmkd_rl.weighting.mtkd_rl.updaters.base import Updater
-
-_OBJECTIVES = ('log', 'probability')
 
 
 @UPDATERS.register_module()
@@ -38,19 +38,13 @@ class PolicyGradient(Updater):
         optimizer: Config of its optimiser.
         objective: ``'probability'`` or ``'log'``, see above.
         **kwargs: See :class:`Updater`.
-
-    Raises:
-        ValueError: An unknown objective.
     """
 
     def __init__(self,
                  policy: WeightPolicy,
                  optimizer: dict | None = None,
-                 objective: str = 'probability',
+                 objective: Literal['log', 'probability'] = 'probability',
                  **kwargs) -> None:
-        if objective not in _OBJECTIVES:
-            raise ValueError('weighting.updater.objective must be one of '
-                             f'{_OBJECTIVES}, got {objective!r}')
         super().__init__(policy, optimizer or dict(type='Adam', lr=1e-3),
                          **kwargs)
         self.objective = objective

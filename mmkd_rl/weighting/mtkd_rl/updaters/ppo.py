@@ -25,11 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd_rl.options import Count, Positive
 from mmkd_rl.records import Transition
 from mmkd_rl.registry import UPDATERS
 from mmkd_rl.weighting.mtkd_rl.policy import WeightPolicy
 from mmkd_rl.weighting.mtkd_rl.updaters.base import Updater
-from mmkd_rl.weighting.mtkd_rl.updaters.dpg import check_positive
 
 #: Weights are kept this far from 0, where log w ends.
 _MIN_WEIGHT = 1e-6
@@ -72,24 +72,18 @@ class PPO(Updater):
         value_hidden: Width of V's hidden layer.
         epochs: Passes over the history.
         **kwargs: See :class:`Updater`.
-
-    Raises:
-        ValueError: An argument that must be positive is not.
     """
 
     def __init__(self,
                  policy: WeightPolicy,
                  optimizer: dict | None = None,
-                 clip: float = 0.2,
-                 concentration: float = 2.,
-                 value_lr: float = 3e-3,
-                 value_weight: float = 0.5,
-                 value_hidden: int = 128,
-                 epochs: int = 4,
+                 clip: Positive = 0.2,
+                 concentration: Positive = 2.,
+                 value_lr: Positive = 3e-3,
+                 value_weight: Positive = 0.5,
+                 value_hidden: Count = 128,
+                 epochs: Count = 4,
                  **kwargs) -> None:
-        check_positive(
-            clip=clip, concentration=concentration, value_lr=value_lr,
-            value_weight=value_weight, value_hidden=value_hidden)
         extra = _Extra(sum(policy.sizes), value_hidden, concentration)
         super().__init__(
             policy,
