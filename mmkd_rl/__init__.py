@@ -12,12 +12,12 @@ MODULE2PACKAGE.setdefault('mmkd_rl', 'mmkd_rl')
 
 from . import registry  # noqa: E402
 
-__all__ = ['__version__', 'distill', 'registry']
+__all__ = ['__version__', 'distill', 'registry', 'with_backbone']
 
 
 def __getattr__(name: str) -> Any:
     """Import what reads configs of other packages when it is asked for."""
-    if name == 'distill':
-        from .recipes import distill
-        return distill
+    if name in ('distill', 'with_backbone'):
+        from . import recipes
+        return getattr(recipes, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

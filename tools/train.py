@@ -26,6 +26,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file, or package::path')
     recipes.add_arguments(parser)
     parser.add_argument(
+        '--backbone-from',
+        metavar='RUN_OR_EXPORT',
+        help="start from a trained student's backbone: the work dir of its "
+        'training, a checkpoint, or an export')
+    parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
@@ -99,6 +104,8 @@ def main() -> None:
     with cli.clear_errors(args.debug) as stage:
         cfg = recipes.read_config(args)
         apply_arguments(cfg, args)
+        if args.backbone_from is not None:
+            cfg = recipes.with_backbone(cfg, args.backbone_from)
         stage.cfg = cfg
         cli.start_distributed_on_cpu(cfg)
         runner = cli.build_runner(cfg)

@@ -14,6 +14,8 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from mmkd_rl.export.description import described
+
 Format = Literal['mmpretrain', 'mmdet', 'mmseg', 'torchvision']
 FORMATS = get_args(Format)
 #: Prefix of a student's weights in checkpoints of 0.1's first layout.
@@ -67,7 +69,8 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
             raise ValueError(
                 f'--to {to}: the student has no backbone (no weight named '
                 '"backbone.*"), so no detector or segmentor can take it')
-    return dict(state_dict=weights, meta=dict(format=to, by='mmkd_rl'))
+    return dict(state_dict=weights, meta=dict(
+        format=to, by='mmkd_rl', **described(checkpoint.get('meta') or {})))
 
 
 def plain_copy(model: nn.Module) -> nn.Module:

@@ -13,10 +13,11 @@ runs it, ``cfg.dump(path)`` writes it to a file.
 """
 
 from .arguments import add_arguments, read_config
+from .backbone import with_backbone
 from .making import distill
 from .reading import parse_teacher, parse_term, strategy_names
 
 __all__ = [
     'add_arguments', 'distill', 'parse_teacher', 'parse_term', 'read_config',
-    'strategy_names'
+    'strategy_names', 'with_backbone'
 ]

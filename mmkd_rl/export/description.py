@@ -1,0 +1,98 @@
+"""What a checkpoint says about the network that is in it.
+
+MMEngine writes a run's config into its checkpoints, as text. It is read
+without being run: a checkpoint may be a stranger's.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from contextlib import suppress
+from typing import Any
+
+#: Where an export keeps the configs of its backbone and preprocessor.
+META = 'student'
+
+
+def described(meta: dict) -> dict[str, Any]:
+    """What an export says about its student: the configs of its backbone and
+    its preprocessor, as text.
+
+    Args:
+        meta: Of the run's checkpoint.
+    """
+    backbone, preprocessor = student_configs(meta)
+    known = dict(backbone=backbone, data_preprocessor=preprocessor)
+    return {META: json.dumps(known)} if backbone else {}
+
+
+def student_configs(meta: dict) -> tuple[dict | None, dict | None]:
+    """What a checkpoint says about its student.
+
+    Args:
+        meta: Of the checkpoint of a run, or of an export.
+
+    Returns:
+        The configs of its backbone and of its preprocessor; ``None``: the
+        checkpoint does not say.
+    """
+    if META in meta:
+        known = json.loads(meta[META])
+        return known['backbone'], known['data_preprocessor']
+    if not isinstance(meta.get('cfg'), str):
+        return None, None
+    cfg = read_settings(meta['cfg'])
+    model = cfg.get('model') or {}
+    preprocessor = model.get('data_preprocessor') or \
+        cfg.get('data_preprocessor')
+    while isinstance(model.get('student'), dict):
+        model = model['student']
+        preprocessor = preprocessor or model.get('data_preprocessor')
+    backbone = model.get('backbone')
+    if isinstance(backbone, dict) and str(backbone.get('type')).endswith(
+            'KnowledgeFlowBackbone'):
+        backbone = backbone.get('student')
+    if not isinstance(backbone, dict) or 'type' not in backbone:
+        return None, preprocessor
+    backbone = {k: v for k, v in backbone.items() if k != 'init_cfg'}
+    scope = cfg.get('default_scope')
+    if '.' not in backbone['type'] and scope:
+        backbone['type'] = f'{scope}.{backbone["type"]}'
+    return backbone, preprocessor
+
+
+def read_settings(text: str) -> dict[str, Any]:
+    """Settings of a config's text that are plain values, read without running
+    the text.
+
+    >>> read_settings("a = dict(b=[1, None])\\nc = open('x')")
+    {'a': {'b': [1, None]}}
+
+    Args:
+        text: As MMEngine writes it into checkpoints.
+    """
+    settings = {}
+    with suppress(SyntaxError):
+        for line in ast.parse(text).body:
+            if isinstance(line, ast.Assign) and isinstance(
+                    line.targets[0], ast.Name):
+                with suppress(ValueError):
+                    settings[line.targets[0].id] = _value(line.value)
+    return settings
+
+
+def _value(node: ast.expr) -> Any:
+    """A literal, in which dicts may be written as calls."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and \
+            node.func.id == 'dict' and not node.args and all(
+                k.arg for k in node.keywords):
+        return {str(k.arg): _value(k.value) for k in node.keywords}
+    if isinstance(node, ast.Dict) and all(node.keys):
+        return {ast.literal_eval(k): _value(v)  # type: ignore[arg-type]
+                for k, v in zip(node.keys, node.values)}
+    if isinstance(node, ast.List):
+        return [_value(v) for v in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(_value(v) for v in node.elts)
+    return ast.literal_eval(node)

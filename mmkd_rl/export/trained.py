@@ -1,0 +1,81 @@
+"""A trained backbone, as a run or an export holds it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from mmengine.runner import find_latest_checkpoint
+from torch import Tensor
+
+from mmkd_rl.export.description import student_configs
+from mmkd_rl.export.student import KNOWLEDGE_FLOW, plain_student
+from mmkd_rl.utils import checkpoint_io
+
+#: Heads of detectors and segmentors.
+_DENSE = {'bbox_head', 'decode_head', 'mask_head', 'roi_head', 'rpn_head'}
+_PREFIXES = ('backbone.', 'student.backbone.')
+
+
+@dataclass(frozen=True)
+class TrainedBackbone:
+    """Weights of a backbone and what is known about them.
+
+    Attributes:
+        path: The file.
+        prefix: Before the names of its weights in the file.
+        weights: By the backbone's own names.
+        config: The backbone's config; ``None``: the file does not say.
+        preprocessor: Config of the data preprocessor; likewise.
+    """
+    path: str
+    prefix: str
+    weights: dict[str, Tensor]
+    config: dict | None
+    preprocessor: dict | None
+
+
+def read_trained(source: str | os.PathLike, key: str) -> TrainedBackbone:
+    """Read a backbone of a run's folder, of its checkpoint, or of an export.
+
+    Args:
+        source: Folder or file.
+        key: What the user wrote it under, for messages.
+
+    Raises:
+        FileNotFoundError: Neither a file, nor a folder with a checkpoint.
+        ValueError: No checkpoint, or one without a classifier's backbone.
+    """
+    path = os.path.expanduser(os.fspath(source))
+    if os.path.isdir(path):
+        found = find_latest_checkpoint(path)
+        if not found:
+            raise FileNotFoundError(
+                f'{key}={path!r} is a folder without a checkpoint of a run; '
+                'give the work_dir of a training, or a .pth file')
+        path = found
+    content = checkpoint_io.load(path, key)
+    state = content.get('state_dict') if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError(f'{key}={path!r} has no "state_dict"; give the '
+                         'checkpoint of a training, or what '
+                         'tools/export_student.py has written')
+    dense = sorted(_DENSE & {n.split('.')[0] for n in plain_student(state)})
+    if dense:
+        raise ValueError(
+            f'{key}={path!r} is the checkpoint of a detector or a segmentor '
+            f'(it has {", ".join(dense)}); give that of the classifier whose '
+            'backbone it shall start from, or load_from for the whole model')
+    prefix = next((p for p in _PREFIXES[::-1]
+                   if any(n.startswith(p) for n in state)), None)
+    if prefix is None:
+        names = ', '.join(list(state)[:3])
+        raise ValueError(
+            f'{key}={path!r} has no weights named "backbone.*" (but {names}, '
+            '...); tools/model_converters/convert.py renames those of '
+            'torchvision and timm')
+    weights = {n.removeprefix(prefix): t for n, t in state.items()
+               if n.startswith(prefix)
+               and KNOWLEDGE_FLOW not in n.split('.')}
+    config, preprocessor = student_configs(content.get('meta') or {})
+    return TrainedBackbone(path, prefix, weights, config, preprocessor)

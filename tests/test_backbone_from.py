@@ -1,0 +1,203 @@
+"""From a trained student to a detector or a segmentor: every weight of its
+backbone arrives, or the message says what would work."""
+
+import shlex
+
+import pytest
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.hub import get_config
+from mmengine.registry import init_default_scope
+
+from mmkd_rl import with_backbone
+from mmkd_rl.export import export_student
+from mmkd_rl.export.description import read_settings
+from mmkd_rl.registry import MODELS
+from mmkd_rl.utils import checkpoint_io
+from mmkd_rl.utils.configs import load_config
+
+NORM = dict(mean=[1., 2., 3.], std=[4., 5., 6.], to_rgb=True)
+RETINANET = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+PSPNET = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+
+
+def student(backbone, folder, name='epoch_1.pth'):
+    """A classifier's checkpoint as MMEngine writes it."""
+    model = dict(type='ImageClassifier', backbone=backbone,
+                 neck=dict(type='GlobalAveragePooling'),
+                 head=dict(type='LinearClsHead', num_classes=3,
+                           in_channels=512))
+    cfg = Config(dict(model=model, data_preprocessor=NORM,
+                      default_scope='mmpretrain'))
+    torch.manual_seed(0)
+    with MODELS.switch_scope_and_registry('mmpretrain') as registry:
+        net = registry.build(dict(model))
+    for value in net.state_dict().values():
+        if value.is_floating_point():  # as no initialisation would be
+            value.add_(.01 * torch.randn(value.shape))
+    path = folder / name
+    torch.save(dict(state_dict=net.state_dict(),
+                    meta=dict(cfg=cfg.pretty_text)), path)
+    return path, net.backbone
+
+
+@pytest.fixture(scope='module')
+def resnet18(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('run')
+    path, backbone = student(dict(type='ResNet', depth=18), folder)
+    (folder / 'last_checkpoint').write_text(str(path))
+    return path, backbone
+
+
+def started(cfg):
+    """The model as a runner would begin with it."""
+    init_default_scope(cfg.default_scope)
+    cfg.model.get('data_preprocessor', {}).pop('batch_augments', None)
+    for part in (cfg.model.backbone, cfg.model.get('decode_head', {}),
+                 cfg.model.get('auxiliary_head', {})):
+        if isinstance(part, dict) and part.get('norm_cfg'):
+            part.norm_cfg = dict(type='BN')
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model
+
+
+def assert_arrived(model, backbone):
+    """All weights of the student's backbone are the model's."""
+    own = model.backbone.state_dict()
+    state = backbone.state_dict()
+    assert state.keys() <= own.keys()
+    for name, value in state.items():
+        if not name.endswith('num_batches_tracked'):
+            assert torch.equal(own[name], value), name
+    return own.keys() - state.keys()
+
+
+@pytest.mark.parametrize('config', [RETINANET, PSPNET])
+@pytest.mark.parametrize('kind', ['run', 'checkpoint', 'export'])
+def test_all_weights_and_the_normalisation(resnet18, tmp_path, config, kind):
+    path, backbone = resnet18
+    source = path
+    if kind == 'run':
+        source = path.parent
+    if kind == 'export':
+        source = tmp_path / 'export.pth'
+        checkpoint_io.save(export_student(
+            checkpoint_io.load(str(path)), 'mmdet'), str(source))
+    cfg = load_config(config)
+    if config == PSPNET:
+        cfg.model.backbone.type = 'ResNet'  # the student's stem
+    new = with_backbone(cfg, source)
+    assert 'init_cfg' not in cfg.model.backbone or \
+        'torchvision' in cfg.model.backbone.init_cfg.checkpoint
+    model = started(new)
+    assert not assert_arrived(model, backbone)
+    assert model.data_preprocessor.mean.flatten().tolist() == NORM['mean']
+    assert model.data_preprocessor.std.flatten().tolist() == NORM['std']
+    assert model.data_preprocessor._channel_conversion
+
+
+@pytest.mark.parametrize('config', [
+    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', PSPNET,
+    'mmseg::deeplabv3/deeplabv3_r50-d8_4xb2-80k_cityscapes-512x1024.py',
+    'mmdet::mask_rcnn/mask-rcnn_r50-caffe_fpn_1x_coco.py'])
+def test_another_depth_stem_or_style_gets_a_line_that_works(resnet18, config):
+    """The settings in the message, word for word."""
+    path, backbone = resnet18
+    cfg = load_config(config)
+    for _ in range(2):  # depth, then style
+        try:
+            new = with_backbone(cfg, path)
+            break
+        except ValueError as error:
+            advice = str(error).partition('--cfg-options ')[2]
+        options = shlex.split(advice)
+        assert options
+        cfg.merge_from_dict({
+            key: DictAction._parse_iterable(value)
+            for key, value in (o.split('=', 1) for o in options)})
+    else:
+        new = with_backbone(cfg, path)
+    assert not assert_arrived(started(new), backbone)
+
+
+@pytest.mark.parametrize('config, backbone, more', [
+    ('mmdet::regnet/retinanet_regnetx-800MF_fpn_1x_coco.py',
+     dict(type='RegNet', arch='regnetx_800mf'), False),
+    ('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
+     dict(type='SwinTransformer', arch='tiny', img_size=224), True),
+    ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+     dict(type='MobileNetV2'), False),
+    ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+     dict(type='ResNeXt', depth=50, groups=32, width_per_group=4), False),
+    ('mmseg::vit/vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512.py',
+     dict(type='VisionTransformer', arch=dict(
+         embed_dims=32, num_layers=4, num_heads=2,
+         feedforward_channels=64), img_size=64, patch_size=16), False),
+    ('mmseg::mobilenet_v2/mobilenet-v2-d8_pspnet_4xb2-80k_cityscapes-'
+     '512x1024.py', dict(type='MobileNetV2'), False),
+    ('mmseg::convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py',
+     dict(type='ConvNeXt', arch='tiny'), True),
+])
+def test_families_that_two_toolboxes_have(tmp_path, config, backbone, more):
+    """Under the same names, or as MMPretrain's class. Dense outputs may have
+    norms that a classifier lacks; nothing else is new."""
+    path, net = student(backbone, tmp_path)
+    model = started(with_backbone(config, path))
+    new = assert_arrived(model, net)
+    assert all(name.startswith('norm') for name in new) and (more or not new)
+
+
+def test_a_cifar_student(tmp_path):
+    """Its strides are not a detector's; a segmentor resizes maps."""
+    path, net = student(dict(type='mmkd_rl.CifarResNet', depth=8), tmp_path)
+    with pytest.raises(ValueError, match=r'strides \[1, 2, 4\].*made for '
+                       r'\[4, 8, 16, 32\].*demo_mask_rcnn'):
+        with_backbone(RETINANET, path)
+    model = started(with_backbone(PSPNET, path))
+    assert_arrived(model, net)
+    assert model.decode_head.in_channels == 64
+    images = torch.randn(1, 3, 32, 32)
+    assert model.eval()(images, mode='tensor').shape[1] == 19
+
+
+@pytest.mark.parametrize('content, message', [
+    ({'bbox_head.a': 0, 'backbone.b': 0}, 'of a detector or a segmentor.*'
+     'bbox_head'),
+    ({'conv1.weight': 0}, 'no weights named "backbone.*convert.py'),
+    (None, 'has no "state_dict"')])
+def test_files_that_hold_no_students_backbone(tmp_path, content, message):
+    file = tmp_path / 'a.pth'
+    torch.save(content and dict(state_dict={
+        name: torch.zeros(1) for name in content}), file)
+    with pytest.raises(ValueError, match=message):
+        with_backbone(RETINANET, file)
+
+
+def test_sources_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match='folder without a checkpoint'):
+        with_backbone(RETINANET, tmp_path)
+    with pytest.raises(FileNotFoundError, match='--backbone-from=.*no such'):
+        with_backbone(RETINANET, tmp_path / 'no.pth')
+
+
+def test_a_file_that_says_nothing_of_its_network(resnet18, tmp_path):
+    """It is taken where it fits; else the message says why there is no
+    advice."""
+    path, backbone = resnet18
+    bare = tmp_path / 'bare.pth'
+    torch.save(dict(state_dict=torch.load(path)['state_dict']), bare)
+    assert not assert_arrived(started(with_backbone(RETINANET, bare)),
+                              backbone)
+    with pytest.raises(ValueError, match='does not say which network'):
+        with_backbone('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', bare)
+
+
+def test_a_config_in_a_checkpoint_is_read_and_not_run(tmp_path):
+    cfg = get_config('mmpretrain::resnet/resnet18_8xb32_in1k.py')
+    settings = read_settings(cfg.pretty_text)
+    assert settings['model'] == cfg.model.to_dict()
+    trace = tmp_path / 'trace'
+    assert read_settings(
+        f'a = __import__("os").mkdir({str(trace)!r})\nb = 1') == dict(b=1)
+    assert not trace.exists() and read_settings('a = (') == {}
