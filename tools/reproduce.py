@@ -22,7 +22,7 @@ from needs import need
 if TYPE_CHECKING:  # --help comes at once
     from paper_tables.cells import Cell, Table
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, INTERRUPTED = 1, 130
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -196,16 +196,16 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     words = sys.argv[1:] if argv is None else argv
     command = f'python tools/reproduce.py {shlex.join(words)}'
+    from mmkd_rl.utils.cli import clear_errors
     from task_runner import Interrupted
-    try:
-        return reproduce(args, command)
-    except Interrupted:
-        print(f'stopped; to go on:\n  {command}', file=sys.stderr)
-        return INTERRUPTED
-    except (ValueError, FileNotFoundError, KeyError) as error:
-        text = error.args[0] if isinstance(error, KeyError) else error
-        print(f'reproduce: {text}', file=sys.stderr)
-        return BAD_INPUT
+    code = 0
+    with clear_errors():
+        try:
+            code = reproduce(args, command)
+        except Interrupted:
+            print(f'stopped; to go on:\n  {command}', file=sys.stderr)
+            code = INTERRUPTED
+    return code
 
 
 if __name__ == '__main__':

@@ -68,7 +68,7 @@ def with_backbone(config: Config | str | os.PathLike,
     _check_fit(model, trained, scope)
     if 'pretrained' in model:
         model['pretrained'] = None
-    model['backbone'] = ConfigDict(_starting(model.backbone, trained))
+    model['backbone'] = ConfigDict(_starting(model['backbone'], trained))
     said.append(f'model.backbone.init_cfg.checkpoint={trained.path!r}')
     said += _normalize(cfg, trained)
     print_log(f'{KEY} has set\n  ' + '\n  '.join(said), 'current')

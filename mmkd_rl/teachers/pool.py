@@ -16,6 +16,7 @@ import torch
 from mmengine import dist
 from torch import Tensor, nn
 
+from mmkd_rl.options import under
 from mmkd_rl.records import Batch, Output, OutputSpec, TeacherStep
 from mmkd_rl.taps import Tap
 from mmkd_rl.tasks import Task
@@ -67,9 +68,11 @@ class TeacherPool:
         keys = _KEYS if task.backbone_only else _KEYS | _OF_OUTPUTS
         self.names = check_teachers(teachers, keys)
         require_checkpoints(teachers, key)
-        self._teachers = tuple(
-            build_teacher(cfg, name, task)
-            for cfg, name in zip(teachers, self.names))
+        built = []
+        for i, (cfg, name) in enumerate(zip(teachers, self.names)):
+            with under(f'teachers.{i}'):
+                built.append(build_teacher(cfg, name, task))
+        self._teachers = tuple(built)
         self._class_maps = tuple(cfg.get('class_map') for cfg in teachers)
         #: By the teacher's index; only those whose classes are others.
         self._maps: dict[int, ClassMap] = {}

@@ -48,7 +48,7 @@ class FrozenTeacher(nn.Module):
         self.executor: Executor = build(
             EXECUTORS,
             dict(type=executor) if isinstance(executor, str) else executor,
-            f'teacher {name!r}: executor', name=name, network=self.tapped)
+            'executor', name=name, network=self.tapped)
         self.requires_grad_(False)
         self.eval()
 

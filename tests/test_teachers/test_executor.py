@@ -113,7 +113,8 @@ def test_what_gives_no_inner_layers(tmp_path):
 
 
 @pytest.mark.parametrize('executor, message', [
-    ('fast', "executor.type='fast' is not a registered executor.*eager"),
+    ('fast', r"^model\.teachers\.0\.executor\.type: 'fast' is not a "
+     'registered executor.*eager'),
     (dict(type='eager', speed=2), "has no option 'speed'"),
     (3, 'must be a dict')])
 def test_wrong_executors(tmp_path, executor, message):
