@@ -80,13 +80,16 @@ def list_cells(table: Table, cells: list[Cell]) -> None:
     paper's number and ours."""
     from paper_tables.commands import command
     from paper_tables.measured import measured
+    from paper_tables.scales import find_scale
     from paper_tables.text import mean_std, plus_minus
     for cell in cells:
         numbers = [plus_minus(cell.mean, cell.std, 'not in the paper')]
         for scale in table.scales:
             if runs := measured(table, cell, scale):
                 mean = plus_minus(*mean_std([*runs.accuracy.values()]))
-                numbers.append(f'ours, --scale {scale}: {mean}')
+                one = find_scale(table, scale).student_name
+                of = f' ({one} in its place)' if one else ''
+                numbers.append(f'ours, --scale {scale}{of}: {mean}')
         print(f'# {table.students[cell.student]}, {cell.title}: '
               f'{"; ".join(numbers)}\n{command(cell)}\n')
 

@@ -302,6 +302,10 @@ def clear_errors(debug: bool | None = None) -> Iterator[Stage]:
                   else 'there is no checkpoint yet: it starts anew next time',
                   file=sys.stderr)
         code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # What reads our output has ended, as `| head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_FAILED
     except _BAD_INPUT as raised:
         # MMEngine makes a TypeError anew where a hook raises one.
         error = raised.__context__ if isinstance(
