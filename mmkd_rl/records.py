@@ -50,7 +50,7 @@ class Output:
                       tuple(map(fn, self.logits)))
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All, features first."""
+        """All tensors, features first."""
         return (*self.features, *self.logits)
 
     def detach(self) -> Output:
@@ -175,7 +175,8 @@ class Gaps:
     """How far the student is from each teacher, per sample.
 
     ``None`` where that kind of distillation is off. These tensors carry the
-    student's gradient; whoever only reads them detaches.
+    student's gradient; code that only reads them must detach
+    them.
 
     Attributes:
         logit: Mean of the terms that read logits, by their loss weights,
@@ -215,7 +216,7 @@ class DistillationBatch:
 
     @property
     def device(self) -> torch.device:
-        """Where it lies."""
+        """Device of the tensors."""
         return self.student.tensors()[0].device
 
 
@@ -229,7 +230,7 @@ class TeacherWeights:
         feature: For all terms that read features.
         record: What a strategy with a training of its own needs to know of
             this batch when the student's step is done, see
-            :meth:`WeightingStrategy.observe`.
+            :meth:`Learner.observe`.
     """
     logit: Tensor
     feature: Tensor
@@ -246,9 +247,9 @@ class SeenBatch:
     """A batch that the teachers have seen.
 
     Attributes:
-        batch: It.
-        truth: Of it.
-        teachers: What they said.
+        batch: Images and data samples.
+        truth: Labels and valid pixels of the batch.
+        teachers: The outputs of the teachers for the batch.
     """
     batch: Batch
     truth: Truth
@@ -260,7 +261,7 @@ class TrainingStep:
     """Result of the student's last step, for hooks that run after it.
 
     Attributes:
-        weights: Of the teachers, detached.
+        weights: Weights of the teachers, detached.
         seen: What the student and the teachers were given and what the
             teachers said; ``None`` unless the strategy wants to see the batch
             again after the student's update.
@@ -271,7 +272,7 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class Transition:
-    """One batch of what the agent saw, did and got.
+    """States, actions and rewards of the agent on one batch.
 
     Attributes:
         state: [B, S].

@@ -90,14 +90,16 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
             two above.
         weighting: Config of the strategy that weighs the teachers.
         projector: Arguments of :class:`Projector`.
-        taps: The student's, see :meth:`Task.taps`.
+        taps: Taps of the student, see :meth:`Task.taps`.
         task: Config of the task adapter.
         probe_size: Side, (H, W) or (C, H, W) of the images on which sizes are
             found when the model is built. Any size does for most networks;
             those that accept only one need theirs.
-        data_preprocessor: The student's, as in its own config.
-        init_cfg: The student's, in place of its own.
-        **unknown: None: anything else ends with a message.
+        data_preprocessor: Config of the student's data preprocessor, in place
+            of the one in ``student``.
+        init_cfg: Initialisation of the student, in place of the one in
+            ``student``.
+        **unknown: Options that do not exist; refused with a message.
 
     Returns:
         The student's model. Its ``distillation`` is a :class:`Distillation`.

@@ -67,11 +67,12 @@ class Distillation(nn.Module):
 
     Args:
         task: Adapter of the student's and the teachers' kind of network.
-        taps: The student's.
+        taps: Taps of the student.
         teachers: The teachers.
         specs: Sizes of the teachers' outputs.
-        terms: What is distilled.
-        mixtures: Terms against the teachers' mixture, of the config.
+        terms: Terms that compare the student with each teacher.
+        mixtures: Terms of the config that compare the student with the
+            teachers' mixture.
         weighting: The strategy.
         borrowers: Parts of the student that read teachers' inner layers.
     """
@@ -128,7 +129,7 @@ class Distillation(nn.Module):
 
     @property
     def teacher_names(self) -> tuple[str, ...]:
-        """Their names, in the order of the weights' columns."""
+        """Names of the teachers, in the order of the weights' columns."""
         return self.teachers.names
 
     # ------------------------------------------------------ a training step
@@ -227,7 +228,8 @@ class Distillation(nn.Module):
         return self.task.class_coverage(truth, self.known)
 
     def _mean_gap(self, reads: str, gaps: Sequence[Tensor]) -> Tensor | None:
-        """Of the terms that read this, by their loss weights, [B, M]."""
+        """Mean gap of the terms that read ``reads`` (``'logits'`` or
+        ``'features'``), weighted by their loss weights, [B, M]."""
         found = [(term.loss_weight, gap)
                  for term, gap in zip(self.terms, gaps) if term.reads == reads]
         if len(found) < 2:
@@ -314,8 +316,8 @@ class _ForwardPass:
 
     Attributes:
         batch: What the student is given.
-        teachers: What the teachers said of it.
-        recording: The student's taps.
+        teachers: The outputs of the teachers for the batch.
+        recording: Recording of the student's taps.
     """
     batch: Batch
     teachers: TeacherStep
@@ -323,7 +325,7 @@ class _ForwardPass:
 
 
 def distillation_of(model: nn.Module) -> Distillation | None:
-    """The distillation into a model; ``None``: there is none."""
+    """The ``distillation`` of a model; ``None`` if it has none."""
     child = getattr(model, NAME, None)
     return child if isinstance(child, Distillation) else None
 

@@ -31,8 +31,8 @@ class Candidate:
     Attributes:
         teacher: Index of the teacher.
         name: ``'TEACHER:LAYER'``.
-        slot: Which of the features that this teacher gives.
-        layout: Of its tensor.
+        slot: Index of the layer among the features that the teacher gives.
+        layout: Layout of the layer's tensor.
     """
     teacher: int
     name: str
@@ -74,7 +74,7 @@ class Fusion(nn.Module):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the weights: ``'student'``, then the candidates."""
+        """Names of the weights: ``'student'``, then the candidates."""
         return (STUDENT, *(c.name for c in self.candidates))
 
     def log_weights(self, active: Sequence[bool]) -> Tensor:

@@ -35,9 +35,9 @@ class LossOptions:
     Attributes:
         kl_weight: lambda_2; 0: no KL term.
         kl_interval: Iterations between two KL terms.
-        old_momentum: Of theta_old; 0: the previous iteration.
+        old_momentum: Momentum of theta_old; 0: the previous iteration.
         logits: Tap of the logits; ``None``: see :func:`find_logits`.
-        handover_weight: Of the handover.
+        handover_weight: Weight of the handover loss.
     """
     kl_weight: float
     kl_interval: int
@@ -120,8 +120,8 @@ class JointLoss:
         return logits
 
     def _before(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Ask the old student, and listen to the new one's logits, if this
-        forward pass needs them."""
+        """Run the old student, and record the present student's logits, if
+        this forward pass needs them."""
         self._stop()
         given = self.flow.lent_by_distiller
         self.flow.lend(given)  # nothing of a forward pass that failed

@@ -259,7 +259,7 @@ class KnowledgeFlow(TeacherBorrower):
                     'one that does, as the last block in it')
 
     def forget_mixture(self) -> None:
-        """Let go of this student's share of the last batch."""
+        """Drop the mixed features of the last batch."""
         for mixer in self._mixers:
             mixer.begin(None)
 
@@ -279,12 +279,12 @@ class KnowledgeFlow(TeacherBorrower):
 
     @property
     def teacher_names(self) -> tuple[str, ...]:
-        """All, in order."""
+        """Names of all teachers, in order."""
         return () if self._pool is None else self._pool.names
 
     @property
     def active_teachers(self) -> tuple[str, ...]:
-        """Those that still take part."""
+        """Names of the teachers that have not been retired."""
         return tuple(n for n, on in zip(self.teacher_names, self._active)
                      if on)
 
@@ -315,7 +315,7 @@ class KnowledgeFlow(TeacherBorrower):
             f.log_weights(self._active) for f in self.fusions)
 
     def watch_gaps(self, on: bool = True) -> None:
-        """Whether :meth:`handover` will be asked for."""
+        """Say whether the layers compute gaps for :meth:`handover`."""
         for mixer in self._mixers:
             mixer.watches_gap = on
 
@@ -329,11 +329,12 @@ class KnowledgeFlow(TeacherBorrower):
             (), device=self.active.device)
 
     def retire(self, names: Iterable[str]) -> None:
-        """Teachers that take part no longer; their weights are zero from now
-        on, and those of our own are not run.
+        """Retire teachers: their weights are zero from now on, and teachers
+        that are not a distiller's are no longer run.
 
         Args:
-            names: They; a name twice or gone already does no harm.
+            names: Names of the teachers to retire; repeated names and names
+                of teachers that are retired already have no effect.
         """
         for name in names:
             self._active[self.teacher_names.index(name)] = False

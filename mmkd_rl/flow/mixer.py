@@ -14,14 +14,14 @@ from mmkd_rl.flow.losses import handover_gap
 class Mixer:
     """The hook on one module of the student.
 
-    It stands there for good and does nothing without features: what
-    activation checkpointing runs a second time must be mixed a second time.
+    It stays installed and does nothing without features: activation
+    checkpointing runs a module twice, and both calls must be mixed.
 
     Args:
         call: Which call of the module is meant.
         calls: How many there are in one forward pass.
         index: Element of a tuple that it gives.
-        fusion: Does the work.
+        fusion: Mixes the features.
     """
 
     def __init__(self, call: int, calls: int, index: int | None,

@@ -1,7 +1,7 @@
 """theta_old of Knowledge Flow's Eq. (6): the student as it was.
 
 A copy of the network without its teachers, whose features it shares, so that
-looking at a batch through its eyes costs one forward pass of the student.
+its output on a batch costs one forward pass of the student.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class OldStudent:
         self.train()
 
     def train(self) -> None:
-        """Batch norm sees what the student's sees, as in training; nothing is
-        dropped, by whatever module: noise is no change of mind."""
+        """Put batch norms in training mode, as in the student, and all else in
+        eval mode: dropout noise must not count as a change of the student's
+        prediction."""
         self._own.train()
         norms = [m for m in self._own.modules()
                  if isinstance(m, _NormBase) and m.training]
@@ -103,12 +104,12 @@ class OldStudent:
         self._flow.strength = state['strength']
 
     def _follow(self) -> None:
-        """What is no tensor goes along, too."""
+        """Copy the student's state that is not in tensors, too."""
         self._flow.strength = flow_of(self.network).strength
         self._retire()
 
     def _retire(self) -> None:
-        """Teachers that are not run any more cannot be asked, either."""
+        """Retire the teachers that the student has retired."""
         gone = set(self._flow.active_teachers) - set(
             flow_of(self.network).active_teachers)
         if gone:

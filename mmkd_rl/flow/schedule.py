@@ -16,12 +16,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FlowSchedule:
-    """In iterations of the student.
+    """Schedule of the teachers' withdrawal, in iterations of the student.
 
     Attributes:
-        withdraw_from: The first at which teachers' shares are scaled down.
-        independent_at: The first without teachers.
-        dependency_weight: lambda_1 there.
+        withdraw_from: First iteration at which teachers' shares are scaled
+            down.
+        independent_at: First iteration without teachers.
+        dependency_weight: Value of lambda_1 at ``independent_at``.
     """
     withdraw_from: int
     independent_at: int

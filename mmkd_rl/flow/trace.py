@@ -29,15 +29,15 @@ class Point:
     """Where a tensor of a network is read or replaced.
 
     Attributes:
-        layer: What the user calls it.
-        path: The module that is listened to.
+        layer: Name of the layer in the user's links.
+        path: Path of the module whose input or output is recorded.
         source: ``'input'`` (the first positional one) or ``'output'``.
         call: Which call of the module in one forward pass, from 0.
         calls: Calls in one forward pass.
         index: Element of the output where that is a tuple; ``None``: it is
             the tensor itself.
-        tensor: What was there.
-        overwritten: Whether something behind worked on it in place.
+        tensor: The recorded tensor.
+        overwritten: Whether a later module changed it in place.
     """
     layer: str
     path: str
@@ -62,7 +62,7 @@ class _Call:
 
 
 class Trace:
-    """A forward pass that was listened to.
+    """Record of one forward pass of a network.
 
     Args:
         network: The network.
@@ -240,7 +240,7 @@ def is_activation(module: nn.Module) -> bool:
 
 
 def _passes_on(module: nn.Module) -> bool:
-    """Whether it is no step of its own: dropout, or nothing."""
+    """Whether a module only passes its input on (dropout, identity)."""
     return isinstance(module, nn.Identity) or 'Drop' in type(module).__name__
 
 

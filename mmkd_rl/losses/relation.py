@@ -59,10 +59,10 @@ class _RelationLoss(MixtureTerm):
 
 @MODELS.register_module()
 class DistanceRelationLoss(_RelationLoss):
-    """Of distances of pairs.
+    """Compares the distances of pairs of images.
 
     Args:
-        loss_weight: Of the term; applied here. Published: 1.
+        loss_weight: Weight of the term; applied here. Published: 1.
     """
 
     name = 'loss_distance'
@@ -74,10 +74,10 @@ class DistanceRelationLoss(_RelationLoss):
 
 @MODELS.register_module()
 class AngleRelationLoss(_RelationLoss):
-    """Of angles of triplets.
+    """Compares the angles of triplets of images.
 
     Args:
-        loss_weight: Of the term; applied here. Published: 2.
+        loss_weight: Weight of the term; applied here. Published: 2.
         samples: Images of a batch that make triplets; their number grows with
             its cube; 3 or more, the corners of an angle.
     """

@@ -153,7 +153,7 @@ class Listener:
     """Records what a tap reads in one forward pass; a context manager.
 
     Args:
-        tap: Whose.
+        tap: The tap.
         model: The network, or a copy of it.
     """
 
@@ -163,7 +163,7 @@ class Listener:
         self._handle = tap.install(model, self._seen.append)
 
     def stop(self) -> None:
-        """Take the hook away; twice does no harm."""
+        """Remove the hook; may be called twice."""
         self._handle.remove()
 
     def __enter__(self) -> Listener:

@@ -93,8 +93,8 @@ class TeacherPool:
         return self
 
     def adapt(self, student: Normalization | None) -> None:
-        """Say what the images that come are normalised with; ``None``: as
-        each teacher's own."""
+        """Set the normalisation of the student's images; ``None``: each
+        teacher takes it for its own."""
         for teacher in self._teachers:
             teacher.adapt(student)
 

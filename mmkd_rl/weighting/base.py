@@ -28,7 +28,8 @@ class WeightingStrategy(Checked, nn.Module, ABC):
     and are moved by :meth:`apply_`.
 
     Args:
-        context: What is known when it is built.
+        context: Sizes of the networks, task and terms, given by the
+            distiller.
         scale: ``'unit'``: weights sum to one over the teachers, so that the
             strength of distillation is the same for all strategies;
             ``'paper'``: the scale of the strategy's own paper.
@@ -128,11 +129,12 @@ def cross_entropies(task: Task, batch: DistillationBatch,
 
 def restrict(weights: TeacherWeights,
              coverage_BM: Tensor | None) -> TeacherWeights:
-    """Logit weights of those who know the class, with the sum that all had;
-    zero where no teacher knows the class. Features keep theirs.
+    """Set the logit weights of teachers that do not know an image's class to
+    zero and scale the others to the same sum; all are zero where no teacher
+    knows the class. Feature weights stay.
 
     Args:
-        weights: Of a batch.
+        weights: Weights of a batch.
         coverage_BM: See :attr:`DistillationBatch.class_coverage`.
     """
     if coverage_BM is None:

@@ -1,4 +1,5 @@
-r"""CA-MKD (Zhang, Chen and Wang, ICASSP 2022): trust in who knows the label.
+r"""CA-MKD (Zhang, Chen and Wang, ICASSP 2022): teachers that are right
+about the label weigh more.
 
 .. math::
     w_l^m = \frac{1 - softmax_m CE(z_m, y)}{M - 1}, \qquad

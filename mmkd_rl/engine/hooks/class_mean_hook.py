@@ -86,7 +86,8 @@ class ClassMeanHook(Checked, Hook):
 
     def _sums(self, runner: Runner, distillation: Distillation,
               loss: NDLoss) -> tuple[list[Tensor], Tensor]:
-        """Of this process's part, in float64; zeros where it has none."""
+        """Sums of each teacher's features by class, and numbers of images, of
+        this process's part of the data; in float64."""
         total = [
             torch.zeros_like(b, dtype=torch.float64)
             for b in (loss.counts, *loss.class_means)

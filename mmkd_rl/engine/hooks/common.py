@@ -27,8 +27,8 @@ def distillation_in(runner: Runner, hook: str) -> Distillation:
     """The distillation into the model that is trained.
 
     Raises:
-        TypeError: There is none, or it is not the trained model itself that
-            has it, so that its hooks would not be asked.
+        TypeError: The model has no distillation, or only a part of it has
+            one, whose hooks would not run.
     """
     model = unwrapped(runner)
     found = distillation_of(model)
@@ -57,13 +57,13 @@ def taught_by_us(runner: Runner, hook: str) -> BaseModel:
 
 
 def check_resumed(saved: dict | None, now: dict) -> None:
-    """See that a resumed run has the teachers that it had: what was learned
-    about teachers goes by their order.
+    """Check that a resumed run has the same teachers in the same order, on
+    which learned weights depend.
 
     Args:
-        saved: What the checkpoint says of the run; ``None``: it is of an
-            earlier version, which says nothing.
-        now: The same of the config.
+        saved: Description of the run in the checkpoint; ``None`` in
+            checkpoints of earlier versions.
+        now: Description of the present run.
 
     Raises:
         ValueError: The two differ.

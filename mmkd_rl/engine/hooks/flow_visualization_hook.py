@@ -1,5 +1,5 @@
-"""Show how a student comes to do without its teachers: a record and a
-picture of Knowledge Flow's p_w (the paper's Fig. 1c and 7)."""
+"""Record and draw Knowledge Flow's weights p_w over training (the paper's
+Fig. 1c and 7)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHECKPOINT_KEY = 'mmkd_rl_flow'
 
 @HOOKS.register_module()
 class FlowVisualizationHook(Checked, Hook):
-    """Notes the weights of a model's knowledge flow.
+    """Records the weights of a model's knowledge flow.
 
     In the work directory: ``knowledge_flow.json``, written with each epoch
     and checkpoint, and ``knowledge_flow.png`` at the end, which also goes to
@@ -68,7 +68,7 @@ class FlowVisualizationHook(Checked, Hook):
                           runner: Runner,
                           batch_idx: int,
                           data_batch=None) -> None:
-        """See who is not run from here on."""
+        """Record which teachers are no longer run."""
         self._note_retired(runner.iter)
 
     def after_train_iter(self,
@@ -97,7 +97,7 @@ class FlowVisualizationHook(Checked, Hook):
                          plot_flow(self.record, self.mark))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """The record goes along; and onto the disk, since loops that count
+        """Save the record in the checkpoint, and on the disk: loops that count
         iterations have no epochs."""
         if self.record is not None:
             checkpoint[CHECKPOINT_KEY] = asdict(self.record)

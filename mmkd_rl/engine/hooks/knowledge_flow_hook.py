@@ -39,14 +39,14 @@ class KnowledgeFlowHook(Checked, Hook):
         dependency_weight: Final lambda_1; it rises linearly from 0 until
             ``independent_at``.
         kl_weight: lambda_2; 0: no KL term (Sec. 7.4.2).
-        handover_weight: Of ``loss_handover``, with which the student's layers
-            learn to say what is passed on in their place, see
-            :func:`handover_gap`. 0: the paper's.
+        handover_weight: Weight of ``loss_handover``, which trains the
+            student's layers to give the mixture that replaces their output,
+            see :func:`handover_gap`; 0: as in the paper.
         kl_interval: Iterations between two KL terms. Each costs one more
             forward pass of the student.
         old: theta_old: ``'previous'`` iteration, or exponential
             ``'average'`` (Sec. 7.6).
-        old_momentum: Of the average.
+        old_momentum: Momentum of the average.
         logits: Tap of the logits for the KL term, a module's path in the
             model or a dict; ``None``: the head of a classifier, ``conv_seg``
             of a segmentor, and no KL term for anything else.
@@ -54,9 +54,9 @@ class KnowledgeFlowHook(Checked, Hook):
             schedule.py. Float: share of the training; int: epochs, or
             iterations where the training counts those.
         independent_at: When the student is alone, likewise.
-        threshold: A teacher whose weights are all below it is not run any
-            more. 0: none before ``independent_at``.
-        interval: Iterations between two looks at the weights, for the log
+        threshold: A teacher whose weights are all below it is no longer run.
+            0: teachers are run until ``independent_at``.
+        interval: Iterations between two checks of the weights, for the log
             and the threshold.
         validate: ``'student'``: alone; ``'fused'``: with its teachers;
             ``'both'``: alone, and then fused as ``fused/...``.
@@ -130,7 +130,7 @@ class KnowledgeFlowHook(Checked, Hook):
 
     def attach(self, model: BaseModel, schedule: FlowSchedule,
                iteration: int = 0) -> JointLoss:
-        """Join a model; for those who train without a Runner, too.
+        """Add the losses to a model, also in training without a Runner.
 
         Args:
             model: With a knowledge flow in it.
@@ -194,7 +194,7 @@ class KnowledgeFlowHook(Checked, Hook):
             runner.message_hub.update_scalar(f'train/{name}', value)
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the model, with the student alone in any case."""
+        """Remove the hooks from the model and retire all teachers."""
         joint = self.joint
         joint.detach()
         if not joint.flow.independent:
@@ -213,8 +213,8 @@ class KnowledgeFlowHook(Checked, Hook):
     # ----------------------------------------------------------- validation
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """With or without teachers; without, where nothing was trained and
-        their weights of before are not known."""
+        """Choose whether teachers are mixed in. They are not if nothing was
+        trained before, because the schedule's state is not known then."""
         trained = flow_of(unwrapped(runner)).strength is not None
         self._fuse(runner, trained and self.validate == 'fused')
 
@@ -251,7 +251,7 @@ class KnowledgeFlowHook(Checked, Hook):
     # -------------------------------------------------------------- resuming
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """theta_old and the teachers' names go along."""
+        """Save theta_old and the teachers' names."""
         checkpoint[TEACHERS_KEY] = self._description(runner)
         if self.joint.old is not None:
             checkpoint[CHECKPOINT_KEY] = self.joint.old.state_dict()

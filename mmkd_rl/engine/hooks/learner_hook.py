@@ -54,7 +54,8 @@ class LearnerHook(Checked, Hook):
 
         Raises:
             TypeError: The model's strategy has none of this kind.
-            ValueError: Its turn would never come.
+            ValueError: ``warmup`` is not shorter than the training, or epochs
+                are counted in a loop of iterations.
         """
         learner = self._learner(runner)
         name = type(self).__name__
@@ -81,7 +82,7 @@ class LearnerHook(Checked, Hook):
                          batch_idx: int,
                          data_batch: Any = None,
                          outputs: Any = None) -> None:
-        """Show the step; maybe update."""
+        """Pass the step to the learner; update it if an update is due."""
         learner, student = self._learner(runner), _student(runner)
         step = student.distillation.last_step
         assert step is not None

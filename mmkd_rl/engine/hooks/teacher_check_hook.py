@@ -16,14 +16,15 @@ CHECKPOINT_KEY = 'mmkd_rl_teachers'
 
 @HOOKS.register_module()
 class TeacherCheckHook(Checked, Hook):
-    """Looks whether all teachers' outputs have been finite, and that a
-    resumed run has the teachers that it had.
+    """Checks that all teachers' outputs are finite, and that a resumed run has
+    the same teachers.
 
-    Looking makes the host wait for the device, so it is done now and then and
-    before each checkpoint; the pool itself looks at the first batch.
+    The check makes the host wait for the device, so it is done every
+    ``interval`` iterations and before each checkpoint; the pool itself checks
+    the first batch.
 
     Args:
-        interval: Iterations between two looks.
+        interval: Iterations between two checks.
     """
 
     priority = 'NORMAL'
@@ -32,7 +33,7 @@ class TeacherCheckHook(Checked, Hook):
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
-        """Complain now, not after the first interval.
+        """Check the model before training starts.
 
         Raises:
             TypeError: The model is no distiller.

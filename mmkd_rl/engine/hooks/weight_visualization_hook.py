@@ -1,4 +1,4 @@
-"""Show what each teacher is worth: scalars, a record and two pictures."""
+"""Log, record and draw the weights of the teachers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CHECKPOINT_KEY = 'mmkd_rl_weights'
 
 @HOOKS.register_module()
 class WeightVisualizationHook(Checked, Hook):
-    """Notes the weights that teachers get.
+    """Records the weights that the strategy gives to the teachers.
 
     Scalars go to MMEngine's message hub and so to the log and every
     visualisation backend: ``weight_logit/NAME`` and ``weight_feature/NAME``

@@ -82,7 +82,8 @@ class HardBuffer:
     Args:
         max_samples: Bound on their number.
         max_bytes: Bound on their memory.
-        share: How much of each batch is hard, at least one sample.
+        share: Share of each batch that is kept, highest cross entropy first;
+            at least one sample.
     """
 
     def __init__(self,

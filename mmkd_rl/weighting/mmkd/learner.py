@@ -100,7 +100,7 @@ class MetaLearner(Learner):
 
     @property
     def random(self) -> RandomNumbers:
-        """With which samples of the buffer are drawn."""
+        """Generators with which samples of the buffer are drawn."""
         return self.buffer.random
 
     def parts(self) -> dict[str, Any]:

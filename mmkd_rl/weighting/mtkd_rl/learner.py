@@ -51,7 +51,7 @@ class AgentLearner(Learner):
 
     @property
     def random(self) -> RandomNumbers:
-        """Of the updater (exploration, replay)."""
+        """Generators of the updater (exploration, replay)."""
         return self.updater.random
 
     def parts(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class AgentLearner(Learner):
         (Algorithm 2, lines 10 to 13).
 
         Args:
-            student: Not looked at.
+            student: Not used.
 
         Returns:
             What the updater logs; empty if there is no history.

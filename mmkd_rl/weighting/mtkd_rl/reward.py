@@ -59,10 +59,10 @@ RewardScale = Literal['minmax', 'literal', 'standard', 'none']
 
 @dataclass(frozen=True)
 class Step:
-    """What the student's step was.
+    """Weights and cross entropies of the student's step.
 
     Attributes:
-        weights: Of the teachers, as used, logits first, [B, 2, M].
+        weights: Weights of the teachers as used, logits first, [B, 2, M].
         ce: CE(z_S, y) before it, [B].
     """
     weights: Tensor
@@ -119,7 +119,7 @@ class Reward(Checked, ABC):
         """
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move what it remembers, if anything."""
+        """Move the tensors that the rule keeps between batches, if any."""
         return None
 
     def state_dict(self) -> dict:

@@ -22,7 +22,7 @@ from mmkd_rl.weighting.mtkd_rl.reward import Reward, Step
 
 @REWARDS.register_module()
 class BatchReward(Reward):
-    """How well off the sample is beside the others of the batch.
+    """The negated loss of a sample, standardised over the batch.
 
     Args:
         context: Given by the distiller.

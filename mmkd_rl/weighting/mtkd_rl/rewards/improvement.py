@@ -33,12 +33,12 @@ from mmkd_rl.weighting.mtkd_rl.reward import Reward, Step
 
 @REWARDS.register_module()
 class ImprovementReward(Reward):
-    """The change of the student's cross entropy, shared out.
+    """Change of the student's cross entropy, divided among the teachers.
 
     Args:
         context: Given by the distiller.
         attribution: ``'share'`` or ``'regression'``.
-        ridge: Of the regression, beside weights' variances.
+        ridge: Ridge of the regression, added to the variances of the weights.
     """
 
     only = 'after'
