@@ -16,7 +16,7 @@ __all__ = ['__version__', 'distill', 'registry']
 
 
 def __getattr__(name: str) -> Any:
-    """Import what reads configs of other packages when it is asked for."""
+    """Import :func:`distill` only when used: it loads OpenMMLab packages."""
     if name == 'distill':
         from .recipes import distill
         return distill
