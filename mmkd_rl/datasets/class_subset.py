@@ -68,7 +68,8 @@ class ClassSubset:
             raise TypeError(
                 'ClassSubset.dataset must be a data set derived from '
                 "mmengine's BaseDataset, or its config, got "
-                f'{type(dataset).__name__}; put wrappers round the subset')
+                f'{type(dataset).__name__}; if you use a wrapper '
+                '(RepeatDataset, ...), put the ClassSubset inside it')
         self.dataset = dataset
         self.classes = classes
         self.without = without

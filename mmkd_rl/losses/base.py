@@ -71,14 +71,14 @@ class DistillationTerm(_Term):
         for spec in (student, *teachers):
             levels = getattr(spec, self.reads)
             if not levels:
-                raise ConfigError(f'{name} reads {what}, and there are none '
-                                  f'of {spec.name!r}{advice}')
+                raise ConfigError(f'{name} needs {what}, but {spec.name!r} '
+                                  f'has none{advice}')
             if len(levels) != len(own):
                 raise ConfigError(
-                    f'{name} pairs levels of {self.reads}, but '
+                    f'{name} compares {self.reads} level by level, but '
                     f'the student has {_levels(own)} and teacher '
-                    f'{spec.name!r} has {_levels(levels)}; name as many in '
-                    f'taps.{tap}=[...] of both')
+                    f'{spec.name!r} has {_levels(levels)}; list the same '
+                    f'number of taps in taps.{tap}=[...] of both')
 
     @abstractmethod
     def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],

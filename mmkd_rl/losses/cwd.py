@@ -55,9 +55,9 @@ class CWDLoss(FeatureTerm):
                 if shape[1:] == (1, 1):
                     print_log(
                         'CWDLoss compares channels over space, but the '
-                        f'feature of {spec.name!r} has one point '
-                        '(when probed with images of model.probe_size): its '
-                        'loss is zero. Tap an earlier layer with '
+                        f'feature of {spec.name!r} has a single pixel (on '
+                        'images of model.probe_size), so its loss is always '
+                        'zero. Tap an earlier layer with '
                         "taps=dict(feature='...')", 'current',
                         logging.WARNING)
         super().build(student, teachers, projector)

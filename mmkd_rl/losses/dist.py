@@ -85,9 +85,9 @@ class DISTLoss(LogitTerm):
                valid: Tensor | None) -> Tensor:
         # Waits for the device, but tasks give a mask only where it hides some.
         if valid is not None and not bool((valid > 0).all()):
-            raise ConfigError('DISTLoss compares all pixels of a batch and '
-                              'can leave none out (padding, ignored labels); '
-                              'use KDLoss')
+            raise ConfigError('DISTLoss needs all pixels of a batch and '
+                              'cannot leave some out (padding, ignored '
+                              'labels); use KDLoss')
         # P points of space behind the classes; 1 for plain classification
         q_B1CP = _with_space((student_BC.float() / self.temperature).softmax(
             1).unsqueeze(1))

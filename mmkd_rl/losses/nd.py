@@ -136,8 +136,8 @@ class NDLoss(FeatureTerm):
                 f"{'there are none' if targets is None else 'got many'}; use "
                 'FitNetLoss')
         if not hasattr(self, 'num_teachers'):
-            raise ValueError('NDLoss does not know its sizes; outside of a '
-                             'distiller call build(student, teachers) first')
+            raise ValueError('NDLoss was used before it was built; outside of '
+                             'a distiller call build(student, teachers) first')
         assert len(pairs) == self.num_teachers
         # Autocast would run the products with the labels in half precision.
         with torch.autocast(targets.device.type, enabled=False):

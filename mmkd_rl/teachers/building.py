@@ -50,12 +50,12 @@ def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
     if not isinstance(path, str) or not path:
         raise ValueError(
             f'{key} has no checkpoint (got {path!r}); give a file or a URL, '
-            f'or checkpoint={UNTRAINED!r} if that is what you want')
+            f'or checkpoint={UNTRAINED!r} for random weights')
     precision = cfg.get('precision')
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f'{key}: precision must be one of '
-                         f'{list(PRECISIONS)}, or None: as the student; got '
-                         f'{precision!r}')
+                         f"{list(PRECISIONS)}, or None for the student's "
+                         f'precision; got {precision!r}')
     # Read before anything large is built: a wrong path is found at once.
     weights = None if path == UNTRAINED else read_checkpoint(
         path, f'{key}: checkpoint')
@@ -121,9 +121,10 @@ def _normalization(cfg: dict, model_cfg: dict, network: nn.Module,
     preprocessor = model_cfg.get('data_preprocessor')
     if preprocessor is None:
         print_log(
-            f"{key}: its config has no data_preprocessor; it gets the "
-            "student's normalisation. Say normalization=dict(mean=..., "
-            'std=..., to_rgb=...) if it was trained with another', 'current')
+            f'{key}: its config has no data_preprocessor, so it is given '
+            "images in the student's normalisation. Set "
+            'normalization=dict(mean=..., std=..., to_rgb=...) if it was '
+            'trained with another one', 'current')
         return None
     own: Any = getattr(network, 'data_preprocessor', None)
     if own is None:

@@ -51,9 +51,9 @@ class ClassMap(nn.Module):
         row = _as_list(classes, num_student, key)
         if len(row) != num_student:
             raise ValueError(
-                f'{key}: class_map has {len(row)} entries and the student '
-                f'{num_student} classes; give one each, {UNSEEN} for a class '
-                'that the teacher does not have')
+                f'{key}: class_map has {len(row)} entries, but the student '
+                f'{num_student} classes; write one entry for each class, '
+                f'{UNSEEN} where the teacher was not trained on it')
         if bad := [i for i in row if not UNSEEN <= i < num_teacher]:
             raise ValueError(f'{key}: class_map has {bad[:5]}, but the '
                              f"teacher's classes are 0 to {num_teacher - 1}")
@@ -67,10 +67,11 @@ class ClassMap(nn.Module):
             if theirs != UNSEEN and row.count(theirs) > 1:
                 twice = [c for c in range(num_student) if row[c] == theirs]
                 raise ValueError(
-                    f"{key}: class_map has the teacher's class {theirs} for "
-                    f"the student's {twice[:5]}; its probability would count "
-                    'once for each. Give it to the one that means the same, '
-                    f'and {UNSEEN} to those that are only parts of it')
+                    f"{key}: class_map uses the teacher's class {theirs} for "
+                    f'several classes of the student, {twice[:5]}, so its '
+                    'probability would count several times. Keep it for the '
+                    f'class with the same meaning, and write {UNSEEN} for '
+                    'classes that are only a part of it')
         self.key = key
         index = torch.tensor(row)
         self.register_buffer('index', index.clamp_min(0))
@@ -94,10 +95,10 @@ class ClassMap(nn.Module):
     def _refuse_dense(self, teacher_BK: Tensor) -> None:
         if teacher_BK.ndim != 2:
             raise ValueError(
-                f'{self.key}: class_map takes one vector of scores an image, '
-                f'[B, C], and its logits are {tuple(teacher_BK.shape)}; leave '
-                'class_map out and set logit_loss=None to distil its features '
-                'alone')
+                f'{self.key}: class_map works with one vector of class '
+                "scores per image, [B, C], but the teacher's logits have "
+                f'shape {tuple(teacher_BK.shape)}; remove class_map and set '
+                'logit_loss=None to distil its features alone')
 
 
 def _as_list(classes: Sequence[int] | Mapping[int, int], num_student: int,

@@ -227,9 +227,10 @@ def require_checkpoints(teachers: Sequence[dict],
     ]
     places = ' '.join(
         f'{key}.{i}.checkpoint=FILE' for i, _ in missing)
-    lines.append(f'{len(missing)} of {len(teachers)} teachers have no file '
-                 f'(looked for from {os.getcwd()}). One that lies elsewhere: '
-                 f'--cfg-options {places}')
+    lines.append(f'{len(missing)} of {len(teachers)} teachers have no '
+                 f'checkpoint file (relative paths start at {os.getcwd()}). '
+                 'If a file is elsewhere, give its path with --cfg-options '
+                 f'{places}')
     if any(str(t.get('config')).startswith('mmkd_rl::cifar100/')
            for _, t in missing):
         lines.append('tools/reproduce.py trains what a table of the paper '

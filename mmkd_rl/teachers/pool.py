@@ -135,9 +135,8 @@ class TeacherPool:
             if classes is not None:
                 if not spec.logits or not num_classes:
                     raise ValueError(
-                        f'teacher {spec.name!r}: class_map says which of its '
-                        'classes are which, but with this task no class '
-                        'scores are read; leave it out')
+                        f'teacher {spec.name!r}: class_map has no effect, '
+                        'because this task uses no class scores; remove it')
                 own = ClassMap(classes, spec.num_classes, num_classes,
                                f'teacher {spec.name!r}')
                 self._maps[m] = own

@@ -84,8 +84,8 @@ class FrozenTeacher(nn.Module):
         """
         if not self.executor.gives_inner_layers:
             raise ValueError(
-                f'teacher {self.name!r}: {type(self.executor).__name__} gives '
-                'no inner layers, which Knowledge Flow needs; use '
+                f'teacher {self.name!r}: {type(self.executor).__name__} '
+                'cannot give the inner layers that Knowledge Flow needs; use '
                 "executor='eager'")
         self._inner = self.tapped.install(self.root, taps)
 
@@ -144,8 +144,8 @@ class FrozenTeacher(nn.Module):
         output = self.try_on(batch)
         if not all(t.isfinite().all() for t in output.tensors()):
             raise ValueError(
-                f'teacher {self.name!r} gives NaN or infinity even on a grey '
-                'image; look at its checkpoint')
+                f'teacher {self.name!r} gives NaN or infinity on a grey '
+                'image; check its checkpoint')
         return spec_of(self.name, output)
 
 

@@ -43,7 +43,8 @@ class Options(DictAction):
         """See :class:`argparse.Action`."""
         for value in values:
             if '=' not in value:
-                parser.error(f'{option_string}: {value!r} is no KEY=VALUE')
+                parser.error(f'{option_string}: {value!r} is not of the form '
+                             'KEY=VALUE')
         super().__call__(parser, namespace, values, option_string)
 
 

@@ -51,7 +51,6 @@ def with_losses(own: Mapping[str, Any],
         added = {'loss_student': own['loss'], **added}
     if both := losses.keys() & added.keys():
         raise ValueError(
-            f'the student has losses {sorted(both)} of its own, which are '
-            'names of distillation losses; give those of its head other '
-            'names')
+            f"the student's own losses {sorted(both)} have names of "
+            "distillation losses; rename them in the student's head")
     return {**losses, **added}

@@ -107,13 +107,13 @@ def test_stored(tmp_path):
 
 def test_what_gives_no_inner_layers(tmp_path):
     teacher, _ = pool(tmp_path, 'stored')
-    with pytest.raises(ValueError, match="'t0': Stored gives no inner "
+    with pytest.raises(ValueError, match="'t0': Stored cannot give the inner "
                                          "layers.*executor='eager'"):
         teacher.listen(())
 
 
 @pytest.mark.parametrize('executor, message', [
-    ('fast', "executor.type='fast' is not a registered executor.*eager"),
+    ('fast', "executor.type: 'fast' is not a registered executor.*eager"),
     (dict(type='eager', speed=2), "has no option 'speed'"),
     (3, 'must be a dict')])
 def test_wrong_executors(tmp_path, executor, message):

@@ -1,4 +1,4 @@
-"""What the hooks share: the model in a runner, pictures of a run."""
+"""Functions that several hooks use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def unwrapped(runner: Runner) -> BaseModel:
 
 
 def distillation_in(runner: Runner, hook: str) -> Distillation:
-    """The distillation into the model that is trained.
+    """The distillation of the trained model.
 
     Raises:
         TypeError: The model has no distillation, or only a part of it has
@@ -41,10 +41,10 @@ def distillation_in(runner: Runner, hook: str) -> Distillation:
 
 
 def taught_by_us(runner: Runner, hook: str) -> BaseModel:
-    """The model that is trained: a distilled one, or one with Knowledge Flow.
+    """The trained model, if it has a distillation or Knowledge Flow.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: The model has neither.
     """
     model = unwrapped(runner)
     if distillation_of(model) is None and not any(
@@ -71,9 +71,10 @@ def check_resumed(saved: dict | None, now: dict) -> None:
     for name, value in now.items():
         if saved is not None and saved.get(name, value) != value:
             raise ValueError(
-                f'the run to resume has {name} {saved[name]!r}, and the '
-                f'config {value!r}. Give the same, or start anew from its '
-                'weights with load_from and another work_dir')
+                'the checkpoint to resume from was trained with '
+                f'{name}={saved[name]!r}, but the config has {value!r}. Use '
+                'the same, or start a new run from its weights with '
+                'load_from and another work_dir')
 
 
 def save_picture(runner: Runner, name: str, figure: Figure) -> None:

@@ -31,15 +31,15 @@ class FlowVisualizationHook(Checked, Hook):
 
     Args:
         interval: Iterations between two points; the weights before training
-            and at its end are noted too.
+            and at its end are recorded too.
         mark: Notes by teacher for the picture, ``{'svhn': 'house numbers'}``.
 
     Raises:
-        ValueError: Before training: there is no knowledge flow, or no teacher
-            of a marked name.
+        ValueError: Before training: the model has no knowledge flow, or a
+            marked teacher does not exist.
     """
 
-    # After whatever changes the weights and retires teachers, before
+    # After hooks that change the weights and retire teachers, before
     # CheckpointHook, which saves the record.
     priority = 'LOW'
 
@@ -52,7 +52,7 @@ class FlowVisualizationHook(Checked, Hook):
         self._flow: KnowledgeFlow | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Begin a record, or go on with a resumed one."""
+        """Begin a record, or continue a resumed one."""
         flow = self._flow = _flow(runner)
         new = FlowRecord(
             list(flow.layers), [list(names) for names in flow.candidates],
@@ -81,14 +81,14 @@ class FlowVisualizationHook(Checked, Hook):
             self._note(runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Keep the record on disk."""
+        """Write the record to disk."""
         self._save(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Draw."""
+        """Draw the picture."""
         assert self.record is not None
-        # Iterations have been counted on. Noted even if the last one was:
-        # teachers that stayed until the end have left since.
+        # runner.iter is already the number of iterations. Recorded in any
+        # case: the last teachers may have been retired just before.
         self._note(runner.iter)
         self._save(runner)
         if is_main_process():
@@ -104,7 +104,7 @@ class FlowVisualizationHook(Checked, Hook):
             self._save(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """A resumed run's record goes on."""
+        """Continue the record of a resumed run."""
         if runner._resume and CHECKPOINT_KEY in checkpoint:
             self.record = FlowRecord(**checkpoint[CHECKPOINT_KEY])
 
@@ -121,7 +121,7 @@ class FlowVisualizationHook(Checked, Hook):
     def _note_retired(self, iteration: int) -> None:
         record, flow = self.record, self._flow
         assert record is not None and flow is not None
-        # Those that are run again are struck off.
+        # Teachers that are active again are removed from `retired`.
         record.retired = {
             name: record.retired.get(name, iteration)
             for name in record.teachers
@@ -137,7 +137,7 @@ def _flow(runner: Runner) -> KnowledgeFlow:
     """The knowledge flow in the runner's model.
 
     Raises:
-        ValueError: There is none, or several.
+        ValueError: The model has none, or several.
     """
     try:
         return flow_of(runner.model)

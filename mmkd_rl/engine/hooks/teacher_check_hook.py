@@ -1,5 +1,5 @@
-"""Stop when a teacher gives NaN, before a checkpoint is written from it, and
-when a run is resumed with other teachers."""
+"""Stop a run whose teachers give NaN, before a checkpoint is written, and a
+resumed run with other teachers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TeacherCheckHook(Checked, Hook):
     """Checks that all teachers' outputs are finite, and that a resumed run has
     the same teachers.
 
-    The check makes the host wait for the device, so it is done every
+    The check synchronises with the device, so it is done only every
     ``interval`` iterations and before each checkpoint; the pool itself checks
     the first batch.
 
@@ -36,7 +36,7 @@ class TeacherCheckHook(Checked, Hook):
         """Check the model before training starts.
 
         Raises:
-            TypeError: The model is no distiller.
+            TypeError: The model has no distillation.
         """
         distillation_in(runner, type(self).__name__)
 
@@ -45,23 +45,24 @@ class TeacherCheckHook(Checked, Hook):
                          batch_idx: int,
                          data_batch=None,
                          outputs=None) -> None:
-        """Look every ``interval`` iterations."""
+        """Check every ``interval`` iterations."""
         if self.every_n_train_iters(runner, self.interval):
             self._check(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Look at all processes' teachers before the epoch's checkpoint."""
+        """Check the teachers of all processes before the epoch's
+        checkpoint."""
         self._check(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look; on failure nothing is written. Only the main process comes
-        here, so it looks at its own teachers."""
+        """Check before anything is written. Only the main process calls this,
+        so it checks only its own teachers."""
         self._check(runner, together=False)
         checkpoint[CHECKPOINT_KEY] = self._description(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """See that a resumed run has the same teachers: projectors and what a
-        strategy has learned go by their order.
+        """Check that a resumed run has the same teachers in the same order, on
+        which projectors and learned weights depend.
 
         Raises:
             ValueError: Other teachers, another order, or another strategy.

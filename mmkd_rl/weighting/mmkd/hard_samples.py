@@ -127,8 +127,8 @@ class HardBuffer:
         fit = min(self.max_samples, self.max_bytes // row)
         if not fit:
             raise ConfigError(
-                'buffer_bytes', f'{self.max_bytes} holds no single sample, '
-                f'which takes {row} bytes')
+                'buffer_bytes', f'{self.max_bytes} is too small: one sample '
+                f'takes {row} bytes')
         count = min(fit, max(1, int(self.share * len(batch))))
         index = hardness.topk(count).indices
         hard = batch.map(lambda t: t.detach()[index])

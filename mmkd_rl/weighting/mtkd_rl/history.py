@@ -91,8 +91,8 @@ class History:
         samples = len(transition.state)
         row = _nbytes(transition) // samples
         if row > self.max_bytes:
-            raise ConfigError(self.key, f'{self.max_bytes} holds no single '
-                              f'sample, which takes {row} bytes')
+            raise ConfigError(self.key, f'{self.max_bytes} is too small: one '
+                              f'sample takes {row} bytes')
         if row * samples <= self.max_bytes:
             return transition
         return Transition(*(

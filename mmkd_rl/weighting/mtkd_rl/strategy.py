@@ -191,7 +191,7 @@ def _check_fit(reward: Reward, reward_time: str, updater: Updater) -> None:
             "reward=dict(type='AgreementReward')")
     if updater.scalar_reward and not reward.scalar:
         raise ConfigError(
-            'updater', f'{method} takes one reward in [0, 1] for all '
-            f'teachers, and {rule} gives one each, of any sign; use '
-            "reward=dict(type='BatchReward') with it, or "
+            'updater', f'{method} needs a single reward in [0, 1] for all '
+            f'teachers, but {rule} gives each teacher its own, of any sign; '
+            "use reward=dict(type='BatchReward') with it, or "
             "updater=dict(type='PolicyGradient')")
