@@ -1,17 +1,15 @@
-"""Teachers whose classes are not the student's.
+"""Teachers with other classes than the student.
 
-A map says for each class of the student which of the teacher's it is, or that
-the teacher has never seen it. The pool brings a teacher's logits to the
-student's classes with it; a class that the teacher does not know gets the
-lowest of its scores, and :attr:`OutputSpec.known` says which these are. What a
-logit term makes of them is said in losses/class_map.py; on an image whose
-class a teacher does not know its logits are not distilled at all, and its
-weight goes to those that know. Its feature is of use nevertheless and keeps
-the weight that the strategy gives it.
+A class map gives for each class of the student the teacher's class, or -1 if
+the teacher was not trained on it. The pool converts a teacher's logits to the
+student's classes with it; a class that is not in the map gets the teacher's
+lowest score and is marked in :attr:`OutputSpec.known`. For logit terms see
+losses/class_map.py. On an image whose class is not in a teacher's map the
+teacher's logits are not distilled, and its weight goes to the teachers that
+were trained on the class. Its feature is distilled with the strategy's weight.
 
-Two classes of the student must not share one of the teacher's: its
-probability would count twice, and how it divides between the two the teacher
-does not say.
+Two classes of the student must not be mapped to the same class of the teacher:
+its probability would count twice, and the teacher gives no division of it.
 """
 
 from __future__ import annotations
@@ -26,20 +24,20 @@ UNSEEN = -1
 
 
 class ClassMap(nn.Module):
-    """From a teacher's classes to the student's.
+    """Converts logits over a teacher's classes to the student's classes.
 
     Args:
-        classes: For each of the student's C classes the teacher's index, -1
-            where it has none; or a dict from the student's index to the
-            teacher's, in which those are left out.
-        num_teacher: Classes of the teacher.
+        classes: For each of the student's C classes the teacher's index, or -1
+            if the teacher was not trained on it; or a dict from the student's
+            index to the teacher's without these classes.
+        num_teacher: Number of the teacher's classes.
         num_student: C.
         key: The teacher's config key, for messages.
 
     Raises:
-        TypeError: Neither a list nor a dict of integers.
-        ValueError: Another length, an index that does not exist or stands
-            there twice, or no class in common.
+        TypeError: ``classes`` is neither a list nor a dict of integers.
+        ValueError: The length is wrong, an index does not exist or occurs
+            twice, or no class is mapped.
     """
 
     index: Tensor
@@ -78,14 +76,14 @@ class ClassMap(nn.Module):
         self.register_buffer('known', index != UNSEEN)
 
     def select(self, teacher_BK: Tensor) -> Tensor:
-        """The teacher's logits over the student's classes, [B, C]; of a class
-        that it does not know the lowest of its scores.
+        """The teacher's logits over the student's classes, [B, C]; classes
+        that are not in the map get its lowest score.
 
         Args:
-            teacher_BK: Its logits over its own classes.
+            teacher_BK: The teacher's logits over its own classes.
 
         Raises:
-            ValueError: Logits with space behind the classes.
+            ValueError: The logits have spatial axes.
         """
         self._refuse_dense(teacher_BK)
         own_BC = teacher_BK[:, self.index]
