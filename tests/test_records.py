@@ -135,7 +135,7 @@ def test_the_mean_over_no_images_is_zero():
     (MODELS, 'KDLoss', TypeError, 'key must be a dict with a "type"'),
     (MODELS, dict(temperature=1), TypeError, 'a dict with a "type"'),
     (MODELS, dict(type='KdLoss'), ValueError,
-     "key.type='KdLoss' is not a registered model.*'KDLoss'"),
+     "key.type: 'KdLoss' is not a registered model.*'KDLoss'"),
     (MODELS, dict(type='KDLoss', t=1), TypeError, "key: .*'t'"),
 ])
 def test_build_complains_in_the_users_words(registry, cfg, error, message):

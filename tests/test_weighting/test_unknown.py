@@ -200,7 +200,7 @@ def test_relations_alone_say_nothing_of_each_teacher(tmp_path, kind):
         losses=[dict(type='DistanceRelationLoss')],
         weighting=dict(type=kind))
     with pytest.raises(
-            ValueError, match=f'model.weighting: {kind} looks at terms that '
+            ValueError, match=f'model.weighting: {kind} needs terms that '
             "compare.*model.losses has none; add .*'KDLoss'.*Average"):
         MODELS.build(cfg)
     cfg['weighting'] = dict(type='AverageWeighting')
