@@ -1,4 +1,4 @@
-"""What the pictures share: records on disk, figures, colours."""
+"""Functions of all pictures: records on disk, figures, colours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ R = TypeVar('R', bound='Record')
 
 @dataclass
 class Record:
-    """Numbers noted over training, kept as a JSON file.
+    """Numbers recorded over training, saved as a JSON file.
 
     Attributes:
         what: Name of the numbers, for messages.
@@ -26,7 +26,7 @@ class Record:
     what: ClassVar[str]
 
     def save(self, path: str) -> None:
-        """Write it as JSON, whole or not at all."""
+        """Write the record as JSON, completely or not at all."""
 
         def write(temporary: str) -> None:
             with open(temporary, 'w') as file:
