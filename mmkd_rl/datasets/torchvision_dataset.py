@@ -1,8 +1,7 @@
 """Torchvision's classification data sets, for MMPretrain's pipelines.
 
-SVHN, EMNIST, STL-10 and their like (Knowledge Flow, ICLR 2019, Sec. 4.2 and
-7.1) are read by torchvision; here they become samples as MMPretrain's own
-data sets give them.
+SVHN, EMNIST, STL-10 and others (Knowledge Flow, ICLR 2019, Sec. 4.2 and 7.1)
+are read by torchvision and given in the format of MMPretrain's data sets.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from mmkd_rl.options import (
 )
 from mmkd_rl.registry import DATASETS
 
-# Ours to give, or done by the pipeline.
+# Options that are set here or done by the pipeline.
 RESERVED = ('root', 'download', 'transform', 'target_transform', 'transforms')
-# What a data set's labels are called in torchvision.
+# Attributes with a data set's labels in torchvision.
 LABELS = ('targets', 'labels', '_labels')
 MODES = {1: 'L', 3: 'RGB'}
 _IDX = ('{name}/raw/train-images-idx3-ubyte, train-labels-idx1-ubyte, '
         't10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, unpacked')
-# Where torchvision looks, relative to its root.
+# Files that torchvision reads, relative to its root.
 FILES = {
     'MNIST': _IDX,
     'FashionMNIST': _IDX,
@@ -110,7 +109,7 @@ class TorchVisionDataset(Checked, BaseDataset):
             raise ValueError(f'TorchVisionDataset: name={name!r} needs '
                              'data_root, the folder with its files')
         ours = inspect.signature(BaseDataset).parameters
-        # An annotation file is none of torchvision's business.
+        # torchvision's data sets take no annotation file.
         base = {
             key: options.pop(key)
             for key in list(options)
@@ -138,7 +137,7 @@ class TorchVisionDataset(Checked, BaseDataset):
             **base)
 
     def load_data_list(self) -> list[dict]:
-        """Let torchvision read; the list has labels, not images."""
+        """Let torchvision read the data; the list has labels, not images."""
         self.source = self._open()
         labels = self._read_labels()
         names = self._metainfo.get('classes')
@@ -190,7 +189,7 @@ class TorchVisionDataset(Checked, BaseDataset):
                 labels = np.asarray(getattr(self.source, key))
                 break
         if labels.shape != (len(self.source), ):
-            # Slower where images are files: each one is read.
+            # Slow if images are files: each one is read.
             try:
                 labels = np.asarray([label for _, label in self.source])
             except (TypeError, ValueError):
