@@ -36,7 +36,7 @@ from paper_tables.training import Run
 
 @dataclass
 class Plan:
-    """What a request needs.
+    """Teachers and cells that a request needs.
 
     Attributes:
         runs: By name, teachers first.
