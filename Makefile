@@ -10,7 +10,7 @@ TEST_ARGS ?=
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types docs clean
+.PHONY: help setup demo test test-learning lint types docs clean
 
 help:  ## list the targets
 	@echo 'make TARGET [PYTHON=python3.12]'
@@ -26,7 +26,12 @@ demo: setup  ## teachers, students, detectors on embedded data (12 min, 2 cores)
 
 test: setup  ## run the tests (TEST_ARGS='-k name' for some of them)
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg \
-		$(BIN)/python -m pytest tests -q -n $(TEST_JOBS) $(TEST_ARGS)
+		$(BIN)/python -m pytest tests -q -n $(TEST_JOBS) \
+		-m 'not learning' $(TEST_ARGS)
+
+test-learning: setup  ## that each updater learns: minutes of training
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+		$(BIN)/python -m pytest tests -q -n $(TEST_JOBS) -m learning
 
 lint:  ## ruff over the whole repository
 	@$(SETUP) --lint

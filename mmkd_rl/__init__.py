@@ -16,7 +16,7 @@ __all__ = ['__version__', 'distill', 'registry', 'with_backbone']
 
 
 def __getattr__(name: str) -> Any:
-    """Import what reads configs of other packages when it is asked for."""
+    """Import the recipes only when used: they load OpenMMLab packages."""
     if name in ('distill', 'with_backbone'):
         from . import recipes
         return getattr(recipes, name)

@@ -14,16 +14,16 @@ from mmkd_rl.tasks import Task
 
 @dataclass(frozen=True)
 class WeightingContext:
-    """The sizes of all networks, the task, and what is distilled.
+    """The sizes of all networks, the task, and the distillation terms.
 
     Attributes:
         student: Sizes of the student's output.
         teachers: Sizes of the teachers' outputs.
-        task: Knows labels, and how good an output is.
+        task: Adapter that reads labels and computes cross entropies.
         terms: The distillation terms, in the config's order.
-        classify: From a teacher's index and a feature of the shape that it
-            gives to the logits of that teacher's classifier, [B, C]; gradients
-            reach the feature, never the teacher.
+        classify: Function from a teacher's index and a feature of that
+            teacher's shape to the logits of the teacher's classifier, [B, C];
+            gradients reach the feature, never the teacher.
     """
     student: OutputSpec
     teachers: tuple[OutputSpec, ...]

@@ -1,4 +1,4 @@
-"""Telling a wrong input from a fault in our code.
+"""Tell errors in the user's input from faults in our own code.
 
 A fault keeps its type and its traceback. Code that turns an exception of a
 user's network into a message about the config calls :func:`is_fault` first.
@@ -12,15 +12,16 @@ import os.path as osp
 import traceback
 
 _PACKAGE = osp.dirname(osp.abspath(__file__))
-#: Of the package and of the tools, beside it in a checkout and installed.
+#: Folders of the package and of its tools, which are next to each other both
+#: in a checkout and when installed.
 _OURS = (_PACKAGE + os.sep,
          osp.join(osp.dirname(_PACKAGE), 'tools') + os.sep)
 
 
 def raised_at(
         error: BaseException) -> tuple[traceback.FrameSummary, str] | None:
-    """The innermost frame of an exception and the statement there; ``None``:
-    it was never raised."""
+    """The innermost frame of an exception and the statement there; ``None``
+    if the exception was never raised."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return None

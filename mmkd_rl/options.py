@@ -1,11 +1,10 @@
-"""Options of a config: what a part declares of them, and what is said of those
-that it cannot use.
+"""Checks the options of a config against the signatures of its parts.
 
-Types, ranges and choices stand in the signature of the part:
+Types, ranges and choices are declared in the signature of the part:
 ``temperature: Positive = 4.``, ``scale: Literal['unit', 'paper'] = 'unit'``.
-A class derived from :class:`Checked` is held to its signature by whoever
-builds it: our registries, MMEngine's, Python code. All problems of a part are
-in one :class:`ConfigError`.
+A class derived from :class:`Checked` is checked whenever it is built: by our
+registries, by MMEngine's, by Python code. All problems of a part are in one
+:class:`ConfigError`.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-# Ranges of numbers; none of them has infinity or NaN in it.
+# Ranges of numbers; infinity and NaN are refused in all of them.
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 #: [0, 1), such as a momentum.
@@ -44,7 +43,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 
-#: The key of an option, from the part on that says it, and what is wrong.
+#: The key of an option, relative to the part that checks it, and the message.
 Problem = tuple[str, str]
 
 _Function = TypeVar('_Function', bound=Callable[..., Any])
@@ -68,10 +67,10 @@ class ConfigError(ValueError, TypeError):
     the option alone.
 
     Args:
-        *problem: The option, by its own name: a part does not know where it
-            is mounted. Who builds the part puts the part's key in front of
-            it, see :func:`under`. Then what is wrong: ``'must be ...'``, or
-            a sentence. A sentence alone is of the part as a whole.
+        *problem: The name of the option, without the key of the part: a part
+            does not know where it is used, and the code that builds the part
+            adds its key, see :func:`under`. Then the message: ``'must be
+            ...'``, or a sentence. A message alone is about the whole part.
 
     Attributes:
         problems: All problems.
@@ -102,10 +101,10 @@ def under(key: str) -> Iterator[None]:
     """Put a part's key in front of the keys of its problems.
 
     Args:
-        key: Where the part stands.
+        key: Key of the part in the config.
 
     Raises:
-        ConfigError: The one that was raised within.
+        ConfigError: The error raised in the block, with the longer keys.
     """
     try:
         yield
@@ -122,32 +121,32 @@ def below(key: str, name: str) -> str:
 
 
 class Checked:
-    """A class whose options are checked each time that it is built.
+    """Base of classes whose options are checked before the constructor runs.
 
-    Before the constructor runs; without a registry that knows a key, the
-    class's name stands for it.
+    In messages the class's name is used as key, unless the class is built by
+    a registry that gives one.
     """
 
-    #: Parts in its options: of each its registry, the type that is meant if
-    #: the config says none, and names of arguments that are no options of it.
+    #: Options that are parts: for each the registry, the default type, and
+    #: names of the part's arguments that are no options.
     nested: dict[str, tuple[Any, Any, tuple[str, ...]]] = {}
     #: Arguments that only subclasses set.
     not_options: tuple[str, ...] = ()
-    #: Whether it takes options that no signature names.
+    #: Whether the class accepts options that no signature names.
     takes_any: bool = False
 
     def __new__(cls, *args: Any, **kwargs: Any):
         """Check the arguments.
 
         Raises:
-            ConfigError: All that is wrong with them.
+            ConfigError: Arguments are wrong; the message lists all problems.
         """
         _check_call(cls, args, kwargs)
         return super().__new__(cls)
 
 
 def checked(call: _Function) -> _Function:
-    """A function that is held to its signature as :class:`Checked` are."""
+    """Decorator: check a function's arguments as :class:`Checked` does."""
     @functools.wraps(call)
     def run(*args: Any, **kwargs: Any) -> Any:
         _check_call(call, args, kwargs)
@@ -158,7 +157,7 @@ def checked(call: _Function) -> _Function:
 
 
 def _check_call(part: Callable[..., Any], args: tuple, kwargs: dict) -> None:
-    """Check a call; the part's name stands for its key."""
+    """Check the arguments of a call; the key is the part's name."""
     _, _, parameters = next(_signatures(part))
     names = [p.name for p in parameters or ()]
     found = problems(part, {**dict(zip(names, args)), **kwargs})
@@ -169,7 +168,7 @@ def _check_call(part: Callable[..., Any], args: tuple, kwargs: dict) -> None:
 
 def check(part: Callable[..., Any], options: dict,
           given: Iterable[str] = ()) -> None:
-    """See :func:`problems`.
+    """Raise the problems that :func:`problems` finds.
 
     Raises:
         ConfigError: There are problems.
@@ -189,8 +188,8 @@ def problems(part: Callable[..., Any], options: dict,
         given: Names of arguments that the user does not give.
 
     Returns:
-        One for each option that has a wrong value, and one for all unknown
-        ones.
+        One problem for each option that has a wrong value, and one for all
+        unknown options together.
     """
     found: list[Problem] = []
     takes = option_names(part, given)
@@ -211,7 +210,7 @@ def problems(part: Callable[..., Any], options: dict,
 
 def unknown_options(unknown: Iterable[str], name: str,
                     takes: Sequence[str]) -> str:
-    """Says that a part has no such options, what it has, and the nearest.
+    """Message about unknown options: valid options and closest matches.
 
     Args:
         unknown: Names of options that the part does not accept.
@@ -224,7 +223,7 @@ def unknown_options(unknown: Iterable[str], name: str,
 
 
 def nearest(word: Any, known: Iterable[str]) -> str:
-    """The end of a message about a word that is none of the known ones."""
+    """Suggestion of the closest known word, for the end of a message."""
     near = difflib.get_close_matches(str(word), list(known), n=1)
     return f'; did you mean {near[0]!r}?' if near else ''
 
@@ -239,8 +238,8 @@ def parse_options(words: Iterable[str], key: str,
     Args:
         words: ``OPTION=VALUE`` each; a value that is no Python literal is a
             string.
-        key: What the words belong to, for messages.
-        example: How it is written, likewise.
+        key: Key for messages.
+        example: A correct example, for messages.
 
     Raises:
         ConfigError: A word without a name or without ``=``.
@@ -249,8 +248,8 @@ def parse_options(words: Iterable[str], key: str,
     for word in words:
         name, equals, value = word.partition('=')
         if not name.isidentifier() or not equals:
-            raise ConfigError(key, f'{word!r} is no OPTION=VALUE; write '
-                              f'{example}')
+            raise ConfigError(key, f'{word!r} is not of the form '
+                              f'OPTION=VALUE; write it like {example}')
         try:
             options[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -260,8 +259,8 @@ def parse_options(words: Iterable[str], key: str,
 
 def option_names(part: Callable[..., Any],
                  given: Iterable[str] = ()) -> list[str] | None:
-    """The arguments that a class or a function takes, those that it hands on
-    to its base classes included; ``None``: any, or not to be found out.
+    """Names of the arguments that a class or a function takes, including those
+    that it passes on to its base classes; ``None``: any, or unknown.
 
     Args:
         part: The class, or a function.
@@ -285,9 +284,9 @@ def option_names(part: Callable[..., Any],
 
 
 def _signatures(part: Callable[..., Any]):
-    """Of a class and its bases, those whose constructors get the arguments:
-    owner, constructor and its parameters; or a function itself, likewise.
-    ``None`` for parameters: not to be found out."""
+    """Yield owner, callable and parameters of each constructor that gets the
+    arguments of a class (its own, then those of bases that ``**kwargs`` are
+    passed on to), or of a function. Parameters are ``None`` if unknown."""
     chain = [(c, vars(c)['__init__']) for c in inspect.getmro(part)
              if '__init__' in vars(c)] if inspect.isclass(part) else [
                  (part, part)]
@@ -304,8 +303,8 @@ def _signatures(part: Callable[..., Any]):
 
 @functools.lru_cache(maxsize=256)
 def _hints(part: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of all options, the nearest class's first. Parts of other
-    packages declare theirs too loosely to be held to them."""
+    """Annotations of all options; a subclass's annotation counts before its
+    base's. Annotations of other packages are too loose to be checked."""
     hints: dict[str, Any] = {}
     for owner, call, _ in _signatures(part):
         ours = owner.__module__.startswith('mmkd_rl.') or (
@@ -325,7 +324,7 @@ def _adapter(hint: Any) -> TypeAdapter | None:
 
 
 def _problem(hint: Any, value: Any) -> str:
-    """What is wrong with a value, if anything. NumPy's numbers count as
+    """Message about a wrong value, or ``''``. NumPy's numbers are treated as
     Python's."""
     adapter = _adapter(hint)
     if adapter is None:
@@ -343,8 +342,8 @@ def _problem(hint: Any, value: Any) -> str:
 
 
 def _words(hint: Any, value: Any) -> str:
-    """A description of the right values: 'a number > 0', just '> 0' if
-    ``value`` is a number, "one of 'a', 'b'"."""
+    """Description of the valid values: 'a number > 0', just '> 0' if ``value``
+    is a number, "one of 'a', 'b'"."""
     if hint in _WORDS:
         return _WORDS[hint]
     origin, arguments = get_origin(hint), get_args(hint)
@@ -370,7 +369,7 @@ def bounds(fields: Iterable[Any]) -> dict[str, float]:
     """The range that an annotation declares: ``gt``, ``ge``, ``lt``, ``le``.
 
     Args:
-        fields: What stands behind the type in ``Annotated[...]``.
+        fields: The metadata behind the type in ``Annotated[...]``.
     """
     return {
         sign: getattr(limit, sign)
@@ -379,7 +378,7 @@ def bounds(fields: Iterable[Any]) -> dict[str, float]:
     }
 
 def _range(fields: Sequence[Any]) -> str:
-    """'> 0', 'in [0, 1)'; empty: all numbers."""
+    """The range as text: '> 0', 'in [0, 1)'; empty: all numbers."""
     found = bounds(fields)
     if len(found) == 2:
         low, high = ('[' if 'ge' in found else '('), (
@@ -391,7 +390,7 @@ def _range(fields: Sequence[Any]) -> str:
 
 
 def _choices(hint: Any) -> list[str]:
-    """Strings that an annotation names."""
+    """Strings that an annotation allows."""
     return [a for a in get_args(hint) if isinstance(a, str)] if get_origin(
         hint) is Literal else [
             c for a in get_args(hint) for c in _choices(a)]

@@ -17,13 +17,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """What the student is given, and all that a teacher may look at.
+    """The input of the student, and all that a teacher may read.
 
     Attributes:
-        images: Augmented, normalised for the student and padded,
+        images: Images, augmented, normalised for the student and padded,
             [B, 3, H, W].
-        samples: Their data samples; two-stage and DETR models need them to
-            run.
+        samples: Data samples of the images; two-stage and DETR models need
+            them in their forward pass.
         keys: Index in the data set and view of each image, for stored
             outputs; ``None``: not known.
     """
@@ -34,12 +34,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Output:
-    """What one network, student or teacher, says about a batch.
+    """Features and logits of one network, student or teacher, for a batch.
 
     Attributes:
-        features: Levels, [B, D_l, H_l, W_l] or vectors [B, D_l].
-        logits: Levels of class scores before the softmax, [B, C, ...];
-            empty: the network has none, or they are not looked at.
+        features: Feature maps [B, D_l, H_l, W_l] or vectors [B, D_l], one a
+            level.
+        logits: Class scores before the softmax, [B, C, ...], one a level;
+            empty: the network has none, or they are not read.
     """
     features: tuple[Tensor, ...] = ()
     logits: tuple[Tensor, ...] = ()
@@ -50,11 +51,11 @@ class Output:
                       tuple(map(fn, self.logits)))
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All, features first."""
+        """All tensors, features first."""
         return (*self.features, *self.logits)
 
     def detach(self) -> Output:
-        """The same numbers, cut off from the graph."""
+        """The same values, detached from the graph."""
         return self.map(Tensor.detach)
 
 
@@ -63,9 +64,9 @@ class TeacherStep:
     """One forward pass of all teachers.
 
     Attributes:
-        outputs: One a teacher, logits over the student's classes.
-        inner: What else was asked for of each teacher, see
-            :meth:`TeacherPool.listen`; empty: nothing.
+        outputs: Output of each teacher, logits over the student's classes.
+        inner: Inner layers of each teacher, see :meth:`TeacherPool.listen`;
+            empty: none were requested.
     """
     outputs: tuple[Output, ...]
     inner: tuple[tuple[Tensor, ...], ...] = ()
@@ -77,11 +78,12 @@ class OutputSpec:
 
     Attributes:
         name: Teacher's name, or ``'student'``.
-        features: Of each level (D, H, W) at the probing size, or (D,).
-        logits: Of each level (C, ...).
-        known: Which of the student's classes a teacher with a class map has
-            been trained on, [C]; ``None``: all. Its logits for the others
-            mean nothing.
+        features: Shape of each feature level, (D, H, W) at the probing size
+            or (D,).
+        logits: Shape of each logit level, (C, ...).
+        known: Mask of the student's classes that a teacher with a class map
+            has been trained on, [C]; ``None``: all. Its logits for the other
+            classes have no meaning.
     """
     name: str
     features: tuple[tuple[int, ...], ...] = ()
@@ -107,15 +109,16 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class Truth:
-    """Labels and valid points of a batch; the task makes them once.
+    """Labels and valid pixels of a batch; the task makes them once.
 
     Attributes:
-        targets: As the task needs them. Classification: class indices [B] or
-            class probabilities [B, C].
-        valid: Which points count, in [0, 1], [B, H, W] in the resolution of
-            the images: 0 for padding and ignored pixels. ``None``: all.
-        count: Valid points of each image, [B]; an image with 0 leaves every
-            mean over images.
+        targets: Labels in the task's format. Classification: class indices
+            [B] or class probabilities [B, C].
+        valid: Weight of each pixel in [0, 1], [B, H, W] in the resolution of
+            the images: 0 for padding and ignored pixels. ``None``: all are
+            valid.
+        count: Valid pixels of each image, [B]; an image with 0 is left out of
+            every mean over images.
     """
     targets: Any
     valid: Tensor | None
@@ -123,13 +126,13 @@ class Truth:
 
     @classmethod
     def of_labels(cls, targets: Tensor) -> Truth:
-        """Of images with a label each, [B, ...], which all count the same."""
+        """Truth of images with one label each, [B, ...], all valid."""
         return cls(targets, None,
                    torch.ones(len(targets), device=targets.device))
 
     def valid_at(self, level: Tensor) -> Tensor | None:
-        """``valid`` in a level's resolution, [B, H_l, W_l]; ``None``: all of
-        its points count, or it has no space.
+        """``valid`` in a level's resolution, [B, H_l, W_l]; ``None``: all
+        pixels are valid, or the level has no spatial axes.
 
         Args:
             level: Features or logits of the batch, [B, D, H_l, W_l] or
@@ -146,7 +149,7 @@ class Truth:
         if self.valid is None:
             return values_B.mean()
         counts_B = (self.count > 0).to(values_B)
-        # Not a product: what was computed of nothing may be NaN.
+        # Not a product: values of images without valid pixels may be NaN.
         kept_B = torch.where(counts_B > 0, values_B, 0.)
         return kept_B.sum() / counts_B.sum().clamp_min(1)
 
@@ -156,10 +159,11 @@ class Pair:
     """One level of student and teacher in a form that can be compared.
 
     Attributes:
-        student: The student's, with its gradient; a feature after the
-            projector, r_m(F_S), [B, D_m, ...].
-        teacher: The teacher's, of the same shape, without gradient.
-        valid: Which points count, [B, H, W]; ``None``: all.
+        student: The student's logits, or its feature after the projector,
+            r_m(F_S), [B, D_m, ...]; with gradient.
+        teacher: The teacher's logits or feature, of the same shape, without
+            gradient.
+        valid: Weight of each pixel, [B, H, W]; ``None``: all are valid.
     """
     student: Tensor
     teacher: Tensor
@@ -175,15 +179,15 @@ class Gaps:
     """How far the student is from each teacher, per sample.
 
     ``None`` where that kind of distillation is off. These tensors carry the
-    student's gradient; whoever only reads them detaches.
+    student's gradient; code that only reads them must detach them.
 
     Attributes:
         logit: Mean of the terms that read logits, by their loss weights,
             [B, M].
-        feature: Likewise of those that read features, [B, M].
+        feature: Likewise of the terms that read features, [B, M].
         similarity: Cosine of the pooled projected student feature and the
             pooled teacher feature, [B, M], detached; ``None`` also where the
-            strategy does not look at it.
+            strategy does not use it.
     """
     logit: Tensor | None
     feature: Tensor | None
@@ -192,19 +196,20 @@ class Gaps:
 
 @dataclass(frozen=True)
 class DistillationBatch:
-    """All that a weighting strategy may look at.
+    """The input of a weighting strategy.
 
     Attributes:
         student: The student's output, with gradient.
-        teachers: One output a teacher, without gradient, its logits over the
+        teachers: Output of each teacher, without gradient, logits over the
             student's classes.
-        truth: Labels and valid points.
-        gaps: Student to teachers.
+        truth: Labels and valid pixels.
+        gaps: Gaps between the student and each teacher.
         pairs: Aligned features of each teacher, the levels of all terms that
             read features; empty where features are not distilled.
-        class_coverage: Which teachers have been trained on each sample's
-            class, [B, M] in [0, 1]; ``None``: all on all. Logits of those
-            that have not are not distilled, whatever their weights.
+        class_coverage: 1 where a teacher has been trained on the sample's
+            class, 0 where not, between for class probabilities, [B, M];
+            ``None``: 1 everywhere. Logits of a teacher with 0 are not
+            distilled, whatever its weight.
     """
     student: Output
     teachers: tuple[Output, ...]
@@ -215,40 +220,39 @@ class DistillationBatch:
 
     @property
     def device(self) -> torch.device:
-        """Where it lies."""
+        """Device of the tensors."""
         return self.student.tensors()[0].device
 
 
 @dataclass(frozen=True)
 class TeacherWeights:
-    """Trust in each teacher, per sample, [B, M] both; rows sum to the
-    strategy's scale (1 unless it is told to keep its paper's scale).
+    """Weight of each teacher for each sample; rows sum to the strategy's
+    scale (1, or with ``scale='paper'`` that of its paper).
 
     Attributes:
-        logit: For all terms that read logits.
-        feature: For all terms that read features.
-        record: What a strategy with a training of its own needs to know of
-            this batch when the student's step is done, see
-            :meth:`WeightingStrategy.observe`.
+        logit: Weights of all terms that read logits, [B, M].
+        feature: Weights of all terms that read features, [B, M].
+        record: Data about this batch that the strategy's learner needs after
+            the student's step, see :meth:`Learner.observe`.
     """
     logit: Tensor
     feature: Tensor
     record: Any = None
 
     def detach(self) -> TeacherWeights:
-        """The same numbers, cut off from the graph."""
+        """The same values, detached from the graph."""
         return TeacherWeights(self.logit.detach(), self.feature.detach(),
                               self.record)
 
 
 @dataclass(frozen=True)
 class SeenBatch:
-    """A batch that the teachers have seen.
+    """A batch for which the teachers' outputs are known.
 
     Attributes:
-        batch: It.
-        truth: Of it.
-        teachers: What they said.
+        batch: Images and data samples.
+        truth: Labels and valid pixels of the batch.
+        teachers: The outputs of the teachers for the batch.
     """
     batch: Batch
     truth: Truth
@@ -260,10 +264,9 @@ class TrainingStep:
     """Result of the student's last step, for hooks that run after it.
 
     Attributes:
-        weights: Of the teachers, detached.
-        seen: What the student and the teachers were given and what the
-            teachers said; ``None`` unless the strategy wants to see the batch
-            again after the student's update.
+        weights: Weights of the teachers, detached.
+        seen: The batch and the teachers' outputs; ``None`` unless the
+            strategy needs the batch again after the student's update.
     """
     weights: TeacherWeights
     seen: SeenBatch | None
@@ -271,16 +274,16 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class Transition:
-    """One batch of what the agent saw, did and got.
+    """States, actions and rewards of the agent on one batch.
 
     Attributes:
-        state: [B, S].
-        action: What the agent did, w^gen with its exploration, logits first,
-            [B, 2, M]; during the warm-up, what it would have done.
+        state: States, [B, S].
+        action: The agent's actions, w^gen with exploration noise, logits
+            first, [B, 2, M]; also in the warm-up, in which they are not used.
         sources: The action's two sources beside the agent, confidence first,
-            [B, 2, 2, M]: logits or features, which source, teacher.
-        reward: [B, M], before normalisation; [B, 2, M] where teachers earn
-            apart for logits and features.
+            [B, 2, 2, M]; axes: image, logits or features, source, teacher.
+        reward: Rewards before normalisation, [B, M]; [B, 2, M] where logits
+            and features have separate rewards.
     """
     state: Tensor
     action: Tensor

@@ -1,8 +1,9 @@
 """Registries of scope ``mmkd_rl``.
 
-Those that MMEngine knows are children of MMEngine's, so that a config of any
-OpenMMLab package can name our parts (``type='mmkd_rl.CifarResNet'``) and ours
-can name theirs. The ones below them hold what only distillation has.
+Registries of kinds that MMEngine has (models, hooks, ...) are children of
+MMEngine's, so that a config of any OpenMMLab package can name our parts
+(``type='mmkd_rl.CifarResNet'``) and our configs can name theirs. The others
+hold kinds that only distillation has (weightings, rewards, ...).
 """
 
 from __future__ import annotations
@@ -91,18 +92,18 @@ UPDATERS = Registry(
 
 
 def build(registry: Registry, cfg: dict, key: str, **given: Any) -> Any:
-    """Build a part from its config, complaining in the user's words.
+    """Build a part from its config; errors name the user's key.
 
     Args:
         registry: Where ``cfg['type']`` is registered.
         cfg: The config of the part.
-        key: Where it stands in the config of who builds it.
+        key: Key of ``cfg`` in the config of the part that it belongs to.
         **given: Arguments that the user does not give.
 
     Raises:
-        ConfigError: ``cfg`` is no dict with a ``type``, or the type is not
-            registered (the message names the nearest ones that are), or
-            options of it or of its ``nested`` parts are wrong.
+        ConfigError: ``cfg`` is no dict with a ``type``, the type is not
+            registered (the message names the nearest types), or options of
+            the part or of its ``nested`` parts are wrong.
     """
     check_parts([(registry, cfg, key, given)])
     with under(key):
@@ -112,12 +113,12 @@ def build(registry: Registry, cfg: dict, key: str, **given: Any) -> Any:
 
 def build_nested(owner: Any, name: str, cfg: dict | None,
                  **given: Any) -> Any:
-    """Build a part that stands in ``nested`` of its owner's class.
+    """Build a part that is listed in ``nested`` of its owner's class.
 
     Args:
         owner: The part that it belongs to.
         name: The owner's option.
-        cfg: The option's value; ``None``, or without a type: the default.
+        cfg: The option's value. ``None`` or without a type: the default type.
         **given: Arguments that the user does not give.
 
     Raises:
@@ -129,12 +130,12 @@ def build_nested(owner: Any, name: str, cfg: dict | None,
 
 def construct(part: Callable[..., Any], options: dict, key: str,
               **given: Any) -> Any:
-    """Call a class with what the user wrote.
+    """Check the user's options and call a class with them.
 
     Args:
         part: The class, or a function.
         options: The user's arguments.
-        key: Where they stand in the config of who calls it.
+        key: Key of the options in the caller's config.
         **given: Arguments that the user does not give.
 
     Raises:
@@ -150,11 +151,12 @@ def check_parts(parts: Iterable[tuple[Registry, dict, str, Iterable[str]]]
     """Check the configs of several parts before any of them is built.
 
     Args:
-        parts: Of each: where its type is registered, its config, its key, and
-            names of arguments that the user does not give.
+        parts: For each part its registry, config, key, and the names of
+            arguments that the user does not give.
 
     Raises:
-        ConfigError: All problems of all parts, a line each.
+        ConfigError: A part has problems; the message has one line for each
+            problem of each part.
     """
     found = [problem for part in parts for problem in _problems_of(*part)]
     if found:
@@ -163,7 +165,7 @@ def check_parts(parts: Iterable[tuple[Registry, dict, str, Iterable[str]]]
 
 def _problems_of(registry: Registry, cfg: dict, key: str,
                  given: Iterable[str] = ()) -> list[Problem]:
-    """Of a part, and of the parts in its options, see
+    """Problems of a part and of the parts in its options, see
     :attr:`Checked.nested`."""
     try:
         part, options = look_up(registry, cfg)
@@ -180,7 +182,7 @@ def _problems_of(registry: Registry, cfg: dict, key: str,
 
 def look_up(registry: Registry,
             cfg: dict) -> tuple[Callable[..., Any], dict]:
-    """The class that a config names, and the options in it.
+    """Return the class that a config names, and the config's options.
 
     Raises:
         ConfigError: See :func:`build`.
@@ -189,10 +191,10 @@ def look_up(registry: Registry,
     kind = args.pop('type', None)
     if kind is None:
         raise ConfigError(f'must be a dict with a "type", got {cfg!r}')
-    # MMEngine's, in each dict of a base that is inherited as `package::path`.
+    # MMEngine adds it to each dict of a base inherited as `package::path`.
     args.pop('_scope_', None)
-    # Looked up here, not by `registry.build`: that would look in the default
-    # scope of the user's config first, where our names are unknown.
+    # Not by `registry.build`, which searches the default scope of the user's
+    # config first, where our names are unknown.
     part = registry.get(kind) if isinstance(kind, str) else kind
     if part is None:
         names = sorted(registry.module_dict)

@@ -353,7 +353,7 @@ def test_a_teacher_in_one_word(text, config, checkpoint):
     (ValueError, 'there are no teachers', (RESNET, 'aver'), {}),
     (ValueError, "'mtkd-rl' is unknown; did you mean 'mtkd_rl'?",
      (RESNET, 'mtkd-rl', [TEACHER]), {}),
-    (ValueError, 'two strategies of one kind',
+    (ValueError, 'two strategies of the same kind',
      (RESNET, 'mtkd_rl+aver', [TEACHER]), {}),
     (TypeError, 'strategy must be a name', (RESNET, None, [TEACHER]), {}),
     (TypeError, 'got 3', (RESNET, 'aver', [3]), {}),
@@ -373,7 +373,7 @@ def test_a_teacher_in_one_word(text, config, checkpoint):
      ('mmkd_rl::_base_/models/cifar_resnet.py', 'aver', [TEACHER]), {}),
     (ValueError, 'has no "model', ('mmkd_rl::_base_/demo_digits.py', 'aver',
                                    [TEACHER]), {}),
-    (ValueError, 'takes no terms', (RESNET, 'knowledge_flow', [TEACHER]),
+    (ValueError, 'it takes no terms', (RESNET, 'knowledge_flow', [TEACHER]),
      dict(terms=[dict(type='KDLoss')]))])
 def test_bad_input(error, message, arguments, options):
     with pytest.raises(error) as raised:
@@ -401,13 +401,13 @@ def test_a_pool_of_another_data_set(plain):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['--teacher', 'a=b.py:c.pth'], '--distill STRATEGY is missing'),
+    (['--teacher', 'a=b.py:c.pth'], '--distill STRATEGY, which is missing'),
     (['--distill', 'mtkd-rl'], "unknown; did you mean 'mtkd_rl'"),
     (['--distill', 'aver', '--teacher', 'a'], 'has no "="'),
     (['--distill', 'aver', '--pool', 'cifar100_table1:wrn'],
      "has no teacher 'wrn'; it has regnety-400mf"),
     (['--distill', 'aver', '--teacher', TEACHER, '--term', 'KDLoss', 'T'],
-     "'T' is no OPTION=VALUE"),
+     "'T' is not of the form OPTION=VALUE"),
     (['--distill', 'aver', '--teacher', TEACHER, '--term', 'KDLos'],
      "'KDLos'")])
 def test_bad_arguments_of_the_command(plain, monkeypatch, capfd, tmp_path,
@@ -485,11 +485,11 @@ def test_a_resumed_run_has_its_teachers(plain, teachers, monkeypatch, capfd,
 
     assert run('aver', teachers)[0] == 0
     code, text = run('aver', teachers[::-1], '--resume', epochs=2)
-    assert code == 2 and "has teachers ['t0', 't1'], and the config " \
-        "['t1', 't0']" in text
+    assert code == 2 and "teachers=['t0', 't1'], but the config " \
+        "has ['t1', 't0']" in text
     code, text = run('ca_mkd', teachers, '--resume', epochs=2)
-    assert code == 2 and "strategy 'AverageWeighting', and the config " \
-        "'CAMKD'" in text
+    assert code == 2 and "strategy='AverageWeighting', but the config " \
+        "has 'CAMKD'" in text
     assert run('aver', teachers, '--resume', epochs=2)[0] == 0
 
 
@@ -511,4 +511,4 @@ def test_an_option_without_a_value(plain, monkeypatch, capfd):
     code, text = in_process(monkeypatch, capfd, 'train.py', plain,
                             options=['train_cfg.max_epochs'])
     assert code == 2
-    assert "'train_cfg.max_epochs' is no KEY=VALUE" in text
+    assert "'train_cfg.max_epochs' is not of the form KEY=VALUE" in text

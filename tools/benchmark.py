@@ -134,9 +134,9 @@ def _run(args: argparse.Namespace) -> int:
     flows = bool(list(flow_cost.flow_configs(cfg.get('model'))))
     if not flows and kind.rpartition('.')[2] != 'MultiTeacherDistiller':
         raise ValueError(f'config {args.config!r} does not distil: its model '
-                         f'is {kind!r} without a KnowledgeFlowBackbone; that '
-                         'or a MultiTeacherDistiller is what is timed here; '
-                         '--distill STRATEGY --teacher ... makes one')
+                         f'is {kind!r}, not a MultiTeacherDistiller, and has '
+                         'no KnowledgeFlowBackbone. Make a distillation of '
+                         'it with --distill STRATEGY --teacher ...')
     if flows and args.strategies:
         raise ValueError(f'--strategies {" ".join(args.strategies)}: config '
                          f'{args.config!r} has a KnowledgeFlowBackbone; '
@@ -177,8 +177,8 @@ def _batch(cfg: Config, untrained: bool) -> tuple[dict, int]:
     except FileNotFoundError as error:
         if not untrained:
             raise FileNotFoundError(
-                f'{error}. The images are read as in training; --untrained '
-                'takes random ones') from error
+                f'{error}. The images are read as in training; to use random '
+                'images instead, add --untrained') from error
         kind = _classifier(cfg)['type']
         if _classifier(cfg).get('head') is None:
             raise FileNotFoundError(

@@ -1,4 +1,4 @@
-"""Say whether the installed stack works, and if not, what to do.
+"""Check whether the installed stack works, and if not, print what to do.
 
     python tools/check_env.py [--quiet]
 
@@ -86,7 +86,7 @@ def check_versions(
 
 
 def explain_torch(error: BaseException) -> str:
-    """What an error at the import of torch or torchvision means."""
+    """Explain an error at the import of torch or torchvision."""
     torch, vision = (installed_version(n) or 'none'
                      for n in ('torch', 'torchvision'))
     text = str(error).strip().splitlines()
@@ -103,7 +103,7 @@ def explain_torch(error: BaseException) -> str:
 
 
 def explain_operators(error: BaseException) -> str:
-    """What an error at the import or use of mmcv's operators means."""
+    """Explain an error at the import or use of mmcv's operators."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     redo = 'rm -rf ~/.cache/mmkd_rl .venv && make setup'
     if isinstance(error, ModuleNotFoundError) and 'mmcv._ext' in reason:

@@ -166,7 +166,7 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
 
 
 def not_estimated(runs) -> str:
-    """What the expected time leaves out, in words."""
+    """Sentence about what the expected time leaves out."""
     unknown = [run for run in runs if run.expected is None]
     if not unknown:
         return ''

@@ -324,7 +324,7 @@ class Runner:
         return f'; {len(left)} left{about}'
 
     def _status_line(self) -> Live:
-        """What runs, on a terminal's last line."""
+        """Show the running jobs on a terminal's last line."""
         def line() -> Text:
             now = time.monotonic()
             parts = [f'{name} {self.jobs[name].progress()} '

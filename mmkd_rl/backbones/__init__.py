@@ -1,4 +1,4 @@
-"""Networks for small images, and what they share."""
+"""Networks for small images."""
 
 from .cifar_densenet import CifarDenseNet
 from .cifar_mobilenetv2 import CifarMobileNetV2

@@ -1,4 +1,4 @@
-"""What the networks for 32x32 images have in common."""
+"""Base class of the networks for 32x32 images."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def norm(cfg: dict, channels: int) -> nn.Module:
-    """A normalisation layer, without the name that mmcv makes up for it."""
+    """Build a normalisation layer."""
     return build_norm_layer(cfg, channels)[1]
 
 
 def check_depth(name: str, depth: int, offset: int) -> int:
-    """Blocks in each of the three stages of a network of ``6n + offset``.
+    """Number of blocks in each of the three stages of a network with
+    ``6n + offset`` layers.
 
     Raises:
         ValueError: No whole number of blocks gives this depth.
@@ -48,7 +49,7 @@ def check_depth(name: str, depth: int, offset: int) -> int:
 
 
 def check_whole(key: str, value: object, least: int = 1) -> None:
-    """Complain of what is no whole number, or too small.
+    """Check that a value is a whole number and not too small.
 
     Raises:
         ValueError: ``value`` is not an int of ``least`` or more.
@@ -59,18 +60,18 @@ def check_whole(key: str, value: object, least: int = 1) -> None:
 
 
 class CifarBackbone(BaseModule):
-    """Stem, stages ``layer1``, ``layer2``, ..., and the outputs asked for.
+    """Stem, stages ``layer1``, ``layer2``, ..., and selected outputs.
 
-    A subclass adds the modules that ``stem`` and ``tail`` name, and the
-    stages, each a sequence of blocks. Where its stem is not ``conv1``,
-    ``bn1``, ``relu``, or something follows the last stage, it says so in
-    ``_forward_stem`` and ``_stage_output``.
+    A subclass adds the modules named in ``stem`` and ``tail``, and the stages,
+    each a sequence of blocks. If its stem is not ``conv1``, ``bn1``, ``relu``,
+    or modules follow the last stage, it overrides ``_forward_stem`` and
+    ``_stage_output``.
 
     Args:
         stage_channels: Channels of each stage's output.
         out_indices: Stages whose output is returned, from 0; ``None`` for the
             last one. Stage i gives [B, stage_channels[i], H_i, W_i]; the
-            subclass says which size.
+            sizes are given in the subclass.
         frozen_stages: -1 trains everything, 0 freezes the stem, k the stem
             and the first k stages (no gradient; norms in eval mode).
         norm_eval: Keep all batch norms in eval mode while training.
@@ -90,7 +91,7 @@ class CifarBackbone(BaseModule):
         ValueError: ``out_indices`` or ``frozen_stages`` out of range.
     """
 
-    # with weights, before the first and behind the last stage
+    # modules with weights before the first and after the last stage
     stem: tuple[str, ...] = ('conv1', 'bn1')
     tail: tuple[str, ...] = ()
 
@@ -145,7 +146,7 @@ class CifarBackbone(BaseModule):
         return x
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images [B, 3, H, W] to one feature map for each out index."""
+        """Feature maps of images [B, 3, H, W], one for each out index."""
         if self.channels_last:
             # The layers follow the format of their input.
             x = x.contiguous(memory_format=torch.channels_last)

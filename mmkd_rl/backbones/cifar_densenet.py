@@ -1,11 +1,11 @@
 """DenseNet for 32x32 images: three dense blocks at 32x32, 16x16 and 8x8.
 
 Huang, Liu, van der Maaten and Weinberger, Densely connected convolutional
-networks, CVPR 2017, Sec. 3 and 4. Layer l of a block sees all maps before it:
+networks, CVPR 2017, Sec. 3 and 4. Layer l of a block gets all earlier maps,
 x_l = H_l([x_0, ..., x_{l-1}]), H = conv3x3(relu(bn(.))) with k maps, or with
 a bottleneck conv3x3(relu(bn(conv1x1(relu(bn(.)))))) over 4k maps. A
 transition between blocks keeps the fraction theta of the maps (a 1x1
-convolution behind norm and ReLU) and averages 2x2. As in the authors' code,
+convolution after norm and ReLU) and averages 2x2. As in the authors' code,
 and not in the paper's text, the transition has a ReLU.
 """
 
@@ -26,13 +26,13 @@ BOTTLENECK = 4
 
 
 class DenseLayer(BaseModule):
-    """[x, H(x)]: k more maps beside those that came.
+    """[x, H(x)]: appends k maps to the input.
 
     Args:
-        in_channels: Maps that come.
+        in_channels: Number of input maps.
         growth_rate: k.
         bottleneck: A 1x1 convolution to 4k maps first.
-        dropout: Probability behind each convolution.
+        dropout: Dropout probability after each convolution.
         norm_cfg: Normalisation.
         act_cfg: Activation.
     """
@@ -82,8 +82,8 @@ class Transition(BaseModule):
 class CifarDenseNet(CifarBackbone):
     """DenseNet (k, L) and DenseNet-BC (k, L).
 
-    A stage is a dense block, with the transition before it at its head. Stage
-    2 is returned behind the last norm and activation (``bn1`` and ``relu``,
+    A stage is the transition before a dense block and the block. Stage 2 is
+    returned after the last norm and activation (``bn1`` and ``relu``,
     so ``relu``'s input is the value before the activation); stages 0 and 1
     are returned as the next stage receives them. Module paths for taps:
     ``conv1``, ``layer1`` to ``layer3``, ``bn1``, ``relu``. An image may have

@@ -1,9 +1,9 @@
 """MobileNetV2 for 32x32 images.
 
 Sandler et al., MobileNetV2: inverted residuals and linear bottlenecks, 2018,
-as the distillation literature has it: ReLU in place of ReLU6, the first block
-expands too (by 1), widths are cut to whole numbers, not to multiples of 8,
-the stem has stride 2 and the 24-channel blocks have none.
+in the version of the distillation literature: ReLU in place of ReLU6, the
+first block also expands (by 1), widths are rounded down to whole numbers, not
+to multiples of 8, the stem has stride 2 and the 24-channel blocks stride 1.
 
 MTKD-RL's Table 1 prints 2.4M parameters and 22.4M multiply-adds: that is
 width 1.0. Width 0.5, the usual student elsewhere, has 0.81M and 6.5M.
@@ -65,7 +65,7 @@ class CifarMobileNetV2(CifarBackbone):
     """MobileNetV2 of any width.
 
     Stages 0 to 3 give maps of H / 2, H / 4, H / 8 and H / 16. Stage 3 is
-    returned behind the last 1x1 convolution (``conv2``, ``bn2``, ``relu2``)
+    returned after the last 1x1 convolution (``conv2``, ``bn2``, ``relu2``)
     with 1280 channels; the others as the next stage receives them. Module
     paths for taps: ``conv1``, ``bn1``, ``relu``, ``layer1`` to ``layer4``
     (its output: the 320 x ``width_mult`` channels before ``conv2``),

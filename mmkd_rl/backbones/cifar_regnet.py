@@ -30,7 +30,7 @@ STRIDES = (1, 1, 2, 2)
 
 @dataclasses.dataclass(frozen=True)
 class RegNetArch:
-    """Sizes of one network; ``se_ratio`` 0 is none."""
+    """Sizes of one network; ``se_ratio=0``: no squeeze-and-excitation."""
 
     depths: tuple[int, ...]
     widths: tuple[int, ...]
@@ -49,7 +49,7 @@ class RegNetBlock(BaseModule):
     """relu(x + bn(conv1x1(se(relu(bn(conv3x3(relu(bn(conv1x1(x))))))))).
 
     The 3x3 convolution is grouped and has the stride; se is optional.
-    ``relu3``'s input is the block's value before its activation.
+    The input of ``relu3`` is the block's output before its activation.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int,

@@ -26,7 +26,7 @@ CHANNELS = {1: (16, 16, 32, 64), 4: (32, 64, 128, 256)}
 class CifarBasicBlock(BaseModule):
     """relu(x + bn(conv(relu(bn(conv(x)))))).
 
-    ``relu2``'s input is the block's value before its activation.
+    The input of ``relu2`` is the block's output before its activation.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int,

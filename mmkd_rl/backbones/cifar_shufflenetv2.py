@@ -1,8 +1,8 @@
 """ShuffleNetV2 for 32x32 images.
 
 Ma et al., ShuffleNet V2: practical guidelines for efficient CNN architecture
-design, 2018, as the distillation literature has it: a 1x1 stem without stride
-in place of the 3x3 with stride 2 and the pooling behind it.
+design, 2018, in the version of the distillation literature: a 1x1 stem without
+stride in place of the 3x3 with stride 2 and the pooling after it.
 """
 
 from __future__ import annotations

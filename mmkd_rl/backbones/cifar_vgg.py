@@ -31,9 +31,9 @@ DEPTHS = {
 
 
 class VGGBlock(BaseModule):
-    """relu(bn(conv(x))), with x pooled before where the map shrinks.
+    """relu(bn(conv(x))), with max pooling of x if the resolution changes.
 
-    ``relu``'s input is the block's value before its activation.
+    The input of ``relu`` is the block's output before its activation.
     """
 
     def __init__(self, in_channels: int, out_channels: int, pool: bool,

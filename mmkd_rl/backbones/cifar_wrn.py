@@ -2,7 +2,7 @@
 
 Zagoruyko and Komodakis, Wide residual networks, 2016: basic blocks with norm
 and activation before each convolution, dropout between the two, and one norm
-and activation behind the last stage.
+and activation after the last stage.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class WideBasicBlock(BaseModule):
 class CifarWideResNet(CifarBackbone):
     """WRN-16-2, WRN-40-2, WRN-28-4 and their family.
 
-    Stage 2 is returned behind the last norm and activation (``bn1`` and
+    Stage 2 is returned after the last norm and activation (``bn1`` and
     ``relu``, so ``bn1``'s output is the value before the activation); stages
     0 and 1 are returned as the next stage receives them, before any.
     Module paths for taps: ``conv1``, ``layer1`` to ``layer3``, ``bn1``,

@@ -1,6 +1,6 @@
 """Fully connected networks: [B, C, H, W] to vectors.
 
-For MNIST and its kin. Hinton, Vinyals and Dean, Distilling the knowledge in a
+For MNIST and others. Hinton, Vinyals and Dean, Distilling the knowledge in a
 neural network, 2015, distil two hidden layers of 1200 into two of 800; Liu,
 Peng and Schwing, Knowledge flow, ICLR 2019, Sec. 7.1, do the same, and use
 two of 256 with dropout 0.2 (Chen's, 2017) for EMNIST.
@@ -43,8 +43,8 @@ class MLP(CifarBackbone):
     """Hidden layers ``layer1``, ``layer2``, ...: relu(linear(dropout(h))).
 
     Each layer ends in its activation (module paths ``layer1.fc``,
-    ``layer1.relu``); dropout is behind each of them, so at the head of the
-    next layer, and behind the last one before it is returned. With
+    ``layer1.relu``); dropout is applied after each layer, as the first step of
+    the next one, and after the last one before it is returned. With
     ``mmpretrain.ImageClassifier``: ``neck=None`` and a ``LinearClsHead``
     with ``in_channels=hidden[-1]``.
 

@@ -1,4 +1,4 @@
-"""Classifiers of other packages, under MMEngine's roof."""
+"""Classifiers of other packages as MMPretrain models."""
 
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.models.losses import CrossEntropyLoss
@@ -11,7 +11,7 @@ from .wrapped import ModuleClassifier
 
 __all__ = ['ModuleClassifier', 'TimmClassifier', 'TorchVisionClassifier']
 
-# MMPretrain's classifiers and heads fill these two names in without saying
-# whose they are, so under `default_scope='mmkd_rl'` they are looked up here.
+# MMPretrain's classifiers and heads use these two names without a prefix, so
+# with `default_scope='mmkd_rl'` they are looked up in our registry.
 for _part in (ClsDataPreprocessor, CrossEntropyLoss):
     MODELS.register_module(module=_part)

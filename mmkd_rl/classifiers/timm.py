@@ -15,16 +15,15 @@ from .wrapped import _add_prefix, _drop_prefix
 class TimmClassifier(_TimmClassifier):
     """MMPretrain's ``TimmClassifier``, which also works inside another module.
 
-    A student may be MMPretrain's own: it stays the model itself. But with
-    ``EMAHook`` it stands inside of the average, where MMPretrain's saves
-    ``module.model.*`` and looks for ``module.*``: such a run, with teachers or
-    without, ends at its first checkpoint. The same holds for any module of
-    yours around it. Here names are ``module.*`` both ways; alone they are
-    timm's own, as MMPretrain's are, so both read each other's checkpoints.
+    MMPretrain's class works only as the outermost model. Inside another
+    module, such as the average of ``EMAHook``, it saves ``module.model.*`` and
+    loads ``module.*``, so a run with EMA fails at its first checkpoint, with
+    or without teachers. Here both names are ``module.*``. As the outermost
+    model both classes use timm's names, so they load each other's checkpoints.
 
     Args:
-        *args: As for ``mmpretrain.TimmClassifier``.
-        **kwargs: Likewise: ``model_name``, ``pretrained``, ``loss``,
+        *args: See ``mmpretrain.TimmClassifier``.
+        **kwargs: ``model_name``, ``pretrained``, ``loss``,
             ``data_preprocessor``, ``init_cfg`` and timm's own arguments.
     """
 

@@ -15,14 +15,14 @@ from mmkd_rl.registry import MODELS
 class TorchVisionClassifier(WrappedClassifier):
     """Any model of ``torchvision.models.get_model`` that classifies images.
 
-    Its checkpoints are torchvision's own: no prefix before the names.
+    Names in its checkpoints are torchvision's, without a prefix.
 
     Args:
-        model_name: As in ``torchvision.models.list_models()``.
+        model_name: A name from ``torchvision.models.list_models()``.
         loss: Config of the classification loss.
-        data_preprocessor: As for ``mmpretrain.ImageClassifier``.
+        data_preprocessor: See ``mmpretrain.ImageClassifier``.
         init_cfg: See ``mmengine.model.BaseModule``.
-        **kwargs: For the model's builder, such as ``num_classes``.
+        **kwargs: Arguments of the model's builder, such as ``num_classes``.
 
     Raises:
         ValueError: No such model.

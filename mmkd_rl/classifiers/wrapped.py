@@ -15,11 +15,11 @@ CROSS_ENTROPY: dict = dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0)
 
 
 class WrappedClassifier(BaseClassifier):
-    """A network under the attribute ``model``. Its checkpoints are the
-    network's own: no prefix before the names.
+    """A network in the attribute ``model``. Names in its checkpoints are the
+    network's, without a prefix.
 
     Args:
-        model: From images [B, 3, H, W] to class scores [B, C].
+        model: Network from images [B, 3, H, W] to class scores [B, C].
         loss: Config of the classification loss.
         data_preprocessor: As for ``mmpretrain.ImageClassifier``.
         init_cfg: See ``mmengine.model.BaseModule``.
@@ -44,7 +44,8 @@ class WrappedClassifier(BaseClassifier):
         self.register_load_state_dict_pre_hook(_add_prefix)
 
     def forward(self, inputs: Tensor, data_samples=None, mode='tensor'):
-        """As every MMPretrain classifier; [B, C] in ``'tensor'`` mode."""
+        """See ``mmpretrain.ImageClassifier``; ``'tensor'`` mode gives
+        [B, C]."""
         logits = (self.model(inputs), )
         if mode == 'tensor':
             return self.head(logits)
@@ -56,7 +57,7 @@ class WrappedClassifier(BaseClassifier):
                          f'{mode!r}')
 
     def extract_feat(self, inputs: Tensor):
-        """Networks have no common name for their features.
+        """Not available: networks have no common name for their features.
 
         Raises:
             NotImplementedError: Always.
@@ -75,11 +76,11 @@ class WrappedClassifier(BaseClassifier):
 
 @MODELS.register_module()
 class ModuleClassifier(WrappedClassifier):
-    """A network of yours, a plain ``nn.Module``.
+    """A classifier from a user's plain ``nn.Module``.
 
     Args:
-        module: Import path of its class or of a function that builds it,
-            ``'my_package.nets.MyNet'``.
+        module: Import path of the module's class or of a function that builds
+            it, ``'my_package.nets.MyNet'``.
         loss: Config of the classification loss.
         data_preprocessor: As for ``mmpretrain.ImageClassifier``.
         init_cfg: See ``mmengine.model.BaseModule``.

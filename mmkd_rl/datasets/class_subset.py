@@ -1,4 +1,4 @@
-"""Some classes of a data set, as a data set of its own.
+"""Data set with some classes of another data set.
 
 For Knowledge Flow's experiments (ICLR 2019, Sec. 7.1): half of EMNIST's
 letters, MNIST without the digit 3, one half of CIFAR-100's classes.
@@ -26,22 +26,22 @@ class ClassSubset:
 
     Args:
         dataset: A classification data set or its config, with class names
-            (``metainfo['classes']``); its pipeline goes on working and sees
-            the new labels.
+            (``metainfo['classes']``); its pipeline gets the new labels.
         classes: Names or numbers of the classes to keep, or
             ``'first-half'`` or ``'second-half'`` (of an odd number of
             classes the second half has one more).
         without: The classes to leave out, instead of ``classes``; the others
             keep their order.
-        relabel: ``False`` keeps labels and class names as they are: for a
-            training set that lacks classes which the test set has.
+        relabel: ``False``: keep labels and class names, for a training set
+            that lacks classes of the test set.
         lazy_init: Choose the samples in :meth:`full_init`, not here.
 
     Raises:
-        TypeError: ``dataset`` is neither, or cannot give a part of itself.
-        ValueError: Both ``classes`` and ``without``, or neither; a class that
-            is unknown or there twice; no class or no sample left; no class
-            names; samples of several classes.
+        TypeError: ``dataset`` is neither a data set nor a config, or has no
+            subsets.
+        ValueError: Both or neither of ``classes`` and ``without`` are given, a
+            class is unknown or given twice, no class or no sample is left,
+            there are no class names, or samples have several classes.
 
     Example:
         >>> from mmkd_rl.datasets import ClassSubset
@@ -68,7 +68,8 @@ class ClassSubset:
             raise TypeError(
                 'ClassSubset.dataset must be a data set derived from '
                 "mmengine's BaseDataset, or its config, got "
-                f'{type(dataset).__name__}; put wrappers round the subset')
+                f'{type(dataset).__name__}; if you use a wrapper '
+                '(RepeatDataset, ...), put the ClassSubset inside it')
         self.dataset = dataset
         self.classes = classes
         self.without = without
@@ -76,7 +77,7 @@ class ClassSubset:
         self._metainfo = dataset.metainfo
         self._fully_initialized = False
         if 'classes' in self._metainfo:
-            # A wrong name is said before anything is loaded.
+            # Wrong names are reported before anything is loaded.
             self._choose()
         if not lazy_init:
             self.full_init()
@@ -151,11 +152,11 @@ class ClassSubset:
 
     @force_full_init
     def get_subset(self, indices: int | Sequence[int]) -> ClassSubset:
-        """Some of the samples, as ``BaseDataset.get_subset``; MMPretrain's
-        ``KFoldDataset`` asks for it."""
+        """Some of the samples, see ``BaseDataset.get_subset``; used by
+        MMPretrain's ``KFoldDataset``."""
         subset = copy.copy(self)
         subset.dataset = self.dataset.get_subset(indices)
-        # As there: a number means the first so many, or the last.
+        # As in BaseDataset: a number means the first n samples, or the last.
         which = list(indices) if not isinstance(indices, int) else slice(
             indices) if indices >= 0 else slice(indices, None)
         subset._chosen = self._chosen[which]

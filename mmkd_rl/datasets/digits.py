@@ -36,9 +36,9 @@ def load_scans(split: Split,
 
     Args:
         split: ``'train'`` (1,198 scans) or ``'test'`` (599).
-        split_seed: Which scans are held out. Kept apart from the seed of the
-            renderings, so that two data sets which differ in that one never
-            disagree about what is held out.
+        split_seed: Seed of the split. Separate from the seed of the
+            renderings, so that data sets with different renderings have the
+            same split.
 
     Returns:
         Indices into ``load_digits`` [N], scans [N, 8, 8] float32 in [0, 1]
@@ -57,12 +57,12 @@ def load_scans(split: Split,
 
 def corrupt_labels(labels: np.ndarray, fraction: float,
                    seed: int) -> np.ndarray:
-    """Replace a fraction of labels by another class, drawn evenly.
+    """Replace a fraction of labels by another class, drawn uniformly.
 
     Args:
         labels: [N] class indices.
         fraction: In [0, 1); exactly ``round(fraction * N)`` labels change.
-        seed: Which ones, and to what.
+        seed: Seed of the choice of labels and classes.
 
     Returns:
         A new array [N].
@@ -81,21 +81,21 @@ class DigitsDataset(Checked, BaseDataset):
     """Renderings of handwritten digits, 32x32 pixels, 10 classes.
 
     All images are rendered when the data set is built (about 0.3 ms each)
-    and held in memory; a sample's dict has ``img`` ([32, 32, 3] uint8, BGR),
+    and kept in memory; a sample's dict has ``img`` ([32, 32, 3] uint8, BGR),
     ``gt_label`` and ``original`` (the index of its scan in ``load_digits``).
     A pipeline therefore needs no loading step.
 
     Args:
         split: ``'train'`` or ``'test'``.
         renderings: Images per scan.
-        seed: Of the renderings. A rendering depends on this seed, its scan
-            and its number only, so the first images of a scan are the same
-            whatever ``renderings`` is.
-        label_noise: Fraction of the scans, in [0, 1), of which all
-            renderings carry one wrong label; for training only.
-        split_seed: Which scans are held out for testing.
+        seed: Seed of the renderings. A rendering depends only on this seed,
+            its scan and its number, so the first images of a scan are the same
+            for any ``renderings``.
+        label_noise: Fraction of the scans, in [0, 1), with a wrong label (the
+            same in all their renderings); for training only.
+        split_seed: Seed of the split into training and test scans.
         **kwargs: Further arguments of
-            :class:`mmpretrain.datasets.BaseDataset`, ``pipeline`` above all.
+            :class:`mmpretrain.datasets.BaseDataset`, such as ``pipeline``.
 
     Raises:
         ConfigError: Label noise in the test split.

@@ -1,7 +1,7 @@
-"""A transform that puts another label in a label's place.
+"""A transform that maps labels to other labels.
 
-For teachers of another task on the same images: of CIFAR-100's 20
-superclasses, say, or of any other grouping.
+For teachers of another task on the same images, such as CIFAR-100's 20
+superclasses or another grouping.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ MAPPINGS: dict[str, Sequence[int]] = {'cifar100_coarse': CIFAR100_COARSE}
 class MapLabels(Checked, BaseTransform):
     """Replace class c by ``mapping[c]``.
 
-    The data set's own class names stay what they were; the head's
-    ``num_classes`` is the number of classes mapped to.
+    The data set's class names do not change; the head's ``num_classes`` must
+    be the number of new labels.
 
     Args:
-        mapping: A list with the new label of each class, a dict from labels
-            to new ones (a label that it lacks is an error), or
+        mapping: A list with the new label of each class, a dict from old to
+            new labels (missing labels are an error), or
             ``'cifar100_coarse'``: the 20 superclasses of CIFAR-100, in the
             order of :data:`CIFAR100_SUPERCLASSES`.
 
     Raises:
-        ConfigError: No entry at all.
+        ConfigError: The mapping is empty.
     """
 
     def __init__(self, mapping: Sequence[Natural] | dict[Natural, Natural]
@@ -52,7 +52,7 @@ class MapLabels(Checked, BaseTransform):
         """Change ``results['gt_label']``.
 
         Raises:
-            ValueError: A label that the mapping does not know.
+            ValueError: The label is not in the mapping.
         """
         label = int(results['gt_label'])
         if label not in self.mapping:

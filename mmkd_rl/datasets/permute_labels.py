@@ -1,8 +1,8 @@
-"""A transform that makes a teacher which is wrong, surely and consistently.
+"""A transform for teachers that are confidently and consistently wrong.
 
-For experiments on what a poor teacher in the pool costs: trained with it, a
-network learns one fixed permutation of the classes. Its features are as good
-as any, its logits always name another class.
+For experiments with a poor teacher in the pool: a network trained with it
+learns a fixed permutation of the classes. Its features are as good as others,
+its logits always predict a wrong class.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PermuteLabels(MapLabels):
 
     Args:
         num_classes: C, 2 or more.
-        seed: Of the permutation.
+        seed: Seed of the permutation.
 
     Raises:
         ValueError: While training: a label that is no class.

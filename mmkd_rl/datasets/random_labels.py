@@ -1,8 +1,8 @@
-"""A transform that makes a poor teacher: labels that say nothing.
+"""A transform for poor teachers: random labels.
 
-:class:`PermuteLabels` spoils a teacher's logits alone; its features are as
-good as any. Where features flow (Knowledge Flow, ICLR 2019), a teacher is
-poor only if its labels have nothing to do with the images.
+:class:`PermuteLabels` makes only a teacher's logits wrong; its features are as
+good as others. For Knowledge Flow (ICLR 2019), which uses features, a teacher
+is poor only if its labels are independent of the images.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from mmkd_rl.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class RandomLabels(Checked, BaseTransform):
-    """Replace a sample's class by one drawn evenly, once and for all.
+    """Replace a sample's class by a uniformly drawn one, the same each time.
 
     Args:
         num_classes: C, 2 or more.
-        seed: Of the draw; a sample's label depends on it and on the sample's
-            number.
+        seed: Seed; the label depends on it and on the sample's number.
     """
 
     def __init__(self, num_classes: Annotated[int, Field(ge=2)],

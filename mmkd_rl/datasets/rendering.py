@@ -7,8 +7,8 @@ and noise. One digit on 32x32 pixels is a sample of
 :class:`~mmkd_rl.datasets.DigitsDataset`; several on 128x128 are a scene
 (:mod:`mmkd_rl.datasets.scenes`), so both show the same kind of digit.
 
-Every function takes a :class:`numpy.random.Generator` and draws from nothing
-else: the same generator state gives the same pixels. Images are [H, W, 3]
+Every function draws only from the :class:`numpy.random.Generator` that it is
+given: the same generator state gives the same pixels. Images are [H, W, 3]
 float32 in BGR order with values in [0, 255] until :func:`finish` rounds them.
 """
 
@@ -52,7 +52,7 @@ def coverage(scan: np.ndarray,
         np.array([[cos, -sin], [sin, cos]])
         @ np.array([[1., rng.uniform(-shear, shear)], [0., 1.]])
         @ np.diag(extent / 8 * rng.uniform(1 - stretch, 1 + stretch, 2)))
-    # `remap` asks, for each canvas pixel, where on the scan its value lies.
+    # `remap` needs the position in the scan of each canvas pixel.
     back = np.linalg.inv(linear)
     y, x = np.ogrid[:shape[0], :shape[1]]
     x, y = x - centre[0], y - centre[1]
@@ -97,19 +97,19 @@ def ink_colour(rng: np.random.Generator, paper: np.ndarray,
 
 def paint(image: np.ndarray, cover: np.ndarray,
           colour: np.ndarray) -> np.ndarray:
-    """Lay ``colour`` over ``image`` where ``cover`` says so."""
+    """Blend ``colour`` into ``image`` with opacity ``cover``."""
     return image + cover[..., None] * (colour.astype(np.float32) - image)
 
 
 def clutter(image: np.ndarray, rng: np.random.Generator, scans: np.ndarray,
             pieces: int) -> np.ndarray:
-    """Draw what distracts: strokes, blobs and fragments of other digits.
+    """Draw clutter: strokes, blobs and fragments of other digits.
 
     Args:
         image: [H, W, 3], changed in place and returned.
         rng: Source of all that is random.
         scans: [N, 8, 8], where the fragments are cut from.
-        pieces: How many things to draw.
+        pieces: Number of objects to draw.
     """
     height, width = image.shape[:2]
     for _ in range(pieces):

@@ -1,9 +1,9 @@
-"""A transform that makes another task of any images: how are they turned?
+"""A transform for the task of predicting image rotations.
 
 Gidaris, Singh and Komodakis, Unsupervised representation learning by
-predicting image rotations, ICLR 2018. A teacher trained with it has seen the
-images and none of their labels. Here each image is drawn with one rotation;
-the paper puts all four of an image into a batch.
+predicting image rotations, ICLR 2018. A teacher trained with it uses the
+images without their labels. Here each image gets one rotation; the paper has
+all four of an image in a batch.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from mmkd_rl.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class RotateTask(Checked, BaseTransform):
-    """Turn the image by k quarters to the left; the label becomes k.
+    """Rotate the image by k quarter turns to the left; the label becomes k.
 
-    Four classes, so the head has ``num_classes=4``. Put it behind what crops
-    and flips, and before the packing.
+    There are four classes, so the head has ``num_classes=4``. Put it after
+    transforms that crop and flip, and before packing.
 
     Args:
-        draw: Draw k evenly from 0 to 3, for training. ``False``: k is the
-            sample's number modulo 4, so that a test is the same each time.
+        draw: Draw k uniformly from 0 to 3, for training. ``False``: k is the
+            sample's number modulo 4, so that tests are repeatable.
     """
 
     def __init__(self, draw: bool = True) -> None:
         self.draw = draw
 
     def transform(self, results: dict) -> dict:
-        """Turn ``results['img']`` ([H, H] or [H, H, C]), set ``gt_label``.
+        """Rotate ``results['img']`` ([H, H] or [H, H, C]), set ``gt_label``.
 
         Raises:
             ValueError: The image is not square; without ``draw``: there is

@@ -1,17 +1,16 @@
 """Scenes of several digits, for detection and segmentation.
 
-The renderer of :mod:`~mmkd_rl.datasets.rendering` puts a few digits on one
-larger canvas and knows where each of them is. What it writes is read by the
-stock data sets, `CocoDataset` of MMDetection and `BaseSegDataset` of
-MMSegmentation::
+Draws a few digits on one larger canvas with
+:mod:`~mmkd_rl.datasets.rendering`, and writes images and annotations for
+`CocoDataset` of MMDetection and `BaseSegDataset` of MMSegmentation::
 
     ROOT/scenes.json                what was rendered (the marker)
     ROOT/images/{train,test}/       000000.png ...
     ROOT/masks/{train,test}/        000000.png: 0 background, 1..10 digits
     ROOT/annotations/{train,test}.json    COCO: boxes and masks (RLE)
 
-Training scenes show training scans only, test scenes test scans only. Boxes
-and masks are of what can be *seen*: a digit's pixels that a later one covers
+Training scenes have training scans only, test scenes test scans only. Boxes
+and masks cover the *visible* part of a digit: pixels that a later digit covers
 belong to the later one.
 
 Usage::

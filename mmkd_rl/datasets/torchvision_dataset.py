@@ -1,8 +1,7 @@
 """Torchvision's classification data sets, for MMPretrain's pipelines.
 
-SVHN, EMNIST, STL-10 and their like (Knowledge Flow, ICLR 2019, Sec. 4.2 and
-7.1) are read by torchvision; here they become samples as MMPretrain's own
-data sets give them.
+SVHN, EMNIST, STL-10 and others (Knowledge Flow, ICLR 2019, Sec. 4.2 and 7.1)
+are read by torchvision and given in the format of MMPretrain's data sets.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from mmkd_rl.options import (
 )
 from mmkd_rl.registry import DATASETS
 
-# Ours to give, or done by the pipeline.
+# Options that are set here or done by the pipeline.
 RESERVED = ('root', 'download', 'transform', 'target_transform', 'transforms')
-# What a data set's labels are called in torchvision.
+# Attributes with a data set's labels in torchvision.
 LABELS = ('targets', 'labels', '_labels')
 MODES = {1: 'L', 3: 'RGB'}
 _IDX = ('{name}/raw/train-images-idx3-ubyte, train-labels-idx1-ubyte, '
         't10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, unpacked')
-# Where torchvision looks, relative to its root.
+# Files that torchvision reads, relative to its root.
 FILES = {
     'MNIST': _IDX,
     'FashionMNIST': _IDX,
@@ -54,42 +53,43 @@ class TorchVisionDataset(Checked, BaseDataset):
     """A data set of ``torchvision.datasets``, by its name.
 
     A sample's dict has ``img`` (uint8, [H, W, 3] in **RGB** order as
-    MMPretrain's CIFAR has it, or [H, W] where the images are grey) and
-    ``gt_label`` (from 0). A pipeline needs no loading step, a preprocessor
-    has ``to_rgb=False``. Images stay in torchvision's hands: in one array in
-    memory (SVHN, STL-10, CIFAR and MNIST's kin) or on disk until they are
-    asked for.
+    in MMPretrain's CIFAR, or [H, W] for grey images) and ``gt_label`` (from
+    0). The pipeline needs no loading step, the preprocessor needs
+    ``to_rgb=False``. Images are kept by torchvision: in one array in memory
+    (SVHN, STL-10, CIFAR, MNIST and similar sets) or on disk until they are
+    read.
 
-    EMNIST's images, which lie on their side in the files and in torchvision,
-    are put upright; the labels of its letters, there 1 to 26, are 0 to 25.
+    EMNIST's images, which are transposed in the files and in torchvision, are
+    transposed back; the labels of its letters are 0 to 25 instead of 1 to 26.
 
     Which files are checked: torchvision compares the MD5 sums of SVHN's,
-    STL-10's and CIFAR's files each time that it reads them (STL-10's all, 3
-    GB with the unlabeled images, whatever the split), and refuses others; of
-    MNIST's kin, EMNIST included, it only sees whether they are there.
+    STL-10's and CIFAR's files each time that it reads them (for STL-10 all
+    files, 3 GB with the unlabeled images, for any split), and refuses wrong
+    ones; for MNIST and similar sets, EMNIST included, it only checks that the
+    files exist.
 
     Args:
         name: The class in ``torchvision.datasets``: ``'SVHN'``,
             ``'EMNIST'``, ``'STL10'``, ``'MNIST'``, ``'Flowers102'``, ...
-        data_root: Its ``root``: the folder that holds ``EMNIST/raw``, say.
-        pipeline: Transforms, as everywhere.
-        classes: Class names; ``None`` takes torchvision's, or the numbers
-            where it has none.
-        test_mode: For testing. Also the default of torchvision's ``train``
-            (its opposite), or of its ``split`` (``'test'`` or ``'train'``)
-            where there is no ``train``.
-        channels: 3 makes grey images colour ones, 1 the reverse; ``None``
-            leaves them.
-        download: Let torchvision download what is not there.
-        **options: Torchvision's own, as ``split='letters'``, and those of
-            MMEngine's ``BaseDataset`` (``indices``, ``lazy_init``,
+        data_root: Its ``root``, for example the folder with ``EMNIST/raw``.
+        pipeline: Transforms.
+        classes: Class names; ``None``: torchvision's names, or numbers if it
+            has none.
+        test_mode: Whether the data are for testing. Also sets the default of
+            torchvision's ``train`` (its opposite), or of ``split`` (``'test'``
+            or ``'train'``) if there is no ``train``.
+        channels: 3: convert grey images to colour; 1: the reverse; ``None``:
+            no conversion.
+        download: Let torchvision download missing files.
+        **options: Torchvision's options, such as ``split='letters'``, and
+            those of MMEngine's ``BaseDataset`` (``indices``, ``lazy_init``,
             ``metainfo``, ...).
 
     Raises:
         TypeError: An option that neither class takes, or one that is missing.
         ValueError: An unknown name or split, a data set of another task,
             samples without a class, or fewer class names than classes.
-        FileNotFoundError: The files are not there, or not the right ones.
+        FileNotFoundError: Files are missing or wrong.
     """
 
     takes_any = True
@@ -110,7 +110,7 @@ class TorchVisionDataset(Checked, BaseDataset):
             raise ValueError(f'TorchVisionDataset: name={name!r} needs '
                              'data_root, the folder with its files')
         ours = inspect.signature(BaseDataset).parameters
-        # An annotation file is none of torchvision's business.
+        # torchvision's data sets take no annotation file.
         base = {
             key: options.pop(key)
             for key in list(options)
@@ -138,7 +138,7 @@ class TorchVisionDataset(Checked, BaseDataset):
             **base)
 
     def load_data_list(self) -> list[dict]:
-        """Let torchvision read; the list has labels, not images."""
+        """Let torchvision read the data; the list has labels, not images."""
         self.source = self._open()
         labels = self._read_labels()
         names = self._metainfo.get('classes')
@@ -190,7 +190,7 @@ class TorchVisionDataset(Checked, BaseDataset):
                 labels = np.asarray(getattr(self.source, key))
                 break
         if labels.shape != (len(self.source), ):
-            # Slower where images are files: each one is read.
+            # Slow if images are files: each one is read.
             try:
                 labels = np.asarray([label for _, label in self.source])
             except (TypeError, ValueError):

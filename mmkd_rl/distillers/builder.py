@@ -1,11 +1,11 @@
-"""From a config to a student's model that teachers are distilled into.
+"""Builds the student's model and adds the distillation to it.
 
-``MultiTeacherDistiller`` builds the student's model and returns just that,
-with one more child, ``distillation``, and hooks. So whatever a config, an
-optimiser, a checkpoint or a hook of another package says about the model goes
-on meaning the same: names of weights, layer-wise learning rates,
-``custom_keys``, ``model.bbox_head``, class-count checks, inferencers. A
-wrapper class would put ``student.`` into every name.
+``MultiTeacherDistiller`` returns the student's model itself, with one more
+child, ``distillation``, and hooks. So all references to the model in configs,
+optimisers, checkpoints and hooks of other packages stay valid: names of
+weights, layer-wise learning rates, ``custom_keys``, ``model.bbox_head``,
+class-count checks, inferencers. A wrapper class would put ``student.`` into
+every name.
 """
 
 from __future__ import annotations
@@ -47,14 +47,15 @@ from mmkd_rl.utils import random_state
 from mmkd_rl.utils.patches import patch_mmengine
 from mmkd_rl.weighting import WeightingStrategy
 
-#: Short forms that are not given.
+#: Defaults of the short forms, compared by identity.
 _KD: dict = dict(type='KDLoss')
 _FITNET: dict = dict(type='FitNetLoss')
-#: Models that cannot be students, by the name of a class of theirs.
+#: Models that cannot be students: name of their class or a base, and why.
 _NO_STUDENTS = {
     'SemiBaseDetector':
-    'it calls the loss of the detector inside of it past its forward pass, '
-    'where distillation would have no part; distil the detector alone',
+    'it calls loss() of the detector inside it directly, without a forward '
+    'pass, so no distillation losses could be added; distil the inner '
+    'detector alone',
     'KnowledgeDistillationSingleStageDetector':
     "it is one of MMDetection's own distillers, with a teacher of its own; "
     'give the plain detector as student and its teacher in teachers',
@@ -90,21 +91,23 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
             two above.
         weighting: Config of the strategy that weighs the teachers.
         projector: Arguments of :class:`Projector`.
-        taps: The student's, see :meth:`Task.taps`.
+        taps: Taps of the student, see :meth:`Task.taps`.
         task: Config of the task adapter.
-        probe_size: Side, (H, W) or (C, H, W) of the images on which sizes are
-            found when the model is built. Any size does for most networks;
-            those that accept only one need theirs.
-        data_preprocessor: The student's, as in its own config.
-        init_cfg: The student's, in place of its own.
-        **unknown: None: anything else ends with a message.
+        probe_size: Side, (H, W) or (C, H, W) of the grey images with which
+            output sizes are found when the model is built. Most networks
+            accept any size; set it for those that accept only one.
+        data_preprocessor: Config of the student's data preprocessor, in place
+            of the one in ``student``.
+        init_cfg: Initialisation of the student, in place of the one in
+            ``student``.
+        **unknown: Options that do not exist; refused with a message.
 
     Returns:
         The student's model. Its ``distillation`` is a :class:`Distillation`.
 
     Raises:
-        ValueError, TypeError, FileNotFoundError: Whatever is wrong with the
-            config; the message names the key and the value.
+        ValueError, TypeError, FileNotFoundError: The config is wrong; the
+            message names the key and the value.
     """
     _refuse_unknown(student, unknown)
     terms = _term_configs(logit_loss, feature_loss, losses)
@@ -120,8 +123,9 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
     if logit_loss is _KD and not isinstance(adapter, LogitTask):
         terms = [t for t in terms if t[1] is not _KD]
     model = _build_student(student, data_preprocessor, init_cfg, adapter)
-    # The student goes on drawing as it would alone. A seed of its own, or the
-    # projectors would get the numbers that the student gets next.
+    # The student's random numbers stay those of a training without teachers.
+    # With its generator state the projectors would repeat numbers that the
+    # student draws next, so they get another seed.
     with random_state.unchanged_on_cpu():
         torch.default_generator.manual_seed(int(torch.randint(2**31, ())))
         _build_distillation(
@@ -130,19 +134,19 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
     return model
 
 
-# The function's own, as a class has it.
+# A function can have this attribute, like the classes derived from Checked.
 MultiTeacherDistiller.nested = dict(  # type: ignore[attr-defined]
     projector=(MODELS, Projector, ('student', 'teacher')))
 
 
 def _refuse_unknown(student: dict | str, unknown: dict) -> None:
-    """Raise ConfigError for options that are the student's, or nobody's."""
+    """Raise ConfigError for options of the student and unknown options."""
     for name in unknown:
         if isinstance(student, dict) and name in student:
             raise ConfigError(
                 name, f"this is the student's; write model.student.{name}")
     if unknown and '_delete_' not in unknown:
-        # Python's own message would not say what there is.
+        # Python's own message would not list the valid options.
         *takes, _ = inspect.signature(MultiTeacherDistiller).parameters
         raise ConfigError(
             unknown_options(unknown, 'MultiTeacherDistiller', takes))
@@ -199,8 +203,9 @@ def _term_configs(logit_loss: dict | None, feature_loss: dict | None,
                                  ('feature_loss', feature_loss))
                 if cfg is not None]
     if logit_loss is not _KD or feature_loss is not _FITNET:
-        raise ConfigError('losses', 'this lists all terms, so logit_loss and '
-                          'feature_loss, its short forms, must be left out')
+        raise ConfigError('losses', 'this replaces logit_loss and '
+                          'feature_loss; remove these two from the config, '
+                          'or losses')
     if not isinstance(losses, (list, tuple)) or not losses:
         raise ConfigError('losses', 'must be a list of at least one '
                           f"dict(type='KDLoss', ...), got {losses!r}")
@@ -218,17 +223,18 @@ def _build_strategy(cfg: dict, context: WeightingContext) -> WeightingStrategy:
 
     if strategy.needs_labels and not isinstance(context.task, LogitTask):
         raise ConfigError(
-            'weighting', f'{name} looks at labels and class scores, and '
-            f'{type(context.task).__name__} has none; use a weighting of a '
-            f'type in {others("needs_labels")}')
+            'weighting', f'{name} needs labels and class scores, which '
+            f'{type(context.task).__name__} does not give; use a weighting '
+            f'of a type in {others("needs_labels")}')
     for teacher in context.teachers:
         if strategy.needs_classes and \
                 teacher.num_classes != student.num_classes:
             raise ConfigError(
-                'weighting', f'{name} looks at classes, but teacher '
-                f'{teacher.name!r} has {teacher.num_classes} and the student '
-                f'{student.num_classes}; give the teacher class_map=[...], or '
-                f'use a weighting of a type in {others("needs_classes")}')
+                'weighting', f'{name} compares class scores, but teacher '
+                f'{teacher.name!r} has {teacher.num_classes} classes and the '
+                f'student {student.num_classes}; give the teacher '
+                'class_map=[...], or use a weighting of a type in '
+                f'{others("needs_classes")}')
     return strategy
 
 
@@ -236,11 +242,11 @@ def _build_strategy(cfg: dict, context: WeightingContext) -> WeightingStrategy:
 def _probe(model: BaseModel, task: Task, taps: OutputTaps, pool: TeacherPool,
            size: int | Sequence[int]
            ) -> tuple[OutputSpec, tuple[OutputSpec, ...]]:
-    """Run the student and each teacher once, on two grey images, to learn
-    the sizes of their outputs.
+    """Run the student and each teacher once on two grey images, to find the
+    sizes of their outputs.
 
     Raises:
-        ValueError: The student or a teacher cannot run on them.
+        ValueError: The student or a teacher fails on images of this size.
     """
     shape = (size, size) if isinstance(size, int) else tuple(size)
     batch = Batch(torch.zeros(2, *(3, *shape)[-3:]))
@@ -287,8 +293,8 @@ def _build_student(cfg: dict | str, preprocessor: dict | None,
 
 
 def _refuse_kind(kind: Any) -> None:
-    """Raise where models of a class cannot be students. Before one is built:
-    some build their own teachers then."""
+    """Raise ConfigError where models of a class cannot be students. Called
+    before the model is built: some build teachers of their own."""
     for base in getattr(kind, '__mro__', ()):
         if base.__name__ in _NO_STUDENTS:
             raise ConfigError(
@@ -297,12 +303,12 @@ def _refuse_kind(kind: Any) -> None:
 
 
 def _refuse(model: nn.Module) -> None:
-    """Raise where a model cannot be a student."""
+    """Raise ConfigError where a model cannot be a student."""
     name = type(model).__name__
     if not isinstance(model, BaseModel):
-        raise ConfigError('student', f'{name} is no whole model (a '
+        raise ConfigError('student', f'{name} is not a whole model (a '
                           'classifier, detector or segmentor) but a part of '
-                          'one')
+                          'one; give the config of the whole model')
     for path, module in model.named_modules():
         if distillation_of(module) is not None:
             raise ConfigError(

@@ -1,13 +1,12 @@
-"""Names of weights that a distilled model reads beside its own.
+"""Renames weights when a distilled model loads a checkpoint.
 
-The model's names are the plain student's, and ``distillation.*``. Two things
-happen on the way in:
+Names in the model are those of the plain student, and ``distillation.*``. Two
+kinds of names are changed:
 
-- Checkpoints of 0.1's first layout, in which the distiller was a module around
-  the student (``student.*``, ``projectors.*``, ``weighting.*``), are renamed.
+- Those of 0.1's first layout, in which the distiller was a module around the
+  student (``student.*``, ``projectors.*``, ``weighting.*``).
 - Some models (MMPretrain's wrappers of timm and transformers) put a prefix
-  before every name that they load. Before ``distillation.*`` it is taken away
-  again.
+  before every name that they load. It is removed before ``distillation.*``.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class NameHooks:
         self._child, self._feature_term = child, feature_term
 
     def attach(self, model: nn.Module) -> tuple[RemovableHandle, ...]:
-        """Put them on the model, around what it does itself."""
+        """Register the hooks before and after the model's own load hooks."""
         first = model.register_load_state_dict_pre_hook(self._rename_old)
         # There is no public way to be called before the model's own hooks.
         hooks = cast(OrderedDict, model._load_state_dict_pre_hooks)
@@ -67,7 +66,7 @@ class NameHooks:
             if first == 'feature_loss':
                 return f'{place}.{rest}'
             teacher, _, rest = rest.partition('.')
-            # Of one level.
+            # The old layout had one level only.
             return f'{place}.projectors.{teacher}.0.{rest}'
         return name
 

@@ -1,16 +1,16 @@
-r"""The child that a model has while teachers are distilled into it.
+r"""The child module that computes the distillation losses of a model.
 
 .. math::
     L = L_S + \sum_k \lambda_k \, mean_i \sum_m w^m_{k,i} G^m_{k,i}
 
-(MTKD-RL, Eq. 2, with any number of terms k): L_S are the student's own losses
-as it computes them alone, G the terms' gaps, lambda their loss weights (alpha
-and beta), w the strategy's weights for what the term reads. Sums over teachers
-are taken per sample, then averaged over the images.
+(MTKD-RL, Eq. 2, with any number of terms k): L_S are the student's own losses,
+G the terms' gaps, lambda their loss weights (alpha and beta), w the strategy's
+weights for logits or features, whichever the term reads. The sum over teachers
+is taken for each sample, then averaged over the images.
 
-The model stays itself. Before its forward pass in ``mode='loss'`` a hook runs
-the teachers and lets the student's taps listen; behind it another one adds the
-distillation to the dict of losses.
+The model's class is not changed. A hook before its forward pass in
+``mode='loss'`` runs the teachers and installs the student's taps; a hook after
+it adds the distillation losses to the dict of losses.
 """
 
 from __future__ import annotations
@@ -58,20 +58,21 @@ NAME = DISTILLATION
 
 
 class Distillation(nn.Module):
-    """The teachers' part of a model: adds their losses to the model's own.
+    """Holds the teachers of a model and adds the distillation losses.
 
-    Only what the student's optimiser trains is in the module tree: projectors,
-    and what a strategy trains through the student's loss. No name in it may
-    contain ``head``, ``backbone``, ``neck``, ``norm`` or ``pos_embed``, which
-    ``paramwise_cfg.custom_keys`` look for.
+    The module tree has only modules that the student's optimiser trains:
+    projectors, and modules that a strategy trains with the student's loss. No
+    name in it may contain ``head``, ``backbone``, ``neck``, ``norm`` or
+    ``pos_embed``, which ``paramwise_cfg.custom_keys`` look for.
 
     Args:
         task: Adapter of the student's and the teachers' kind of network.
-        taps: The student's.
+        taps: Taps of the student.
         teachers: The teachers.
         specs: Sizes of the teachers' outputs.
-        terms: What is distilled.
-        mixtures: Terms against the teachers' mixture, of the config.
+        terms: Terms that compare the student with each teacher.
+        mixtures: Terms of the config that compare the student with the
+            teachers' mixture.
         weighting: The strategy.
         borrowers: Parts of the student that read teachers' inner layers.
     """
@@ -89,7 +90,7 @@ class Distillation(nn.Module):
         self.mixtures: Iterable[MixtureTerm] = \
             nn.ModuleList(mixtures)  # type: ignore[assignment]
         self.weighting = weighting
-        # Plain attributes: these are children elsewhere.
+        # Plain attributes, because these modules are children of others.
         self._strategy_terms = weighting.mixture_terms()
         teachers.watch_features = weighting.reads_features or any(
             t.reads == 'features' for t in (*self.terms, *self._all_mixtures))
@@ -98,17 +99,17 @@ class Distillation(nn.Module):
         self._mixture_names = _numbered(m.name for m in self._all_mixtures)
         self.known: Tensor | None
         self.register_buffer('known', _stack_known(specs), persistent=False)
-        #: What is left of the last training step, until the next one.
+        #: Result of the last training step; replaced in the next one.
         self.last_step: TrainingStep | None = None
-        #: Set by the hook before a forward pass, taken by the one behind it.
+        #: Set by the hook before a forward pass, cleared by the hook after it.
         self._running: _ForwardPass | None = None
         self._is_original: Original | None = Original()
 
     def attach(self, model: nn.Module) -> None:
-        """Become a child of the student's model, and put the hooks on it.
+        """Become a child of the student's model, and register the hooks.
 
-        They are bound methods of this child, so that a copy of the model has
-        hooks of its own copy.
+        The hooks are bound methods of this child, so that a copy of the model
+        calls the hooks of its own copy of this child.
         """
         setattr(model, NAME, self)
         feature_term = next((i for i, term in enumerate(self.terms)
@@ -120,15 +121,15 @@ class Distillation(nn.Module):
             *NameHooks(self, feature_term).attach(model))
 
     def detach(self, model: nn.Module) -> None:
-        """Leave the model (or the copy of it that this is the child of), which
-        is the plain student then."""
+        """Remove the distillation from the model (or from the copy of it that
+        this is the child of), which leaves the plain student."""
         for handle in self._handles:
             handle.remove()
         delattr(model, NAME)
 
     @property
     def teacher_names(self) -> tuple[str, ...]:
-        """Their names, in the order of the weights' columns."""
+        """Names of the teachers, in the order of the weights' columns."""
         return self.teachers.names
 
     # ------------------------------------------------------ a training step
@@ -140,10 +141,10 @@ class Distillation(nn.Module):
             return
         if self._running is not None:
             raise RuntimeError(
-                f"{type(model).__name__} calls itself in mode='loss' within "
-                "its own forward pass in mode='loss', which cannot be "
-                'distilled')
-        # Before the teachers need the memory for new outputs.
+                f'{type(model).__name__} calls its own forward pass in '
+                "mode='loss' while it computes its losses; such a model "
+                'cannot be distilled')
+        # Freed first: the teachers' new outputs need the memory.
         self.last_step = None
         batch = _batch(args, kwargs)
         teachers = self.teachers.run(batch)
@@ -153,9 +154,9 @@ class Distillation(nn.Module):
 
     def _end(self, model: nn.Module, args: tuple, kwargs: dict,
              losses: Any) -> Any:
-        """Hook behind the student's forward pass: stop the taps and add the
-        distillation losses. Also called, with ``losses=None``, where the
-        forward pass has raised."""
+        """Hook after the student's forward pass: stop the taps and add the
+        distillation losses. Also called, with ``losses=None``, if the forward
+        pass has raised."""
         running = self._running
         if running is None or not computes_losses(args, kwargs):
             return None
@@ -198,7 +199,7 @@ class Distillation(nn.Module):
 
     def _compare(self, student: Output, teachers: tuple[Output, ...],
                  truth: Truth) -> tuple[list[Tensor], DistillationBatch]:
-        """Each term's gap, and all that a strategy may look at."""
+        """Each term's gap, and the input of the strategy."""
         gaps, pairs = [], []
         for term in self.terms:
             aligned = term.align(student, teachers, truth)
@@ -227,7 +228,8 @@ class Distillation(nn.Module):
         return self.task.class_coverage(truth, self.known)
 
     def _mean_gap(self, reads: str, gaps: Sequence[Tensor]) -> Tensor | None:
-        """Of the terms that read this, by their loss weights, [B, M]."""
+        """Mean gap of the terms that read ``reads`` (``'logits'`` or
+        ``'features'``), weighted by their loss weights, [B, M]."""
         found = [(term.loss_weight, gap)
                  for term, gap in zip(self.terms, gaps) if term.reads == reads]
         if len(found) < 2:
@@ -238,17 +240,16 @@ class Distillation(nn.Module):
         return sum(weight / total * gap  # type: ignore[return-value]
                    for weight, gap in found)
 
-    # ---------------------------------- the student on a batch of the past
+    # ------------------------------------- the student on an earlier batch
 
     @torch.no_grad()
     def forward_after_step(self, model: nn.Module,
                            seen: SeenBatch) -> DistillationBatch:
-        """The last training batch with the student's outputs after its
-        update, without gradient.
+        """Run the updated student on the last training batch, without
+        gradient.
 
-        Costs one forward pass of the student; the teachers' outputs were
-        kept. The student runs as in training, but its batch norm statistics
-        stay as they are.
+        The teachers' outputs were kept and are not computed again. The student
+        runs in training mode, but its batch norm statistics do not change.
 
         Args:
             model: The student's model.
@@ -259,8 +260,8 @@ class Distillation(nn.Module):
 
     def forward_student(self, model: nn.Module,
                         seen: SeenBatch) -> DistillationBatch:
-        """A batch whose teachers' outputs are known, with the student's
-        present outputs and their gradient.
+        """Run the student, with gradient, on a batch for which the teachers'
+        outputs are known.
 
         Args:
             model: The student's model.
@@ -274,14 +275,14 @@ class Distillation(nn.Module):
         return self._compare(student, seen.teachers.outputs, seen.truth)[1]
 
     def inner_features(self, batch: Batch) -> tuple[tuple[Tensor, ...], ...]:
-        """Teachers' inner layers on images that the teachers have not been
-        run on; empty: no part of the student reads any."""
+        """Run the teachers on new images and return their inner layers;
+        empty if no part of the student reads any."""
         return self.teachers.run(batch).inner if any(
             b.wants_features for b in self._borrowers) else ()
 
     def _lend(self, teachers: TeacherStep | None) -> None:
-        """Hand teachers' inner layers to the parts of the student that read
-        them; ``None``: what was handed over is not valid any more."""
+        """Give the teachers' inner layers to the parts of the student that
+        read them; ``None``: clear the layers given before."""
         inner = teachers.inner if teachers is not None else ()
         for borrower in self._borrowers:
             borrower.lend(inner or None)
@@ -289,13 +290,14 @@ class Distillation(nn.Module):
     # --------------------------------------------------- as part of a module
 
     def apply(self, fn: Callable[[nn.Module], None]) -> Distillation:
-        """Do nothing: ``init_cfg`` of the student's model is applied to all
-        of its modules in this way, and must neither change the projectors nor
-        draw random numbers for them."""
+        """Do nothing: the model applies the student's ``init_cfg`` to all
+        modules with this method, and it must neither change the projectors
+        nor draw random numbers for them."""
         return self
 
     def _apply(self, fn: Callable, recurse: bool = True):
-        """Move teachers and agent along; they are not in the module tree."""
+        """Also move the teachers and the agent, which are not in the module
+        tree."""
         super()._apply(fn, recurse)
         if self._is_original is not None:
             self.teachers.apply_(fn)
@@ -303,7 +305,7 @@ class Distillation(nn.Module):
         return self
 
     def __getstate__(self) -> dict:
-        """A copy has seen no batch."""
+        """Leave the state of the last batch out of copies."""
         return {**self.__dict__, 'last_step': None, '_running': None}
 
 
@@ -313,9 +315,9 @@ class _ForwardPass:
     hook behind it.
 
     Attributes:
-        batch: What the student is given.
-        teachers: What the teachers said of it.
-        recording: The student's taps.
+        batch: The student's input.
+        teachers: The outputs of the teachers for the batch.
+        recording: Recording of the student's taps.
     """
     batch: Batch
     teachers: TeacherStep
@@ -323,21 +325,22 @@ class _ForwardPass:
 
 
 def distillation_of(model: nn.Module) -> Distillation | None:
-    """The distillation into a model; ``None``: there is none."""
+    """The ``distillation`` of a model; ``None`` if it has none."""
     child = getattr(model, NAME, None)
     return child if isinstance(child, Distillation) else None
 
 
 def check_outermost(model: nn.Module) -> None:
-    """Raise TypeError where a distillation is in a part of a model, whose
-    forward pass the model need not call (semi-supervised wrappers do not)."""
+    """Raise TypeError where only a part of the model has a distillation: the
+    model may never call that part's forward pass (semi-supervised wrappers
+    do not)."""
     for path, module in model.named_modules():
         if path and distillation_of(module) is not None:
             raise TypeError(
-                f'model is a {type(model).__name__} around a '
-                f'MultiTeacherDistiller (in {path!r}), whose losses it would '
-                'not ask for; the MultiTeacherDistiller must be the model '
-                'itself')
+                f'model is a {type(model).__name__} that contains a '
+                f'MultiTeacherDistiller (in {path!r}) and may not call its '
+                'forward pass, so the distillation losses would be missing; '
+                'the MultiTeacherDistiller must be the model itself')
 
 
 def _batch(args: tuple, kwargs: dict) -> Batch:
@@ -353,8 +356,9 @@ def _batch(args: tuple, kwargs: dict) -> Batch:
 
 
 def _log_names(terms: Sequence[DistillationTerm]) -> list[str]:
-    """``loss_logit`` and ``loss_feature``; with several terms of a kind their
-    types, and numbers from the second of a type on, are added."""
+    """Names of the terms' losses: ``loss_logit`` and ``loss_feature``. Several
+    terms that read the same get their type appended, and a number from the
+    second of a type on."""
     kinds = ['logit' if t.reads == 'logits' else 'feature' for t in terms]
     return _numbered(
         f'loss_{kind}' +
@@ -363,7 +367,7 @@ def _log_names(terms: Sequence[DistillationTerm]) -> list[str]:
 
 
 def _numbered(names: Iterable[str]) -> list[str]:
-    """Names with ``_2``, ``_3``, ... behind those that stand there already."""
+    """Append ``_2``, ``_3``, ... to repeated names."""
     seen: Counter[str] = Counter()
     numbered = []
     for name in names:
@@ -373,7 +377,8 @@ def _numbered(names: Iterable[str]) -> list[str]:
 
 
 def _stack_known(specs: Sequence[OutputSpec]) -> Tensor | None:
-    """Which classes each teacher knows, [M, C]; ``None``: all know all."""
+    """Mask of the classes that each teacher was trained on, [M, C]; ``None``:
+    all teachers were trained on all classes."""
     if all(s.known is None for s in specs):
         return None
     count = specs[0].num_classes
@@ -385,7 +390,7 @@ def _stack_known(specs: Sequence[OutputSpec]) -> Tensor | None:
 
 @torch.no_grad()
 def _similarity(pairs: Pairs) -> Tensor:
-    """cos(r_m(f_S), f_m) of the features pooled over space, a mean over
+    """cos(r_m(f_S), f_m) of the features pooled over space, averaged over
     levels, [B, M]."""
     return torch.stack([
         torch.stack([_cosine(pair) for pair in levels]).mean(0)

@@ -1,8 +1,8 @@
-"""From a run's checkpoint to the plain student: tensors only.
+"""Extracts the plain student from a run's checkpoint.
 
-MMPretrain, MMDetection and MMSegmentation name the weights of a backbone the
-same way and read them from under ``backbone.``; torchvision has names of its
-own.
+MMPretrain, MMDetection and MMSegmentation have the same names for the weights
+of a backbone and read them with the prefix ``backbone.``; torchvision has
+other names.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Format = Literal['mmpretrain', 'mmdet', 'mmseg', 'torchvision']
 FORMATS = get_args(Format)
 #: Prefix of a student's weights in checkpoints of 0.1's first layout.
 _STUDENT = 'student.'
-#: The child that a student has while it is distilled.
+#: Name of the distillation's child module in the student.
 DISTILLATION = 'distillation'
-#: The child that a student's backbone has during Knowledge Flow.
+#: Name of Knowledge Flow's child module in the student's backbone.
 KNOWLEDGE_FLOW = 'knowledge_flow'
 
 
 def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
-    """The student's weights.
+    """Extract the student's weights.
 
     Args:
-        checkpoint: What a run saved, of a distillation or of a lone network.
+        checkpoint: Checkpoint of a distillation or of an ordinary training.
         to: ``'mmpretrain'``: the whole classifier; ``'mmdet'``, ``'mmseg'``:
             its backbone, for ``init_cfg=dict(type='Pretrained',
             checkpoint=..., prefix='backbone.')``; ``'torchvision'``: the whole
@@ -43,8 +43,8 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
         torchvision the bare ``{name: tensor}``, as its models load it.
 
     Raises:
-        ValueError: An unknown format, no weights, or a network that the
-            format has no names for.
+        ValueError: The format is unknown, there are no weights, or the format
+            has no names for this network.
     """
     if to not in FORMATS:
         raise ValueError(f'--to must be one of {FORMATS}, got {to!r}')
@@ -83,8 +83,8 @@ def plain_copy(model: nn.Module) -> nn.Module:
 
 
 def plain_student(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A student's weights under its own names, without what distillation and
-    Knowledge Flow have added."""
+    """A student's weights under its own names, without those of distillation
+    and Knowledge Flow."""
     state = {n.removeprefix('module.'): t for n, t in state.items()}
     first_layout = {
         n[len(_STUDENT):]: t
@@ -101,7 +101,7 @@ def plain_student(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _torchvision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """MMPretrain's ResNet differs from torchvision's in two prefixes only."""
     if not any(n.startswith(('backbone.', 'head.')) for n in weights):
-        return weights  # a TorchVisionClassifier's: the names are right
+        return weights  # of a TorchVisionClassifier, with the right names
     pattern = re.compile(
         r'(backbone\.((conv1|bn1)\.|layer[1-4]\.\d+\.(conv|bn|downsample)[^.]*'
         r'\.)|head\.fc\.)')

@@ -1,12 +1,12 @@
 """Knowledge Flow (Liu et al., ICLR 2019) for any backbone.
 
-``KnowledgeFlowBackbone`` builds the student's backbone and returns just that,
-with one more child, ``knowledge_flow``, and forward hooks: one before the
-backbone runs (the teachers run first), one at each layer that teachers flow
-into. So whatever a config, an optimiser or a checkpoint says about the
-backbone goes on meaning the same: names of weights, ``out_indices``,
-``init_cfg``, frozen stages, layer-wise learning rates. A wrapper class would
-put ``student.`` into every name.
+``KnowledgeFlowBackbone`` returns the student's backbone itself, with one more
+child, ``knowledge_flow``, and forward hooks: one on the backbone, which runs
+the teachers first, and one at each layer into which teachers' layers are
+mixed. So all references to the backbone in configs, optimisers and checkpoints
+stay valid: names of weights, ``out_indices``, ``init_cfg``, frozen stages,
+layer-wise learning rates. A wrapper class would put ``student.`` into every
+name.
 """
 
 from __future__ import annotations
@@ -42,32 +42,32 @@ def KnowledgeFlowBackbone(  # noqa: N802, in a config it stands for a class
     """A backbone that learns from teachers' inner layers.
 
     Args:
-        student: The backbone's config as it would stand here alone.
-        teachers: See :class:`TeacherPool`; ``'distiller'``: those of the
-            :class:`MultiTeacherDistiller` that this student is in, which are
-            run once for both methods.
+        student: The backbone's config, as without Knowledge Flow.
+        teachers: See :class:`TeacherPool`; ``'distiller'``: use the teachers
+            of the :class:`MultiTeacherDistiller` that this student is in,
+            which are run once for both methods.
         links: ``'auto'``, or see :func:`resolve_links`.
-        fuse: ``'input'``: mix what goes into the activation that a layer ends
-            with, as the paper does (its output, where it ends with none);
+        fuse: ``'input'``: mix the inputs of the activations that layers end
+            with, as the paper does (the output of a layer without one);
             ``'output'``: mix outputs.
-        student_weight: p_w of the student at the beginning, in (0, 1);
-            ``None``: all candidates of a layer are equal.
-        weight_gain: How much faster p_w is learned than the rest, see
-            :class:`Fusion`.
-        probe_size: Side, (H, W) or (C, H, W) of the images on which layers
-            are looked at once when the model is built. ``None``: the
+        student_weight: Initial p_w of the student, in (0, 1); ``None``: all
+            candidates of a layer start with the same weight.
+        weight_gain: Factor by which p_w is learned faster than the other
+            weights, see :class:`Fusion`.
+        probe_size: Side, (H, W) or (C, H, W) of the images on which all
+            networks are run once when the model is built. ``None``: the
             backbone's own ``input_shape`` or ``img_size``, else 64, or 224
             where that is too small.
-        pretrained: What MMSegmentation's and MMDetection's ``model`` of that
-            name hands to its backbone; the student gets it.
+        pretrained: Passed on to the student; MMSegmentation's and
+            MMDetection's models set it on their backbone.
 
     Returns:
         The student's backbone. Its ``knowledge_flow`` is a
         :class:`KnowledgeFlow`.
 
     Raises:
-        TypeError, ValueError, FileNotFoundError: What is wrong with a link, a
-            layer, a teacher or an option.
+        TypeError, ValueError, FileNotFoundError: A link, a layer, a teacher or
+            an option is wrong.
     """
     if 'type' not in student:
         raise ConfigError('student', "must be a backbone's config, a dict "

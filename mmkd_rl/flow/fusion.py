@@ -1,11 +1,10 @@
 """Mix teachers' layers into one of the student's (Knowledge Flow, Sec. 3.2).
 
 h_j = sigma(p_w(l_j^0) z(l_j^0) + sum_l p_w(l) Q_j(l) z(l)), p_w = softmax(w)
-over the student and its candidates. Nothing here knows of images: vectors of
-a policy are mixed like maps of a picture.
+over the student and its candidates. Works for vectors as for feature maps.
 
-While the teachers withdraw (a departure of ours, see schedule.py), their
-shares are scaled by a strength a in [0, 1] and the student gets the rest:
+While the teachers are withdrawn (a deviation of ours, see schedule.py), their
+weights are scaled by a strength a in [0, 1] and the student gets the rest:
 p'(l) = a p_w(l), p'(l_j^0) = 1 - a (1 - p_w(l_j^0)).
 """
 
@@ -26,13 +25,13 @@ STUDENT = 'student'
 
 @dataclass(frozen=True)
 class Candidate:
-    """A teacher's layer that may flow into a student's.
+    """A teacher's layer that is mixed into a layer of the student.
 
     Attributes:
         teacher: Index of the teacher.
         name: ``'TEACHER:LAYER'``.
-        slot: Which of the features that this teacher gives.
-        layout: Of its tensor.
+        slot: Index of the layer among the teacher's recorded features.
+        layout: Layout of the layer's tensor.
     """
     teacher: int
     name: str
@@ -41,16 +40,16 @@ class Candidate:
 
 
 class Fusion(nn.Module):
-    """Mixes into one layer of the student.
+    """Mixes teachers' layers into one layer of the student.
 
     Args:
-        name: The student's layer.
-        layout: Of its tensor.
+        name: Name of the student's layer.
+        layout: Layout of the student's layer.
         candidates: L_j without the student's own layer, at least one.
-        student_weight: p_w(l_j^0) to begin with; ``None``: all are equal.
-        gain: w is this times a trained parameter, so that it learns faster
-            than the matrices: ``gain ** 2`` times under SGD, ``gain`` times
-            under Adam.
+        student_weight: Initial p_w(l_j^0); ``None``: all weights are equal.
+        gain: w is ``gain`` times a trained parameter, so that it is learned
+            faster than the matrices: ``gain ** 2`` times under SGD, ``gain``
+            times under Adam.
     """
 
     def __init__(self, name: str, layout: Layout,
@@ -66,7 +65,7 @@ class Fusion(nn.Module):
                                 (1 - student_weight))
         #: w / gain, the student first.
         self.logits = nn.Parameter(start / gain)
-        #: p_w(l_j^0) to begin with.
+        #: Initial p_w(l_j^0).
         self.start = float(start.softmax(0)[0])
         self.transforms: Sequence[Transform] = nn.ModuleList(
             Transform(layout, c.layout)
@@ -74,27 +73,27 @@ class Fusion(nn.Module):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the weights: ``'student'``, then the candidates."""
+        """Names of the weights: ``'student'``, then the candidates."""
         return (STUDENT, *(c.name for c in self.candidates))
 
     def log_weights(self, active: Sequence[bool]) -> Tensor:
-        """log p_w, [1 + len(candidates)]; -inf for teachers that have been
-        retired.
+        """log p_w, [1 + len(candidates)]; -inf for retired teachers.
 
         Args:
-            active: Whether each teacher still takes part.
+            active: Whether each teacher is still active.
         """
         logits = self.gain * self.logits.float()
         stays = [True, *(active[c.teacher] for c in self.candidates)]
         if not all(stays):
-            # Filled where they are: a mask would be copied to the device.
+            # No boolean mask: it would have to be copied to the device.
             logits = torch.stack([
                 w if on else torch.full_like(w, -torch.inf)
                 for w, on in zip(logits.unbind(), stays)])
         return logits.log_softmax(0)
 
     def weights(self, active: Sequence[bool], strength: float) -> Tensor:
-        """p', what is mixed with, [1 + len(candidates)]; sums to one."""
+        """p', the weights of the mixture, [1 + len(candidates)]; sums to
+        one."""
         shares = self.log_weights(active).exp()
         if strength == 1:
             return shares
@@ -102,9 +101,9 @@ class Fusion(nn.Module):
         return torch.cat([1 - teachers.sum(0, keepdim=True), teachers])
 
     def trust(self, active: Sequence[bool]) -> Tensor:
-        """How much more the teachers are trusted than to begin with, in
-        [0, 1], without gradient: 1 where p_w(l_j^0) has fallen to half of
-        what it was, 0 where it has not fallen."""
+        """How far p_w(l_j^0) has fallen since the start, in [0, 1], without
+        gradient: 0 if not at all, 1 if to half of its initial value or
+        below."""
         own = self.log_weights(active)[0].detach().exp()
         return (2 * (1 - own / self.start)).clamp(0, 1)
 
@@ -115,15 +114,16 @@ class Fusion(nn.Module):
 
         Args:
             own: z(l_j^0).
-            features: z(l) of each candidate; ``None``: it does not take part.
+            features: z(l) of each candidate; ``None``: its teacher is not
+                active.
             weights: See :meth:`weights`.
-            image: (H, W) of the images, where there are any.
+            image: (H, W) of the images, if the input are images.
         """
         # In the student's precision: weights are float32 under autocast.
         mixed = weights[0].to(own.dtype) * own
         for share, transform, feature in zip(
                 weights[1:], self.transforms, features):
             if feature is not None:
-                # In place: nothing needs the sum so far, and new memory costs.
+                # In place, to save memory; backward needs no partial sum.
                 mixed.add_(transform(feature, own, share, image).to(own.dtype))
         return mixed

@@ -1,7 +1,7 @@
-"""Train any model with Knowledge Flow's losses beside its own.
+"""Add Knowledge Flow's losses to those of any model.
 
-The model is not touched: forward hooks listen to its logits and add entries to
-the loss dict that it returns in ``mode='loss'``.
+The model's class is not changed: forward hooks record its logits and add
+entries to the loss dict that it returns in ``mode='loss'``.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class LossOptions:
     Attributes:
         kl_weight: lambda_2; 0: no KL term.
         kl_interval: Iterations between two KL terms.
-        old_momentum: Of theta_old; 0: the previous iteration.
+        old_momentum: Momentum of theta_old; 0: the previous iteration.
         logits: Tap of the logits; ``None``: see :func:`find_logits`.
-        handover_weight: Of the handover.
+        handover_weight: Weight of the handover loss.
     """
     kl_weight: float
     kl_interval: int
@@ -47,13 +47,13 @@ class LossOptions:
 
 
 class JointLoss:
-    """Hooks on a model, for as long as its student learns from teachers.
+    """Hooks on a model that add Knowledge Flow's losses during training.
 
     Args:
-        model: What is trained, with a knowledge flow somewhere in it.
-        schedule: When its teachers leave.
-        options: See above.
-        iteration: Where the training begins.
+        model: The trained model, with a knowledge flow somewhere in it.
+        schedule: Schedule of the teachers' withdrawal.
+        options: Weights and settings of the losses.
+        iteration: First iteration of the training, not 0 if resumed.
     """
 
     def __init__(self, model: BaseModel, schedule: FlowSchedule,
@@ -67,10 +67,10 @@ class JointLoss:
         logits = self._logits_of(model)
         self._tap: Tap | None = None if logits is None else logits_tap(
             model, logits)
-        #: theta_old; ``None``: there is no KL term, or none any more.
+        #: theta_old; ``None``: there is no KL term, or it has ended.
         self.old: OldStudent | None = None
-        #: The forward pass that is going on, from hook to hook: what listens
-        #: to the student's logits, and those of theta_old.
+        #: During a forward pass: the listener on the student's logits, and
+        #: the logits of theta_old.
         self._running: tuple[Listener, Tensor] | None = None
         self.begin(iteration)
         if logits is not None and not self.flow.independent:
@@ -81,14 +81,15 @@ class JointLoss:
         ]
 
     def begin(self, iteration: int, will_step: bool = True) -> None:
-        """An iteration begins.
+        """Begin an iteration: set the strength and retire the teachers if the
+        schedule has ended.
 
         Args:
-            iteration: Which, from 0 on.
-            will_step: Whether its gradients, and not only their sum with
-                those of iterations to come, change the weights.
+            iteration: Index of the iteration, from 0.
+            will_step: Whether the optimiser steps in this iteration; with
+                gradient accumulation it does not in each.
         """
-        # Not after the last one: hooks may have looked at its batch again.
+        # Here and not after an iteration: hooks may use its batch again.
         self.flow.forget()
         self.flow.strength = self.schedule.strength(iteration)
         if self.flow.strength == 0 and not self.flow.independent:
@@ -100,7 +101,7 @@ class JointLoss:
         self._iteration, self._will_step = iteration, will_step
 
     def detach(self) -> None:
-        """Leave the model."""
+        """Remove the hooks from the model."""
         self._stop()
         self.flow.forget()
         for handle in self._handles:
@@ -114,25 +115,25 @@ class JointLoss:
         if logits is None:
             print_log(
                 f'knowledge flow: {type(network).__name__} has no class '
-                'logits to compare from iteration to iteration, so the KL '
-                'term (Eq. 6) is off; KnowledgeFlowHook.logits=PATH names '
-                'some', 'current')
+                'logits that can be compared between iterations, so the KL '
+                'term (Eq. 6) is off; to use it, set KnowledgeFlowHook.logits '
+                'to the path of a module that gives logits', 'current')
         return logits
 
     def _before(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Ask the old student, and listen to the new one's logits, if this
-        forward pass needs them."""
+        """Run the old student, and record the present student's logits, if
+        this forward pass needs them."""
         self._stop()
         given = self.flow.lent_by_distiller
-        self.flow.lend(given)  # nothing of a forward pass that failed
+        self.flow.lend(given)  # clears features of a pass that failed
         if not computes_losses(args, kwargs) or self.old is None or \
                 self.flow.independent or \
                 self._iteration % self.options.kl_interval:
             return
         assert self._tap is not None
-        # Now, while no map of the student's waits for its backward pass. A
-        # distiller's hook comes first, and has run the teachers; else they are
-        # run for the old student, and the new one is lent what they say.
+        # Before the student's pass, which keeps its maps for backward. If a
+        # distiller's hook has not run the teachers already, the old student
+        # runs them, and the present student gets the same features.
         old, features = self.old.logits(
             argument('inputs', args, kwargs), given)
         self.flow.lend(features)
@@ -162,15 +163,15 @@ class JointLoss:
             added['loss_kl'] = self.options.kl_weight * kl_to_old(
                 listener.tensor(), old)
         elif self._tap is not None and self.flow.independent:
-            added['loss_kl'] = zero  # else the log would show the last one
+            added['loss_kl'] = zero  # else the log would repeat the last one
         if self.old is not None and self._will_step:
-            # Now, for the optimiser's step comes next.
+            # Here, because the optimiser's step comes next.
             self.old.update()
         return with_losses(losses, added)
 
     def _unused(self) -> Tensor | float:
-        """Zero, with a gradient of zero for all that has left: the processes
-        of a distributed run wait for each parameter's gradient."""
+        """Zero, with a zero gradient for all parameters of the flow: the
+        processes of a distributed run wait for each parameter's gradient."""
         if not is_distributed():
             return 0.
         parts = [p.sum() for p in self.flow.parameters()]

@@ -1,8 +1,8 @@
-"""What a student's backbone has while teachers flow into it.
+"""The child module that mixes teachers' layers into a student's backbone.
 
-:class:`KnowledgeFlow` is its child ``knowledge_flow``: Q and w of each linked
-layer, who still takes part, and the hooks that run the teachers before the
-student and mix them in on the way.
+:class:`KnowledgeFlow` is the backbone's child ``knowledge_flow``. It has Q and
+w of each linked layer, knows which teachers are active, and has the hooks that
+run the teachers before the student and mix their layers in.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from mmkd_rl.teachers.normalization import Normalization
 from mmkd_rl.teachers.pool import TeacherBorrower, TeacherPool
 from mmkd_rl.utils.originals import Original
 
-#: Of each teacher, the layers that are linked.
+#: For each teacher, the tensors of its linked layers.
 Features = tuple[tuple[Tensor, ...], ...]
 
 
 def flow_of(model: nn.Module) -> KnowledgeFlow:
-    """The knowledge flow somewhere in a model.
+    """Return the only knowledge flow in a model.
 
     Raises:
         ValueError: There is none, or more than one.
@@ -50,14 +50,15 @@ class KnowledgeFlow(TeacherBorrower):
     """Q, w and the schedule's state of one student backbone.
 
     Args:
-        backbone: The student's; hooks are put on it.
+        backbone: The student's backbone; hooks are registered on it.
         links, fuse, probe_size: See :func:`KnowledgeFlowBackbone`.
         fusion: Options of each :class:`Fusion`.
 
     Attributes:
-        strength: a, see fusion.py; ``None`` until a caller (KnowledgeFlowHook)
-            sets it, without which training would never end alone.
-        fuse_in_eval: Mix when the student predicts, too.
+        strength: a, see fusion.py; ``None`` until KnowledgeFlowHook or other
+            code sets it. Training without a value is refused, because the
+            teachers would never be withdrawn.
+        fuse_in_eval: Whether teachers are also mixed in in evaluation mode.
     """
 
     active: Tensor
@@ -74,13 +75,14 @@ class KnowledgeFlow(TeacherBorrower):
         self._fusion, self._probe_size = fusion, probe_size
         # Plain attributes: neither the student nor the teachers are children.
         self._pool: TeacherPool | None = None
-        #: Whether the teachers are a distiller's, which adapts and moves them.
+        #: Whether the teachers belong to a distiller, which normalises their
+        #: images and moves them between devices.
         self.borrowed = False
         #: Teachers' features that :meth:`lend` has given for the next
         #: forward pass of the backbone in training.
         self._lent: Features | None = None
         #: Teachers' features of the backbone's first forward pass since
-        #: :meth:`forget`; ``None``: there was none that mixed.
+        #: :meth:`forget`; ``None``: no pass has used the teachers.
         self.first_features: Features | None = None
         self._backbone: Callable[[], nn.Module] = partial(_self, backbone)
         self._mixers: list[Mixer] = []
@@ -94,7 +96,7 @@ class KnowledgeFlow(TeacherBorrower):
 
     @property
     def waits_for_teachers(self) -> bool:
-        """Whether a distiller has yet to lend its teachers."""
+        """Whether no teachers have been connected yet."""
         return self._pool is None
 
     @property
@@ -109,40 +111,40 @@ class KnowledgeFlow(TeacherBorrower):
         self.borrowed = True
 
     def lend(self, features: Features | None) -> None:
-        """Give teachers' features of the images that the backbone gets next.
+        """Set the teachers' features for the backbone's next training pass,
+        in which the teachers are then not run.
 
-        They count for its next forward pass in training, in which the teachers
-        are not run then. In evaluation the teachers are run: the images may be
-        others.
+        In evaluation mode the teachers are run, because the images may differ.
 
         Args:
-            features: Of each teacher, one tensor a tapped layer; ``None``:
-                what was given before does not count any more.
+            features: One tensor for each tapped layer of each teacher;
+                ``None``: clear the features given before.
         """
         self._lent = features
 
     @property
     def lent_by_distiller(self) -> Features | None:
-        """Features that a distiller has given with :meth:`lend` for the
-        forward pass that begins; ``None``: there are none, or the teachers are
-        not a distiller's."""
+        """Features that a distiller has set with :meth:`lend` for the next
+        forward pass; ``None``: there are none, or the teachers do not belong
+        to a distiller."""
         return self._lent if self.borrowed else None
 
     def connect(self, pool: TeacherPool) -> None:
-        """Look at all layers once, resolve the links and make Q and w.
+        """Run all networks once, resolve the links and make Q and w.
 
         Args:
             pool: The teachers.
 
         Raises:
-            ValueError: See :func:`resolve_links`; or a layer that no Q can
-                join.
+            ValueError: See :func:`resolve_links`; or the tensor of a layer
+                cannot be mixed, see :meth:`Layout.of`.
         """
         for name in pool.names:
             if name == STUDENT or ':' in name:
                 raise ValueError(
-                    f'teacher {name!r}: the name must not be {STUDENT!r} nor '
-                    'have a ":", in logs it would be taken for something else')
+                    f"teacher {name!r}: a teacher's name must not be "
+                    f"{STUDENT!r} and must not contain ':', because names of "
+                    'logged weights are built with both')
         images, student, teachers = look_at(self._backbone(), pool,
                                             self._probe_size)
         links = resolve_links(self._links, student, teachers, self._fuse)
@@ -194,7 +196,7 @@ class KnowledgeFlow(TeacherBorrower):
             module.register_forward_hook(mixer.mix_output)
 
     def table(self) -> str:
-        """Which layers are linked, as text."""
+        """The linked layers as a text table."""
         rows = [('student', 'mixed', 'shape', 'teacher', 'shape',
                  'entries of Q')]
         for fusion, place in zip(self.fusions, self._places):
@@ -211,14 +213,14 @@ class KnowledgeFlow(TeacherBorrower):
     # ----------------------------------------------------- a forward pass
 
     def _begin(self, backbone: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Before the student runs: run the teachers, hand out what they
-        say."""
+        """Hook before the student's forward pass: run the teachers and give
+        their features to the mixers."""
         self.forget_mixture()
         if self._pool is None and backbone.training:
             raise RuntimeError(
-                "KnowledgeFlowBackbone(teachers='distiller') is trained "
-                'outside of a MultiTeacherDistiller, which would lend it '
-                'teachers; give it teachers=[dict(...)] of its own')
+                "KnowledgeFlowBackbone(teachers='distiller') uses the "
+                'teachers of a MultiTeacherDistiller, but it is trained '
+                'outside of one; give it teachers=[dict(...)] of its own')
         if self._pool is None or self.independent or not (
                 self.training or self.fuse_in_eval):
             return
@@ -239,8 +241,8 @@ class KnowledgeFlow(TeacherBorrower):
                 None for c in mixer.fusion.candidates], weights, size)
 
     def _ask(self, images: Tensor) -> Features:
-        """Teachers' features of the images that the backbone is given: those
-        that were lent, or else the teachers are run."""
+        """Teachers' features of the backbone's images: those set by
+        :meth:`lend`, or else the teachers are run."""
         lent, self._lent = self._lent, None
         features = lent if lent is not None and self.training else \
             self.pool.inner(images, self._active)
@@ -249,42 +251,45 @@ class KnowledgeFlow(TeacherBorrower):
         return features
 
     def _check(self, backbone: nn.Module, args: tuple, output: Any) -> None:
-        """After the student: check that each mixed layer ran."""
+        """Hook after the student's forward pass: check that each mixed layer
+        ran."""
         for mixer in self._mixers:
             if mixer.missed:
                 raise RuntimeError(
-                    f'layer {mixer.fusion.name!r} of the student runs when '
-                    'the model is built, and not in training (as stages of '
-                    'which the blocks are recomputed, with_cp=True); link '
-                    'one that does, as the last block in it')
+                    f'layer {mixer.fusion.name!r} of the student ran when '
+                    'the model was built, but not in training. (With '
+                    "with_cp=True a stage's blocks are run, and not the "
+                    'stage itself.) Link a layer that runs in training, such '
+                    'as the last block of the stage')
 
     def forget_mixture(self) -> None:
-        """Let go of this student's share of the last batch."""
+        """Drop the mixed features of the last batch."""
         for mixer in self._mixers:
             mixer.begin(None)
 
     def forget(self) -> None:
-        """Let go of the last batch's features. Not done when the student has
-        run: activation checkpointing runs it again in the backward pass."""
+        """Drop the last batch's features. Not called directly after the
+        student's forward pass: activation checkpointing runs parts of it again
+        in the backward pass."""
         self.forget_mixture()
         self._lent = self.first_features = None
 
-    # -------------------------------------------------------- who is trusted
+    # ------------------------------------------------- teachers and weights
 
     @property
     def pool(self) -> TeacherPool:
-        """The teachers; they must have been given."""
+        """The teachers, after :meth:`connect`."""
         assert self._pool is not None
         return self._pool
 
     @property
     def teacher_names(self) -> tuple[str, ...]:
-        """All, in order."""
+        """Names of all teachers, in order."""
         return () if self._pool is None else self._pool.names
 
     @property
     def active_teachers(self) -> tuple[str, ...]:
-        """Those that still take part."""
+        """Names of the teachers that have not been retired."""
         return tuple(n for n, on in zip(self.teacher_names, self._active)
                      if on)
 
@@ -295,54 +300,55 @@ class KnowledgeFlow(TeacherBorrower):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The student's layers that teachers may flow into."""
+        """Names of the student's layers into which teachers are mixed."""
         return tuple(f.name for f in self.fusions)
 
     @property
     def candidates(self) -> tuple[tuple[str, ...], ...]:
-        """Of each layer: ``'student'``, then ``'TEACHER:LAYER'``."""
+        """Candidates of each layer: ``'student'``, ``'TEACHER:LAYER'``, ..."""
         return tuple(f.names for f in self.fusions)
 
     def weights(self) -> list[Tensor]:
-        """What each layer is mixed with now, [1 + candidates] each, the
-        student first; they sum to one."""
+        """Current weights p' of each layer, [1 + candidates] each, the student
+        first; each sums to one."""
         strength = 1. if self.strength is None else self.strength
         return [f.weights(self._active, strength) for f in self.fusions]
 
     def dependency(self) -> Tensor:
-        """Eq. (5) of p_w, without the schedule's strength."""
+        """Dependency loss of Eq. (5), of p_w without the strength."""
         return dependency_loss(
             f.log_weights(self._active) for f in self.fusions)
 
     def watch_gaps(self, on: bool = True) -> None:
-        """Whether :meth:`handover` will be asked for."""
+        """Set whether the layers compute gaps for :meth:`handover`."""
         for mixer in self._mixers:
             mixer.watches_gap = on
 
     def handover(self) -> Tensor:
         """Mean over the layers of :func:`handover_gap` in the last forward
-        pass, with the student's gradient, times the trust in their teachers;
-        0 where it was alone."""
+        pass times :meth:`Fusion.trust`, with the student's gradient; 0 if no
+        teachers were mixed in."""
         gaps = [m.fusion.trust(self._active) * m.gap for m in self._mixers
                 if m.gap is not None]
         return torch.stack(gaps).mean() if gaps else torch.zeros(
             (), device=self.active.device)
 
     def retire(self, names: Iterable[str]) -> None:
-        """Teachers that take part no longer; their weights are zero from now
-        on, and those of our own are not run.
+        """Retire teachers: their weights are zero from now on, and they are no
+        longer run unless a distiller runs them.
 
         Args:
-            names: They; a name twice or gone already does no harm.
+            names: Names of the teachers to retire; repeated names and names
+                of teachers that are retired already have no effect.
         """
         for name in names:
             self._active[self.teacher_names.index(name)] = False
         self.active.copy_(torch.tensor(self._active))
 
     def weak_teachers(self, threshold: float) -> list[str]:
-        """Active teachers whose weights are below the threshold everywhere.
+        """Active teachers with weights below the threshold in all layers.
 
-        Makes the host wait for the device.
+        Synchronises with the device.
         """
         largest = dict.fromkeys(self.active_teachers, 0.)
         for fusion, row in zip(self.fusions, self.weights()):
@@ -355,12 +361,12 @@ class KnowledgeFlow(TeacherBorrower):
     # -------------------------------------------------- as part of a module
 
     def set_normalization(self, normalization: Normalization | None) -> None:
-        """Say what the student's images are normalised with."""
+        """Set the normalisation of the student's images."""
         if self._pool is not None and not self.borrowed:
             self._pool.adapt(normalization)
 
     def _apply(self, fn: Callable, recurse: bool = True):
-        """Move the teachers along; they are not in the tree."""
+        """Also move the teachers, which are not in the module tree."""
         super()._apply(fn, recurse)
         if self._is_original is not None and self._pool is not None and \
                 not self.borrowed:
@@ -368,7 +374,7 @@ class KnowledgeFlow(TeacherBorrower):
         return self
 
     def __getstate__(self) -> dict:
-        """A copy has seen no batch."""
+        """Leave the features of the last batch out of copies."""
         return {**self.__dict__, '_lent': None, 'first_features': None}
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:

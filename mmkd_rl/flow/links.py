@@ -1,8 +1,8 @@
-"""Which teacher layers may flow into which student layers.
+"""Which teacher layers are mixed into which student layers.
 
-By hand, as paths, or ``'auto'``: layers are paired by relative depth, one
-teacher layer to one or two student layers, as the paper recommends (Sec. 3.2:
-bottom layers of a teacher are of no use to the top of a student).
+Given as paths, or ``'auto'``: layers are paired by relative depth, one teacher
+layer with one or two student layers, as the paper recommends (Sec. 3.2: bottom
+layers of a teacher do not help the top layers of a student).
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from itertools import groupby
 
 from mmkd_rl.flow.trace import Point, Trace
 
-#: Student layers that 'auto' links at most; one teacher layer serves at most
-#: so many of them.
+#: Limits of 'auto': linked student layers, and student layers with which one
+#: teacher layer is linked.
 MAX_LAYERS, MAX_USES = 4, 2
 
 
 @dataclass(frozen=True)
 class Link:
-    """One student layer with its candidates.
+    """One student layer with the teacher layers that are mixed into it.
 
     Attributes:
-        student: Where the student's layer is replaced.
-        teachers: Teacher's index and where its layer is read, one or more.
+        student: Point at which the mixture replaces the student's tensor.
+        teachers: Teacher's index and point of its layer, one or more.
     """
     student: Point
     teachers: tuple[tuple[int, Point], ...]
@@ -34,21 +34,21 @@ class Link:
 def resolve_links(links: str | Sequence[dict], student: Trace,
                   teachers: Mapping[str, Trace], fuse: str,
                   key: str = 'links') -> list[Link]:
-    """From what a user wrote to points in networks.
+    """Find the points in the networks that the user's links name.
 
     Args:
         links: ``'auto'``, or a list of ``dict(student=LAYER,
             teachers={NAME: LAYER or [LAYER, ...]})``; a layer is a path or
             ``dict(path=..., call=...)``.
-        student: A forward pass of the student.
-        teachers: Of each teacher, by name, in their order.
+        student: Trace of the student.
+        teachers: Trace of each teacher by name, in the pool's order.
         fuse: See :meth:`Trace.point`.
         key: The config key, for messages.
 
     Raises:
-        TypeError: Something of another form.
-        ValueError: A layer or a teacher that is not there, a layer that does
-            not run or runs several times, a layer twice, a teacher that is in
+        TypeError: ``links`` or a part of it has another form.
+        ValueError: A layer or a teacher does not exist, a layer does not run
+            or runs several times, a layer is given twice, or a teacher is in
             no link.
     """
     if links == 'auto':
@@ -68,15 +68,16 @@ def resolve_links(links: str | Sequence[dict], student: Trace,
             if (other.student.path, other.student.call) == (point.path,
                                                             point.call):
                 raise ValueError(
-                    f'{here}.student={point.layer!r} is mixed into by '
-                    f'{key}[{k}] already; put all teachers into one link')
+                    f"{here}.student={point.layer!r} is the student's layer "
+                    f'of {key}[{k}] already; put all its teachers into one '
+                    'link')
         found.append(Link(point, _teachers(link['teachers'], teachers, fuse,
                                            f'{here}.teachers')))
     linked = {index for link in found for index, _ in link.teachers}
     for index, name in enumerate(teachers):
         if index not in linked:
             raise ValueError(f'teacher {name!r} is in none of the {key}; '
-                             'link it, or take it out')
+                             'link one of its layers, or remove the teacher')
     return found
 
 
@@ -92,7 +93,7 @@ def _teachers(cfg: dict, traces: Mapping[str, Trace], fuse: str,
             raise ValueError(f'{key} has no teacher {name!r}; the teachers '
                              f'are {names}')
         if isinstance(layers, (list, tuple)) and not layers:
-            raise TypeError(f'{key}.{name} must name a layer or more, got '
+            raise TypeError(f'{key}.{name} must name at least one layer, got '
                             f'{layers!r}')
         mine: list[Point] = []
         for layer in layers if isinstance(layers, (list, tuple)) else [layers]:
@@ -120,7 +121,7 @@ def _pair(student: Trace, teachers: Mapping[str, Trace],
     pairs: list[list[tuple[int, Point]]] = [[] for _ in own]
     for m, trace in enumerate(teachers.values()):
         layers = _stage_ends(trace, fuse)
-        # The same share of the way down: layer j of n to layer j k / n of k.
+        # Same relative depth: layer j of n with layer j k / n of k.
         chosen = [
             max(0, round((j + 1) / len(own) * len(layers)) - 1)
             for j in range(len(own))
@@ -135,9 +136,9 @@ def _pair(student: Trace, teachers: Mapping[str, Trace],
 
 
 def _stage_ends(trace: Trace, fuse: str) -> list[Point]:
-    """The last layer before each change of resolution, or of resolution and
-    channels where that gives too few (dilated networks); of a network that
-    has one or two such stages only, layers at even distances.
+    """The last layer of each stage. A stage ends where the resolution changes,
+    or, if that gives too few stages (dilated networks), where the shape
+    changes. Networks of one or two stages: layers at even distances.
 
     Raises:
         ValueError: No layer was found.
@@ -154,7 +155,7 @@ def _stage_ends(trace: Trace, fuse: str) -> list[Point]:
         count = min(MAX_LAYERS, len(layers))
         stages = [layers[round((i + 1) * len(layers) / count) - 1]
                   for i in range(count)]
-    # Layers that end with an activation are known by its path.
+    # A layer that ends with an activation has the activation's path.
     return [trace.point(p.layer, fuse) for p in stages[-MAX_LAYERS:]]
 
 

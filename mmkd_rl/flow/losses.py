@@ -1,5 +1,4 @@
-"""What keeps the student on its way to independence (Knowledge Flow,
-Sec. 3.2)."""
+"""Losses that bring the student to independence (Knowledge Flow, Sec. 3.2)."""
 
 from __future__ import annotations
 
@@ -16,20 +15,20 @@ def dependency_loss(log_weights: Iterable[Tensor]) -> Tensor:
         log_weights: log p_w of each student layer, the student's first.
 
     Returns:
-        One number in [0, inf); 0: the student uses no teacher.
+        A scalar in [0, inf); 0: the student uses no teacher.
     """
     return -torch.stack([row[0] for row in log_weights]).mean()
 
 
 def kl_to_old(logits: Tensor, old_logits: Tensor) -> Tensor:
-    """Eq. (6): KL(f_theta || f_theta_old), one number.
+    """Eq. (6): KL(f_theta || f_theta_old).
 
     Args:
-        logits: [B, C], or [B, C, ...] with space behind.
-        old_logits: Likewise, without gradient.
+        logits: Logits of the student, [B, C] or [B, C, ...].
+        old_logits: Logits of theta_old, without gradient.
 
     Returns:
-        Summed over classes, averaged over all else, in nats.
+        A scalar: sum over classes, mean over all other axes, in nats.
     """
     log_p = logits.float().log_softmax(1)
     log_old = old_logits.float().log_softmax(1)
@@ -37,28 +36,27 @@ def kl_to_old(logits: Tensor, old_logits: Tensor) -> Tensor:
 
 
 def handover_gap(own: Tensor, mixed: Tensor) -> Tensor:
-    """How far a student's layer is from what is passed on in its place.
+    """Distance of a student's layer from the mixture that replaces it.
 
-    |z(l_j^0) - h|^2 / Var(h), a mean over all elements. Not the paper's: there
-    the student's own layer learns of its teachers through the task's loss
-    alone, scaled by p_w(l_j^0).
+    |z(l_j^0) - h|^2 / Var(h), a mean over all elements. Not in the paper, in
+    which the student's own layer learns only through the task's loss, scaled
+    by p_w(l_j^0).
 
     Args:
         own: z(l_j^0), any shape.
-        mixed: h before the activation, of the same shape; taken without
-            gradient, or the teachers would come to the student.
+        mixed: h before the activation, of the same shape; detached, so that
+            the loss does not draw the mixture to the student's layer.
 
     Returns:
-        One number, 0 where the student is alone; about 1 where it says
-        nothing of what is passed on.
+        A scalar: 0 where the student is alone, about 1 where its layer is
+        uncorrelated with the mixture.
     """
     return _RelativeSquare.apply(own, mixed.detach())
 
 
 class _RelativeSquare(torch.autograd.Function):
     """mean((a - b)^2) / Var(b) in three passes over the maps forward and one
-    backward; as many layers' maps go through it, autograd's eight would be
-    felt."""
+    backward. Autograd would need eight, which costs time with many layers."""
 
     @staticmethod
     def forward(ctx, own: Tensor, target: Tensor) -> Tensor:

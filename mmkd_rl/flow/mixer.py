@@ -1,4 +1,4 @@
-"""The hook by which teachers' features get into one module of the student."""
+"""The hook that mixes teachers' features into one module of the student."""
 
 from __future__ import annotations
 
@@ -14,48 +14,49 @@ from mmkd_rl.flow.losses import handover_gap
 class Mixer:
     """The hook on one module of the student.
 
-    It stands there for good and does nothing without features: what
-    activation checkpointing runs a second time must be mixed a second time.
+    It stays installed and does nothing without features: activation
+    checkpointing runs a module twice, and both calls must be mixed.
 
     Args:
-        call: Which call of the module is meant.
-        calls: How many there are in one forward pass.
-        index: Element of a tuple that it gives.
-        fusion: Does the work.
+        call: Index of the call whose tensor is mixed.
+        calls: Number of calls of the module in one forward pass.
+        index: Element of the output to mix where the output is a tuple.
+        fusion: Mixes the features.
     """
 
     def __init__(self, call: int, calls: int, index: int | None,
                  fusion: Fusion) -> None:
         self.call, self.calls, self.index = call, calls, index
         self.fusion = fusion
-        #: Whether to note how far the student is from the mixture.
+        #: Whether to compute :func:`handover_gap` in each forward pass.
         self.watches_gap = False
         self.begin(None)
 
     def begin(self, features: Sequence[Tensor | None] | None,
               weights: Tensor | None = None,
               image: tuple[int, int] | None = None) -> None:
-        """A forward pass of the student begins; ``None``: it is alone."""
+        """Set the features for the student's next forward pass; ``None``:
+        nothing is mixed in."""
         self._features, self._weights, self._image = features, weights, image
         self._count = 0
         self.gap: Tensor | None = None
 
     @property
     def missed(self) -> bool:
-        """Whether there are features that nothing was mixed with."""
+        """Whether features were given, but the module did not run."""
         return self._features is not None and self._count <= self.call
 
     def __getstate__(self) -> dict:
-        """A copy has seen no batch."""
+        """Leave the features of the last batch out of copies."""
         return {**self.__dict__, '_features': None, '_weights': None,
                 'gap': None}
 
     def mix_input(self, module: nn.Module, args: tuple) -> tuple | None:
-        """Before an activation."""
+        """Forward pre-hook: mix the first input."""
         return (self._mix(args[0]), *args[1:]) if self._turn() else None
 
     def mix_output(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        """Behind a module."""
+        """Forward hook: mix the output."""
         if not self._turn():
             return None
         if self.index is None:

@@ -1,7 +1,7 @@
-"""theta_old of Knowledge Flow's Eq. (6): the student as it was.
+"""theta_old of Knowledge Flow's Eq. (6): an earlier copy of the student.
 
-A copy of the network without its teachers, whose features it shares, so that
-looking at a batch through its eyes costs one forward pass of the student.
+The copy uses the teachers' features of the present student, so its logits on a
+batch cost one forward pass of the student.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class OldStudent:
 
     Args:
         network: The student's whole network, with a knowledge flow in it.
-        logits: Tap of its logits: a path, or the arguments of :class:`Tap`.
+        logits: Tap of the logits: a path, or the arguments of :class:`Tap`.
         momentum: alpha of theta_old <- alpha theta_old + (1 - alpha) theta
             (Sec. 7.6); 0: the previous iteration.
 
     Raises:
-        ValueError: A tap that does not exist.
+        ValueError: The tap's module does not exist.
     """
 
     def __init__(self, network: BaseModel, logits: str | dict,
@@ -42,8 +42,9 @@ class OldStudent:
         self.train()
 
     def train(self) -> None:
-        """Batch norm sees what the student's sees, as in training; nothing is
-        dropped, by whatever module: noise is no change of mind."""
+        """Put batch norms in training mode, as in the student, and all else in
+        eval mode: dropout noise must not count as a change of the student's
+        prediction."""
         self._own.train()
         norms = [m for m in self._own.modules()
                  if isinstance(m, _NormBase) and m.training]
@@ -58,13 +59,13 @@ class OldStudent:
         """f_theta_old before the softmax.
 
         Args:
-            inputs: What the student's network is given.
+            inputs: Input of the student's network.
             features: Teachers' features of these inputs; ``None``: the
                 teachers are run.
 
         Returns:
-            The logits; and the teachers' features of the images that the
-            backbone was given first, ``None`` where nothing was mixed.
+            The logits; and the teachers' features of the backbone's first
+            forward pass, ``None`` if no teachers were mixed in.
         """
         self._retire()
         self._flow.lend(features)
@@ -77,7 +78,7 @@ class OldStudent:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the student's present weights in."""
+        """Replace theta_old, or update the average, with theta."""
         own, new = self._own.state_dict(), self.network.state_dict()
         floats = [n for n, t in own.items() if t.is_floating_point()]
         torch._foreach_lerp_([own[n] for n in floats],
@@ -87,28 +88,28 @@ class OldStudent:
         self._follow()
 
     def tensors(self) -> Iterator[Tensor]:
-        """Parameters and buffers of its own."""
+        """Parameters and buffers of the copy."""
         yield from self._own.parameters()
         yield from self._own.buffers()
 
     def state_dict(self) -> dict:
-        """All that :meth:`load_state_dict` needs."""
+        """Weights of the copy, on the CPU, and strength of its flow."""
         return dict(weights={n: t.cpu() for n, t in
                              self._own.state_dict().items()},
                     strength=self._flow.strength)
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from there."""
+        """Restore the state of :meth:`state_dict`."""
         self._own.load_state_dict(state['weights'])
         self._flow.strength = state['strength']
 
     def _follow(self) -> None:
-        """What is no tensor goes along, too."""
+        """Copy the student's state that is not in tensors."""
         self._flow.strength = flow_of(self.network).strength
         self._retire()
 
     def _retire(self) -> None:
-        """Teachers that are not run any more cannot be asked, either."""
+        """Retire the teachers that the student has retired."""
         gone = set(self._flow.active_teachers) - set(
             flow_of(self.network).active_teachers)
         if gone:
@@ -116,10 +117,10 @@ class OldStudent:
 
 
 def logits_tap(network: nn.Module, cfg: str | dict) -> Tap:
-    """The tap of what a user wrote as ``logits``.
+    """Build the tap of the user's option ``logits``.
 
     Raises:
-        TypeError: Neither a path nor a dict.
+        TypeError: The option is neither a path nor a dict.
         ValueError: See :class:`Tap`.
     """
     if isinstance(cfg, str):
@@ -131,18 +132,18 @@ def logits_tap(network: nn.Module, cfg: str | dict) -> Tap:
 
 
 def find_logits(network: nn.Module) -> dict | None:
-    """Where classifiers and segmentors of OpenMMLab have their logits.
+    """Find the logits of OpenMMLab's classifiers and segmentors.
 
     Returns:
         Arguments of :class:`Tap`; ``None``: the network has no class logits
-        of one image that two students have in common (a detector).
+        that can be compared between two students (a detector).
     """
     for path in ('head', 'decode_head'):
         head = getattr(network, path, None)
         if isinstance(head, nn.ModuleList) and len(head):
             path, head = f'{path}.{len(head) - 1}', head[-1]
         if path.startswith('decode_head'):
-            # Its loss calls forward itself, which triggers no hook.
+            # The head's loss() calls its forward(), which triggers no hook.
             if isinstance(getattr(head, 'conv_seg', None), nn.Module):
                 return dict(path=f'{path}.conv_seg', call=-1)
         elif isinstance(head, nn.Module):

@@ -1,4 +1,4 @@
-"""Look at a student and its teachers once, when the model is built."""
+"""Run a student and its teachers once, when the model is built."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def look_at(
         backbone: nn.Module, teachers: TeacherPool,
         size: int | Sequence[int] | None
 ) -> tuple[Tensor, Trace, dict[str, Trace]]:
-    """A forward pass of each network on the smallest images on which all
-    of them can run.
+    """Trace a forward pass of each network, on the smallest images on which
+    all of them run.
 
     Args:
-        backbone: The student's.
+        backbone: The student's backbone.
         teachers: The teachers.
         size: See :func:`KnowledgeFlowBackbone`, ``probe_size``.
 
     Returns:
-        The images, grey; the student's pass; each teacher's by name.
+        The grey images; the student's trace; each teacher's trace by name.
 
     Raises:
-        ValueError: There are none.
+        ValueError: A network fails on images of each size.
     """
     shapes = _shapes(backbone, size)
     for shape in shapes:
@@ -42,18 +42,18 @@ def look_at(
         except (RuntimeError, AssertionError, ValueError) as error:
             if shape is shapes[-1]:
                 raise ValueError(
-                    f'{error} (layers are looked at on images of shape '
-                    f'{shape}; probe_size=SIDE or (C, H, W) says '
-                    'another)') from error
+                    f'{error} (found with grey images of shape {shape}; set '
+                    'probe_size=SIDE or (C, H, W) for another size)'
+                ) from error
     raise AssertionError
 
 
 @torch.no_grad()
 def _trace(backbone: nn.Module, images: Tensor) -> Trace:
-    """The student's forward pass.
+    """Trace the student's forward pass.
 
     Raises:
-        ValueError: It cannot run on these images.
+        ValueError: The student fails on these images.
     """
     training = backbone.training
     backbone.eval()
@@ -89,7 +89,8 @@ def _shapes(backbone: nn.Module, size: int | Sequence[int] | None
 
 
 def extra_tokens(network: nn.Module) -> int | None:
-    """Tokens without a place, where the network says how many."""
+    """Number of tokens without a position (class tokens), if the network has
+    an attribute with it."""
     for name in ('num_extra_tokens', 'num_prefix_tokens'):
         for module in (network, getattr(network, 'model', None)):
             if isinstance(getattr(module, name, None), int):
@@ -98,5 +99,5 @@ def extra_tokens(network: nn.Module) -> int | None:
 
 
 def image_size(images: Tensor) -> tuple[int, int] | None:
-    """(H, W); ``None`` of what is no image."""
+    """(H, W) of images; ``None`` for inputs of other kinds."""
     return (images.shape[2], images.shape[3]) if images.ndim == 4 else None

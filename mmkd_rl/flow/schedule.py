@@ -1,12 +1,12 @@
-"""When the teachers leave (Knowledge Flow, Sec. 3).
+"""Schedule of the teachers' withdrawal (Knowledge Flow, Sec. 3).
 
-lambda_1 rises linearly from 0 to its final value. The paper lets the
-dependency loss alone bring the student's weights to one, "at the end of
-training"; how near they are then depends on learning rate and length. Here
-the end is exact: from ``withdraw_from`` on the teachers' shares are also
-scaled by a strength that falls linearly from 1 to 0 at ``independent_at``,
-after which the student is trained alone. With ``withdraw_from`` equal to
-``independent_at`` what is left is cut at once.
+lambda_1 rises linearly from 0 to its final value. In the paper the dependency
+loss alone brings the student's weights to one "at the end of training"; how
+close they come depends on learning rate and length. Here the student is
+alone at a given iteration: from ``withdraw_from`` on the teachers' weights are
+also scaled by a strength that falls linearly from 1 to 0 at
+``independent_at``, after which the student is trained alone. If both are
+equal, the teachers are removed in one step.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FlowSchedule:
-    """In iterations of the student.
+    """Schedule of the teachers' withdrawal, in iterations of the student.
 
     Attributes:
-        withdraw_from: The first at which teachers' shares are scaled down.
-        independent_at: The first without teachers.
-        dependency_weight: lambda_1 there.
+        withdraw_from: Iteration from which the teachers' weights are scaled
+            down.
+        independent_at: First iteration without teachers.
+        dependency_weight: Value of lambda_1 at ``independent_at``.
     """
     withdraw_from: int
     independent_at: int
@@ -33,7 +34,7 @@ class FlowSchedule:
             1., iteration / max(1, self.independent_at))
 
     def strength(self, iteration: int) -> float:
-        """a in [0, 1], see fusion.py."""
+        """Strength a of the teachers in [0, 1], see fusion.py."""
         if iteration >= self.independent_at:
             return 0.
         if iteration < self.withdraw_from:
@@ -43,7 +44,7 @@ class FlowSchedule:
 
 
 def to_iterations(value: float, key: str, unit: int, total: int) -> int:
-    """From what a user writes to iterations.
+    """Convert the user's value to iterations.
 
     Args:
         value: A float in [0, 1] is a share of the training; an int counts
@@ -53,8 +54,8 @@ def to_iterations(value: float, key: str, unit: int, total: int) -> int:
         total: Iterations of the training.
 
     Raises:
-        ValueError: Beyond the end of the training: the student would not end
-            alone.
+        ValueError: The value is beyond the end of the training, at which the
+            student would still have teachers.
     """
     what = 'epochs' if unit > 1 else 'iterations'
     end = 1. if isinstance(value, float) else total // unit
@@ -62,6 +63,6 @@ def to_iterations(value: float, key: str, unit: int, total: int) -> int:
         limit = 'a share of the training in [0, 1]' if isinstance(
             value, float) else f'0..{end} {what}, which the training has'
         raise ValueError(
-            f'{key}={value!r} must be {limit}: the student would not end '
-            'alone')
+            f'{key}={value!r} must be {limit}; otherwise the student would '
+            'still have teachers when the training ends')
     return round(value * total) if isinstance(value, float) else value * unit

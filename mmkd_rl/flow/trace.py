@@ -1,7 +1,7 @@
-"""What runs in a network, in which order, and with which tensors.
+"""Records which modules of a network run, in which order, with which tensors.
 
-Records one forward pass with hooks on every module. From the record links are
-checked and paired: which modules run, how often, what they give, and whether a
+Links are checked and paired with the record of one forward pass, made by hooks
+on every module: which modules run, how often, what they return, and whether a
 layer ends with an activation.
 """
 
@@ -15,7 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-#: Files whose classes are activations, element by element.
+#: Python modules of which all classes are elementwise activations, apart from
+#: _NO_ACTIVATIONS.
 _ACTIVATION_FILES = ('torch.nn.modules.activation',
                      'mmcv.cnn.bricks.activation', 'mmcv.cnn.bricks.hswish',
                      'mmcv.cnn.bricks.hsigmoid', 'mmcv.cnn.bricks.swish',
@@ -26,18 +27,18 @@ _NO_ACTIVATIONS = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d,
 
 @dataclass(frozen=True)
 class Point:
-    """Where a tensor of a network is read or replaced.
+    """Place in a network where a tensor is read or replaced.
 
     Attributes:
-        layer: What the user calls it.
-        path: The module that is listened to.
+        layer: Name of the layer in the user's links.
+        path: Path of the module whose input or output is recorded.
         source: ``'input'`` (the first positional one) or ``'output'``.
         call: Which call of the module in one forward pass, from 0.
         calls: Calls in one forward pass.
-        index: Element of the output where that is a tuple; ``None``: it is
-            the tensor itself.
-        tensor: What was there.
-        overwritten: Whether something behind worked on it in place.
+        index: Element of the output where the output is a tuple; ``None``:
+            the output is the tensor itself.
+        tensor: The recorded tensor.
+        overwritten: Whether a later module changed it in place.
     """
     layer: str
     path: str
@@ -56,18 +57,18 @@ class _Call:
     end: int
     args: tuple
     output: Any
-    # How often they had been written to.
+    # Versions (counts of in-place writes) of input and output at the call.
     read: int
     given: int
 
 
 class Trace:
-    """A forward pass that was listened to.
+    """Record of one forward pass of a network.
 
     Args:
         network: The network.
-        run: Runs it once.
-        key: The config key of it, for messages.
+        run: Runs the network once.
+        key: The network's config key, for messages.
     """
 
     def __init__(self, network: nn.Module, run: Callable[[], Any],
@@ -106,24 +107,25 @@ class Trace:
         return self._clock
 
     def runs(self, path: str) -> int:
-        """How often a module was called."""
+        """Number of calls of a module."""
         return len(self._calls[path]) if path in self._calls else 0
 
     def point(self, path: str, fuse: str = 'input', call: int | None = None,
               key: str = '') -> Point:
-        """Where a layer is read or replaced.
+        """Find the point at which a layer is read or replaced.
 
         Args:
-            path: The layer's module.
-            fuse: ``'input'``: what goes into the activation that the layer
-                ends with, or its output if it ends with none; ``'output'``:
-                its output.
-            call: Which of its calls; ``None``: it must run once.
-            key: The config key that names it, for messages.
+            path: Path of the layer's module.
+            fuse: ``'input'``: input of the activation that the layer ends
+                with, or the layer's output if it ends with none;
+                ``'output'``: the layer's output.
+            call: Which call of the module; ``None``: it must run once.
+            key: The config key of the layer, for messages.
 
         Raises:
-            ValueError: There is no such module (the nearest are named), it
-                does not run, or several times.
+            ValueError: There is no such module (the message names the nearest
+                paths), it does not run, or it runs several times and ``call``
+                is ``None``.
         """
         key = key or self.key
         if path not in self.modules or not path:
@@ -168,7 +170,7 @@ class Trace:
                      end.args[0]._version != end.read)
 
     def _last_activation(self, layer: _Call, output: Tensor) -> _Call | None:
-        """The activation whose output is the layer's."""
+        """The activation whose output is also the layer's output."""
         inside = [
             call for path, calls in self._calls.items()
             if is_activation(self.modules[path]) for call in calls
@@ -182,9 +184,9 @@ class Trace:
         return last if same else None
 
     def layers(self) -> list[Point]:
-        """The network's layers, in the order in which they run: its blocks,
-        and each convolution or matrix outside of them with the norm and the
-        activation behind it. What comes before the first block is a stem and
+        """The network's layers in the order in which they run: its blocks, and
+        each convolution or linear layer outside of blocks with the norm and
+        the activation after it. Layers before the first block are the stem and
         left out.
         """
         layers: list[str] = []
@@ -201,13 +203,14 @@ class Trace:
             elif current is not None and leaf and self._shape(
                     path) == self._shape(layers[-1]):
                 if not _passes_on(module):
-                    layers[-1] = path  # norm or activation behind it
+                    layers[-1] = path  # norm or activation after it
             else:
                 current = None
         return [self.point(path) for path in layers]
 
     def _units(self) -> list[str]:
-        """Modules that run once and give one tensor, containers opened."""
+        """The outermost modules that run once and return one tensor;
+        containers (nn.Sequential, ...) are replaced by their children."""
         def opened(parent: str) -> list[str]:
             found = []
             for name, child in self.modules[parent].named_children():
@@ -234,18 +237,18 @@ class Trace:
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether it works element by element, like a ReLU."""
+    """Whether a module is an elementwise activation, like a ReLU."""
     return type(module).__module__ in _ACTIVATION_FILES and not isinstance(
         module, _NO_ACTIVATIONS)
 
 
 def _passes_on(module: nn.Module) -> bool:
-    """Whether it is no step of its own: dropout, or nothing."""
+    """Whether a module only passes its input on (dropout, identity)."""
     return isinstance(module, nn.Identity) or 'Drop' in type(module).__name__
 
 
 def _version(value: Any) -> int:
-    """How often a tensor, or the first in a tuple, was written to."""
+    """Number of in-place writes to a tensor, or to the first of a tuple."""
     tensor = _tensor_in(value)[1]
     return 0 if tensor is None else tensor._version
 

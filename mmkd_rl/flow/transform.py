@@ -2,12 +2,12 @@
 Sec. 3.2).
 
 Q_j(l) z(l) is a full matrix for vectors, a 1x1 convolution and a resize for
-maps, and a linear map for tokens, whose class token has a matrix of its own.
-Kinds may be mixed: a vector is spread over a map, a map is averaged to a
-vector, tokens are laid out on their grid.
+maps, and a linear layer for tokens, with a separate matrix for class tokens.
+Kinds may be mixed: a vector is broadcast over a map, a map is averaged to a
+vector, tokens are arranged on their grid.
 
 Legend: B batch, D channels of the student, E channels of the teacher, H W
-space, L tokens of which the first K belong to no place (class tokens).
+space, L tokens of which the first K have no position (class tokens).
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: What the axes of a layer mean, by their number.
+#: Kind of a layer by its number of axes.
 KINDS = {2: 'vector', 3: 'tokens', 4: 'map'}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a layer's tensor is.
+    """Kind and shape of a layer's tensor.
 
     Attributes:
         kind: ``'vector'`` [B, D], ``'tokens'`` [B, L, D] or ``'map'``
             [B, D, H, W].
         channels: D.
-        extra: K, tokens without a place.
-        shape: The whole shape without B when it was looked at.
-        image: (H, W) of the images, where they are brought to one size
-            before; ``None``: as they come.
+        extra: K, number of tokens without a position.
+        shape: Shape without B, on the probing images.
+        image: (H, W) to which the network resizes all images; ``None``: it
+            does not resize them.
     """
     kind: str
     channels: int
@@ -48,18 +48,20 @@ class Layout:
            image: tuple[int, int] | None = None,
            resized: tuple[int, int] | None = None,
            batch: int | None = None) -> Layout:
-        """Read it off a tensor.
+        """Layout of a layer's tensor.
 
         Args:
-            tensor: The layer's.
-            what: Its name, for messages.
-            extra: K, where the network says so.
+            tensor: The layer's tensor.
+            what: Name of the layer, for messages.
+            extra: K, if the network has an attribute with it; ``None``:
+                guessed from the number of tokens.
             image: (H, W) of the images, for the tokens' grid.
-            resized: To which size the network brings all images.
-            batch: B, where it is known.
+            resized: (H, W) to which the network resizes all images.
+            batch: B, if known.
 
         Raises:
-            ValueError: A tensor that no Q can join to another.
+            ValueError: The tensor is no vector, map or tokens of floating
+                point numbers with batch size B.
         """
         if not isinstance(tensor, Tensor) or tensor.ndim not in KINDS or \
                 not tensor.is_floating_point() or \
@@ -68,9 +70,9 @@ class Layout:
                 tensor, Tensor) else f'a {type(tensor).__name__}'
             got += f' for {batch} images' if batch else ''
             raise ValueError(
-                f'{what} gives {got}; no Q can join that. Link a layer that '
-                'gives a vector [B, D], tokens [B, L, D] or a map '
-                '[B, D, H, W] of floating point numbers')
+                f'{what} gives {got}, which cannot be mixed with another '
+                'layer. Link a layer that gives a vector [B, D], tokens '
+                '[B, L, D] or a map [B, D, H, W] of floating point numbers')
         kind, shape = KINDS[tensor.ndim], tuple(tensor.shape[1:])
         if kind != 'tokens':
             return cls(kind, shape[0], 0, shape)
@@ -87,10 +89,10 @@ class Layout:
 
 @lru_cache(maxsize=256)
 def grid_of(count: int, image: tuple[int, int] | None) -> tuple[int, int]:
-    """(h, w) with h * w = count, as near as can be to the image's sides.
+    """(h, w) with h * w = count and the aspect ratio closest to the image's.
 
     Args:
-        count: Tokens with a place.
+        count: Number of tokens with a position.
         image: (H, W); ``None``: square.
     """
     height, width = image or (1, 1)
@@ -103,8 +105,8 @@ def grid_of(count: int, image: tuple[int, int] | None) -> tuple[int, int]:
 
 
 def _skew(count: int, image: tuple[int, int] | None) -> float:
-    """How far the best grid's sides are from the image's; coarse, so that
-    rounding of the sides does not count."""
+    """Difference of aspect ratio between the best grid and the image, in log;
+    rounded, so that rounded sides of the grid make no difference."""
     h, w = grid_of(count, image)
     height, width = image or (1, 1)
     return round(abs(math.log(h / w) - math.log(height / width)), 1)
@@ -115,12 +117,12 @@ class Transform(nn.Module):
 
     Args:
         student: Layout of the student's layer.
-        teacher: Layout of the teacher's.
+        teacher: Layout of the teacher's layer.
 
-    No bias, as in the paper. Entries start normal with variance 1 / E, so
-    that what arrives has the scale of what was sent (the paper does not say).
-    The matrix is a parameter of its own and no ``nn.Conv2d``, so that the
-    ``init_cfg`` of the backbone that it is joined to does not touch it.
+    No bias, as in the paper. Entries are initialised normal with variance
+    1 / E, which keeps the scale of the features (the paper does not say). The
+    matrix is a plain parameter and no ``nn.Conv2d``, so that the backbone's
+    ``init_cfg`` does not initialise it again.
     """
 
     def __init__(self, student: Layout, teacher: Layout) -> None:
@@ -138,17 +140,17 @@ class Transform(nn.Module):
 
         Args:
             feature: z of the teacher.
-            like: z of the student, whose shape and kind are wanted.
+            like: z of the student; the result gets its kind and size.
             share: p_w(l); ``None``: one.
             image: (H, W) of the images, for grids of tokens.
 
         Returns:
-            Something that can be added to ``like``: of its shape, or with
-            sides of 1 where a vector is spread.
+            A tensor that can be added to ``like``: of the same shape, or
+            [B, D, 1, 1] where a vector is broadcast over a map.
         """
         weight: Tensor = self.weight
         extra: Tensor | None = self.extra_weight
-        # What is smaller is scaled, the matrix or what comes out of it.
+        # Scale the smaller tensor: the matrix or the output.
         behind = share is not None and like.numel() < weight.numel()
         if share is not None and not behind:
             weight = share * weight
@@ -169,7 +171,7 @@ class Transform(nn.Module):
             return F.linear(feature, weight)[..., None, None]
         maps = self._as_map(feature, image)
         kernel = weight[..., None, None]
-        # Both orders give the same; the smaller map goes through the matrix.
+        # Both orders give the same; convolve the smaller map.
         if maps.shape[-2] * maps.shape[-1] > size[0] * size[1]:
             return F.conv2d(resize(maps, size), kernel)
         return resize(F.conv2d(maps, kernel), size)
@@ -206,7 +208,7 @@ class Transform(nn.Module):
 
     def _grid(self, count: int,
               image: tuple[int, int] | None) -> tuple[int, int]:
-        """Of the teacher's tokens."""
+        """Grid of the teacher's tokens."""
         return grid_of(count, self.teacher.image or image)
 
     def _pooled(self, feature: Tensor) -> Tensor:

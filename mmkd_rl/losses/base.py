@@ -1,9 +1,9 @@
-"""What a distillation term is: how far a student is from each teacher.
+"""Base classes of distillation terms, which compare student and teachers.
 
-A term brings student and teachers into one form (``align``: projectors,
-resolutions, class maps) and measures the distance of what comes out
-(``compare``): one number per image and teacher. Levels, sizes, masks and
-denominators are inside of it; the weights of the teachers are not.
+A term brings the outputs of student and teachers into one form (``align``:
+projectors, resolutions, class maps) and computes their distance (``compare``):
+one number per image and teacher. Levels, sizes, masks and denominators are
+handled by the term, the weights of the teachers by the distiller.
 
 Legend: B batch, M teachers, C classes, D channels, H W space, L levels.
 """
@@ -32,8 +32,8 @@ from mmkd_rl.registry import construct
 
 
 class _Term(Checked, nn.Module, ABC):
-    #: ``'logits'`` or ``'features'``, if either; the strategy's weights of
-    #: that kind are the term's.
+    #: ``'logits'``, ``'features'`` or ``''``; the term gets the strategy's
+    #: weights of that kind.
     reads: str = ''
 
     def __init__(self, loss_weight: NonNegative = 1.) -> None:
@@ -45,7 +45,7 @@ class DistillationTerm(_Term):
     """Base of all terms that compare the student with each teacher.
 
     Args:
-        loss_weight: Of the term in the student's loss; applied by the
+        loss_weight: Weight of the term in the student's loss; applied by the
             distiller. alpha or beta of MTKD-RL, Eq. (2).
     """
 
@@ -64,49 +64,50 @@ class DistillationTerm(_Term):
     def _check_levels(self, student: OutputSpec,
                       teachers: Sequence[OutputSpec], tap: str, what: str,
                       advice: str) -> None:
-        """Raise ConfigError where what the term reads does not exist, or where
-        a teacher has another number of levels than the student."""
+        """Raise ConfigError if a network lacks the outputs that the term
+        reads, or a teacher has another number of levels than the student."""
         name = type(self).__name__
         own = getattr(student, self.reads)
         for spec in (student, *teachers):
             levels = getattr(spec, self.reads)
             if not levels:
-                raise ConfigError(f'{name} reads {what}, and there are none '
-                                  f'of {spec.name!r}{advice}')
+                raise ConfigError(f'{name} needs {what}, but {spec.name!r} '
+                                  f'has none{advice}')
             if len(levels) != len(own):
                 raise ConfigError(
-                    f'{name} pairs levels of {self.reads}, but '
+                    f'{name} compares {self.reads} level by level, but '
                     f'the student has {_levels(own)} and teacher '
-                    f'{spec.name!r} has {_levels(levels)}; name as many in '
-                    f'taps.{tap}=[...] of both')
+                    f'{spec.name!r} has {_levels(levels)}; list the same '
+                    f'number of taps in taps.{tap}=[...] of both')
 
     @abstractmethod
     def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
               projector: dict | None = None) -> None:
-        """Make what depends on the networks' sizes.
+        """Make the modules that depend on the networks' sizes.
 
         Args:
-            student: The student's sizes.
-            teachers: The teachers'.
-            projector: Options of :class:`Projector`, for terms that have
-                some.
+            student: Sizes of the student's output.
+            teachers: Sizes of the teachers' outputs.
+            projector: Options of :class:`Projector`, for terms with
+                projectors.
 
         Raises:
-            ConfigError: What the term reads does not exist, or does not pair.
+            ConfigError: A network lacks the outputs that the term reads, or
+                levels or classes differ.
         """
 
     @abstractmethod
     def align(self, student: Output, teachers: Sequence[Output],
               truth: Truth) -> Pairs:
-        """Student and each teacher in one form."""
+        """Bring student and each teacher into one form."""
 
     @abstractmethod
     def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
-        """How far apart they are, [B, M], in float32 or better.
+        """Distance of the pairs, [B, M], in float32 or better.
 
         Args:
-            pairs: What :meth:`align` returned.
-            truth: Labels and valid points.
+            pairs: Pairs of :meth:`align`.
+            truth: Labels and valid pixels.
         """
 
     def forward(self, student: Output, teachers: Sequence[Output],
@@ -116,9 +117,9 @@ class DistillationTerm(_Term):
 
 
 class LogitTerm(DistillationTerm):
-    """A term that reads class scores. A teacher's are brought to the student's
-    resolution; those of classes that a teacher with a class map has not been
-    trained on become what the student believes itself, see class_map.py.
+    """A term that reads class scores. A teacher's scores are resized to the
+    student's resolution; with a class map, scores of classes that the teacher
+    was not trained on are filled in from the student, see class_map.py.
 
     Args:
         temperature: T.
@@ -135,10 +136,10 @@ class LogitTerm(DistillationTerm):
 
     def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
               projector: dict | None = None) -> None:
-        """Check that there are logits of the same levels and classes.
+        """Check that all networks have logits of the same levels and classes.
 
         Raises:
-            ConfigError: There are none, other levels, or other classes.
+            ConfigError: A network has no logits, other levels or classes.
         """
         self._check_levels(
             student, teachers, 'logits', 'class scores',
@@ -162,7 +163,7 @@ class LogitTerm(DistillationTerm):
 
     def align(self, student: Output, teachers: Sequence[Output],
               truth: Truth) -> Pairs:
-        """Logits of the student's resolution over the student's classes."""
+        """Logits in the student's resolution over the student's classes."""
         return tuple(
             self._align_one(m, student, teacher, truth)
             for m, teacher in enumerate(teachers))
@@ -194,7 +195,7 @@ class FeatureTerm(DistillationTerm):
         """Make the projectors.
 
         Raises:
-            ConfigError: There are no features, or other numbers of levels.
+            ConfigError: A network has no features or another number of levels.
         """
         self._check_levels(
             student, teachers, 'feature', 'features',
@@ -224,29 +225,29 @@ class MixtureTerm(_Term):
     """A term that compares the student with the teachers' weighted mixture.
 
     Args:
-        loss_weight: Of the term in the student's loss; applied here.
+        loss_weight: Weight of the term in the student's loss; applied here.
     """
 
-    #: Its name in the log.
+    #: Name of the loss in the log.
     name: str
 
     @abstractmethod
     def forward(self, student: Output, teachers: Sequence[Output],
                 truth: Truth, weights: TeacherWeights) -> Tensor:
-        """The term, one number, with the student's gradient."""
+        """The term, a scalar with the student's gradient."""
 
 
 def stacked_levels(pairs: Pairs) -> Iterator[
         tuple[Tensor, Tensor, Tensor | None]]:
-    """Each level's student [B, C, ...], teachers [B, M, C, ...] and mask, of
-    pairs whose student is the same for all teachers."""
+    """Yield the student's tensor [B, C, ...], the teachers' [B, M, C, ...] and
+    the mask of each level; the student's must be the same in all pairs."""
     for level in zip(*pairs):
         yield (level[0].student, torch.stack([p.teacher for p in level], 1),
                level[0].valid)
 
 
 def mean_over_levels(values: Sequence[Tensor]) -> Tensor:
-    """One number of several levels' [B, M]."""
+    """Mean of the values of several levels, [B, M]."""
     return values[0] if len(values) == 1 else torch.stack(
         list(values)).mean(0)
 
@@ -260,6 +261,6 @@ def _levels(shapes: tuple[tuple[int, ...], ...]) -> str:
 
 
 def _classes(spec: OutputSpec) -> int | list[int]:
-    """C; where levels have others, that of each."""
+    """C, or a list with C of each level if they differ."""
     counts = [shape[0] for shape in spec.logits]
     return counts if len(set(counts)) > 1 else counts[0]

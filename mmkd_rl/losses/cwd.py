@@ -4,9 +4,10 @@ r"""Channel-wise distillation (Shu et al. 2021, arXiv:2011.13256, Eqs. 4, 5).
     L_m = \frac{T^2}{D} \sum_d KL(\phi(F_m^d) \| \phi(r_m(F_S)^d)),
     \quad \phi(x)_i = softmax_i(x_i / T)
 
-the softmax being over the points of space: each channel becomes a map of where
-it looks, whatever is added to it. One number per sample and teacher. A map
-of one point has nothing to say (its loss is zero), a vector has no space.
+with the softmax over space: each channel becomes a distribution over pixels,
+which does not change if a constant is added to the channel. One number per
+sample and teacher. The loss of a map of a single pixel is zero; vectors are
+refused.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mmkd_rl.registry import MODELS
 
 @MODELS.register_module()
 class CWDLoss(FeatureTerm):
-    """KL divergence between where student's and teacher's channels look.
+    """KL divergence between channels of student and teacher over space.
 
     Args:
         temperature: T; the authors' is 1 for features of detectors (and 4
@@ -43,7 +44,7 @@ class CWDLoss(FeatureTerm):
 
     def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
               projector: dict | None = None) -> None:
-        """Complain about features without space, then make the projectors.
+        """Check that features are maps, then make the projectors.
 
         Raises:
             ConfigError: The student's or a teacher's feature is a vector; or
@@ -55,9 +56,9 @@ class CWDLoss(FeatureTerm):
                 if shape[1:] == (1, 1):
                     print_log(
                         'CWDLoss compares channels over space, but the '
-                        f'feature of {spec.name!r} has one point '
-                        '(when probed with images of model.probe_size): its '
-                        'loss is zero. Tap an earlier layer with '
+                        f'feature of {spec.name!r} has a single pixel (on '
+                        'images of model.probe_size), so its loss is always '
+                        'zero. Tap an earlier layer with '
                         "taps=dict(feature='...')", 'current',
                         logging.WARNING)
         super().build(student, teachers, projector)
@@ -66,7 +67,7 @@ class CWDLoss(FeatureTerm):
         """L_m, [B, M], in float32.
 
         Raises:
-            ConfigError: Vectors.
+            ConfigError: Features are vectors.
         """
         return torch.stack([
             mean_over_levels([self._level(pair) for pair in levels])
@@ -84,11 +85,11 @@ def channel_divergence(student: Tensor, teacher: Tensor, temperature: float,
     """T^2 times the mean over channels of the divergence over space, [B].
 
     Args:
-        student: [B, D, ...], features or dense logits.
-        teacher: Of the same shape.
+        student: Features or dense logits, [B, D, ...].
+        teacher: Features or dense logits of the same shape.
         temperature: T.
-        valid: [B, ...]; points with 0 are no places to look at. ``None``: all
-            are.
+        valid: Weight of each pixel, [B, ...]; pixels with 0 are left out of
+            the softmax. ``None``: all are valid.
     """
     maps = [x.float().flatten(2) / temperature for x in (student, teacher)]
     if valid is not None:

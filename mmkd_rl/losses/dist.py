@@ -42,8 +42,7 @@ from mmkd_rl.options import ConfigError, NonNegative, Positive
 from mmkd_rl.records import Pairs, Truth
 from mmkd_rl.registry import MODELS
 
-#: Of a vector's norm: what is left after subtracting its mean and is smaller
-#: than this is rounding.
+#: Relative norm below which a centred vector is only rounding error.
 _ROUNDING = 1e-6
 
 
@@ -55,7 +54,7 @@ class DISTLoss(LogitTerm):
         beta: Weight of the rows (relations between classes).
         gamma: Weight of the columns (relations between samples).
         temperature: T.
-        eps: See above; 0: Pearson's correlation as it is.
+        eps: See above; 0: Pearson's correlation.
         loss_weight: alpha of MTKD-RL, Eq. (2); applied by the distiller.
     """
 
@@ -71,24 +70,24 @@ class DISTLoss(LogitTerm):
     def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
         """The loss's shares, [B, M], in float32 whatever the inputs.
 
-        Of dense logits each pixel is a sample of the columns, and an image's
-        share is the mean of its pixels'.
+        For dense logits each pixel is a sample of the columns, and an image's
+        share is the mean over its pixels.
 
         Raises:
-            ConfigError: Some pixels are to be left out, which its columns
-                cannot.
+            ConfigError: Some pixels are masked, which the column term does
+                not support.
         """
         return mean_over_levels(
             [self._level(*level) for level in stacked_levels(pairs)])
 
     def _level(self, student_BC: Tensor, teachers_BMC: Tensor,
                valid: Tensor | None) -> Tensor:
-        # Waits for the device, but tasks give a mask only where it hides some.
+        # Synchronises, but tasks give a mask only if it hides some pixels.
         if valid is not None and not bool((valid > 0).all()):
-            raise ConfigError('DISTLoss compares all pixels of a batch and '
-                              'can leave none out (padding, ignored labels); '
-                              'use KDLoss')
-        # P points of space behind the classes; 1 for plain classification
+            raise ConfigError('DISTLoss needs all pixels of a batch and '
+                              'cannot leave some out (padding, ignored '
+                              'labels); use KDLoss')
+        # P pixels after the classes; 1 for plain classification
         q_B1CP = _with_space((student_BC.float() / self.temperature).softmax(
             1).unsqueeze(1))
         p_BMCP = _with_space(
@@ -100,7 +99,7 @@ class DISTLoss(LogitTerm):
         return loss_BMCP.mean((2, 3)) * self.temperature**2
 
     def _gap(self, q: Tensor, p: Tensor, dims: tuple[int, ...]) -> Tensor:
-        """One number an entry, whose mean over ``dims`` is 1 - rho."""
+        """Shares of each entry; their mean over ``dims`` is 1 - rho."""
         unit_q, norm_q = _standardize(q, dims)
         unit_p, norm_p = _standardize(p, dims)
         with torch.no_grad():
@@ -116,8 +115,8 @@ def _with_space(x: Tensor) -> Tensor:
 
 
 def _standardize(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Minus its mean and of unit length over ``dims``, and the length that it
-    had, which is 0 where there is only rounding."""
+    """Subtract the mean and divide by the norm over ``dims``. Also returns the
+    norm, 0 where it is only rounding error."""
     centred = x - x.mean(dims, keepdim=True)
     norm = torch.linalg.vector_norm(centred, dim=dims, keepdim=True)
     varies = norm > _ROUNDING * torch.linalg.vector_norm(

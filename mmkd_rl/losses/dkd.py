@@ -3,17 +3,16 @@ r"""Decoupled distillation (Zhao et al. 2022, arXiv:2203.08679).
 .. math::
     L = T^2 (\alpha \, KL(b_m \| b_S) + \beta \, KL(\hat p_m \| \hat p_S))
 
-b = (p_y, 1 - p_y) is the belief in the true class y against all others (TCKD),
-p^ the softmax over the other classes alone (NCKD), both at temperature T. KD
-is the case alpha = 1, beta = 1 - p_y of the teacher: it hides NCKD where the
-teacher is sure.
+b = (p_y, 1 - p_y) is the distribution over the true class y and all others
+(TCKD), p^ the softmax over the other classes alone (NCKD), both at temperature
+T. KD is the case alpha = 1, beta = 1 - p_y of the teacher: NCKD has little
+weight where the teacher is confident.
 
 With d = z_y / T - logsumexp of the others, b is a sigmoid of d; so both terms
-are made of logits, and no probability is subtracted from one. C = 2: NCKD is
-zero; C = 1: all is zero. Left out: the published code's linear warm-up of the
-loss over the first epochs (20; ImageNet: 1). Labels that are probabilities
-(mixup, label smoothing) count as their most probable class, because decoupling
-needs one.
+are computed from logits, and no probability is subtracted from one. C = 2:
+NCKD is zero; C = 1: both are zero. Left out: the published code's linear
+warm-up of the loss over the first epochs (20; ImageNet: 1). For labels that
+are probabilities (mixup, label smoothing) y is the most probable class.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from mmkd_rl.registry import MODELS
 
 @MODELS.register_module()
 class DKDLoss(LogitTerm):
-    """KL divergences of the true class and among the others.
+    """KL divergences of the true class (TCKD) and among the others (NCKD).
 
     Args:
         alpha: Weight of TCKD.
         beta: Weight of NCKD; in the authors' configs 2, 6 or 8 by pair of
             networks on CIFAR-100, and 0.5 or 2 on ImageNet.
-        temperature: T; there 4 on CIFAR-100 and 1 on ImageNet.
+        temperature: T; 4 on CIFAR-100 and 1 on ImageNet in these configs.
         loss_weight: alpha of MTKD-RL, Eq. (2); applied by the distiller.
     """
 
@@ -52,8 +51,8 @@ class DKDLoss(LogitTerm):
         """The loss of each sample and teacher, [B, M], in float32.
 
         Raises:
-            ConfigError: There are no class labels, or space behind the
-                classes.
+            ConfigError: There are no class labels, or logits have spatial
+                axes.
         """
         return mean_over_levels([
             self._level(student_BC, teachers_BMC, truth.targets)
@@ -87,8 +86,8 @@ class DKDLoss(LogitTerm):
 
 
 def _split(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The true class's log odds [B, M], and the others' logits [B, M, C - 1],
-    from logits [B, M, C]."""
+    """Split logits [B, M, C] into the log odds of the true class [B, M] and
+    the logits of the other classes [B, M, C - 1]."""
     y_B11 = targets.view(-1, 1, 1)
     # 0 1 .. C - 1 without y
     index = torch.arange(z.shape[2] - 1, device=z.device)

@@ -2,9 +2,9 @@ r"""FitNet (Romero et al. 2014, arXiv:1412.6550, Eq. 3), at the last feature.
 
 .. math:: MSE_m = mean_{D,H,W} (r_m(F_S) - F_m)^2
 
-one number per sample and teacher; r_m is the projector. Of several levels the
-mean is taken. FitNet's separate hint stage is left out: as in MTKD-RL,
-Eq. (2), the term is trained together with the others.
+one number per sample and teacher, averaged over levels; r_m is the projector.
+FitNet's separate hint stage is left out: as in MTKD-RL, Eq. (2), the term is
+trained together with the others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class FitNetLoss(FeatureTerm):
         super().__init__(loss_weight)
 
     def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
-        """MSE_m, [B, M], in float32; of maps the mean over valid points."""
+        """MSE_m, [B, M], in float32; for maps the mean over valid pixels."""
         return torch.stack([
             mean_over_levels([_mse(pair) for pair in levels])
             for levels in pairs
@@ -41,9 +41,9 @@ class FitNetLoss(FeatureTerm):
 def _mse(pair: Pair) -> Tensor:
     """Mean square of the difference, [B].
 
-    By way of the norm, which reads the difference once and keeps no square of
-    it: on maps this is the dearest part of distillation, and by
-    ``square().mean()`` it takes 2.6 times as long forward and back.
+    Computed from the norm, which reads the difference once and stores no
+    square of it. On maps this is the most expensive part of distillation, and
+    ``square().mean()`` takes 2.6 times as long forward and backward.
     """
     difference = pair.student.float() - pair.teacher.float()
     if pair.valid is not None:

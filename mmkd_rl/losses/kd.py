@@ -2,8 +2,8 @@ r"""Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531, section 2).
 
 .. math:: D_m = T^2 \, KL(p_m \| p_S), \quad p = softmax(z / T)
 
-summed over the classes, one number per sample and teacher. T^2 keeps the
-gradient's size when T changes.
+summed over the classes, one number per sample and teacher. T^2 keeps the size
+of the gradient nearly independent of T.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class KDLoss(LogitTerm):
         super().__init__(temperature, loss_weight)
 
     def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
-        """D_m, [B, M], in float32 whatever the inputs' precision; of dense
-        logits the mean over valid points."""
+        """D_m, [B, M], in float32 whatever the inputs' precision; for dense
+        logits the mean over valid pixels."""
         return mean_over_levels([
             kd_divergence(*level, self.temperature)
             for level in stacked_levels(pairs)
@@ -46,9 +46,9 @@ def kd_divergence(student_BC: Tensor, teachers_BMC: Tensor,
     """T^2 KL(p_m || p_S), [B, M].
 
     Args:
-        student_BC: Student's logits; space may follow the classes.
+        student_BC: Student's logits; spatial axes may follow the classes.
         teachers_BMC: Teachers' logits, likewise.
-        valid: Points that count, [B, ...]; ``None``: all.
+        valid: Weight of each pixel, [B, ...]; ``None``: all are valid.
         temperature: T.
     """
     log_q_B1C = F.log_softmax(

@@ -6,18 +6,18 @@ direction and norm.
 s_m is the projected student feature r_m(F_S) and t_m the teacher's, both
 averaged over space; e_c^m is the unit vector along teacher m's mean feature of
 class c over the training set. While the student's feature is shorter than the
-teacher's, turning to the class's direction and growing along it both pay; once
-it is longer, only the direction counts. One number per sample and teacher, in
-[0, 2]. It is not zero for a student that equals its teacher: it asks for the
-class's direction, not the sample's.
+teacher's, the loss falls both with a better direction and with a longer
+feature; once it is longer, only with a better direction. One number per sample
+and teacher, in [0, 2]. It is not zero for a student that equals its teacher,
+because the target is the direction of the class, not of the sample.
 
-**Class means** are buffers, so checkpoints carry them: [C, D_m] for each
+**Class means** are buffers and so saved in checkpoints: [C, D_m] for each
 teacher. ``means='dataset'`` is the paper's and needs ClassMeanHook, which runs
-the teachers over the training set once; ``'running'`` takes the mean of what
-the teachers gave so far, this batch included. A class that has no image has no
-direction; its samples' loss is zero.
+the teachers on the training set once; ``'running'`` takes the mean over the
+batches so far, this batch included. A class without images has no direction;
+the loss of its samples is zero.
 
-**Labels that are probabilities** (mixup): the loss's mean under them,
+**Labels that are probabilities** (mixup): the expectation of the loss,
 sum_c y_c (1 - <s, e_c> / max(|s|, |t|)), which is the formula with the
 expected direction sum_c y_c e_c; in running means an image counts y_c for
 class c.
@@ -39,13 +39,13 @@ from mmkd_rl.records import OutputSpec, Pairs, Truth
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils.pooling import mean_over_space
 
-#: Features that are shorter are taken to be as long as this.
+#: Lower bound of a feature's norm in the denominator.
 _SHORTEST = 1e-6
 
 
 @MODELS.register_module()
 class NDLoss(FeatureTerm):
-    """Pull the student's feature along the teacher's mean of its class.
+    """Loss of the student's feature along the teacher's class mean.
 
     Args:
         loss_weight: beta of MTKD-RL, Eq. (2); applied by the distiller. The
@@ -53,8 +53,8 @@ class NDLoss(FeatureTerm):
         means: ``'dataset'``: the training set's, from ClassMeanHook;
             ``'running'``: of the batches so far, without a pass beforehand.
             The first is the default because it is the paper's, and because
-            the target then stands still; without its hook the first batch
-            ends with a message.
+            the target is then constant; without ClassMeanHook the first batch
+            raises an error.
     """
 
     hooks = (dict(type='mmkd_rl.ClassMeanHook'), )
@@ -66,7 +66,7 @@ class NDLoss(FeatureTerm):
                  means: Literal['dataset', 'running'] = 'dataset') -> None:
         super().__init__(loss_weight)
         self.means = means
-        self._ready = False  # saves a look at the device
+        self._ready = False  # cached, to save a synchronisation
 
     @classmethod
     def needed_hooks(cls, options: dict) -> tuple[dict, ...]:
@@ -76,11 +76,11 @@ class NDLoss(FeatureTerm):
 
     def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
               projector: dict | None = None) -> None:
-        """Make room for the class means, and the projectors.
+        """Make the projectors and the buffers of the class means.
 
         Raises:
-            ConfigError: Without logits the number of classes is not known;
-                several levels; or see :meth:`FeatureTerm.build`.
+            ConfigError: The student has no logits (which give the number of
+                classes) or several levels; or see :meth:`FeatureTerm.build`.
         """
         classes = student.num_classes
         if not classes:
@@ -99,23 +99,23 @@ class NDLoss(FeatureTerm):
 
     @property
     def ready(self) -> bool:
-        """Whether there are class means."""
+        """Whether the class means have been set."""
         if not self._ready:
             self._ready = bool(self.counts.any())
         return self._ready
 
     @property
     def class_means(self) -> list[Tensor]:
-        """For each teacher, [C, D_m]."""
+        """Class means of each teacher, [C, D_m]."""
         return [self._mean(m) for m in range(self.num_teachers)]
 
     @torch.no_grad()
     def set_means(self, sums: Sequence[Tensor], counts: Tensor) -> None:
-        """Take class means.
+        """Set the class means.
 
         Args:
-            sums: For each teacher its features' sums, [C, D_m].
-            counts: Images in them, [C].
+            sums: Sums of each teacher's features, [C, D_m].
+            counts: Numbers of images in the sums, [C].
         """
         assert len(sums) == self.num_teachers
         self.counts.copy_(counts)
@@ -136,8 +136,8 @@ class NDLoss(FeatureTerm):
                 f"{'there are none' if targets is None else 'got many'}; use "
                 'FitNetLoss')
         if not hasattr(self, 'num_teachers'):
-            raise ValueError('NDLoss does not know its sizes; outside of a '
-                             'distiller call build(student, teachers) first')
+            raise ValueError('NDLoss was used before it was built; outside of '
+                             'a distiller call build(student, teachers) first')
         assert len(pairs) == self.num_teachers
         # Autocast would run the products with the labels in half precision.
         with torch.autocast(targets.device.type, enabled=False):
@@ -146,7 +146,7 @@ class NDLoss(FeatureTerm):
     def _loss(self, pairs: Pairs, targets: Tensor) -> Tensor:
         students = [_pool(p.student) for p, in pairs]
         teachers = [_pool(p.teacher).detach() for p, in pairs]
-        # Only a training step adds: a second look at the same batch has no
+        # Only in a training step: a second pass of the same batch has no
         # gradient.
         if self.means == 'running' and self.training and \
                 torch.is_grad_enabled():
@@ -175,13 +175,13 @@ class NDLoss(FeatureTerm):
         return self.get_buffer(f'mean{index}')
 
     def _known(self, targets: Tensor) -> Tensor:
-        """How much of each label falls on classes with a direction, [B]."""
+        """Label probability of the classes that have a mean, [B]."""
         known_C = (self.counts > 0).float()
         return known_C[targets] if targets.ndim == 1 else \
             targets.float() @ known_C
 
     def _direction(self, index: int, targets: Tensor) -> Tensor:
-        """The expected direction, [B, D_m]; zero for an unknown class."""
+        """The expected direction, [B, D_m]; zero for a class without mean."""
         mean_CD = self._mean(index)
         if targets.ndim == 1:
             return F.normalize(mean_CD[targets], dim=1)
@@ -189,7 +189,7 @@ class NDLoss(FeatureTerm):
 
     @torch.no_grad()
     def _add(self, teachers: Sequence[Tensor], targets: Tensor) -> None:
-        """One more batch, of all processes, for the running means."""
+        """Add a batch, of all processes, to the running means."""
         sums, counts_C = class_sums(teachers, targets, len(self.counts))
         for tensor in (counts_C, *sums):
             dist.all_reduce(tensor)
@@ -202,16 +202,17 @@ class NDLoss(FeatureTerm):
 
 def class_sums(features: Sequence[Tensor], targets: Tensor,
                num_classes: int) -> tuple[list[Tensor], Tensor]:
-    """Sums of features over the images of each class, and their numbers.
+    """Sums of features over the images of each class, and numbers of images.
 
     Args:
-        features: [B, D_m, ...] each; space is averaged over.
+        features: Features, [B, D_m, ...] each; averaged over space.
         targets: Class indices [B], or probabilities [B, C].
         num_classes: C.
 
     Returns:
-        [C, D_m] for each, and [C], all in float32. An image of which any
-        feature is not finite is not in them: one would spoil a mean for good.
+        Sums [C, D_m] of each feature and numbers [C], all in float32. Images
+        with a feature that is not finite are left out, because one would make
+        the mean useless.
     """
     with torch.autocast(targets.device.type, enabled=False):
         pooled = [_pool(f) for f in features]
@@ -229,7 +230,7 @@ def _pool(feature: Tensor) -> Tensor:
 
 
 def _same_width(features: Sequence[Tensor]) -> list[list[int]]:
-    """Indices of the features, those of one D together."""
+    """Indices of the features, grouped by D."""
     groups: dict[int, list[int]] = {}
     for m, feature in enumerate(features):
         groups.setdefault(feature.shape[1], []).append(m)

@@ -1,10 +1,10 @@
 """Bring a level of the student's features to a teacher's shape.
 
 r_m of MTKD-RL, Eq. (2): a 1x1 convolution with batch norm for maps, a linear
-map for vectors. Where resolutions differ, the finer of the two maps is
-averaged down to the coarser (each teacher on its own: a coarse teacher does
-not blur what the next one sees, as it does in the published code). Where one
-side is a vector, the other is averaged over space.
+layer for vectors. Where resolutions differ, the finer of the two maps is
+averaged down to the coarser, for each teacher separately (in the published
+code a coarse teacher also reduces the student's resolution for the next
+teachers). Where one side is a vector, the other is averaged over space.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from mmkd_rl.utils.pooling import mean_over_space
 
 
 class Projector(Checked, nn.Module):
-    """Project one student feature to one teacher's.
+    """Projects one student feature to the shape of a teacher's feature.
 
     Args:
         student: (D, H, W) of the student's feature, or (D,).
-        teacher: Likewise of the teacher's.
+        teacher: (D, H, W) of the teacher's feature, or (D,).
         act: End with a ReLU, as the published code does; for teachers whose
             features are never negative.
-        norm: Batch norm behind a map's convolution, as MTKD-RL has it. Its
-            statistics are of all points, padding included; so detectors and
-            segmentors are projected without it unless told otherwise.
+        norm: Batch norm after a map's convolution, as in MTKD-RL. Its
+            statistics include padding; so the default is off for detectors
+            and segmentors.
     """
 
     def __init__(self,
@@ -57,7 +57,7 @@ class Projector(Checked, nn.Module):
             teacher: [B, D_m, H_m, W_m] or [B, D_m].
 
         Returns:
-            r_m(F_S) and F_m, of one shape [B, D_m, ...].
+            r_m(F_S) and F_m, of the same shape [B, D_m, ...].
         """
         if not self.as_map:
             return (self.layers(mean_over_space(student)),
@@ -69,7 +69,7 @@ class Projector(Checked, nn.Module):
         if teacher.shape[2:] != size:
             teacher = F.adaptive_avg_pool2d(teacher, size)
         if self.training and student.numel() == student.shape[1]:
-            # One value a channel has no variance: the running one is used.
+            # One value a channel has no variance: use running statistics.
             projected = self.layers.eval()(student)
             self.layers.train()
             return projected, teacher
@@ -78,7 +78,7 @@ class Projector(Checked, nn.Module):
 
 def mapped_shape(student: tuple[int, ...],
                  teacher: tuple[int, ...]) -> tuple[int, ...]:
-    """(D_m, H, W) or (D_m,): what a :class:`Projector` makes of both."""
+    """Shape of the outputs of a :class:`Projector`, (D_m, H, W) or (D_m,)."""
     if len(student) == len(teacher) == 3:
         return (teacher[0], *map(min, student[1:], teacher[1:]))
     return (teacher[0], )

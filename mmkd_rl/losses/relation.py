@@ -1,14 +1,15 @@
-r"""Relations between samples (RKD, Park et al. 2019), those of several
-teachers integrated into one target (AMTML-KD, Liu, Zhang and Wang 2020).
+r"""Relations between samples (RKD, Park et al. 2019), with a mixture of the
+teachers' relations as target (AMTML-KD, Liu, Zhang and Wang 2020).
 
 .. math:: L = Huber(\psi(S), \sum_m \bar w_m \psi(T_m))
 
-on features pooled over space. psi of distances is of all pairs of samples,
-divided by their mean; psi of angles the cosines of the angles of triplets.
-w-bar is the batch's mean of the feature weights, without gradient.
+on features pooled over space. psi of the distance loss are the distances of
+all pairs of samples, divided by their mean; psi of the angle loss are the
+cosines of the angles of triplets. w-bar is the batch's mean of the feature
+weights, without gradient.
 
-The target is a mixture, and the loss is no sum over teachers of what each of
-them says; so these are terms of their own kind, :class:`MixtureTerm`.
+The target is a mixture, so the loss is no sum of one loss for each teacher;
+these terms are derived from :class:`MixtureTerm`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class _RelationLoss(MixtureTerm):
 
     @abstractmethod
     def relate(self, x_BD: Tensor) -> Tensor:
-        """psi, one number a relation."""
+        """psi of features [B, D], a vector with one number for each
+        relation."""
 
     def forward(self, student: Output, teachers: Sequence[Output],
                 truth: Truth, weights: TeacherWeights) -> Tensor:
@@ -59,10 +61,10 @@ class _RelationLoss(MixtureTerm):
 
 @MODELS.register_module()
 class DistanceRelationLoss(_RelationLoss):
-    """Of distances of pairs.
+    """Compares the distances of pairs of images.
 
     Args:
-        loss_weight: Of the term; applied here. Published: 1.
+        loss_weight: Weight of the term; applied here. Published: 1.
     """
 
     name = 'loss_distance'
@@ -74,12 +76,12 @@ class DistanceRelationLoss(_RelationLoss):
 
 @MODELS.register_module()
 class AngleRelationLoss(_RelationLoss):
-    """Of angles of triplets.
+    """Compares the angles of triplets of images.
 
     Args:
-        loss_weight: Of the term; applied here. Published: 2.
-        samples: Images of a batch that make triplets; their number grows with
-            its cube; 3 or more, the corners of an angle.
+        loss_weight: Weight of the term; applied here. Published: 2.
+        samples: Number of images of a batch from which triplets are made, at
+            least 3; the number of triplets grows with its cube.
     """
 
     name = 'loss_angle'
@@ -115,7 +117,7 @@ def angles(x_BD: Tensor) -> Tensor:
     point."""
     difference_BBD = x_BD - x_BD[:, None]
     length_BB1 = torch.linalg.vector_norm(difference_BBD, dim=2, keepdim=True)
-    # Not `normalize`, whose gradient at the same point is huge.
+    # Not `normalize`, which has a huge gradient for equal points.
     edges_BBD = difference_BBD / torch.where(length_BB1 > _EPSILON,
                                              length_BB1, torch.inf)
     cosines_BBB = edges_BBD @ edges_BBD.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""From a config that trains a student alone to one that distils teachers.
+"""Turns a config that trains a student alone into one that distils teachers.
 
 >>> from mmkd_rl import distill
 >>> cfg = distill(

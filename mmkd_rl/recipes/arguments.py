@@ -1,4 +1,4 @@
-"""The recipe's options on a command line."""
+"""Command-line options of :func:`distill`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--pool',
         metavar='FILE',
         help='a config with teachers=[...] for --distill, or a name from '
-        'configs/_base_/pools; FILE:2 are the first two of them, '
-        'FILE:r50,r101 those of these names')
+        'configs/_base_/pools; FILE:2 takes only the first two teachers, '
+        'FILE:r50,r101 those with these names')
     parser.add_argument(
         '--term',
         action='append',
@@ -43,21 +43,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(args: argparse.Namespace) -> Config:
-    """The config that a tool's arguments name, distilled if they say so.
+    """Read the config of a tool's arguments; with ``--distill`` call
+    :func:`distill` on it.
 
     Args:
-        args: With ``config`` and what :func:`add_arguments` adds.
+        args: Arguments with ``config`` and those of :func:`add_arguments`.
 
     Raises:
-        ValueError: Arguments of ``--distill`` without it; see also
-            :func:`distill`.
+        ValueError: ``--teacher``, ``--pool`` or ``--term`` without
+            ``--distill``; see also :func:`distill`.
         FileNotFoundError: No such config or pool.
     """
     if args.distill is None:
         for name in ('teacher', 'pool', 'term'):
             if getattr(args, name):
-                raise ValueError(f'--{name} says what is distilled, but '
-                                 '--distill STRATEGY is missing')
+                raise ValueError(f'--{name} has an effect only together with '
+                                 '--distill STRATEGY, which is missing')
         return load_config(args.config)
     return distill(
         args.config, args.distill, args.teacher, pool=args.pool,

@@ -1,4 +1,4 @@
-"""Makes the config of a distillation of a plain training config."""
+"""Makes the config of a distillation from a plain training config."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mmkd_rl.teachers.loading import check_teachers
 from mmkd_rl.utils.configs import complete_loaders, config_name, load_config
 
 DISTILLER = 'mmkd_rl.MultiTeacherDistiller'
-#: Hooks of every distillation: safety, exact resuming, the exported student.
+#: Hooks of every distillation: check of the teachers, exact resuming, export.
 _COMMON_HOOKS = ('TeacherCheckHook', 'RandomStateHook', 'StudentExportHook')
 
 
@@ -39,7 +39,7 @@ def distill(config: Config | str | os.PathLike,
             pool: str | os.PathLike | None = None,
             terms: Sequence[dict] | None = None,
             **options: Any) -> Config:
-    """The config of a student's training, with teachers distilled into it.
+    """Make the config of a distillation from a plain training config.
 
     The config's data, schedule and hooks stay. Its model becomes the student
     of a :class:`MultiTeacherDistiller`; hooks that the strategy and the terms
@@ -57,19 +57,20 @@ def distill(config: Config | str | os.PathLike,
         teachers: Dicts as :class:`TeacherPool` takes them, or strings
             ``'NAME=CONFIG:CHECKPOINT'``.
         pool: A config with a list ``teachers``, a path or a name from
-            ``configs/_base_/pools``; they come first. ``'NAME:2'``: only the
-            first two of them; ``'NAME:r50,r101'``: only those of these names.
+            ``configs/_base_/pools``; its teachers come first.
+            ``'NAME:2'``: only the first two teachers; ``'NAME:r50,r101'``:
+            only those with these names.
         terms: Configs of all distillation terms, in place of the strategy's.
         **options: Other options of the :class:`MultiTeacherDistiller`:
             ``taps``, ``projector``, ``task``, ``probe_size``.
 
     Returns:
-        A new config; the one that was given stays as it is.
+        A new config; ``config`` is not changed.
 
     Raises:
-        ValueError: An unknown strategy, a teacher that is not written as
-            above, a name twice, no teachers or none of a name in the pool;
-            or a config whose model is distilled already.
+        ValueError: The strategy is unknown, a teacher has another form, two
+            teachers have the same name, there are no teachers, the pool has
+            no teacher of a given name, or the config is distilled already.
         TypeError: A teacher that is neither a dict nor a string.
         FileNotFoundError: No such config, or no such pool.
     """
@@ -95,18 +96,19 @@ def distill(config: Config | str | os.PathLike,
     distillers = [p for p in parts if 'weighting' in p]
     flows = [p for p in parts if 'weighting' not in p]
     if len(distillers) > 1 or len(flows) > 1:
-        raise ValueError(f'strategy {strategy!r} names two strategies of one '
-                         'kind; only one that weighs teachers and Knowledge '
-                         'Flow go together')
+        raise ValueError(f'strategy {strategy!r} names two strategies of the '
+                         'same kind; only one strategy that weighs teachers '
+                         'can be combined with Knowledge Flow, such as '
+                         'mtkd_rl+knowledge_flow')
     if flows:
         _add_flow(cfg, 'distiller' if distillers else found)
     if distillers:
         _add_distiller(cfg, distillers[0], found, terms, options)
     elif terms or options:
         raise ValueError(
-            f'strategy {strategy!r} takes no terms and no '
-            f'{sorted(options) or "other options"}: it has no distiller; join '
-            f'one to it, such as mtkd_rl+{strategy}')
+            f'strategy {strategy!r} has no distillation losses, so it takes '
+            f'no terms and no {sorted(options) or "other options"}; combine '
+            f'it with a strategy that has, such as mtkd_rl+{strategy}')
     _add_hooks(cfg, parts)
     _import_ours(cfg)
     complete_loaders(cfg)
@@ -115,7 +117,7 @@ def distill(config: Config | str | os.PathLike,
 
 
 def _check_plain(cfg: Config) -> None:
-    """Raise where a config cannot be distilled."""
+    """Raise ValueError where a config cannot be distilled."""
     model = cfg.get('model')
     if not isinstance(model, dict) or 'type' not in model:
         raise ValueError('config has no "model = dict(type=...)"; is it one '
@@ -123,8 +125,8 @@ def _check_plain(cfg: Config) -> None:
     lacking = [key for key in ('train_dataloader', 'train_cfg',
                                'optim_wrapper') if not cfg.get(key)]
     if lacking:
-        raise ValueError(f'config has no {" and no ".join(lacking)}: it does '
-                         'not say how its model is trained')
+        raise ValueError(f'config has no {" and no ".join(lacking)}; give a '
+                         'complete training config')
     if _plain(model['type']) == 'MultiTeacherDistiller':
         raise ValueError(
             'config is distilled already (model.type is '
@@ -154,7 +156,7 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
 
 
 def _classifies(model: dict, scope: str | None) -> bool:
-    """Whether a model is a classifier, or of an unknown type, which the
+    """Whether a model is a classifier. True also for unknown types, which the
     builder refuses."""
     with MODELS.switch_scope_and_registry(scope or 'mmpretrain') as registry:
         kind = model['type']
@@ -163,8 +165,7 @@ def _classifies(model: dict, scope: str | None) -> bool:
 
 
 def _without_logits(made: dict) -> None:
-    """Leave out what needs class scores, where :class:`FeatureTask` reads
-    none."""
+    """With :class:`FeatureTask`, replace the parts that need class scores."""
     if made['task'].get('type') != 'FeatureTask':
         return
     if 'losses' not in made:
@@ -180,8 +181,8 @@ def _add_flow(cfg: Config, teachers: list[dict] | str) -> None:
     backbone = cfg.model.get('backbone')
     if not isinstance(backbone, dict):
         raise ValueError(
-            "Knowledge Flow is built into the backbone, and the config's "
-            f'model ({cfg.model.type}) has none')
+            "Knowledge Flow wraps model.backbone, but the config's model "
+            f'({cfg.model.type}) has no backbone')
     if _plain(backbone.get('type')) == 'KnowledgeFlowBackbone':
         raise ValueError('model.backbone is a KnowledgeFlowBackbone already')
     cfg.model.backbone = ConfigDict(
@@ -190,8 +191,7 @@ def _add_flow(cfg: Config, teachers: list[dict] | str) -> None:
 
 
 def _add_hooks(cfg: Config, parts: Iterable[dict]) -> None:
-    """The hooks that strategies and terms need, where the config does not
-    have them."""
+    """Add the hooks that strategies and terms need and the config lacks."""
     ours: list[dict] = []
     for part in parts:
         ours += part.get('custom_hooks', ())
@@ -211,8 +211,8 @@ def _add_hooks(cfg: Config, parts: Iterable[dict]) -> None:
 
 
 def _kinds(model: dict) -> list[tuple[Any, dict]]:
-    """The registered classes of a distiller's strategy and terms, with their
-    configs; what is not registered is refused when the model is built."""
+    """Classes and configs of a distiller's strategy and terms. Types that are
+    not registered are left out; the model's builder refuses them."""
     if model.get('type') != DISTILLER:
         return []
     terms = model.get('losses') or [model.get('logit_loss'),
@@ -226,8 +226,7 @@ def _kinds(model: dict) -> list[tuple[Any, dict]]:
 
 
 def _for_loop(cfg: Config, hook: dict) -> dict:
-    """A learner's hook that counts epochs counts iterations where training
-    does."""
+    """Let a learner's hook count iterations if the training loop does."""
     loop = cfg.get('train_cfg') or {}
     if 'IterBased' not in str(loop.get('type')) and \
             loop.get('by_epoch') is not False:
@@ -236,15 +235,15 @@ def _for_loop(cfg: Config, hook: dict) -> dict:
     if kind is not None and issubclass(kind, LearnerHook) and \
             'by_epoch' in (option_names(kind) or ()) and \
             hook.get('by_epoch', True):
-        # A hundredth of the training, as an epoch of 100 is.
+        # A hundredth of the training, like one epoch of a hundred.
         length = max(1, int(loop.get('max_iters', 100)) // 100)
         hook.update(warmup=length, interval=length, by_epoch=False)
     return hook
 
 
 def image_size(cfg: Config) -> int | tuple[int, int] | None:
-    """Size of the training images as the pipeline crops them, one number or
-    (height, width); ``None``: it does not say."""
+    """Size of the training images after the pipeline's last crop or resize,
+    one number or (height, width); ``None``: unknown."""
     dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     while 'pipeline' not in dataset and isinstance(
             dataset.get('dataset'), dict):
@@ -265,8 +264,8 @@ def image_size(cfg: Config) -> int | tuple[int, int] | None:
 
 
 def _import_ours(cfg: Config) -> None:
-    """Import this package with the config, so that other tools can run it,
-    too."""
+    """Add this package to ``custom_imports``, so that other tools can run the
+    config."""
     imports = cfg.get('custom_imports') or {}
     names = imports.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
@@ -277,7 +276,7 @@ def _import_ours(cfg: Config) -> None:
 
 
 def _name(cfg: Config, config: Any, strategy: str) -> None:
-    """File and work directory are called after the config and the
+    """Name the new config and its work directory after the config and the
     strategy."""
     given = cfg.filename if isinstance(config, Config) else os.fspath(config)
     name = f'{config_name(given or "student")}_' + re.sub(

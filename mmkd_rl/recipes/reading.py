@@ -1,4 +1,4 @@
-"""Reads what a distillation is made of: strategies, pools, teachers, terms."""
+"""Reads strategies, pools, teachers and terms from names and files."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def parse_teacher(text: str | dict) -> dict:
 'checkpoint': 'https://host/a.pth'}
 
     Args:
-        text: The string; a dict is returned as it is.
+        text: The string; a dict is returned unchanged.
 
     Raises:
         ValueError: A part is missing.
-        TypeError: Neither a string nor a dict.
+        TypeError: ``text`` is neither a string nor a dict.
     """
     if isinstance(text, dict):
         return dict(text)
@@ -86,7 +86,7 @@ def _files(folder: str) -> Iterator[Path]:
 
 @lru_cache
 def _of_package(name: str) -> dict:
-    """A base of this package; not to be changed."""
+    """A base config of this package; the caller must not change it."""
     return load_config(configs_of('mmkd_rl') / name).to_dict()
 
 
@@ -124,8 +124,9 @@ def read_strategy(name: str) -> dict:
     raise ValueError(
         f'strategy {name!r} is unknown'
         + (f'; did you mean {near[0]!r}? ' if near else '. ') +
-        f'There are {", ".join(strategy_names())}, the types '
-        f'{", ".join(sorted(WEIGHTINGS.module_dict))}, and files of your own')
+        f'Known names: {", ".join(strategy_names())}; registered types: '
+        f'{", ".join(sorted(WEIGHTINGS.module_dict))}; or give the path of a '
+        'file')
 
 
 def read_pool(pool: str | os.PathLike | None) -> list[dict]:
@@ -136,7 +137,7 @@ def read_pool(pool: str | os.PathLike | None) -> list[dict]:
 
     Raises:
         FileNotFoundError: No such pool.
-        ValueError: It has no list of teachers, or not those that are named.
+        ValueError: The pool has no list of teachers, or lacks a named one.
     """
     if pool is None:
         return []
@@ -150,7 +151,7 @@ def read_pool(pool: str | os.PathLike | None) -> list[dict]:
             raise FileNotFoundError(
                 f'pool {name!r} is unknown'
                 + (f'; did you mean {near[0]!r}? ' if near else '. ') +
-                f'There are {", ".join(names)}, and files of your own')
+                f'Known names: {", ".join(names)}; or give the path of a file')
         cfg = _of_package(f'{_POOLS}/{name}.py')
     teachers = copy.deepcopy(cfg.get('teachers'))
     if not isinstance(teachers, list) or not teachers or not all(
@@ -161,7 +162,7 @@ def read_pool(pool: str | os.PathLike | None) -> list[dict]:
 
 
 def _split_pool(pool: str) -> tuple[str, str | None]:
-    """File or name, and what follows its last single colon.
+    """Split a pool's file or name from the text after its last single colon.
 
     >>> _split_pool('mmkd_rl::_base_/pools/cifar100_table1.py:2')
     ('mmkd_rl::_base_/pools/cifar100_table1.py', '2')
@@ -173,7 +174,7 @@ def _split_pool(pool: str) -> tuple[str, str | None]:
 
 
 def _some(teachers: list[dict], pool: str, which: str | None) -> list[dict]:
-    """The first N teachers, or those of the names ``'A,B'``, in that order."""
+    """The first N teachers, or those named in ``'A,B'``, in that order."""
     if which is None:
         return teachers
     if which.isdecimal():

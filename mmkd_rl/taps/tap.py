@@ -1,13 +1,12 @@
-"""Read tensors inside a network that was not written to give them.
+"""Read tensors inside a network with forward hooks.
 
-A config names a module by its path (``'backbone.layer4'``), or, where that is
-not enough, says ``dict(path=..., source='input', call=1, index=0)``. The path
-is checked when the model is built. In the student it is resolved anew for each
-forward pass that is listened to, because a converter (SyncBN, quantisation)
-may have replaced the module since, and the hook stands on the module during
-that pass only, so that outside of it the network is exactly what it was, and
-copies and pickles never meet a hook. In a teacher, which nothing replaces or
-copies, hooks are installed once.
+A config names a module by its path (``'backbone.layer4'``) or, where that is
+not enough, by ``dict(path=..., source='input', call=1, index=0)``. The path is
+checked when the model is built. In the student it is resolved again for each
+recorded forward pass, because a converter (SyncBN, quantisation) may have
+replaced the module since, and the hook is installed during that pass only, so
+that copies and pickles of the student contain no hook. In a teacher, which
+nothing replaces or copies, hooks are installed once.
 """
 
 from __future__ import annotations
@@ -21,28 +20,29 @@ from torch.utils.hooks import RemovableHandle
 
 from mmkd_rl.records import Output
 
-#: ``index`` of a tap that reads all tensors of a tuple, a level each.
+#: ``index`` of a tap that reads all tensors of a tuple, one a level.
 ALL = 'all'
 
 
 class Tap:
-    """One tensor of one module of a network, or all that it gives.
+    """Reads one tensor, or all tensors, of one module of a network.
 
     Args:
         model: The network.
         path: Path of a module in it, as in ``model.named_modules()``.
         source: ``'output'`` or ``'input'`` (the first positional one).
         call: Which call of the module in one forward pass, from 0 (-1 is the
-            last); ``'all'``: each of them, as levels. ``None``: it must run
-            just once.
-        index: Which element, where the module takes or gives a tuple, list or
-            dict; ``'all'``: each of them, as levels.
+            last); ``'all'``: each call is a level. ``None``: the module must
+            run exactly once.
+        index: Element to read where the module takes or returns a tuple, list
+            or dict; ``'all'``: each element is a level.
         key: The config key that the user wrote, for messages.
-        copy: Keep a copy of it, where the network works on in place.
+        copy: Whether to copy the tensor, for networks that change it in place
+            later.
 
     Raises:
-        ValueError: No such module; the message names the nearest paths. Or a
-            ``source`` that is neither.
+        ValueError: No such module (the message names the nearest paths), or
+            an unknown ``source``.
     """
 
     def __init__(self,
@@ -67,14 +67,14 @@ class Tap:
 
     def install(self, model: nn.Module,
                 record: Callable[[Any], None]) -> RemovableHandle:
-        """Hand what each call of the module takes or gives to a function.
+        """Call a function with the input or output of each module call.
 
         Args:
             model: The network, or a copy of it.
             record: The function.
 
         Returns:
-            Takes the hook away again.
+            Handle that removes the hook.
         """
         module = model.get_submodule(self.path)
         keep = (lambda value: record(_copied(value))) if self.copy else record
@@ -93,15 +93,15 @@ class Tap:
         return Listener(self, model)
 
     def read(self, seen: Sequence[Any]) -> tuple[Tensor, ...]:
-        """The tensors that are meant, out of what the calls gave.
+        """Select the tensors at ``call`` and ``index``.
 
         Args:
-            seen: Of each call in one forward pass.
+            seen: Recorded input or output of each call in one forward pass.
 
         Raises:
-            ValueError: The module did not run, or ran several times and
-                ``call`` does not say which is meant; it gave several things,
-                and none at ``index``; what it gave is no tensor.
+            ValueError: The module did not run; it ran several times and
+                ``call`` is ``None``; it has no element at ``index``; or the
+                element is not a tensor.
         """
         if not seen:
             raise ValueError(f'{self.key}: module {self.path!r} did not run '
@@ -121,7 +121,7 @@ class Tap:
         return self._tensors(seen[call])
 
     def _tensors(self, value: Any) -> tuple[Tensor, ...]:
-        """Those at ``index`` in what one call gave."""
+        """The tensors at ``index`` in the recorded value of one call."""
         if self.index == ALL:
             levels = value.values() if isinstance(value, dict) else \
                 value if isinstance(value, (tuple, list)) else (value, )
@@ -153,7 +153,7 @@ class Listener:
     """Records what a tap reads in one forward pass; a context manager.
 
     Args:
-        tap: Whose.
+        tap: The tap.
         model: The network, or a copy of it.
     """
 
@@ -163,7 +163,7 @@ class Listener:
         self._handle = tap.install(model, self._seen.append)
 
     def stop(self) -> None:
-        """Take the hook away; twice does no harm."""
+        """Remove the hook; may be called twice."""
         self._handle.remove()
 
     def __enter__(self) -> Listener:
@@ -177,7 +177,7 @@ class Listener:
         return self._tap.read(self._seen)
 
     def tensor(self) -> Tensor:
-        """The recorded tensor, where there is one."""
+        """The recorded tensor of a tap with a single level."""
         tensor, = self.tensors()
         return tensor
 
@@ -189,7 +189,7 @@ class OutputTaps:
         model: The network.
         features: Config of each level's tap (a path, or the arguments of
             :class:`Tap`).
-        logits: Likewise; may be empty.
+        logits: Config of each level's tap, likewise; may be empty.
         key: The config key of the network, for messages.
     """
 
@@ -199,7 +199,7 @@ class OutputTaps:
         self.logits = _build_levels(model, logits, f'{key}.taps.logits')
 
     def recording(self, model: nn.Module) -> Recording:
-        """All taps listen from now on, until the recording is stopped.
+        """Install all taps; they record until the recording is stopped.
 
         Args:
             model: The network, or a copy of it.
@@ -209,7 +209,7 @@ class OutputTaps:
             for tap in (*self.features, *self.logits):
                 listeners.append(tap.listen(model))
         except AttributeError:
-            # A module that was there when the model was built has gone.
+            # A module has been removed since the model was built.
             for listener in listeners:
                 listener.stop()
             raise
@@ -218,7 +218,7 @@ class OutputTaps:
 
 
 class Recording:
-    """One forward pass with all taps listening; a context manager.
+    """The tensors that all taps record in one forward pass; a context manager.
 
     Args:
         features: Listeners of the features.
@@ -230,7 +230,7 @@ class Recording:
         self._features, self._logits = features, logits
 
     def stop(self) -> None:
-        """Take all hooks away."""
+        """Remove all hooks."""
         for listener in (*self._features, *self._logits):
             listener.stop()
 
@@ -241,7 +241,7 @@ class Recording:
         self.stop()
 
     def output(self) -> Output:
-        """What was recorded."""
+        """The recorded features and logits."""
         features, logits = (tuple(t for listener in listeners
                                   for t in listener.tensors())
                             for listeners in (self._features, self._logits))

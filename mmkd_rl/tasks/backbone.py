@@ -1,4 +1,4 @@
-"""Teachers of which only inner layers are read, as Knowledge Flow does."""
+"""Teachers of which only inner layers are read (Knowledge Flow)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from mmkd_rl.tasks.base import TapConfig, Task
 
 
 class BackboneTask(Task):
-    """Backbones of any task: what they were trained for does not matter, so
-    they have no outputs, and no labels are looked at."""
+    """Backbones of networks of any task, without outputs and labels."""
 
     backbone_only = True
 
@@ -38,7 +37,7 @@ class BackboneTask(Task):
         return model
 
     def truth(self, batch: Batch) -> Truth:
-        """There is none.
+        """Not available for backbones.
 
         Raises:
             NotImplementedError: Always.

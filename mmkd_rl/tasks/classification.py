@@ -15,18 +15,18 @@ from mmkd_rl.tasks.base import LogitTask, TapConfig
 
 @TASKS.register_module()
 class ClassificationTask(LogitTask):
-    """Networks that give one vector of class scores an image.
+    """Networks that give one vector of class scores for each image.
 
-    Defaults: the feature is the backbone's last output, the logits are what
-    the head returns. For networks without that division (``TimmClassifier``
-    and the like) the feature is the input of the classifier's linear layer.
+    Defaults: the feature is the backbone's last output, the logits are the
+    head's output. For networks without backbone and head (``TimmClassifier``
+    and others) the feature is the input of the classifier's linear layer.
     """
 
     scope = 'mmpretrain'
 
     def feature_taps(self, model: nn.Module,
                      key: str) -> TapConfig | list[TapConfig]:
-        """Backbone's output, or the input of the last linear layer."""
+        """The backbone's output, or the input of the last linear layer."""
         if isinstance(getattr(model, 'backbone', None), nn.Module):
             layers = getattr(getattr(model, 'head', None), 'layers', None)
             if hasattr(layers, 'head_dist'):
@@ -47,7 +47,7 @@ class ClassificationTask(LogitTask):
 
     def logit_taps(self, model: nn.Module,
                    key: str) -> TapConfig | list[TapConfig]:
-        """Head's output, or that of the one wrapped network."""
+        """The head's output, or that of the wrapped network."""
         for name in ('head', 'model'):
             if isinstance(getattr(model, name, None), nn.Module):
                 return name
@@ -57,11 +57,11 @@ class ClassificationTask(LogitTask):
 
     def classify(self, model: nn.Module, taps: OutputTaps, feature: Tensor,
                  key: str) -> Tensor:
-        """Neck and head on a backbone's output, or the linear layer whose
-        input was tapped.
+        """Run neck and head on a backbone's output, or the linear layer whose
+        input is tapped.
 
         Raises:
-            ValueError: The feature was tapped elsewhere.
+            ValueError: The feature is tapped elsewhere.
         """
         if len(taps.features) != 1:
             raise ValueError(f'{key}: its classifier reads one feature, and '
@@ -86,11 +86,11 @@ class ClassificationTask(LogitTask):
             'input')
 
     def truth(self, batch: Batch) -> Truth:
-        """Class indices [B], or probabilities [B, C] after mixup and the
-        like; every image counts once.
+        """Class indices [B], or probabilities [B, C] (mixup); all images are
+        valid.
 
         Raises:
-            ValueError: Samples with several labels.
+            ValueError: An image has several labels.
         """
         return Truth.of_labels(self._targets(batch))
 
@@ -115,8 +115,8 @@ class ClassificationTask(LogitTask):
             _logits(output), truth.targets, reduction='none')
 
     def margin(self, output: Output, truth: Truth) -> Tensor:
-        """p[y] - max over the other classes; of labels that are
-        probabilities the likeliest class counts as the true one."""
+        """p[y] - max over the other classes; for labels that are probabilities
+        y is the likeliest class."""
         p_BC, targets = _logits(output).softmax(1), truth.targets
         y_B = targets if targets.ndim == 1 else targets.argmax(1)
         true_BC = F.one_hot(y_B, p_BC.shape[1]).bool()
@@ -136,8 +136,8 @@ class ClassificationTask(LogitTask):
         return torch.special.entr(_logits(output).softmax(1)).sum(1)
 
     def class_coverage(self, truth: Truth, known_MC: Tensor) -> Tensor:
-        """1 where the image's class is known; of probabilities their sum over
-        known classes."""
+        """1 where the teacher was trained on the image's class; for labels
+        that are probabilities their sum over such classes."""
         known_CM = known_MC.T.float()
         targets = truth.targets
         return targets.float() @ known_CM if targets.ndim > 1 else \
@@ -160,8 +160,9 @@ def _logits(output: Output) -> Tensor:
 def _mean_over_space(feature: Tensor) -> Tensor:
     """Global average pooling, [B, D, 1, 1].
 
-    As a product, whose gradient is in the feature's own memory format; that of
-    the pooling layer is not, and slows all layers before it.
+    Computed as a matrix product, because its gradient keeps the memory format
+    of the feature; the pooling layer's gradient does not, which slows down all
+    layers before it.
     """
     rows = feature.permute(0, 2, 3, 1).flatten(1, 2) if feature.is_contiguous(
         memory_format=torch.channels_last) else feature.flatten(2).mT

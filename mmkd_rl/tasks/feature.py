@@ -1,4 +1,4 @@
-"""Any model of the three toolboxes, by its features alone."""
+"""Distil any model of the three toolboxes by its features alone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mmkd_rl.tasks.base import TapConfig, Task
 class FeatureTask(Task):
     """Networks whose features are distilled, whatever they are trained for.
 
-    Defaults: features are all levels that the neck gives, or the backbone
-    where there is no neck. A network is run as far as these
-    (``extract_feat``), so that neither boxes nor masks are computed for a
-    teacher, and two-stage and DETR models need no annotations. Padding, as
-    ``img_shape`` of the samples tells it beside ``batch_input_shape`` or
-    ``pad_shape``, is left out of all means.
+    Defaults: features are all levels of the neck, or of the backbone if there
+    is no neck. Networks are run only up to these (``extract_feat``), so that
+    no boxes or masks are computed for a teacher, and two-stage and DETR models
+    need no annotations. Padding, found from ``img_shape`` and
+    ``batch_input_shape`` or ``pad_shape`` of the samples, is left out of all
+    means.
     """
 
     projector = dict(norm=False)
@@ -43,13 +43,13 @@ class FeatureTask(Task):
 
     def logit_taps(self, model: nn.Module,
                    key: str) -> TapConfig | list[TapConfig]:
-        """None: they are not looked at."""
+        """None: logits are not read."""
         return []
 
     def run(self, model: nn.Module, batch: Batch) -> Any:
-        """Backbone and neck; the whole network where it has no such parts
-        (``TimmClassifier`` and the like, whose ``extract_feat`` need not
-        exist, or reach the tapped layer)."""
+        """Run backbone and neck, or the whole network if it has no such parts
+        (``TimmClassifier`` and others, in which ``extract_feat`` may not exist
+        or not run the tapped layer)."""
         if _part(model, 'backbone') and hasattr(model, 'extract_feat'):
             return model.extract_feat(batch.images)
         return super().run(model, batch)
@@ -77,8 +77,8 @@ def _part(model: nn.Module, name: str) -> bool:
 
 
 def _shape(sample: object, size: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) of an image before it was padded. Only a sample that knows the
-    padded size is believed: others may have been resized since."""
+    """(H, W) of an image before it was padded. Only used if the sample also
+    has the padded size: otherwise the image may have been resized since."""
     info = getattr(sample, 'metainfo', {})
     shape = info.get('img_shape')
     padded = [tuple(info[n][:2]) for n in ('batch_input_shape', 'pad_shape')

@@ -1,4 +1,4 @@
-"""From what a user writes about a teacher to the teacher."""
+"""Builds a teacher from its config."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmkd_rl.teachers.sources import expand
 from mmkd_rl.teachers.tapped import PRECISIONS
 from mmkd_rl.teachers.teacher import FrozenTeacher
 
-#: What a preprocessor is that does not say so, by package.
+#: Types of preprocessors without a ``type``, by package.
 _PREPROCESSORS = dict(
     mmpretrain='mmpretrain.ClsDataPreprocessor',
     mmdet='mmdet.DetDataPreprocessor',
@@ -31,15 +31,16 @@ _PREPROCESSORS = dict(
 
 
 def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
-    """A teacher from what a user wrote.
+    """Build a teacher from the user's dict.
 
     Args:
         cfg: See :class:`TeacherPool`.
         name: The teacher's name.
-        task: How it is run, and how much of it is built.
+        task: Adapter that runs it; determines whether only its backbone is
+            built.
 
     Raises:
-        ValueError, TypeError, FileNotFoundError: What is wrong with it.
+        ValueError, TypeError, FileNotFoundError: The dict is wrong.
     """
     key = f'teacher {name!r}'
     cfg = expand(cfg, key)
@@ -50,18 +51,18 @@ def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
     if not isinstance(path, str) or not path:
         raise ValueError(
             f'{key} has no checkpoint (got {path!r}); give a file or a URL, '
-            f'or checkpoint={UNTRAINED!r} if that is what you want')
+            f'or checkpoint={UNTRAINED!r} for random weights')
     precision = cfg.get('precision')
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f'{key}: precision must be one of '
-                         f'{list(PRECISIONS)}, or None: as the student; got '
-                         f'{precision!r}')
+                         f"{list(PRECISIONS)}, or None for the student's "
+                         f'precision; got {precision!r}')
     # Read before anything large is built: a wrong path is found at once.
     weights = None if path == UNTRAINED else read_checkpoint(
         path, f'{key}: checkpoint')
     model_cfg, scope = load_model_config(cfg['config'], f'{key}: config')
     if task.backbone_only:
-        # A backbone without a prefix is of the package of the model around it.
+        # A backbone's type without a prefix is of the model's package.
         scope = task.scope_for(_prefix(model_cfg) or scope)
         network = _build_backbone(model_cfg, scope, key)
     else:
@@ -82,7 +83,7 @@ def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
 
 def _build_backbone(model_cfg: dict, scope: str | None,
                     key: str) -> nn.Module:
-    """The backbone of a model; the whole model where it has none."""
+    """Build the backbone of a model; the whole model if it has none."""
     backbone = model_cfg.get('backbone')
     if backbone is not None:
         backbone = dict(offline(backbone))
@@ -93,20 +94,20 @@ def _build_backbone(model_cfg: dict, scope: str | None,
     except TypeError as error:
         if 'data_preprocessor' not in str(error):
             raise
-    # A backbone's config with the preprocessor of the model that it is from.
+    # The config of a backbone to which load_model_config added a preprocessor.
     own = {k: v for k, v in model_cfg.items() if k != 'data_preprocessor'}
     return build_network(offline(own), scope, key)
 
 
 def _own_part(weights: dict[str, Tensor],
               own: set[str]) -> dict[str, Tensor]:
-    """A backbone's weights under its own names, out of a whole model's."""
+    """Select a backbone's weights from those of a whole model."""
     prefix = 'backbone.'
     inner = {n.removeprefix(prefix): t for n, t in weights.items()
              if n.startswith(prefix)}
     if inner and not any(n.startswith(prefix) for n in own):
         weights = inner
-    # What is left over beside a whole backbone are heads.
+    # If the backbone is complete, all other weights belong to heads.
     needed = {n for n in own if not n.endswith('num_batches_tracked')}
     return {n: t for n, t in weights.items() if n in own} \
         if needed <= set(weights) else weights
@@ -114,16 +115,17 @@ def _own_part(weights: dict[str, Tensor],
 
 def _normalization(cfg: dict, model_cfg: dict, network: nn.Module,
                    scope: str | None, key: str) -> Normalization | None:
-    """What a teacher was trained with; ``None``: nothing says."""
+    """Normalisation in a teacher's training; ``None``: unknown."""
     if 'normalization' in cfg:
         return Normalization.from_config(cfg['normalization'],
                                          f'{key}: normalization')
     preprocessor = model_cfg.get('data_preprocessor')
     if preprocessor is None:
         print_log(
-            f"{key}: its config has no data_preprocessor; it gets the "
-            "student's normalisation. Say normalization=dict(mean=..., "
-            'std=..., to_rgb=...) if it was trained with another', 'current')
+            f'{key}: its config has no data_preprocessor, so it is given '
+            "images in the student's normalisation. Set "
+            'normalization=dict(mean=..., std=..., to_rgb=...) if it was '
+            'trained with another one', 'current')
         return None
     own: Any = getattr(network, 'data_preprocessor', None)
     if own is None:

@@ -1,17 +1,15 @@
-"""Teachers whose classes are not the student's.
+"""Teachers with other classes than the student.
 
-A map says for each class of the student which of the teacher's it is, or that
-the teacher has never seen it. The pool brings a teacher's logits to the
-student's classes with it; a class that the teacher does not know gets the
-lowest of its scores, and :attr:`OutputSpec.known` says which these are. What a
-logit term makes of them is said in losses/class_map.py; on an image whose
-class a teacher does not know its logits are not distilled at all, and its
-weight goes to those that know. Its feature is of use nevertheless and keeps
-the weight that the strategy gives it.
+A class map gives for each class of the student the teacher's class, or -1 if
+the teacher was not trained on it. The pool converts a teacher's logits to the
+student's classes with it; a class that is not in the map gets the teacher's
+lowest score and is marked in :attr:`OutputSpec.known`. For logit terms see
+losses/class_map.py. On an image whose class is not in a teacher's map the
+teacher's logits are not distilled, and its weight goes to the teachers that
+were trained on the class. Its feature is distilled with the strategy's weight.
 
-Two classes of the student must not share one of the teacher's: its
-probability would count twice, and how it divides between the two the teacher
-does not say.
+Two classes of the student must not be mapped to the same class of the teacher:
+its probability would count twice, and the teacher gives no division of it.
 """
 
 from __future__ import annotations
@@ -26,20 +24,20 @@ UNSEEN = -1
 
 
 class ClassMap(nn.Module):
-    """From a teacher's classes to the student's.
+    """Converts logits over a teacher's classes to the student's classes.
 
     Args:
-        classes: For each of the student's C classes the teacher's index, -1
-            where it has none; or a dict from the student's index to the
-            teacher's, in which those are left out.
-        num_teacher: Classes of the teacher.
+        classes: For each of the student's C classes the teacher's index, or -1
+            if the teacher was not trained on it; or a dict from the student's
+            index to the teacher's without these classes.
+        num_teacher: Number of the teacher's classes.
         num_student: C.
         key: The teacher's config key, for messages.
 
     Raises:
-        TypeError: Neither a list nor a dict of integers.
-        ValueError: Another length, an index that does not exist or stands
-            there twice, or no class in common.
+        TypeError: ``classes`` is neither a list nor a dict of integers.
+        ValueError: The length is wrong, an index does not exist or occurs
+            twice, or no class is mapped.
     """
 
     index: Tensor
@@ -51,9 +49,9 @@ class ClassMap(nn.Module):
         row = _as_list(classes, num_student, key)
         if len(row) != num_student:
             raise ValueError(
-                f'{key}: class_map has {len(row)} entries and the student '
-                f'{num_student} classes; give one each, {UNSEEN} for a class '
-                'that the teacher does not have')
+                f'{key}: class_map has {len(row)} entries, but the student '
+                f'{num_student} classes; write one entry for each class, '
+                f'{UNSEEN} where the teacher was not trained on it')
         if bad := [i for i in row if not UNSEEN <= i < num_teacher]:
             raise ValueError(f'{key}: class_map has {bad[:5]}, but the '
                              f"teacher's classes are 0 to {num_teacher - 1}")
@@ -67,24 +65,25 @@ class ClassMap(nn.Module):
             if theirs != UNSEEN and row.count(theirs) > 1:
                 twice = [c for c in range(num_student) if row[c] == theirs]
                 raise ValueError(
-                    f"{key}: class_map has the teacher's class {theirs} for "
-                    f"the student's {twice[:5]}; its probability would count "
-                    'once for each. Give it to the one that means the same, '
-                    f'and {UNSEEN} to those that are only parts of it')
+                    f"{key}: class_map uses the teacher's class {theirs} for "
+                    f'several classes of the student, {twice[:5]}, so its '
+                    'probability would count several times. Keep it for the '
+                    f'class with the same meaning, and write {UNSEEN} for '
+                    'classes that are only a part of it')
         self.key = key
         index = torch.tensor(row)
         self.register_buffer('index', index.clamp_min(0))
         self.register_buffer('known', index != UNSEEN)
 
     def select(self, teacher_BK: Tensor) -> Tensor:
-        """The teacher's logits over the student's classes, [B, C]; of a class
-        that it does not know the lowest of its scores.
+        """The teacher's logits over the student's classes, [B, C]; classes
+        that are not in the map get its lowest score.
 
         Args:
-            teacher_BK: Its logits over its own classes.
+            teacher_BK: The teacher's logits over its own classes.
 
         Raises:
-            ValueError: Logits with space behind the classes.
+            ValueError: The logits have spatial axes.
         """
         self._refuse_dense(teacher_BK)
         own_BC = teacher_BK[:, self.index]
@@ -94,10 +93,10 @@ class ClassMap(nn.Module):
     def _refuse_dense(self, teacher_BK: Tensor) -> None:
         if teacher_BK.ndim != 2:
             raise ValueError(
-                f'{self.key}: class_map takes one vector of scores an image, '
-                f'[B, C], and its logits are {tuple(teacher_BK.shape)}; leave '
-                'class_map out and set logit_loss=None to distil its features '
-                'alone')
+                f'{self.key}: class_map works with one vector of class '
+                "scores per image, [B, C], but the teacher's logits have "
+                f'shape {tuple(teacher_BK.shape)}; remove class_map and set '
+                'logit_loss=None to distil its features alone')
 
 
 def _as_list(classes: Sequence[int] | Mapping[int, int], num_student: int,

@@ -1,8 +1,8 @@
-"""Executors make a teacher's outputs, by running its network or otherwise.
+"""Executors compute or read the tensors of a teacher's taps.
 
-A teacher asks its executor alone, so that a network can be compiled, or its
-outputs read from a store, without a change elsewhere. ``executor='eager'`` in
-a teacher's config is the one that is there; others register themselves.
+A teacher gets its tensors only from its executor, so that a network can be
+compiled, or outputs read from a store, without a change elsewhere. The only
+one in this package is ``executor='eager'``; others can be registered.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from mmkd_rl.teachers.tapped import TappedNetwork
 
 
 class Executor(ABC):
-    """Makes one teacher's outputs.
+    """Base of executors, which give the tensors of one teacher's taps.
 
     Args:
         name: The teacher's name.
-        network: From the student's images to the tensors of all taps, frozen.
+        network: The frozen network with its taps.
     """
 
-    #: Whether it can give the layers that Knowledge Flow links.
+    #: Whether it can give the inner layers that Knowledge Flow links.
     gives_inner_layers = True
 
     def __init__(self, name: str, network: TappedNetwork) -> None:
@@ -32,7 +32,7 @@ class Executor(ABC):
 
     @abstractmethod
     def __call__(self, batch: Batch) -> tuple[tuple[Tensor, ...], ...]:
-        """What :meth:`TappedNetwork.forward` returns of these images.
+        """Return what :meth:`TappedNetwork.forward` returns for the batch.
 
         Args:
             batch: Images normalised for the student. Called without gradient,
@@ -43,7 +43,7 @@ class Executor(ABC):
 
 @EXECUTORS.register_module(name='eager')
 class EagerExecutor(Executor):
-    """Runs the network as it is."""
+    """Runs the network without changes."""
 
     def __call__(self, batch: Batch) -> tuple[tuple[Tensor, ...], ...]:
         """See :meth:`Executor.__call__`."""

@@ -1,4 +1,4 @@
-"""From what a user writes about a teacher to a network with its weights."""
+"""Reads a teacher's config and checkpoint and builds its network."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.configs import require_package
 
-#: What to write for ``checkpoint`` where an untrained teacher is meant.
+#: Value of ``checkpoint`` for a teacher with random weights.
 UNTRAINED = 'untrained'
 
 
 def check_teachers(teachers: Sequence[dict],
                    keys: Collection[str]) -> tuple[str, ...]:
-    """The teachers' names, if what the user wrote is a list of teachers.
+    """Check the user's list of teachers and return their names.
 
     Args:
-        teachers: As the user wrote them.
-        keys: What a teacher's dict may have.
+        teachers: The user's list.
+        keys: Valid keys of a teacher's dict.
 
     Raises:
-        TypeError: A teacher that is no dict.
+        TypeError: A teacher is no dict.
         ValueError: No list, an unknown key, no name or the same one twice.
     """
     if not isinstance(teachers, (list, tuple)) or not teachers:
@@ -70,21 +70,21 @@ def load_model_config(config: str | dict,
     Args:
         config: A path, a name in an installed package
             (``'mmpretrain::resnet/resnet18_8xb32_in1k.py'``), a whole config
-            or a model's config as a dict. If it is the config of one of our
-            distillations, its student is meant.
-        key: The config key that named it, for messages.
-        keep_flow: Leave a KnowledgeFlowBackbone in it, which else becomes
-            the student's backbone.
+            or a model's config as a dict. Of the config of a distillation the
+            student is taken.
+        key: Config key of ``config``, for messages.
+        keep_flow: Keep a KnowledgeFlowBackbone; otherwise it is replaced by
+            its student's backbone.
 
     Returns:
-        The model's config, with the preprocessor that stands beside it in
-        MMPretrain's configs, and the scope in which its parts are looked up
-        (``None``: not said).
+        The model's config, including the preprocessor that MMPretrain's
+        configs have outside of the model, and the scope in which its types are
+        looked up (``None``: the config has none).
 
     Raises:
         FileNotFoundError: No such config.
-        TypeError: Neither a string nor a dict.
-        ValueError: A config without a model.
+        TypeError: ``config`` is neither a string nor a dict.
+        ValueError: The config has no model.
     """
     if isinstance(config, str):
         if '::' in config:
@@ -112,10 +112,10 @@ def load_model_config(config: str | dict,
     preprocessor = model.get('data_preprocessor',
                              cfg.get('data_preprocessor'))
     if str(model['type']).rpartition('.')[2] == 'MultiTeacherDistiller':
-        # A dict, a path or a name itself.
+        # The student may be a dict, a path or a name.
         model, inner = load_model_config(model['student'], f'{key}: student',
                                          keep_flow=True)
-        # As the builder: what stands beside the student overrides its own.
+        # As in the builder: the distiller's preprocessor overrides it.
         preprocessor = preprocessor or model.get('data_preprocessor')
         scope = inner or scope
     model = dict(model)
@@ -130,16 +130,16 @@ def load_model_config(config: str | dict,
 
 
 def build_network(cfg: dict, scope: str | None, key: str) -> nn.Module:
-    """Build a network of any OpenMMLab package, its weights untouched.
+    """Build a network of any OpenMMLab package without initialising weights.
 
     Args:
         cfg: The model's config.
-        scope: Package in which names without a prefix are looked up.
-        key: The config key of it, for messages.
+        scope: Package in which types without a prefix are looked up.
+        key: Config key of ``cfg``, for messages.
 
     Raises:
-        ValueError: A name in it is not registered.
-        TypeError: An option that a part of it does not have.
+        ValueError: A type is not registered.
+        TypeError: A part does not have an option.
     """
     try:
         with MODELS.switch_scope_and_registry(scope) as registry:
@@ -155,11 +155,10 @@ def build_network(cfg: dict, scope: str | None, key: str) -> nn.Module:
 
 
 def offline(cfg: dict) -> dict:
-    """The config without the weights that it would start training from."""
+    """Remove pretrained weights, which would be downloaded, from a config."""
     cfg = {k: v for k, v in cfg.items() if k != 'init_cfg'}
     if 'pretrained' in cfg:
-        # A file or an address (MMSegmentation's, MMDetection's), or a switch
-        # (timm's).
+        # A file or URL (MMSegmentation, MMDetection), or a bool (timm).
         cfg['pretrained'] = False if isinstance(cfg['pretrained'],
                                                 bool) else None
     if isinstance(cfg.get('backbone'), dict):
@@ -168,10 +167,10 @@ def offline(cfg: dict) -> dict:
 
 
 def input_size(cfg: dict, key: str) -> tuple[int, int] | None:
-    """The (H, W) that a teacher asks for; ``None``: any.
+    """``input_size`` of a teacher as (H, W); ``None``: any size.
 
     Raises:
-        ValueError: Neither a side nor a pair.
+        ValueError: The value is neither a side nor a pair.
     """
     size = cfg.get('input_size')
     if size is None:
@@ -185,12 +184,12 @@ def input_size(cfg: dict, key: str) -> tuple[int, int] | None:
 
 
 def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:
-    """The weights in a checkpoint file, whichever way it wraps them. If they
-    are those of one of our distillations, its student's are meant.
+    """Read the weights in a checkpoint file, plain or under ``state_dict`` or
+    ``model``. Of a distillation the student's weights are returned.
 
     Raises:
         FileNotFoundError, ValueError: See :func:`checkpoint_io.load`; also if
-            there are no weights in it.
+            the file has no weights.
     """
     content = checkpoint_io.load(path, key)
     for name in ('state_dict', 'model'):
@@ -205,15 +204,15 @@ def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:
 
 def require_checkpoints(teachers: Sequence[dict],
                         key: str = 'model.teachers') -> None:
-    """Find all files that are not there before anything is built.
+    """Check that all checkpoint files exist, before anything is built.
 
     Args:
-        teachers: As :class:`TeacherPool` takes them, each with a ``name``.
-        key: Where the config has them.
+        teachers: See :class:`TeacherPool`; each has a ``name``.
+        key: Config key of the teachers.
 
     Raises:
-        FileNotFoundError: It names every teacher without its file, and says
-            how to get each.
+        FileNotFoundError: Files are missing; the message names each teacher
+            and how to get its file.
     """
     missing = [
         (i, t) for i, t in enumerate(teachers)
@@ -227,9 +226,10 @@ def require_checkpoints(teachers: Sequence[dict],
     ]
     places = ' '.join(
         f'{key}.{i}.checkpoint=FILE' for i, _ in missing)
-    lines.append(f'{len(missing)} of {len(teachers)} teachers have no file '
-                 f'(looked for from {os.getcwd()}). One that lies elsewhere: '
-                 f'--cfg-options {places}')
+    lines.append(f'{len(missing)} of {len(teachers)} teachers have no '
+                 f'checkpoint file (relative paths start at {os.getcwd()}). '
+                 'If a file is elsewhere, give its path with --cfg-options '
+                 f'{places}')
     if any(str(t.get('config')).startswith('mmkd_rl::cifar100/')
            for _, t in missing):
         lines.append('tools/reproduce.py trains what a table of the paper '
@@ -262,12 +262,11 @@ def _how_to_get(teacher: dict) -> str:
 
 
 def init_untrained(network: nn.Module) -> None:
-    """Initialise a network that gets no weights from a file. Some have
-    parameters that are memory of no meaning until then (level embeddings of
-    Deformable DETR)."""
+    """Initialise a network without a checkpoint. Some parameters are
+    uninitialised memory until then (level embeddings of Deformable DETR)."""
     if not hasattr(network, 'init_weights'):
         return
-    # MMEngine logs a line a weight.
+    # MMEngine logs one line for each weight.
     logging.disable(logging.INFO)
     try:
         network.init_weights()
@@ -277,17 +276,17 @@ def init_untrained(network: nn.Module) -> None:
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str,
                  key: str) -> None:
-    """Load weights, all of them, into a network of the same architecture.
+    """Load weights into a network; all names and shapes must match.
 
     Args:
         model: The network.
-        weights: What :func:`read_checkpoint` returned.
+        weights: Weights from :func:`read_checkpoint`.
         path: The file, for messages.
-        key: The config key that named it, for messages.
+        key: Config key of the file, for messages.
 
     Raises:
-        ValueError: Missing, left over or differently shaped weights, or such
-            as are not finite; the message counts them and names the first.
+        ValueError: Weights are missing, left over, of another shape or not
+            finite; the message counts them and names the first.
     """
     own = model.state_dict()
     missing = [n for n in own if n not in weights and _matters(n)]
@@ -343,8 +342,8 @@ def _whose_names(own: dict, weights: dict) -> str:
 
 
 def _class_counts(own: dict, weights: dict) -> tuple[int, int] | None:
-    """(file's, config's) number of classes, if that is what differs: the last
-    weights of both are vectors (a bias) of other lengths."""
+    """Numbers of classes in the file and in the config if they differ: the
+    last bias has another length in both."""
     for name in reversed(list(own)):
         if name in weights and name.endswith('bias'):
             file, config = weights[name].shape, own[name].shape

@@ -1,9 +1,9 @@
-"""Give each teacher its images as it knows them.
+"""Convert the student's images to each teacher's normalisation and size.
 
 The student's preprocessor has normalised the batch; a teacher may have been
 trained with other means, another channel order or another size. Both
-normalisations are affine per channel, so one is had from the other by one
-affine map, without going back to the pixels.
+normalisations are affine per channel, so one affine map per channel converts
+between them, and the original pixels are not needed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Normalization:
     """x = (pixel - mean) / std per channel, in the network's channel order.
 
     Attributes:
-        mean: On the scale of 0 to 255.
-        std: Likewise.
+        mean: Means of the channels, on the scale of 0 to 255.
+        std: Standard deviations, on the same scale.
         to_rgb: Whether the preprocessor swaps the loaded (BGR) channels.
     """
     mean: tuple[float, ...]
@@ -30,8 +30,8 @@ class Normalization:
 
     @classmethod
     def of(cls, preprocessor: nn.Module | None) -> Normalization | None:
-        """Read it off a preprocessor of MMEngine, MMPretrain, MMDetection or
-        MMSegmentation; ``None`` if it does not say."""
+        """Normalisation of a preprocessor of MMEngine, MMPretrain, MMDetection
+        or MMSegmentation; ``None``: unknown."""
         if preprocessor is None:
             return None
         swap = getattr(preprocessor, 'to_rgb',
@@ -49,7 +49,7 @@ class Normalization:
         """From a user's ``dict(mean=..., std=..., to_rgb=...)``.
 
         Raises:
-            ValueError: Something else in it, or a std that is not positive.
+            ValueError: The dict has another form, or a std is not positive.
         """
         cfg = dict(cfg)
         swap = cfg.pop('to_rgb', cfg.pop('bgr_to_rgb', False))
@@ -68,9 +68,10 @@ class InputAdapter(nn.Module):
     """Map images normalised for the student to a teacher's normalisation.
 
     Args:
-        source: The student's.
-        target: The teacher's. ``None`` on either side: taken as the same.
-        input_size: (H, W) that the teacher needs; ``None``: as they come.
+        source: Normalisation of the student.
+        target: Normalisation of the teacher. If one of both is ``None`` they
+            are assumed to be the same.
+        input_size: (H, W) that the teacher needs; ``None``: no resizing.
     """
 
     scale: Tensor

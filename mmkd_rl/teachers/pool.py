@@ -1,9 +1,9 @@
-"""The teachers, together: built, checked, moved and run as one.
+"""Builds, checks, moves and runs all teachers.
 
-The pool is no ``nn.Module`` on purpose. Were it part of the distiller's module
-tree, checkpoints would carry the teachers, EMA would copy them, DDP would
-broadcast them and the optimiser would see them. The distiller moves it along
-to its own device instead, and copies of the distiller share it.
+The pool is no ``nn.Module`` on purpose. In the distiller's module tree the
+teachers would be saved in checkpoints, copied by EMA, broadcast by DDP and
+passed to the optimiser. Instead the distiller moves the pool to its own
+device, and copies of the distiller share the pool.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mmkd_rl.teachers.loading import check_teachers, require_checkpoints
 from mmkd_rl.teachers.normalization import Normalization
 from mmkd_rl.teachers.teacher import FrozenTeacher
 
-#: Keys of a teacher's dict, and those that need a task with outputs.
+#: Keys of a teacher's dict, and further keys for tasks with outputs.
 _KEYS = {
     'name', 'config', 'checkpoint', 'normalization', 'input_size', 'precision',
     'executor'
@@ -38,29 +38,28 @@ class TeacherPool:
     """Frozen teachers.
 
     Args:
-        teachers: One dict a teacher:
+        teachers: One dict for each teacher. Optional keys are marked with *:
 
             - ``name``: shown in logs, reports and messages;
             - ``config``: see :func:`load_model_config`, or a name of
               :mod:`.sources`;
             - ``checkpoint``: file or URL, or ``'untrained'``;
-            - ``normalization``: ``dict(mean, std, to_rgb)`` that it was
-              trained with, where its config does not say, optional;
-            - ``input_size``: side or (H, W) that it needs, optional;
-            - ``precision``: ``'float32'``, ``'bfloat16'`` or ``'float16'``
-              where it is not to be the student's, optional;
-            - ``executor``: what makes its outputs, see :class:`Executor`,
-              optional;
-            - ``taps``: see :meth:`Task.taps`, optional;
-            - ``class_map``: where its classes are not the student's, see
-              :class:`ClassMap`, optional.
+            - ``normalization`` *: ``dict(mean, std, to_rgb)`` of the teacher's
+              training, if its config has none;
+            - ``input_size`` *: side or (H, W) of the images it needs;
+            - ``precision`` *: ``'float32'``, ``'bfloat16'`` or ``'float16'``,
+              if it differs from the student's;
+            - ``executor`` *: runs the network, see :class:`Executor`;
+            - ``taps`` *: see :meth:`Task.taps`;
+            - ``class_map`` *: if its classes are not the student's, see
+              :class:`ClassMap`.
         task: Adapter of the task; :class:`BackboneTask`: teachers' backbones
             alone, which have neither ``taps`` nor ``class_map``.
-        key: Where the config has the teachers, for messages.
+        key: Config key of the teachers, for messages.
 
     Raises:
-        ValueError, TypeError, FileNotFoundError: Whatever is wrong with one
-            of them; the message says which.
+        ValueError, TypeError, FileNotFoundError: The config of a teacher is
+            wrong; the message names the teacher.
     """
 
     def __init__(self, teachers: Sequence[dict], task: Task,
@@ -74,10 +73,10 @@ class TeacherPool:
                 built.append(build_teacher(cfg, name, task))
         self._teachers = tuple(built)
         self._class_maps = tuple(cfg.get('class_map') for cfg in teachers)
-        #: By the teacher's index; only those whose classes are others.
+        #: Class maps by the index of the teachers that have one.
         self._maps: dict[int, ClassMap] = {}
         self._finite: Tensor | None = None
-        #: Names of teachers whose inner layers were looked at once.
+        #: Names of teachers whose inner layers have been checked.
         self._looked_at: set[str] = set()
         #: Whether features are used, so that they must be finite, too.
         self.watch_features = False
@@ -96,13 +95,13 @@ class TeacherPool:
         return self
 
     def adapt(self, student: Normalization | None) -> None:
-        """Say what the images that come are normalised with; ``None``: as
-        each teacher's own."""
+        """Set the normalisation of the student's images; ``None``: assumed to
+        be that of each teacher."""
         for teacher in self._teachers:
             teacher.adapt(student)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """What ``nn.Module._apply`` does to the tree: device, precision."""
+        """Like ``nn.Module._apply``: change device or precision."""
         for teacher in self._teachers:
             teacher._apply(fn)
         for class_map in self._maps.values():
@@ -114,33 +113,32 @@ class TeacherPool:
         """The sizes of each teacher's output, logits over its own classes.
 
         Raises:
-            ValueError: A teacher cannot run on such images.
+            ValueError: A teacher fails on these images.
         """
         return tuple(teacher.probe(batch) for teacher in self._teachers)
 
     def match_classes(self, specs: Sequence[OutputSpec],
                       num_classes: int) -> tuple[OutputSpec, ...]:
-        """Read the teachers' class maps.
+        """Build the teachers' class maps.
 
         Args:
-            specs: What :meth:`probe` returned.
-            num_classes: The student's.
+            specs: Sizes from :meth:`probe`.
+            num_classes: Number of the student's classes.
 
         Returns:
-            The sizes of what :meth:`__call__` returns from now on.
+            The sizes of the outputs of :meth:`__call__` from now on.
 
         Raises:
-            ValueError: See :class:`ClassMap`; or a map where there are no
-                class scores.
+            ValueError: See :class:`ClassMap`; or a teacher has a class map,
+                but there are no class scores.
         """
         matched = []
         for m, (spec, classes) in enumerate(zip(specs, self._class_maps)):
             if classes is not None:
                 if not spec.logits or not num_classes:
                     raise ValueError(
-                        f'teacher {spec.name!r}: class_map says which of its '
-                        'classes are which, but with this task no class '
-                        'scores are read; leave it out')
+                        f'teacher {spec.name!r}: class_map has no effect, '
+                        'because this task uses no class scores; remove it')
                 own = ClassMap(classes, spec.num_classes, num_classes,
                                f'teacher {spec.name!r}')
                 self._maps[m] = own
@@ -163,13 +161,13 @@ class TeacherPool:
             batch: Images normalised for the student.
 
         Returns:
-            One output a teacher, in order, without gradient, logits over the
-            student's classes; and what :meth:`listen` asked for.
+            Output of each teacher, in order, without gradient, logits over
+            the student's classes; and the inner layers set by :meth:`listen`.
 
         Raises:
-            FloatingPointError: A teacher's first batch is not finite. Later
-                batches are checked by :meth:`check_finite`, because looking
-                makes the host wait for the device.
+            FloatingPointError: A teacher's first outputs are not finite. Later
+                ones are checked by :meth:`check_finite`, because the check
+                synchronises with the device.
         """
         given = [teacher(batch) for teacher in self._teachers]
         finite = torch.stack([self._is_finite(output) for output, _ in given])
@@ -184,31 +182,32 @@ class TeacherPool:
             inner if any(inner) else ())
 
     def listen(self, taps: Sequence[Sequence[Tap]]) -> None:
-        """Read more of each teacher in the same forward pass.
+        """Set the taps of inner layers that are read in each forward pass.
 
         Args:
-            taps: Of each teacher.
+            taps: Taps of each teacher.
         """
         for teacher, own in zip(self._teachers, taps):
             teacher.listen(own)
 
     def inner(self, images: Tensor, active: Sequence[bool]
               ) -> tuple[tuple[Tensor, ...], ...]:
-        """What :meth:`listen` asked for alone.
+        """Run active teachers and return only the layers set by
+        :meth:`listen`.
 
         Args:
-            images: Normalised for the student, [B, 3, H, W].
-            active: Which teachers are run; the others give nothing.
+            images: Images normalised for the student, [B, 3, H, W].
+            active: Whether each teacher is run; others have empty tuples.
 
         Raises:
-            FloatingPointError: What a teacher gives first is not finite.
+            FloatingPointError: A teacher's first layers are not finite.
         """
         batch = Batch(images)
         given = tuple(teacher(batch)[1] if on else ()
                       for teacher, on in zip(self._teachers, active))
         for name, features in zip(self.names, given):
             if features and name not in self._looked_at:
-                # Once, because looking makes the host wait for the device.
+                # Only once, because it synchronises with the device.
                 self._looked_at.add(name)
                 if not all(bool(f.isfinite().all()) for f in features):
                     raise _not_finite([name])
@@ -223,7 +222,7 @@ class TeacherPool:
     def _is_finite(self, output: Output) -> Tensor:
         finite = [z.isfinite().all() for z in output.logits]
         if self.watch_features or not finite:
-            # Of the sum: a map is large, and this needs no other one.
+            # The sum, because isfinite() of a map makes another large map.
             finite += [f.sum(dtype=torch.float32).isfinite()
                        for f in output.features]
         return torch.stack(finite).all()
@@ -236,22 +235,22 @@ class TeacherPool:
             else logits
 
     def check_first(self, device: torch.device) -> None:
-        """What the first batch's :meth:`__call__` does together with the
-        other processes, for one that has no batch."""
+        """Take part in the check of the first batch, which all processes do
+        together, in a process that has no batch."""
         if self._finite is None:
             self._finite = torch.ones(
                 len(self), dtype=torch.bool, device=device)
             self.check_finite()
 
     def check_finite(self, together: bool = True) -> None:
-        """Complain if a teacher has given NaN or infinity so far.
+        """Check that no teacher has given NaN or infinity so far.
 
         Args:
-            together: Look at the teachers of all processes, which all must
-                call this then; none is left waiting for one that stopped.
+            together: Check the teachers of all processes; then all must call
+                this, and all raise, so that none waits for a stopped one.
 
         Raises:
-            FloatingPointError: It names the teachers.
+            FloatingPointError: A teacher has; the message names all that have.
         """
         if self._finite is None:
             return
@@ -269,15 +268,15 @@ class TeacherPool:
 class TeacherBorrower(nn.Module, ABC):
     """A part of the student that reads inner layers of a distiller's teachers.
 
-    The distiller finds it in the student's model and lends it the pool; the
-    part names the layers with :meth:`TeacherPool.listen`, and gets their
+    The distiller finds the part in the student's model and gives it the pool;
+    the part sets the layers with :meth:`TeacherPool.listen`, and gets their
     tensors in each step.
     """
 
     @property
     @abstractmethod
     def waits_for_teachers(self) -> bool:
-        """Whether it has no teachers of its own and was lent none yet."""
+        """Whether the part has no teachers yet."""
 
     @property
     @abstractmethod
@@ -287,21 +286,21 @@ class TeacherBorrower(nn.Module, ABC):
 
     @abstractmethod
     def borrow(self, pool: TeacherPool) -> None:
-        """Take the distiller's teachers."""
+        """Use the distiller's teachers."""
 
     @abstractmethod
     def lend(self, features: tuple[tuple[Tensor, ...], ...] | None) -> None:
-        """Give the layers' tensors for the student's next forward pass in
+        """Set the layers' tensors for the student's next forward pass in
         training.
 
         Args:
-            features: Of each teacher, one tensor a layer; ``None``: those that
-                were given before do not count any more.
+            features: One tensor for each layer of each teacher; ``None``:
+                clear the tensors set before.
         """
 
 
 def _not_finite(names: Sequence[str]) -> FloatingPointError:
     return FloatingPointError(
         f'teachers {list(names)} gave NaN or infinite logits or features; '
-        'look at their checkpoint, their normalization and, with mixed '
+        'check their checkpoint, their normalization and, with mixed '
         'precision, their range')

@@ -5,12 +5,12 @@
 - ``'transformers::microsoft/resnet-50'``: an image classifier of transformers
   (a version that MMPretrain works with: 4.28 to 4.57) by its name on the Hub,
   or by a folder with ``config.json`` and ``preprocessor_config.json``;
-- ``'python::my_package.nets.MyNet'``: a class or function of yours that builds
+- ``'python::my_package.nets.MyNet'``: your own class or function that builds
   an ``nn.Module`` from images to class scores.
 
-Arguments follow after commas: ``'timm::resnet18,num_classes=10'``. What the
-network was trained with, as far as its package knows: normalisation, and the
-size of images where it takes only one.
+Arguments follow after commas: ``'timm::resnet18,num_classes=10'``. The
+network's normalisation and, if it accepts only one, the image size are taken
+from its package.
 """
 
 from __future__ import annotations
@@ -21,22 +21,20 @@ from typing import Any
 
 from mmkd_rl.options import parse_options
 
-#: Packages that are named here; all others are those of MMEngine's configs.
+#: Packages handled here; MMEngine resolves the names of all others.
 SOURCES = ('timm', 'torchvision', 'transformers', 'python')
 _PREPROCESSOR = 'mmpretrain.ClsDataPreprocessor'
 
 
 def expand(teacher: Mapping, key: str) -> dict:
-    """A teacher whose config may be one of these names, with the network's
-    config in its place.
+    """Replace a name of this kind in a teacher's dict by the network's config.
 
     Args:
-        teacher: As the user wrote it; what stands in it is kept.
+        teacher: The user's dict; its other entries are kept.
         key: The teacher's config key, for messages.
 
     Raises:
-        ValueError: No such network, or arguments that are not written as
-            above.
+        ValueError: There is no such network, or arguments have another form.
     """
     teacher = dict(teacher)
     config = teacher.get('config')
@@ -126,8 +124,8 @@ def _of_transformers(name: str, key: str) -> dict[str, Any]:
                 size=(side, side) if isinstance(side, int) else side)
 
 
-#: Of each package: the class around its networks, and what tells how a
-#: network of it was trained.
+#: For each package: class that wraps its networks, and function that finds a
+#: network's normalisation and image size.
 _PACKAGES: dict[str, tuple[str, Callable[[str, str], dict[str, Any]]]] = dict(
     timm=('mmkd_rl.TimmClassifier', _of_timm),
     torchvision=('mmkd_rl.TorchVisionClassifier', _of_torchvision),

@@ -1,8 +1,7 @@
-"""A teacher's network as a function: from the student's images to tensors.
+"""A teacher's network as a function from the student's images to tensors.
 
-Its taps are installed once, when the teacher is built: nothing but the images
-changes from batch to batch, so that the function can be compiled or captured
-whole.
+The taps are installed once, when the teacher is built: only the images change
+from batch to batch, so that the whole function can be compiled or captured.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ from mmkd_rl.records import Batch
 from mmkd_rl.taps import Tap
 from mmkd_rl.teachers.normalization import InputAdapter
 
-#: What ``precision`` of a teacher may be.
+#: Values of a teacher's ``precision``.
 PRECISIONS = dict(
     float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 
 
 class TappedNetwork(nn.Module):
-    """A network with hooks for good, which record while it is called here.
+    """A network with permanent hooks, which record only in :meth:`forward`.
 
     Args:
         network: The network.
-        run: One forward pass of it, as far as its taps need it; see
+        run: Runs a forward pass, at least up to the taps; see
             :meth:`Task.run`.
-        adapter: From the student's images to the network's own.
-        precision: A key of :data:`PRECISIONS`: the network runs in it by
-            autocast, whatever the student is trained in, and all tensors are
-            returned in float32. ``None``: as the student.
+        adapter: Converts the student's images for the network.
+        precision: A key of :data:`PRECISIONS`: the network runs in autocast of
+            this precision, independent of the student's, and all tensors are
+            returned in float32. ``None``: the student's precision.
     """
 
     def __init__(self, network: nn.Module, run: Callable[[nn.Module, Batch],
@@ -45,20 +44,20 @@ class TappedNetwork(nn.Module):
                                                       precision)
         self._run = run
         self._taps: list[Tap] = []
-        #: Of each tap, what its module's calls gave in the forward pass that
-        #: is going on; ``None``: there is none, and hooks do nothing.
+        #: Recorded values of each tap in the current forward pass; ``None``
+        #: outside of :meth:`forward`: hooks do nothing.
         self._seen: list[list[Any]] | None = None
 
     def install(self, root: nn.Module, taps: Sequence[Tap]) -> slice:
-        """Read more tensors from now on.
+        """Install more taps.
 
         Args:
             root: The module to which the taps' paths are relative: the
                 network, or a module in it.
-            taps: What to read.
+            taps: The taps.
 
         Returns:
-            Where :meth:`forward` returns them.
+            Slice of the taps' tensors in the output of :meth:`forward`.
         """
         first = len(self._taps)
         for number, tap in enumerate(taps, first):
@@ -75,11 +74,11 @@ class TappedNetwork(nn.Module):
         """Run the network once.
 
         Args:
-            images: Normalised for the student, [B, 3, H, W].
-            samples: Their data samples, for networks that need them to run.
+            images: Images normalised for the student, [B, 3, H, W].
+            samples: Data samples of the images, for networks that need them.
 
         Returns:
-            Of each installed tap its tensors, one or one a level.
+            Tensors of each installed tap, one for each level.
         """
         seen: list[list[Any]] = [[] for _ in self._taps]
         images = self.adapter(images)

@@ -1,4 +1,4 @@
-"""One teacher: from a batch to what its taps read."""
+"""One teacher: a frozen network with taps."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ class FrozenTeacher(nn.Module):
     """A network that is never trained.
 
     Args:
-        name: Its name in configs, logs and messages.
+        name: Name of the teacher in configs, logs and messages.
         model: The network; frozen and set to eval here.
-        taps: Where its output is read.
-        task: How it is run.
-        normalization: What it was trained with; ``None``: as the student.
-        input_size: (H, W) of the images that it needs; ``None``: as they come.
+        taps: Taps of the output.
+        task: Adapter that runs the network.
+        normalization: Normalisation in the teacher's training; ``None``: that
+            of the student.
+        input_size: (H, W) to which images are resized; ``None``: not resized.
         precision: See :class:`TappedNetwork`.
-        executor: Config of what makes its outputs, see :class:`Executor`.
+        executor: Config of the executor, see :class:`Executor`.
     """
 
     def __init__(self, name: str, model: nn.Module, taps: OutputTaps,
@@ -63,29 +64,29 @@ class FrozenTeacher(nn.Module):
         return self._task.inner_root(self.model)
 
     def train(self, mode: bool = True) -> FrozenTeacher:
-        """A teacher stays in eval."""
+        """Do nothing: a teacher stays in evaluation mode."""
         return super().train(False)
 
     def adapt(self, student: Normalization | None) -> None:
-        """Say what the images that come are normalised with; ``None``: as the
-        teacher's own."""
+        """Set the normalisation of the student's images; ``None``: assumed to
+        be the teacher's own."""
         device = next((p.device for p in self.model.parameters()), None)
         self.tapped.adapter = InputAdapter(
             student, self.normalization, self.input_size).to(device)
 
     def listen(self, taps: Sequence[Tap]) -> None:
-        """Read inner layers, too.
+        """Set the taps of inner layers that are also read.
 
         Args:
-            taps: With paths relative to :attr:`root`.
+            taps: Taps with paths relative to :attr:`root`.
 
         Raises:
             ValueError: The executor cannot give them.
         """
         if not self.executor.gives_inner_layers:
             raise ValueError(
-                f'teacher {self.name!r}: {type(self.executor).__name__} gives '
-                'no inner layers, which Knowledge Flow needs; use '
+                f'teacher {self.name!r}: {type(self.executor).__name__} '
+                'cannot give the inner layers that Knowledge Flow needs; use '
                 "executor='eager'")
         self._inner = self.tapped.install(self.root, taps)
 
@@ -104,10 +105,10 @@ class FrozenTeacher(nn.Module):
         return Output(features, logits), inner
 
     def try_on(self, batch: Batch) -> Output:
-        """Run it on images of a size that it may not be made for.
+        """Run the teacher on images of a size that it may not accept.
 
         Raises:
-            ValueError: It cannot run on them.
+            ValueError: The teacher fails on these images.
         """
         try:
             return self(batch)[0]
@@ -116,7 +117,7 @@ class FrozenTeacher(nn.Module):
             place = raised_at(error)
             if not isinstance(error, (RuntimeError, AssertionError)) and \
                     place is not None and is_ours(place[0]):
-                raise  # a fault of ours, or what a tap says
+                raise  # a fault of ours, or a message of a tap
             raise ValueError(
                 f'teacher {self.name!r} fails on images of shape '
                 f'{tuple(batch.images.shape)}: {error}; if it needs another '
@@ -127,25 +128,25 @@ class FrozenTeacher(nn.Module):
         the feature.
 
         Args:
-            feature: Of the shape that :meth:`forward` gives.
+            feature: Feature of the shape of :meth:`forward`'s.
 
         Raises:
-            ValueError: The task cannot tell where its classifier begins.
+            ValueError: The task cannot run the classifier alone.
         """
         return self._task.classify(self.model, self._taps, feature,
                                    f'teacher {self.name!r}')
 
     def probe(self, batch: Batch) -> OutputSpec:
-        """The sizes of what it returns.
+        """The sizes of the teacher's output.
 
         Raises:
-            ValueError: It cannot run, or gives NaN or infinity.
+            ValueError: The teacher fails, or gives NaN or infinity.
         """
         output = self.try_on(batch)
         if not all(t.isfinite().all() for t in output.tensors()):
             raise ValueError(
-                f'teacher {self.name!r} gives NaN or infinity even on a grey '
-                'image; look at its checkpoint')
+                f'teacher {self.name!r} gives NaN or infinity on a grey '
+                'image; check its checkpoint')
         return spec_of(self.name, output)
 
 
@@ -153,7 +154,7 @@ def spec_of(name: str, output: Output) -> OutputSpec:
     """Sizes of an output.
 
     Raises:
-        ValueError: A feature that is neither a map nor a vector.
+        ValueError: A feature is neither a map nor a vector.
     """
     for feature in output.features:
         if feature.ndim not in (2, 4):

@@ -1,7 +1,7 @@
-"""MMEngine's files, whole or not at all.
+"""MMEngine's file backend with atomic writes.
 
-MMEngine writes a checkpoint straight to its final name; a run that is killed
-meanwhile leaves a truncated file that looks like a good one. Its file backends
+MMEngine writes a checkpoint directly to its final name; if the run is killed
+meanwhile, a truncated file remains that looks like a valid one. File backends
 can be replaced by name; :func:`.patches.patch_mmengine` replaces the local one
 by this one.
 """
@@ -19,7 +19,7 @@ class AtomicLocalBackend(LocalBackend):
     """A ``LocalBackend`` that writes to a temporary name and renames."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes to a file, whose folder is made if need be."""
+        """Write bytes to a file; its folder is made if needed."""
         write_whole(
             str(filepath), lambda temporary: _write(temporary, bytes(obj)))
 

@@ -1,4 +1,4 @@
-"""Run a network as in training without its batch norm remembering it."""
+"""Run a network in training mode without changing batch norm statistics."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norm layers normalise by the batch, as in training, but leave
-    their running statistics alone inside the ``with`` block."""
+    """Inside the block batch norm layers normalise by the batch, as in
+    training, but do not change their running statistics."""
     layers = [
         m for m in module.modules()
         if isinstance(m, _BatchNorm) and m.training and m.track_running_stats

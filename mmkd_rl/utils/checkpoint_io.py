@@ -1,9 +1,9 @@
-"""Read and write checkpoint files so that nothing runs and nothing is lost.
+"""Read checkpoints without running code, and write them atomically.
 
-Reading never executes what is pickled in a file: PyTorch's ``weights_only``
-loader is used, with the few harmless types allowed that MMEngine writes into
-its checkpoints. Writing goes to a temporary name first, so that a file under
-its final name is always whole.
+Reading uses PyTorch's ``weights_only`` loader, which runs no pickled code,
+with the few harmless types allowed that MMEngine writes into checkpoints.
+Files are written to a temporary name first, so that a file under its final
+name is always complete.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from mmengine.fileio import get_local_path
 from mmengine.logging.history_buffer import HistoryBuffer
 
-#: Where NumPy 2 and NumPy 1 have what pickled arrays name.
+#: Modules of the names in pickled arrays, in NumPy 2 and NumPy 1.
 _NUMPY = ('numpy._core.multiarray', 'numpy.core.multiarray')
 
 
@@ -42,10 +42,10 @@ def _safe_types() -> list[Any]:
 
 
 def _statistic(owner: Any, name: str) -> Any:
-    """What ``getattr`` may do in a checkpoint.
+    """Restricted ``getattr`` for checkpoints.
 
     A HistoryBuffer holds its own methods, which pickle stores as
-    ``getattr(HistoryBuffer, 'min')``; nothing else may be looked up.
+    ``getattr(HistoryBuffer, 'min')``; all other attributes are refused.
     """
     if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
         return getattr(owner, name)
@@ -58,13 +58,13 @@ def load(path: str, key: str = 'checkpoint',
     """Read a checkpoint without running anything in it.
 
     Args:
-        path: A file, a URL, or what MMEngine's file clients understand.
-        key: The config key that named it, for messages.
-        map_location: Where tensors go, see ``torch.load``.
+        path: A file, a URL, or a path for MMEngine's file clients.
+        key: Config key of the path, for messages.
+        map_location: Device of the tensors, see ``torch.load``.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: The file is truncated, no checkpoint, or holds more than
+        ValueError: The file is truncated, no checkpoint, or has more than
             tensors and plain values.
     """
     with ExitStack() as stack:
@@ -99,7 +99,7 @@ def load(path: str, key: str = 'checkpoint',
                              f'{_first_line(reason)}') from error
         except (RuntimeError, EOFError, OSError, LookupError, ValueError,
                 AttributeError, TypeError) as error:
-            # Of a file of another kind torch's reader raises anything.
+            # torch's reader raises any of these for files of other kinds.
             raise ValueError(
                 f'{key}={path!r} cannot be read, it is truncated or not a '
                 f'PyTorch checkpoint: {_first_line(str(error))}') from error
@@ -121,16 +121,16 @@ def _load_safetensors(local: str, what: str,
 
 
 def save(obj: Any, path: str) -> None:
-    """Write ``obj`` with ``torch.save``, whole or not at all."""
+    """Write ``obj`` with ``torch.save``, completely or not at all."""
     write_whole(path, lambda temporary: torch.save(obj, temporary))
 
 
 def write_whole(path: str, write: Callable[[str], None]) -> None:
-    """Write a file, whole or not at all.
+    """Write a file, completely or not at all.
 
     Args:
-        path: The file; its folder is made if need be.
-        write: Called with a temporary name beside it.
+        path: The file; its folder is made if needed.
+        write: Function that writes to a temporary name in the same folder.
     """
     directory = os.path.dirname(os.path.abspath(path))
     os.makedirs(directory, exist_ok=True)
@@ -139,7 +139,7 @@ def write_whole(path: str, write: Callable[[str], None]) -> None:
     os.close(handle)
     try:
         write(temporary)
-        # mkstemp's files are the owner's alone
+        # mkstemp gives access to the owner only
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)

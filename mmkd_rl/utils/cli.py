@@ -1,4 +1,4 @@
-"""What the command-line tools share: configs, launchers, clear errors."""
+"""Functions of all command-line tools: arguments, launchers, errors."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from mmkd_rl.utils.configs import (
 )
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
-# What a wrong config, path or checkpoint raises somewhere in MMEngine.
-# RuntimeError: MMEngine where loops do not fit, torch where a file is cut.
+# Errors that MMEngine raises for a wrong config, path or checkpoint.
+# RuntimeError: by MMEngine for loops, by torch for truncated files.
 _BAD_INPUT = (ValueError, TypeError, KeyError, AttributeError, OSError,
               ImportError, SyntaxError, NameError, AssertionError,
               RuntimeError, ConfigParsingError, pickle.UnpicklingError,
@@ -37,13 +37,14 @@ _CONFIG_READER = osp.join('mmengine', 'config', 'config.py')
 
 
 class Options(DictAction):
-    """``KEY=VALUE`` any number of times; else the parser's message."""
+    """Parser action for ``KEY=VALUE`` any number of times."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         """See :class:`argparse.Action`."""
         for value in values:
             if '=' not in value:
-                parser.error(f'{option_string}: {value!r} is no KEY=VALUE')
+                parser.error(f'{option_string}: {value!r} is not of the form '
+                             'KEY=VALUE')
         super().__call__(parser, namespace, values, option_string)
 
 
@@ -94,16 +95,16 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def start_distributed_on_cpu(cfg: Config) -> bool:
-    """Start gloo processes where there is no GPU.
+    """Start gloo processes if there is no GPU.
 
-    MMEngine selects a CUDA device before it starts any process group and
-    wraps the model for one, so without a GPU both are settled here.
+    MMEngine selects a CUDA device before it starts a process group, and wraps
+    the model for one device, so without a GPU both are done here.
 
     Returns:
-        Whether anything was done.
+        Whether a process group was started.
 
     Raises:
-        ValueError: The launcher is one that needs GPUs.
+        ValueError: The launcher needs GPUs.
     """
     if cfg.launcher == 'none' or torch.cuda.is_available():
         return False
@@ -127,11 +128,11 @@ def start_distributed_on_cpu(cfg: Config) -> bool:
 
 
 def check_checkpoint(path: str, key: str) -> None:
-    """Find out before a model is built that a checkpoint is missing.
+    """Check that a checkpoint exists, before a model is built.
 
     Args:
-        path: File, or an address (``https://...``), which is not looked at.
-        key: What the user wrote the path under, for messages.
+        path: A file, or a URL (``https://...``), which is not checked.
+        key: Key of the path, for messages.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -141,19 +142,19 @@ def check_checkpoint(path: str, key: str) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The runner that the config asks for."""
+    """Build the config's runner."""
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
 
 
 class Stage:
-    """How far a tool has come, for messages and exit codes."""
+    """State of a tool's run, for messages and exit codes."""
 
     def __init__(self) -> None:
         self.runner: Runner | None = None
         self.resume_command = ''
-        #: For messages that name one of its settings.
+        #: Config, for messages that name a setting.
         self.cfg: Config | None = None
 
     @property
@@ -163,7 +164,7 @@ class Stage:
         return hook is not None and hook.seen
 
     def watch(self, runner: Runner) -> None:
-        """Notice the first batch of ``runner``."""
+        """Register a hook that records the first batch of ``runner``."""
         from mmengine.hooks import Hook
 
         class FirstBatch(Hook):
@@ -182,13 +183,13 @@ class Stage:
 
 
 def _is_refusal(error: BaseException, running: bool) -> bool:
-    """Whether an error says what is wrong with the user's input.
+    """Whether an error is a message about the user's input.
 
-    That is what a ``raise`` statement of ours says at any time, and before
-    the first batch also one of another package, a file that is not there, an
-    option that a registered class does not take, and whatever happens while
-    a config is read. All else is a fault in code, and needs its traceback: a
-    missing attribute, an index out of range, tensors that do not fit.
+    Messages are errors of ``raise`` statements in this package, and before the
+    first batch also those of other packages, missing files, options that a
+    registered class does not take, and all errors while a config is read. All
+    others are faults in code and need their traceback: a missing attribute, an
+    index out of range, shapes that do not match.
     """
     if isinstance(error, ConfigError):
         return True
@@ -206,7 +207,7 @@ def _is_refusal(error: BaseException, running: bool) -> bool:
     if isinstance(error, OSError):
         return error.filename is not None or statement.startswith('raise')
     if isinstance(error, TypeError) and last.name == 'build_from_cfg':
-        return True  # a call with options that the class does not take
+        return True  # options that the class does not take
     # nn.Module raises AttributeError for every misspelt name in code.
     return not isinstance(error, AttributeError) and statement.startswith(
         ('raise', 'assert'))
@@ -226,7 +227,7 @@ def describe(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-#: Where data are expected and what says how to put them there.
+#: Folders of data sets, and the guides for preparing them.
 _DATA_GUIDES = {
     'data/cifar100': 'configs/cifar100/README.md',
     'data/imagenet': 'configs/imagenet/README.md',
@@ -234,8 +235,8 @@ _DATA_GUIDES = {
 
 
 def missing_data(error: BaseException, cfg: Config | None) -> str:
-    """For a file of a data set that is not there: the setting that names it
-    and what says how to get it, as the end of a message; else nothing."""
+    """End of a message about a missing file of a data set: the setting with
+    its folder, and the guide for preparing it. ``''`` for other errors."""
     path = getattr(error, 'filename', None)
     if not isinstance(error, FileNotFoundError) or not isinstance(path, str):
         return ''
@@ -256,7 +257,7 @@ def missing_data(error: BaseException, cfg: Config | None) -> str:
 
 
 def _setting_of(path: str, cfg: dict, key: str) -> tuple[str, str] | None:
-    """Key and value of a data set's root within which the path is."""
+    """Key and value of the setting for the folder that contains the path."""
     for name, value in cfg.items():
         below = f'{key}.{name}'
         if isinstance(value, dict):
@@ -272,17 +273,17 @@ def _setting_of(path: str, cfg: dict, key: str) -> tuple[str, str] | None:
 
 @contextlib.contextmanager
 def clear_errors(debug: bool | None = None) -> Iterator[Stage]:
-    """End the process with one message where the input was wrong.
+    """End the process with one message if the input is wrong.
 
     Args:
-        debug: Show the traceback of a wrong input, too; ``None``: the tool
+        debug: Also show the traceback for wrong inputs; ``None``: the tool
             has no such option. MMKD_RL_DEBUG=1 does the same.
 
     Exit codes: 2 for a wrong input, 1 for any other failure (with its
     traceback, see :func:`_is_refusal`), 130 when the user interrupts.
 
     Yields:
-        Stage: To be told of the runner by ``stage.watch(runner)``.
+        Stage: The caller passes its runner to ``stage.watch(runner)``.
     """
     how = 'MMKD_RL_DEBUG=1' if debug is None else '--debug'
     debug = debug or os.environ.get('MMKD_RL_DEBUG', '0') not in ('', '0')
@@ -307,7 +308,7 @@ def clear_errors(debug: bool | None = None) -> Iterator[Stage]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
     except _BAD_INPUT as raised:
-        # MMEngine makes a TypeError anew where a hook raises one.
+        # MMEngine raises a new TypeError if a hook's constructor raises one.
         error = raised.__context__ if isinstance(
             raised.__context__, ConfigError) else raised
         refusal = _is_refusal(error, stage.running)

@@ -1,4 +1,4 @@
-"""Reading configs, and completing those that leave something to a tool."""
+"""Reads configs, changes settings, and sets defaults that tools must set."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def load_config(path: str | os.PathLike, key: str = 'config') -> Config:
 
     Args:
         path: The file, or ``'package::path'``.
-        key: What the user wrote the path under, for messages.
+        key: Key of the path, for messages.
 
     Raises:
-        FileNotFoundError: There is no such file. The message has the names
-            in the same folder that come near it.
+        FileNotFoundError: There is no such file. The message has similar names
+            of the same folder.
         ValueError: The package is not installed.
     """
     path = os.fspath(path)
@@ -55,8 +55,7 @@ def load_config(path: str | os.PathLike, key: str = 'config') -> Config:
 
 
 def _near_in_package(path: str) -> str:
-    """The configs of the package whose names come near, as the end of a
-    message."""
+    """Configs of the package with similar names, as the end of a message."""
     scope, _, name = path.partition('::')
     root = configs_of(scope)
     names = [p.relative_to(root).as_posix() for p in root.rglob('*.py')]
@@ -78,7 +77,7 @@ def config_name(path: str) -> str:
 
 
 def require_package(config: str, key: str) -> None:
-    """MMEngine would pip-install a package that it does not find.
+    """Check that a config's package is installed; MMEngine would install it.
 
     Raises:
         ValueError: The package of ``'package::path'`` is not installed.
@@ -90,17 +89,17 @@ def require_package(config: str, key: str) -> None:
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Change settings as ``--cfg-options`` names them, in place.
+    """Change settings given with ``--cfg-options``, in place.
 
-    A hook may be named by its type in place of its index, which depends on
-    what else adds hooks: ``custom_hooks.KnowledgeFlowHook.kl_weight``.
+    A hook may be given by its type instead of its index, which depends on the
+    other hooks: ``custom_hooks.KnowledgeFlowHook.kl_weight``.
 
     Args:
         cfg: The config.
         options: Values by dotted key.
 
     Raises:
-        ValueError: No custom hook of that type, or several.
+        ValueError: There is no custom hook of a type, or several.
     """
     cfg.merge_from_dict({_with_index(cfg, key): value
                          for key, value in options.items()})
@@ -121,12 +120,12 @@ def _with_index(cfg: Config, key: str) -> str:
 
 
 def complete_loaders(cfg: Config) -> None:
-    """Set what MMPretrain's configs leave to its tools, in place.
+    """Set the loader options that MMPretrain's tools set, in place.
 
     Images of classifiers are collated by the workers. A ``collate_fn`` cannot
-    stand in a base that others inherit by its ``package::path``: MMEngine
-    writes a ``_scope_`` into each dict with a ``type`` there, and hands that
-    to the function.
+    be in a base that is inherited as ``package::path``: MMEngine writes a
+    ``_scope_`` into each dict with a ``type`` there, and passes it to the
+    function.
     """
     theirs = cfg.get('default_scope') == 'mmpretrain'
     if not theirs and not _reads_classes(cfg):

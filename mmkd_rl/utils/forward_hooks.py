@@ -1,4 +1,4 @@
-"""Helpers of hooks on a model's forward pass: its arguments, and a way to add
+"""Helpers of hooks on a model's forward pass: read its arguments, and add
 losses to those that the model returns in ``mode='loss'``.
 
 OpenMMLab's models are all called as ``model(inputs, data_samples, mode)``, by
@@ -14,11 +14,10 @@ _POSITIONS = dict(inputs=0, data_samples=1, mode=2)
 
 
 def argument(name: str, args: tuple, kwargs: Mapping[str, Any]) -> Any:
-    """``inputs``, ``data_samples`` or ``mode`` of a call; ``None``: not
-    given.
+    """An argument of a call; ``None``: not given.
 
     Args:
-        name: Which.
+        name: ``'inputs'``, ``'data_samples'`` or ``'mode'``.
         args: The call's positional arguments.
         kwargs: The call's keyword arguments.
     """
@@ -34,24 +33,23 @@ def computes_losses(args: tuple, kwargs: Mapping[str, Any]) -> bool:
 
 def with_losses(own: Mapping[str, Any],
                 added: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's losses and further ones behind them.
+    """Add losses to those of a model.
 
-    The model's ``loss``, under which MMEngine logs the sum of all losses, is
-    called ``loss_student``.
+    The model's ``loss`` is renamed to ``loss_student``, because MMEngine logs
+    the sum of all losses as ``loss``.
 
     Args:
-        own: What the model returned.
-        added: By other names.
+        own: The model's losses.
+        added: The losses to add.
 
     Raises:
-        ValueError: A name stands in both.
+        ValueError: A name is in both.
     """
     losses = {n: v for n, v in own.items() if n != 'loss'}
     if 'loss' in own:
         added = {'loss_student': own['loss'], **added}
     if both := losses.keys() & added.keys():
         raise ValueError(
-            f'the student has losses {sorted(both)} of its own, which are '
-            'names of distillation losses; give those of its head other '
-            'names')
+            f"the student's own losses {sorted(both)} have names of "
+            "distillation losses; rename them in the student's head")
     return {**losses, **added}

@@ -1,13 +1,13 @@
-"""Tell a module from its copies."""
+"""Distinguish a module from its copies."""
 
 from __future__ import annotations
 
 
 class Original:
-    """An attribute that copies do not have (they have ``None``).
+    """Value of an attribute that is ``None`` in copies.
 
-    Copies share what lies outside of the module tree (teachers, an agent) but
-    must not move it: EMAHook can keep its copy on another device.
+    Copies share objects outside of the module tree (teachers, an agent) but
+    must not move them: EMAHook can keep its copy on another device.
     """
 
     def __deepcopy__(self, memo: dict) -> None:

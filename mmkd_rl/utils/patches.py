@@ -1,8 +1,8 @@
 """The changes of MMEngine that our tools and builders need.
 
-Importing ``mmkd_rl`` registers our parts and leaves MMEngine as it is for
-other code of the process. The tools call :func:`patch_mmengine`, and so does
-whatever builds a distillation or a Knowledge Flow, since both need it.
+Importing ``mmkd_rl`` registers our parts and does not change MMEngine. The
+tools, and the builders of distillation and Knowledge Flow, which need the
+changes, call :func:`patch_mmengine`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from mmkd_rl.utils.atomic_backend import AtomicLocalBackend
 
 
 def patch_mmengine() -> None:
-    """Mend four things in MMEngine, for this process; again: no effect.
+    """Change four things in MMEngine for this process; repeated calls have no
+    effect.
 
-    - Local files are written whole or not at all: a run that is killed while
-      it saves leaves no cut checkpoint under the final name.
-    - Checkpoints in files and at addresses are read by
-      :func:`checkpoint_io.load`, for ``load_from``, ``resume`` and
-      ``init_cfg``, too. MMEngine's own reader falls back to unpickling
-      anything where the safe way fails, and a pickle can run code.
-    - ``activation_checkpointing`` uses PyTorch's non-reentrant way. In
-      MMEngine's reentrant one a module that is fed with images, which need no
-      gradient, gets none for its own weights (``['backbone']`` trains no
-      backbone), and a tap inside of it reads a tensor without gradient.
+    - Local files are written completely or not at all: a run that is killed
+      while it saves leaves no truncated checkpoint under the final name.
+    - Checkpoints in files and at URLs are read by :func:`checkpoint_io.load`,
+      also for ``load_from``, ``resume`` and ``init_cfg``. MMEngine's own
+      reader unpickles any content if the safe loader fails, and a pickle can
+      run code.
+    - ``activation_checkpointing`` uses PyTorch's non-reentrant version. With
+      MMEngine's reentrant version the weights of a module get no gradient if
+      its input, such as images, needs none (``['backbone']`` trains no
+      backbone), and a tap inside it reads a tensor without gradient.
     - ``mmseg::...`` is read from whichever distribution provides ``mmseg``.
       MMEngine looks for one named ``mmsegmentation`` and would pip-install it
       over the OneDL one.
@@ -50,7 +51,7 @@ def patch_mmengine() -> None:
 
 
 def load_from_safe(filename: str, map_location: Any = None) -> Any:
-    """A loader of MMEngine's, which logs a part of its name ("safe")."""
+    """Loader for MMEngine, which logs the end of its name ("safe")."""
     return checkpoint_io.load(filename, map_location=map_location)
 
 

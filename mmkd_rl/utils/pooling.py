@@ -9,35 +9,36 @@ from mmkd_rl.records import Output, Truth
 
 
 def mean_over_space(x: Tensor, valid_BHW: Tensor | None = None) -> Tensor:
-    """[B, D, ...] to [B, D]; a vector stays as it is.
+    """Average [B, D, ...] over space to [B, D]; vectors are unchanged.
 
     Args:
-        x: Feature, or logits with space behind the classes.
-        valid_BHW: Which points count, in the resolution of ``x``; ``None``:
-            all. An image without valid points gives zeros.
+        x: Features or dense logits.
+        valid_BHW: Weight of each pixel, in the resolution of ``x``; ``None``:
+            all are valid. An image without valid pixels gives zeros.
     """
     if x.ndim < 3:
         return x
     if valid_BHW is None or x.ndim < 4:
         return x.flatten(2).mean(2)
     valid_B1P = valid_BHW.to(x).flatten(1).unsqueeze(1)
-    # Not a product alone: what does not count may be infinite.
+    # Not only a product: invalid pixels may be infinite.
     kept = torch.where(valid_B1P > 0, x.flatten(2), 0.) * valid_B1P
     return kept.sum(2) / valid_B1P.sum(2).clamp_min(1e-6)
 
 
 def pooled_features(output: Output, truth: Truth) -> Tensor:
-    """Features of all levels, averaged over valid points, [B, sum_l D_l]."""
+    """Features of all levels, averaged over valid pixels, [B, sum_l D_l]."""
     return torch.cat(
         [mean_over_space(f, truth.valid_at(f)) for f in output.features], 1)
 
 
 def masked_mean(values_BP: Tensor, valid_BP: Tensor | None) -> Tensor:
-    """Mean over the points that count, [B]; 0 where none does.
+    """Mean over valid pixels, [B]; 0 for an image without any.
 
     Args:
-        values_BP: [B, ...], one number a point.
-        valid_BP: In [0, 1], of the same shape; ``None``: all count.
+        values_BP: One number for each pixel, [B, ...].
+        valid_BP: Weights in [0, 1], of the same shape; ``None``: all are
+            valid.
     """
     values_BP = values_BP.flatten(1)
     if valid_BP is None:

@@ -1,4 +1,4 @@
-"""What mixed precision does at the moment."""
+"""State of mixed precision."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def autocasts_to_half(device: str) -> bool:
-    """Whether autocast uses float16, whose range is small; bfloat16 has
-    float32's."""
+    """Whether autocast to float16 is on, which has a small range (bfloat16 has
+    that of float32)."""
     return torch.is_autocast_enabled(device) and \
         torch.get_autocast_dtype(device) == torch.float16

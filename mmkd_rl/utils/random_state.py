@@ -1,5 +1,5 @@
-"""The global generators of Python, NumPy and PyTorch, taken and put back; and
-random numbers of one's own."""
+"""Save and restore the global generators of Python, NumPy and PyTorch; and
+separate generators for parts of the distillation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 
 def capture(cuda: bool = True) -> dict:
     """The generators' states as plain values and tensors, so that a checkpoint
-    with them stays loadable without running code.
+    with them can be loaded without running code.
 
     Args:
-        cuda: Whether those of all GPUs are among them.
+        cuda: Whether to include the generators of all GPUs.
     """
     version, numbers, gauss = random.getstate()
-    # What transforms of the OpenMMLab packages draw from.
+    # Transforms of the OpenMMLab packages draw from NumPy's global generator.
     name, keys, position, has_gauss, cached = \
         np.random.get_state()  # noqa: NPY002
     return dict(
@@ -37,7 +37,7 @@ def capture(cuda: bool = True) -> dict:
 
 
 def restore(state: dict) -> None:
-    """Put back what :func:`capture` returned."""
+    """Restore the states that :func:`capture` returned."""
     version, numbers, gauss = state['python']
     random.setstate((version, tuple(numbers), gauss))
     name, keys, position, has_gauss, cached = state['numpy']
@@ -50,9 +50,9 @@ def restore(state: dict) -> None:
 
 @contextmanager
 def unchanged_on_cpu() -> Iterator[None]:
-    """What is drawn within leaves no trace in the generators of Python, NumPy
-    and PyTorch's CPU. Those of GPUs are not looked at, because that would
-    start CUDA on each of them."""
+    """Restore the generators of Python, NumPy and PyTorch's CPU at the end of
+    the block. Those of GPUs are left out, because reading them would start
+    CUDA on each GPU."""
     state = capture(cuda=False)
     try:
         yield
@@ -61,11 +61,11 @@ def unchanged_on_cpu() -> Iterator[None]:
 
 
 class RandomNumbers:
-    """PyTorch generators of a part of the distillation, one a type of device:
-    a process computes on one.
+    """PyTorch generators of a part of the distillation, one for each type of
+    device.
 
-    What a student draws (dropout, augmentation) then does not depend on what
-    is distilled into it. Seeded from the global generator when it is made.
+    With them the student's random numbers (dropout, augmentation) do not
+    depend on the distillation. Seeded from the global generator when built.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class RandomNumbers:
         self.seed(int(torch.randint(2**31, ())))
 
     def seed(self, seed: int) -> None:
-        """Begin anew, on all devices."""
+        """Restart the generators of all devices."""
         self._seed = seed
         self._generators.clear()
 
@@ -91,7 +91,7 @@ class RandomNumbers:
             name: g.get_state() for name, g in self._generators.items()})
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from there."""
+        """Restore what :meth:`state_dict` returned."""
         self.seed(state['seed'])
         for name, value in state['generators'].items():
             if name == 'cpu' or torch.cuda.is_available():

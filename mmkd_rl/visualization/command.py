@@ -1,4 +1,4 @@
-"""Command line of the tools that draw a run's record again."""
+"""Command line of the tools that draw a run's record."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def draw_record(description: str | None, record: type[Record],
                 plot: Callable[[Any, Mapping[str, str], str], Figure],
                 file: str, hook: str, title: str,
                 argv: list[str] | None = None) -> None:
-    """Read a record, draw it, say where the picture is.
+    """Read a record, draw it, and print the path of the picture.
 
     Args:
-        description: Of the tool.
+        description: Description of the tool.
         record: Class of the record.
-        plot: From record, marks and title to the figure.
-        file: The record's name in a work directory.
-        hook: What writes it, for the message where there is none.
-        title: Default one.
-        argv: Arguments; None: the process's.
+        plot: Function from record, marks and title to the figure.
+        file: File name of the record in a work directory.
+        hook: Name of the hook that writes the record, for messages.
+        title: Default title.
+        argv: Arguments; ``None``: those of the process.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What the pictures share: records on disk, figures, colours."""
+"""Functions of all pictures: records on disk, figures, colours."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ R = TypeVar('R', bound='Record')
 
 @dataclass
 class Record:
-    """Numbers noted over training, kept as a JSON file.
+    """Numbers recorded over training, saved as a JSON file.
 
     Attributes:
-        what: What they are, for messages.
+        what: Name of the numbers, for messages.
     """
     what: ClassVar[str]
 
     def save(self, path: str) -> None:
-        """Write it as JSON, whole or not at all."""
+        """Write the record as JSON, completely or not at all."""
 
         def write(temporary: str) -> None:
             with open(temporary, 'w') as file:
@@ -40,7 +40,7 @@ class Record:
 
         Raises:
             FileNotFoundError: No such file.
-            ValueError: It is something else.
+            ValueError: The file is no record of this class.
         """
         with open(path) as file:
             try:
@@ -59,21 +59,21 @@ def to_array(figure: Figure) -> np.ndarray:
 
 
 def color(index: int) -> str:
-    """Of the teacher with this index, the same in all pictures."""
+    """Colour of the teacher with this index, the same in all pictures."""
     return f'C{index % 10}'
 
 
 def check_marks(key: str, mark: Mapping[str, str],
                 teachers: Sequence[str]) -> None:
-    """Complain about notes for teachers that are not there.
+    """Check that the teachers that have notes exist.
 
     Args:
-        key: What the user wrote them under.
+        key: Config key of the notes, for the message.
         mark: Notes by teacher.
-        teachers: Names.
+        teachers: Names of the teachers.
 
     Raises:
-        ValueError: There is one.
+        ValueError: A teacher with a note does not exist.
     """
     if unknown := set(mark) - set(teachers):
         raise ValueError(f'{key} has {sorted(unknown)}; the teachers are '

@@ -1,14 +1,14 @@
-"""Picture of Knowledge Flow: who is trusted, layer by layer.
+"""Picture of Knowledge Flow's weights, layer by layer.
 
-Student layer j mixes its candidates l in L_j with weights p_w^j(l) of sum one
-(Sec. 3.2). Drawn are the means over the layers of the paper's Fig. 1(c) and 7,
+Student layer j mixes its candidates l in L_j with weights p_w^j(l) that sum to
+one (Sec. 3.2). Drawn are the means over the layers of Fig. 1(c) and 7,
 
     student:    1/L0 sum_j p_w^j(l_0^j)
     teacher m:  1/L0 sum_j sum_{i: l_m^i in L_j} p_w^j(l_m^i),
 
-which sum to one, and beside them p_w^j of every link. The paper does not say
-whether a teacher with several links in a layer counts with their sum; the sum
-is what the student takes from it.
+which sum to one, and p_w^j of every link. The paper does not say whether the
+weights of several links of a teacher in one layer are summed; here they are,
+since the sum is the teacher's weight in the mixture.
 """
 
 from __future__ import annotations
@@ -38,16 +38,17 @@ class FlowRecord(Record):
     """Normalised weights p_w over training.
 
     Attributes:
-        layers: The student's, J names.
-        candidates: Of each layer: ``'student'``, then ``'TEACHER:LAYER'``.
-        teachers: Their names.
-        iterations: How many were done when the weights were read, N numbers.
-        weights: [N][J][len(candidates[j])], each layer's sum to one.
-        retired: By teacher, how many iterations were done when it was no
-            longer run; those that still run are absent.
+        layers: Names of the student's J layers.
+        candidates: Candidates of each layer: ``'student'``,
+            ``'TEACHER:LAYER'``, ...
+        teachers: Names of the teachers.
+        iterations: Numbers of completed iterations of the N points.
+        weights: Weights [N][J][len(candidates[j])]; each layer's sum to one.
+        retired: Completed iterations when a teacher was retired, by teacher;
+            active teachers are absent.
 
     Raises:
-        ValueError: The parts do not fit together.
+        ValueError: The attributes do not fit together.
     """
     what: ClassVar[str] = 'a knowledge flow'
     layers: list[str]
@@ -82,12 +83,12 @@ class FlowRecord(Record):
                              f'are {self.teachers}')
 
     def teacher_of(self, candidate: str) -> str:
-        """Name of the teacher that gives a candidate.
+        """Name of a candidate's teacher.
 
         Raises:
-            ValueError: It is none of the teachers.
+            ValueError: The candidate belongs to none of the teachers.
         """
-        # The longest: one name may go on where another ends ('a', 'a:b').
+        # The longest: one name may be the beginning of another ('a', 'a:b').
         owners = [t for t in self.teachers if candidate.startswith(f'{t}:')]
         if not owners:
             raise ValueError(f'candidate {candidate!r} must be TEACHER:LAYER '
@@ -99,8 +100,8 @@ class FlowRecord(Record):
         return [rows[layer][candidate] for rows in self.weights]
 
     def mean(self) -> dict[str, list[float]]:
-        """Means over the layers, [N] for the student and each teacher; at
-        each iteration they sum to one."""
+        """Means over the layers of the student and each teacher, [N]; at each
+        point they sum to one."""
         names = [STUDENT, *self.teachers]
         parts = {name: [0.] * len(self.iterations) for name in names}
         for j, candidates in enumerate(self.candidates):
@@ -114,21 +115,21 @@ class FlowRecord(Record):
 def plot_flow(record: FlowRecord,
               mark: Mapping[str, str] | None = None,
               title: str = TITLE) -> Figure:
-    """Means over the layers in a large panel, each layer's links in small
-    ones.
+    """Draw the means over the layers in a large panel, and each layer's links
+    in small ones.
 
-    A teacher has one colour; its links in a layer are shades of it. A
-    vertical line shows when teachers ceased to be run.
+    A teacher has one colour; its links in a layer are shades of it. Vertical
+    lines show when teachers were retired.
 
     Args:
-        record: What was noted.
+        record: The record.
         mark: Notes for the legend, by teacher (``{'svhn': 'house
             numbers'}``); those teachers are drawn dashed.
-        title: Of the figure.
+        title: Title of the figure.
     """
     mark = mark or {}
     count = len(record.layers)
-    # A row must hold its legends, a line 0.15 inches high.
+    # A row must be as high as its legend, 0.15 inches for each line.
     high = max(2., 0.6 + .15 * max(len(c) for c in record.candidates))
     columns = 1 if count <= 3 else 2 if count == 4 else 3
     rows = math.ceil(count / columns)
@@ -245,7 +246,7 @@ def _draw_layer(axis: Axes, record: FlowRecord, layer: int,
 
 def _draw_retired(axis: Axes, record: FlowRecord,
                   teachers: Sequence[str] | None = None) -> None:
-    """A line each time that teachers ceased to be run."""
+    """Draw a vertical line where teachers were retired."""
     for iteration in sorted(set(record.retired.values())):
         gone = [t for t, i in record.retired.items() if i == iteration
                 and (teachers is None or t in teachers)]
@@ -264,18 +265,18 @@ def _frame(axis: Axes) -> None:
 
 
 def _point(record: FlowRecord) -> str:
-    """One point alone draws no line."""
+    """Marker for short records: a line needs more than one point."""
     return 'o' if len(record.iterations) < 20 else ''
 
 
 def _shade(name: str, index: int, count: int) -> tuple[float, ...]:
-    """A colour, the lighter the higher the index."""
+    """A shade of a colour, lighter for higher indices."""
     white = .55 * index / max(1, count - 1)
     return tuple(c + white * (1 - c) for c in to_rgb(name))
 
 
 def _short(name: str, size: int = 28) -> str:
-    """The name without its middle where it is too long for a legend."""
+    """Shorten the middle of a name that is too long for a legend."""
     if len(name) <= size:
         return name
     head = size // 2 - 1

@@ -1,4 +1,4 @@
-"""Pictures of who is trusted: over training, and image by image."""
+"""Pictures of the teachers' weights: over training, and image by image."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class WeightRecord(Record):
     """Mean weights over training.
 
     Attributes:
-        teachers: Their names.
-        iterations: At which the means end.
+        teachers: Names of the teachers.
+        iterations: Iterations at which the means end.
         logit: Mean logit weights, [len(iterations)][M].
-        feature: Mean feature weights, likewise.
+        feature: Mean feature weights, [len(iterations)][M].
         entropy: Mean entropies in nats of logit and feature weights scaled to
-            sum to one, [len(iterations)][2]; ln M is equal trust, 0 is all in
-            one.
+            sum to one, [len(iterations)][2]; ln M: equal weights; 0: one
+            teacher has all.
     """
     what: ClassVar[str] = 'weights'
     teachers: list[str]
@@ -38,13 +38,14 @@ class WeightRecord(Record):
 def plot_weights(record: WeightRecord,
                  mark: Mapping[str, str] | None = None,
                  title: str = 'Trust in each teacher over training') -> Figure:
-    """Mean weights of each teacher over training, logits and features.
+    """Draw the mean weights of each teacher over training, for logits and
+    features.
 
     Args:
-        record: What was noted.
+        record: The record.
         mark: Notes for the legend, by teacher (``{'vgg': '60 % wrong
             labels'}``); those teachers are drawn dashed.
-        title: Of the figure.
+        title: Title of the figure.
     """
     mark = mark or {}
     figure = Figure(figsize=(10, 4.6), layout='constrained')
@@ -58,7 +59,7 @@ def plot_weights(record: WeightRecord,
             axis.plot(
                 record.iterations, [row[m] for row in rows],
                 '--' if teacher in mark else '-',
-                # One point alone draws no line.
+                # A line needs more than one point.
                 marker='o' if len(record.iterations) < 20 else None,
                 markersize=4,
                 linewidth=2.4 if teacher in mark else 1.8,
@@ -75,7 +76,7 @@ def plot_weights(record: WeightRecord,
         axis.set_xlabel('student iterations')
         axis.grid(alpha=0.25)
     axes[0].set_ylabel('mean weight over the images')
-    # Beside the curves, which may run anywhere.
+    # Outside of the axes, so that it hides no curve.
     figure.legend(
         *axes[0].get_legend_handles_labels(),
         loc='outside lower center',
@@ -90,15 +91,15 @@ def draw_samples(images: Sequence[np.ndarray],
                  mark: Mapping[str, str] | None = None,
                  title: str = 'Logit weights of each teacher, image by image'
                  ) -> Figure:
-    """Images, each above the weights that it got.
+    """Draw images, each above the teachers' weights for it.
 
     Args:
-        images: RGB, [H, W, 3] uint8 each.
-        weights: [len(images), M].
-        teachers: M names.
-        labels: Written above the images.
+        images: RGB images, [H, W, 3] uint8 each.
+        weights: Weights, [len(images), M].
+        teachers: Names of the M teachers.
+        labels: Texts above the images.
         mark: See :func:`plot_weights`.
-        title: Of the figure.
+        title: Title of the figure.
     """
     mark = mark or {}
     columns = min(6, len(images))

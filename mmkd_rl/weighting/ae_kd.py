@@ -5,26 +5,27 @@ r"""AE-KD (Du et al., NeurIPS 2020): the direction on which teachers agree.
     \sum_m \alpha_m = 1, \; 0 \le \alpha_m \le C, \qquad
     g_m = \nabla_{z_S} \sum_i D_m^i
 
-The weights of a multi-objective step, by way of the student's logits. C bounds
-how far one teacher may be followed: at 1 / M all weigh the same, at 1 a
-teacher may be left out by the others. The weights belong to the batch (of one
-process), every sample has the same. They sum to one in the paper too, so both
-scales are the same.
+The weights of a multi-objective step, computed at the student's logits. C is
+the upper bound of a weight: at 1 / M all weights are equal, at 1 a single
+teacher may have all the weight. The weights are computed for each batch (of
+one process); all its samples have the same. They sum to one in the paper, so
+both scales are the same.
 
 The gradients stop at the logits: nothing is accumulated in a parameter, no
-backward pass through the student is added, and any logit loss will do. By
-default g_m holds all samples side by side, [B C]; the published code averages
-it over them first, [C] (``average_gradients=True``), and can scale it to unit
-length, with weights divided by that length afterwards (``normalize=True``).
-With class maps, images whose class teacher m does not know are not in g_m.
+backward pass through the student is added, and any logit loss can be used. By
+default g_m holds the gradients of all samples, [B C]; the published code
+averages over samples first, [C] (``average_gradients=True``), and can scale
+g_m to unit length and divide the weights by that length (``normalize=True``).
+With class maps, images of classes that teacher m was not trained on are left
+out of g_m.
 
-The quadratic programme is solved exactly on the device, without waiting for
-it: of the 3^M ways for a weight to be at 0, at C or between, each leaves a
-linear system, and the best feasible solution is the minimum. With more than
-five teachers it is scikit-learn's ``OneClassSVM`` (nu = 1 / (C M)), as in the
-published code, at about three times the cost for M = 4. A ridge of
-1e-6 of the mean square makes the solution unique: equal teachers weigh the
-same.
+The quadratic programme is solved exactly on the device, without
+synchronisation: each of the 3^M cases, in which every weight is 0, C or
+between, is a linear system, and the best feasible solution is the minimum.
+More than five teachers are solved by scikit-learn's ``OneClassSVM``
+(nu = 1 / (C M)), as in the published code, at about three times the cost for
+M = 4. A ridge of 1e-6 of the mean square makes the solution unique: equal
+teachers have equal weights.
 """
 
 from __future__ import annotations
@@ -59,19 +60,18 @@ class AEKD(WeightingStrategy):
 
     Args:
         context: Given by the distiller.
-        C: The most that one teacher may weigh; with one teacher it is not
-            looked at.
-        feature: Weights of the features: ``'same'``: the logits' ones;
-            ``'own'``: of the gradients of the feature losses at the student's
-            feature (AE-KD-F of the paper; costs M backward passes through
-            projectors). Where logits are not distilled it is always these.
+        C: Upper bound of a weight; not used with one teacher.
+        feature: Weights of the features: ``'same'``: those of the logits;
+            ``'own'``: from the gradients of the feature losses at the
+            student's feature (AE-KD-F of the paper; costs M backward passes
+            through projectors). Without logit losses always ``'own'``.
         average_gradients: Average gradients over the samples first.
         normalize: Compare gradients of unit length.
-        scale: Both are the paper's: weights sum to one.
+        scale: No effect: the paper's weights sum to one.
 
     Raises:
-        ConfigError: C below 1 / M, or no terms with a gradient for each
-            teacher.
+        ConfigError: C is below 1 / M, or no term compares the student with
+            each teacher.
     """
 
     needs_classes = False
@@ -102,7 +102,7 @@ class AEKD(WeightingStrategy):
         gaps, student = batch.gaps, batch.student
         logit_BM = feature_BM = None
         if gaps.logit is not None:
-            # What is not distilled pulls at nothing.
+            # Gaps that are not distilled have no gradient.
             coverage_BM = batch.class_coverage
             distilled_BM = gaps.logit if coverage_BM is None else \
                 gaps.logit * coverage_BM
@@ -123,7 +123,7 @@ class AEKD(WeightingStrategy):
         if self.num_teachers == 1 or not gap_BM.requires_grad or not all(
                 t.requires_grad for t in at):
             return equal_BM
-        # Of the sum: a mean's would be small enough to vanish in half
+        # Gradient of the sum: that of the mean may underflow in half
         # precision, and the weights do not depend on the scale.
         gradients = [
             torch.autograd.grad(gap.sum(), at, retain_graph=True)
@@ -147,16 +147,15 @@ class AEKD(WeightingStrategy):
         gram = (rows @ rows.T).double()
         length = gram.diagonal().sqrt()
         if self.normalize:
-            # A teacher without a gradient would get all the weight: with
-            # which length none has is of no matter, so it gets the largest.
+            # A teacher with zero gradient gets the largest length, or division
+            # by a small one would give it all the weight.
             length = torch.where(length > 0, length, length.amax())
             gram = gram / (length.outer(length))
         alpha = minimum_norm(gram, self.C)
         if self.normalize:
             alpha = alpha / length
             alpha = alpha / alpha.sum()
-        # Without any gradient, or with one that overflowed, no teacher can
-        # be told from another.
+        # Equal weights if gradients are zero or overflowed.
         return torch.where(alpha.isfinite().all(), alpha, 1 / len(alpha))
 
 
@@ -194,7 +193,7 @@ def _by_enumeration(gram_MM: Tensor, C: float) -> Tensor:
     sums = torch.cat([(1 - none_P1).expand(-1, count), none_P1], 1)
     matrix = torch.cat([top, sums[:, None]], 1)
     right = torch.cat([fixed_PM, fixed_PM.new_ones(patterns, 1)], 1)
-    # Not `solve`, which would wait for the device to look for errors.
+    # Not `solve`, which synchronises to check for errors.
     alpha_PM = torch.linalg.solve_ex(matrix, right)[0][:, :count]
     feasible_P = ((alpha_PM > -_TOLERANCE) &
                   (alpha_PM < C + _TOLERANCE)).all(1)
@@ -224,7 +223,7 @@ def _eye(like_MM: Tensor) -> Tensor:
 
 
 def _by_svm(gram_MM: Tensor, C: float) -> Tensor:
-    """The same by libsvm, whose weights sum to nu M and are at most 1."""
+    """Solve by libsvm, whose weights sum to nu M and are at most 1."""
     count = len(gram_MM)
     alpha_M = torch.zeros(count, dtype=torch.float64)
     gram = gram_MM.cpu().numpy()

@@ -18,20 +18,20 @@ KL(p_m || p_S). With H the entropy and sum_m w_m = 1,
     = -\sum_m w_m H(p_m) - \sum_c p(c) \ln q(c)
     = KL(p \Vert q) + H(p) - \sum_m w_m H(p_m),
 
-and the last two terms are the Jensen-Shannon divergence JSD_w of the
-teachers. So weights that keep their gradient, and -alpha T^2 JSD_w as a term
-of its own, make the mixture's KL with all its gradients: in q the two targets
-agree anyway, in w they do not, and w, by u, reaches the student too. This
-holds for :class:`KDLoss`; with another logit loss the term is left out, and
-teachers' losses are integrated instead of their targets.
+and the last two terms are the Jensen-Shannon divergence JSD_w of the teachers.
+So weights with gradient, and a further term -alpha T^2 JSD_w, give the KL of
+the mixture with all its gradients: those of q are the same for both targets;
+those of w differ, and reach the student through u. This holds for
+:class:`KDLoss`; with another logit loss the term is left out, and the
+teachers' losses are mixed instead of their targets.
 
 **Relations** of distances and angles, see losses/relation.py, belong to the
-method; they are terms, which other strategies can have too.
+method; other strategies can use these terms, too.
 
-Settled here: theta begins at zero, so that all teachers weigh the same, and W
-with variance 1 / D; features weigh the same, detached; the weights of the
-relation terms, 1 and 2, have RKD's ratio. Weights sum to one in the paper too,
-so both scales are the same.
+Not given in the paper: theta starts at zero, so that all weights are equal,
+and W with variance 1 / D; features have the same weights, detached; the
+weights of the relation terms, 1 and 2, have RKD's ratio. Weights sum to one in
+the paper, so both scales are the same.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ class AMTMLKD(WeightingStrategy):
 
     Args:
         context: Given by the distiller.
-        distance_weight: Of the relation of pairs; 0: off.
-        angle_weight: Of the relation of triplets; 0: off.
-        relation_samples: Images of a batch that make triplets; their number
-            grows with its cube; 3 or more, the corners of an angle.
-        regularization: Of W and theta; 0.1 in the paper.
-        scale: Both are the paper's: weights sum to one.
+        distance_weight: Weight of the distance relations; 0: off.
+        angle_weight: Weight of the angle relations; 0: off.
+        relation_samples: Number of images of a batch from which triplets are
+            made, at least 3; the number of triplets grows with its cube.
+        regularization: Weight of the norms of W and theta; 0.1 in the paper.
+        scale: No effect: the paper's weights sum to one.
     """
 
     needs_classes = False
@@ -103,8 +103,8 @@ class AMTMLKD(WeightingStrategy):
         self.latent = nn.Parameter(torch.zeros(self.num_teachers, size))
 
     def forward(self, batch: DistillationBatch) -> TeacherWeights:
-        """Weights, [B, M] each, in float32; the logits' with gradient, the
-        features' without."""
+        """Weights, [B, M] each, in float32; those of logits with gradient,
+        those of features without."""
         with torch.autocast(batch.device.type, enabled=False):
             u_BD = torch.cat([
                 _max_over_space(f.float(), batch.truth)
@@ -115,8 +115,8 @@ class AMTMLKD(WeightingStrategy):
         return TeacherWeights(weights_BM, weights_BM.detach())
 
     def mixture_terms(self) -> tuple[MixtureTerm, ...]:
-        """What makes the target a mixture, the relations, and the norms of W
-        and theta."""
+        """The Jensen-Shannon terms, the relations, and the norms of W and
+        theta."""
         return (*(MixedTarget(t) for t in self.context.reading('logits')
                   if isinstance(t, KDLoss)), *self.relations,
                 LatentNorm(self))
@@ -134,12 +134,12 @@ class MixedTarget(MixtureTerm):
 
     def __init__(self, term: KDLoss) -> None:
         super().__init__(term.loss_weight)
-        # In a tuple: its buffers are saved where it belongs.
+        # In a tuple: the term is a child of another module.
         self._term = (term, )
 
     def forward(self, student: Output, teachers: Sequence[Output],
                 truth: Truth, weights: TeacherWeights) -> Tensor:
-        """The batch's mean, with the weights' gradient."""
+        """The mean over the batch, with gradient to the weights."""
         term, = self._term
         with torch.autocast(weights.logit.device.type, enabled=False):
             pairs = term.align(student, teachers, truth)
@@ -156,7 +156,7 @@ class LatentNorm(MixtureTerm):
     """0.1 (|W|^2 + |theta|^2).
 
     Args:
-        strategy: Whose they are.
+        strategy: The strategy with W and theta.
     """
 
     name = 'loss_latent'
@@ -167,15 +167,15 @@ class LatentNorm(MixtureTerm):
 
     def forward(self, student: Output, teachers: Sequence[Output],
                 truth: Truth, weights: TeacherWeights) -> Tensor:
-        """Also at weight zero: every parameter must have a gradient when
-        training is distributed."""
+        """Also with weight zero: in distributed training every parameter must
+        have a gradient."""
         strategy, = self._strategy
         return self.loss_weight * (strategy.projection.square().sum() +
                                    strategy.latent.square().sum())
 
 
 def _max_over_space(feature: Tensor, truth: Truth) -> Tensor:
-    """Of valid points, [B, D]; 0 for an image without any."""
+    """Maximum over valid pixels, [B, D]; 0 for an image without any."""
     if feature.ndim < 3:
         return feature
     valid = truth.valid_at(feature)
@@ -188,11 +188,11 @@ def _max_over_space(feature: Tensor, truth: Truth) -> Tensor:
 
 def _jensen_shannon(teachers_BMC: Tensor, weights_BM: Tensor,
                     valid: Tensor | None, temperature: float) -> Tensor:
-    """JSD_w of the teachers' predictions, [B]; of dense logits the mean over
-    valid points."""
+    """JSD_w of the teachers' predictions, [B]; for dense logits the mean over
+    valid pixels."""
     p_BMC = (teachers_BMC.float() / temperature).softmax(2)
     w_BM1 = weights_BM.reshape(*weights_BM.shape, *[1] * (p_BMC.ndim - 2))
-    # One, unless teachers that do not know a class were left out.
+    # One, unless teachers that were not trained on a class are left out.
     total_B1 = w_BM1.sum(1)
     mixture_BC = (w_BM1 * p_BMC).sum(1) / total_B1.clamp_min(_EPSILON)
     divergence = total_B1.squeeze(1) * _entropy(mixture_BC, 1) - (

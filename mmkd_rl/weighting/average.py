@@ -9,7 +9,7 @@ from mmkd_rl.weighting.base import WeightingStrategy, equal_weights
 
 @WEIGHTINGS.register_module()
 class AverageWeighting(WeightingStrategy):
-    """Equal weights; its published scale is 1 / M too."""
+    """Equal weights; also the published scale is 1 / M."""
 
     needs_classes = False
     needs_similarity = False

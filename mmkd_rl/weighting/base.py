@@ -1,4 +1,4 @@
-"""What a weighting strategy is: from a batch to weights of the teachers."""
+"""Base class of weighting strategies, and functions that several share."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ Scale = Literal['unit', 'paper']
 
 
 class WeightingStrategy(Checked, nn.Module, ABC):
-    """Base of all strategies: from a batch to weights of the teachers.
+    """Base of all strategies, which give each teacher a weight per sample.
 
-    It is a module so that a strategy may have parameters that the student's
-    optimiser trains. Parts with their own optimiser stay outside of the tree
+    A strategy is a module, so that it may have parameters that the student's
+    optimiser trains. Parts with their own optimiser are not in the module tree
     and are moved by :meth:`apply_`.
 
     Args:
-        context: What is known when it is built.
+        context: Sizes of the networks, task and terms, given by the
+            distiller.
         scale: ``'unit'``: weights sum to one over the teachers, so that the
             strength of distillation is the same for all strategies;
             ``'paper'``: the scale of the strategy's own paper.
@@ -36,16 +37,16 @@ class WeightingStrategy(Checked, nn.Module, ABC):
 
     #: Configs of hooks that a run with the strategy needs.
     hooks: tuple[dict, ...] = ()
-    #: Whether the batch and the teachers' outputs are to be kept until hooks
-    #: behind the student's update have run.
+    #: Whether the batch and the teachers' outputs are kept until hooks after
+    #: the student's update have run.
     keeps_batch: bool = False
-    #: Whether it reads teachers' scores of the student's classes.
+    #: Whether the strategy reads teachers' scores of the student's classes.
     needs_classes: bool = True
-    #: Whether it needs a :class:`LogitTask`.
+    #: Whether the strategy needs a :class:`LogitTask`.
     needs_labels: bool = False
-    #: Whether it reads teachers' features beside the terms' pairs.
+    #: Whether the strategy reads teachers' features beside the terms' pairs.
     reads_features: bool = False
-    #: Whether it reads :attr:`Gaps.similarity`.
+    #: Whether the strategy reads :attr:`Gaps.similarity`.
     needs_similarity: bool = True
 
     def __init__(self, context: WeightingContext,
@@ -53,7 +54,7 @@ class WeightingStrategy(Checked, nn.Module, ABC):
         super().__init__()
         self.context = context
         self.scale = scale
-        #: What it trains beside the student, if anything.
+        #: The part that is trained by its own optimiser, if any.
         self.learner: Learner | None = None
 
     @property
@@ -63,7 +64,7 @@ class WeightingStrategy(Checked, nn.Module, ABC):
 
     @property
     def judge(self) -> LogitTask:
-        """The task, for strategies that look at class scores and labels."""
+        """The task, for strategies that need class scores and labels."""
         assert isinstance(self.context.task, LogitTask)
         return self.context.task
 
@@ -82,11 +83,11 @@ class WeightingStrategy(Checked, nn.Module, ABC):
         strategy trains them through the student's loss."""
 
     def mixture_terms(self) -> tuple[MixtureTerm, ...]:
-        """Terms that belong to the strategy, beside those of the config."""
+        """Terms that the strategy adds to those of the config."""
         return ()
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move what is not in the module tree."""
+        """Move the tensors that are not in the module tree."""
         if self.learner is not None:
             self.learner.apply_(fn)
 
@@ -101,11 +102,11 @@ def equal_weights(batch: DistillationBatch, num_teachers: int,
 
 
 def require_terms(context: WeightingContext, kind: type) -> None:
-    """Raise ConfigError if nothing is distilled from each teacher for itself,
-    so that there is nothing from which a strategy could learn weights."""
+    """Raise ConfigError if no term compares the student with each teacher,
+    which a strategy needs to learn weights."""
     if not context.terms:
         raise ConfigError(
-            f'{kind.__name__} looks at terms that compare the student with '
+            f'{kind.__name__} needs terms that compare the student with '
             'each teacher, and model.losses has none; add '
             "dict(type='KDLoss') or dict(type='FitNetLoss'), or use "
             "weighting=dict(type='AverageWeighting')")
@@ -128,11 +129,12 @@ def cross_entropies(task: Task, batch: DistillationBatch,
 
 def restrict(weights: TeacherWeights,
              coverage_BM: Tensor | None) -> TeacherWeights:
-    """Logit weights of those who know the class, with the sum that all had;
-    zero where no teacher knows the class. Features keep theirs.
+    """Set the logit weights of teachers that do not know an image's class to
+    zero and scale the others to the same sum; all are zero where no teacher
+    knows the class. Feature weights stay.
 
     Args:
-        weights: Of a batch.
+        weights: Weights of a batch.
         coverage_BM: See :attr:`DistillationBatch.class_coverage`.
     """
     if coverage_BM is None:
@@ -142,7 +144,7 @@ def restrict(weights: TeacherWeights,
     scale_B1 = torch.where(total_B1 > 0,
                            weights.logit.sum(1, keepdim=True) /
                            total_B1.clamp_min(1e-12), 0.)
-    # A target that is known in part is distilled in part.
+    # With mixup a label may be covered in part.
     return replace(
         weights,
         logit=kept_BM * scale_B1 * coverage_BM.amax(1, keepdim=True))

@@ -1,20 +1,21 @@
-r"""CA-MKD (Zhang, Chen and Wang, ICASSP 2022): trust in who knows the label.
+r"""CA-MKD (Zhang, Chen and Wang, ICASSP 2022): teachers that are right
+about the label weigh more.
 
 .. math::
     w_l^m = \frac{1 - softmax_m CE(z_m, y)}{M - 1}, \qquad
     w_f^m = \frac{1 - softmax_m CE(c_m(r_m(F_S)), y)}{M - 1}
 
-per sample. c_m is the classifier of teacher m, run on the student's feature as
-the projector maps it: a teacher whose classifier can read the student's
-feature weighs more. M = 1 gives w = 1.
+per sample. c_m is the classifier of teacher m, run on the projected feature of
+the student: the better it classifies the student's feature, the larger the
+teacher's weight. M = 1 gives w = 1.
 
 In the published code the gradient of the feature loss also flows through w_f,
-into projector and student: ``detach_feature=False``. That rewards a student
-which a teacher's classifier misreads wherever that teacher's features are far,
-and cost 2.6 points in our short CIFAR-100 run (docs/results/cifar100.md), so
-it is off by default. The paper's weights sum to one, so both scales are the
-same; the published code divides both losses by M once more, which is
-``loss_weight / M`` here.
+into projector and student: ``detach_feature=False``. Then the loss also falls
+if the student makes a teacher's classifier wrong where that teacher's features
+are far; this cost 2.6 points in our short CIFAR-100 run
+(docs/results/cifar100.md), so it is off by default. The paper's weights sum to
+one, so both scales are the same; the published code divides both losses by M
+once more, which is ``loss_weight / M`` here.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ class CAMKD(WeightingStrategy):
 
     Args:
         context: Given by the distiller.
-        feature: Whose feature the teacher's classifier reads for the weights
-            of the feature loss: ``'student'``: the student's, mapped;
-            ``'teacher'``: its own, which gives the logits' weights.
-        detach_feature: Keep the feature loss from training the feature
-            weights; ``False``: the published code.
-        scale: Both are the paper's: weights sum to one.
+        feature: Input of a teacher's classifier for the weights of the feature
+            loss: ``'student'``: the projected student feature; ``'teacher'``:
+            the teacher's own feature, which gives the logits' weights.
+        detach_feature: Detach the feature weights from the feature loss;
+            ``False``: as in the published code.
+        scale: No effect: the paper's weights sum to one.
 
     Raises:
-        ConfigError: ``feature='student'``, and a teacher whose classifier
+        ConfigError: With ``feature='student'`` the classifier of a teacher
             cannot be run alone.
     """
 
@@ -80,7 +81,7 @@ class CAMKD(WeightingStrategy):
                 cross_entropies(self.context.task, batch, batch.teachers))
         if not self.reads_student or not batch.pairs:
             return TeacherWeights(logit_BM, logit_BM)
-        # The deepest level is what a classifier reads.
+        # Classifiers read the deepest level.
         mapped = [levels[-1].student for levels in batch.pairs]
         if self.detach_feature:
             mapped = [m.detach() for m in mapped]
@@ -97,15 +98,15 @@ class CAMKD(WeightingStrategy):
         device = feature.device.type
         if not autocasts_to_half(device):
             return classify(index, feature)
-        # The scores of a feature that no teacher has seen before can overflow
-        # there, which would make all the weights NaN.
+        # In float16 the scores of the student's feature can overflow, which
+        # would make all weights NaN.
         with torch.autocast(device, enabled=False):
             return classify(index, feature.float())
 
     @torch.no_grad()
     def _try_classifiers(self) -> None:
-        """Find out before training whether they can be run alone, on what
-        the projectors give."""
+        """Check before training that each classifier runs alone on features
+        of the projectors' shape."""
         context = self.context
         for index, teacher in enumerate(context.teachers):
             if context.classify is None:
@@ -117,8 +118,8 @@ class CAMKD(WeightingStrategy):
             except torch.OutOfMemoryError:
                 raise
             except (ValueError, RuntimeError, AssertionError) as error:
-                # A RuntimeError: shapes that do not fit, as of a map that was
-                # pooled to a vector because the student's feature is one.
+                # RuntimeError: shapes do not fit, for example a teacher's map
+                # was pooled because the student's feature is a vector.
                 raise _refusal(
                     teacher.name, f'on features of shape {shape}, as the '
                     f'projector gives them: {error}') from error

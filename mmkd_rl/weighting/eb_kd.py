@@ -1,4 +1,4 @@
-r"""EB-KD (Kwon et al., ICASSP 2020): a teacher that is sure weighs more.
+r"""EB-KD (Kwon et al., ICASSP 2020): confident teachers weigh more.
 
 .. math::
     H_m = -\sum_c p_m(c) \ln p_m(c), \quad p_m = softmax(z_m), \qquad
@@ -6,10 +6,10 @@ r"""EB-KD (Kwon et al., ICASSP 2020): a teacher that is sure weighs more.
 
 one weight per sample and teacher, the same for logits and features (the paper
 distils logits only). The temperature is one, whatever the logit loss's. The
-true class plays no part: a teacher that is surely wrong weighs most.
+true class is not used: a confidently wrong teacher has the largest weight.
 
-Settled here: 0 ln 0 = 0; where all entropies are zero the weights are equal;
-M = 1, where the formula gives 0, gives w = 1.
+Not given in the paper: 0 ln 0 = 0; if all entropies are zero the weights are
+equal; M = 1, where the formula gives 0, gives w = 1.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class EBKD(WeightingStrategy):
 
     Args:
         context: Given by the distiller.
-        scale: ``'unit'``: divided by M - 1, which makes their sum one;
-            ``'paper'``: 1 - H_m / sum_j H_j as it stands, of sum M - 1.
+        scale: ``'unit'``: weights are divided by M - 1, so that they sum to
+            one; ``'paper'``: 1 - H_m / sum_j H_j, which sum to M - 1.
     """
 
     needs_labels = True

@@ -1,9 +1,9 @@
-"""Learners: networks of a strategy with an optimiser of their own.
+"""Learners: networks of a strategy with their own optimiser.
 
 MTKD-RL's agent and MMKD's weight networks are learners. A strategy with
-``learner`` set names :class:`LearnerHook`, or a hook derived from it, in its
-``hooks``; that hook does the rest: it shows the learner each step, has it
-trained when its turn comes, and keeps it in checkpoints.
+``learner`` set lists :class:`LearnerHook`, or a hook derived from it, in its
+``hooks``; that hook passes each step to the learner, trains the learner at
+its interval, and saves it in checkpoints.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class DistillationView(Protocol):
 
 @dataclass(frozen=True)
 class Student:
-    """The student between two of its steps.
+    """The student's model, distillation and optimiser, for learners.
 
     Attributes:
         model: The student's model.
-        distillation: The model's child.
+        distillation: The model's child ``distillation``.
         optim_wrapper: The student's optimiser; gives precision and learning
             rates.
     """
@@ -58,13 +58,13 @@ class Student:
 
 
 class Learner(ABC):
-    """Networks with an optimiser, and what they learn from.
+    """Networks, their optimiser, and the data that they are trained on.
 
-    It is no ``nn.Module`` on purpose: its networks are no part of the
-    student's optimiser, of its weight averages or of DDP's buckets.
+    A learner is no ``nn.Module`` on purpose: its networks must not be in the
+    student's optimiser, weight averages or DDP buckets.
 
     Args:
-        networks: What is trained.
+        networks: The trained networks.
     """
 
     #: The learner's name in messages, and whether that is a plural.
@@ -77,15 +77,15 @@ class Learner(ABC):
     networks_key: str = 'networks'
     #: Options of the config that decide whether a checkpoint's networks fit.
     fitting: str = 'teachers or options'
-    #: Whether an update learns from all steps since the last one, so that
-    #: its time grows with their number.
+    #: Whether an update uses all steps since the last update, so that its
+    #: time grows with their number.
     learns_from_all: bool = False
 
     def __init__(self, networks: nn.Module) -> None:
         self.networks = networks
         #: Updates so far; while it is 0 the weights are equal.
         self.updates = 0
-        #: Set by the hook that trains it.
+        #: Set by the hook that trains the learner.
         self.has_hook = False
         self._warned = False
 
@@ -96,21 +96,21 @@ class Learner(ABC):
     @property
     @abstractmethod
     def random(self) -> RandomNumbers:
-        """Generators of all random numbers that it draws in training."""
+        """Generators of all random numbers drawn in training."""
 
     @abstractmethod
     def parts(self) -> dict[str, Any]:
-        """What is saved and moved beside the networks, by its name in the
-        checkpoint. Each part has ``state_dict`` and ``load_state_dict``; if it
-        holds tensors, it has ``apply_`` or is an optimiser."""
+        """Parts that are saved and moved beside the networks, by name in the
+        checkpoint. Each part has ``state_dict`` and ``load_state_dict``; parts
+        with tensors have ``apply_`` or are optimisers."""
 
     @abstractmethod
     def observe(self, step: TrainingStep, student: Student) -> None:
-        """Remember a step of the student.
+        """Store a step of the student.
 
         Args:
-            step: Its weights; and its batch, if the strategy keeps batches.
-            student: After its update.
+            step: The step's weights, and its batch if the strategy keeps it.
+            student: The student after its update.
         """
 
     @abstractmethod
@@ -118,10 +118,10 @@ class Learner(ABC):
         """Train the networks once.
 
         Args:
-            student: As it is now; it is not changed.
+            student: The present student; not changed.
 
         Returns:
-            Scalars to log; empty if there was nothing to learn from.
+            Scalars to log; empty if there was no data.
         """
 
     def end_epoch(self) -> None:  # noqa: B027 (most have nothing to do)
@@ -145,18 +145,18 @@ class Learner(ABC):
             'current', logging.WARNING)
 
     def synchronize(self) -> None:
-        """Give every process the first one's networks."""
+        """Broadcast the first process's networks to all processes."""
         for tensor in self.networks.state_dict().values():
             dist.broadcast(tensor)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """What ``nn.Module._apply`` does to the tree: device, precision."""
+        """Like ``nn.Module._apply``: change device or precision."""
         self.networks._apply(fn)
         for part in self.parts().values():
             _move(part, fn)
 
     def tensors(self) -> list[Tensor]:
-        """All that it holds: networks, optimisers, what it remembers."""
+        """All tensors: of networks, optimisers and stored steps."""
         found: list[Tensor] = []
 
         def collect(tensor: Tensor) -> Tensor:
@@ -167,16 +167,16 @@ class Learner(ABC):
         return found
 
     def nbytes_after(self, steps: int) -> int:
-        """Bytes that it holds when it has observed some steps since its last
-        update; at least one must have been observed by now.
+        """Bytes of all tensors after some steps since the last update; at
+        least one step must have been observed.
 
         Args:
-            steps: Their number.
+            steps: Number of steps.
         """
         return sum(t.numel() * t.element_size() for t in self.tensors())
 
     def state_dict(self) -> dict:
-        """Tensors and plain values only."""
+        """State as tensors and plain values only."""
         parts = {name: part.state_dict()
                  for name, part in self.parts().items()}
         return {
@@ -192,7 +192,7 @@ class Learner(ABC):
         """Restore what :meth:`state_dict` returned.
 
         Raises:
-            ValueError: The state is of other networks or parts.
+            ValueError: The state does not fit the networks or parts.
         """
         try:
             self.networks.load_state_dict(state[self.networks_key])

@@ -196,7 +196,7 @@ def test_data_sets_that_will_not_do():
     with pytest.raises(TypeError, match="mmengine's BaseDataset.* got list"):
         ClassSubset([1, 2], ['ant'])
     inner = ClassSubset(numbered(), ['ant', 'bee'])
-    with pytest.raises(TypeError, match='got ClassSubset; put wrappers'):
+    with pytest.raises(TypeError, match='got ClassSubset; if you use'):
         ClassSubset(inner, ['ant'])
     nameless = ROOT.build(numbered())
     nameless._metainfo = {}

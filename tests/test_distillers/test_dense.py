@@ -204,7 +204,7 @@ def test_models_that_call_a_loss_past_the_forward_pass_are_refused():
                     data_preprocessor=plain['data_preprocessor']))
     lad = dict(plain, type='KnowledgeDistillationSingleStageDetector',
                teacher_config=dict(model=plain))
-    for student, message in ((semi, 'SemiBaseDetector.*past its forward'),
+    for student, message in ((semi, 'SemiBaseDetector.*without a forward'),
                              (lad, "MMDetection's own distillers")):
         with pytest.raises(ValueError, match=message):
             MODELS.build(distilled(student, [teacher('a', plain)]))

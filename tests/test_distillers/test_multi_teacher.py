@@ -327,7 +327,8 @@ def test_other_classes_with_features_alone(tmp_path):
                  checkpoint='untrained')
     with pytest.raises(
             ValueError,
-            match=r"CAMKD looks at classes.*'t' has 3 and the student 5.*"
+            match=r"CAMKD compares class scores.*'t' has 3 classes and the "
+            r'student 5.*'
             r"\['AEKD', 'AMTMLKD', 'AverageWeighting'\]"):
         build([other], logit_loss=None,
               weighting=dict(type='CAMKD', feature='teacher'))
@@ -414,10 +415,10 @@ def test_the_short_forms_are_a_list_of_two(teachers):
 
 @pytest.mark.parametrize('changes, error, message', [
     (dict(losses=LOSSES, logit_loss=None), ValueError,
-     '^model.losses: this lists all terms, so logit_loss and feature_loss, '
-     'its short forms, must be left out'),
+     '^model.losses: this replaces logit_loss and feature_loss; remove these '
+     'two'),
     (dict(losses=LOSSES, feature_loss=dict(type='FitNetLoss')), ValueError,
-     'must be left out'),
+     'remove these two from the config, or losses'),
     (dict(losses=[]), ValueError, r'^model.losses must be a list.*got \[\]'),
     (dict(losses=dict(type='KDLoss')), ValueError,
      '^model.losses must be a list'),
@@ -455,7 +456,7 @@ def test_a_student_that_is_distilled_already(tmp_path, teachers):
 
 
 def test_a_part_as_student(teachers):
-    with pytest.raises(TypeError, match='model.student: ToyBackbone is no '
+    with pytest.raises(TypeError, match='model.student: ToyBackbone is not a '
                        r'whole model \(a classifier, detector or segmentor\)'):
         build(teachers, student=dict(type='mmkd_rl.ToyBackbone'))
 

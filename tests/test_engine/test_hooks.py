@@ -111,7 +111,7 @@ def test_an_options_key_is_whole_in_training_too(tmp_path, teachers, options,
         stage.watch(runner)
         runner.train()
     assert end.value.code == 2
-    assert f'ERROR: model.weighting.{key}: 3 holds no single sample' in \
+    assert f'ERROR: model.weighting.{key}: 3 is too small: one sample' in \
         capsys.readouterr().err
 
 

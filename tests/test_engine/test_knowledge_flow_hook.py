@@ -403,9 +403,9 @@ def test_nothing_flows(tmp_path):
 def test_a_distillers_teachers_without_one(tmp_path):
     model = flow_classifier('distiller')
     with pytest.raises(ValueError, match='model is a ImageClassifier; give '
-                       'it teachers='):
+                       'the backbone teachers'):
         toy_runner(tmp_path / 'a', model, hooks=PLAIN).train()
-    with pytest.raises(RuntimeError, match='outside of a MultiTeacher'):
+    with pytest.raises(RuntimeError, match='trained outside of one'):
         toy_runner(tmp_path / 'b', model).train()
 
 
@@ -434,9 +434,9 @@ def test_options_out_of_range(option, message):
 
 
 @pytest.mark.parametrize('option, error, message', [
-    (dict(independent_at=1.2), ValueError, 'independent_at=1.2.*end alone'),
+    (dict(independent_at=1.2), ValueError, 'independent_at=1.2.*still have'),
     (dict(independent_at=5), ValueError,
-     r'independent_at=5 must be 0\.\.4 epochs.*end alone'),
+     r'independent_at=5 must be 0\.\.4 epochs.*still have'),
     (dict(withdraw_from=.8), ValueError,
      'withdraw_from=0.8 is later than independent_at=0.75'),
     (dict(withdraw_from=3, independent_at=2), ValueError, 'later than'),
@@ -720,9 +720,10 @@ def test_two_processes(tmp_path, teachers):
 
 @pytest.mark.parametrize('hooks, start, message', [
     ([HOOK, HOOK], None, 'more than once'),
-    ([dict(HOOK, threshold=.4)], None, r'threshold=0.4: .* begin with 0.333, '
-     'below it, so they would be retired at once'),
-    ([dict(HOOK, threshold=.01)], .99, r'lower it, or the student_weight'),
+    ([dict(HOOK, threshold=.4)], None, r'threshold=0.4: .* is 0.333, below '
+     'the threshold, so all would be removed at the first check'),
+    ([dict(HOOK, threshold=.01)], .99,
+     r'lower the threshold, or the student_weight'),
 ])
 def test_refused_before_training(tmp_path, teachers, hooks, start, message):
     model = flow_classifier(teachers)

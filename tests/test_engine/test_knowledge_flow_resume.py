@@ -103,8 +103,8 @@ def test_a_resumed_run_has_its_teachers(tmp_path):
     teachers = toy_teachers(tmp_path)
     run(tmp_path / 'a', teachers, {}).train()
     other = run(tmp_path / 'a', teachers[::-1], {}, resume=True)
-    with pytest.raises(ValueError, match=r"has teachers \['t0', 't1'\], and "
-                       r"the config \['t1', 't0'\]"):
+    with pytest.raises(ValueError, match=r"teachers=\['t0', 't1'\], but "
+                       r"the config has \['t1', 't0'\]"):
         other.train()
     path = tmp_path / 'a' / 'epoch_4.pth'
     content = torch.load(path, weights_only=False)

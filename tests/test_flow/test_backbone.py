@@ -616,7 +616,7 @@ def test_one_channel():
     (dict(teachers=[]), ValueError, 'at least one'),
     (dict(teachers=[teacher(), teacher()]), ValueError, 'names must differ'),
     (dict(teachers=[teacher('student')]), ValueError, "must not be 'student'"),
-    (dict(teachers=[teacher('a:b')]), ValueError, 'nor have a ":"'),
+    (dict(teachers=[teacher('a:b')]), ValueError, "must not contain ':'"),
     (dict(probe_size='big'), ValueError, "probe_size must be.*got 'big'"),
     (dict(probe_size=(3, )), ValueError, 'probe_size must be'),
     (dict(probe_size=0), ValueError, 'probe_size must be'),

@@ -207,12 +207,12 @@ def test_q_is_no_convolution_that_an_init_cfg_would_touch():
     torch.zeros(2), torch.zeros(2, 3, 4, 5, 6),
     torch.zeros(2, 3, dtype=torch.long), (torch.zeros(2, 3), )])
 def test_what_no_q_can_join_is_refused(bad):
-    with pytest.raises(ValueError, match='layer x.*no Q can join'):
+    with pytest.raises(ValueError, match='layer x.*cannot be mixed'):
         Layout.of(bad, 'layer x')
 
 
 def test_a_first_axis_that_does_not_count_images_is_refused():
     """Windows of an attention, or tokens first."""
-    with pytest.raises(ValueError, match=r'gives \(8, 4, 3\).*2 images; no Q'):
+    with pytest.raises(ValueError, match=r'gives \(8, 4, 3\).*2 images, wh'):
         Layout.of(torch.zeros(8, 4, 3), 'x', batch=2)
     assert Layout.of(torch.zeros(2, 4, 3), 'x', batch=2).kind == 'tokens'

@@ -118,7 +118,7 @@ def test_maps_of_one_point_are_warned_of(monkeypatch):
     said = []
     monkeypatch.setattr(cwd, 'print_log', lambda text, *_: said.append(text))
     CWDLoss().build(spec(shape=(8, 2, 2)), [spec('tiny')])
-    assert len(said) == 1 and "'tiny' has one point" in said[0]
+    assert len(said) == 1 and "'tiny' has a single pixel" in said[0]
 
 
 @pytest.mark.parametrize('kwargs, value', [

@@ -214,9 +214,10 @@ def test_levels_of_features_that_do_not_pair(term):
     shape = (3, 4, 4)
     name = type(term).__name__
     with pytest.raises(ValueError, match=(
-            rf'^{name} pairs levels of features, but the student '
+            rf'^{name} compares features level by level, but the student '
             r"has 2 \(\(3, 4, 4\), \(3, 4, 4\)\) and teacher 'b' has 1 "
-            r'\(\(3, 4, 4\)\); name as many in taps.feature=\[...\] of both')):
+            r'\(\(3, 4, 4\)\); list the same number of taps in '
+            r'taps.feature=\[...\] of both')):
         term.build(OutputSpec('student', (shape, shape)),
                    [OutputSpec('a', (shape, shape)), OutputSpec('b', (shape,
                                                                       ))])
@@ -224,9 +225,9 @@ def test_levels_of_features_that_do_not_pair(term):
 
 def test_levels_of_logits_that_do_not_pair():
     with pytest.raises(ValueError, match=(
-            r'^KDLoss pairs levels of logits, but the student has '
-            r"1 \(\(5,\)\) and teacher 't' has 2 \(\(5,\), \(5,\)\); name as "
-            r'many in taps.logits=\[...\] of both')):
+            r'^KDLoss compares logits level by level, but the student has '
+            r"1 \(\(5,\)\) and teacher 't' has 2 \(\(5,\), \(5,\)\); list the "
+            r'same number of taps in taps.logits=\[...\] of both')):
         KDLoss().build(spec(), [OutputSpec('t', logits=((5, ), (5, )))])
 
 
@@ -246,16 +247,15 @@ def test_logits_that_are_not_there(term, who):
     specs = {name: spec(name) for name in ('student', 't')}
     specs[who] = OutputSpec(who, ((8, 1, 1), ))
     with pytest.raises(ValueError, match=(
-            rf'^{type(term).__name__} reads class scores, and '
-            rf"there are none of '{who}'.*logit_loss=None.*taps=dict\(logits="
-            )):
+            rf"^{type(term).__name__} needs class scores, but '{who}' has "
+            r'none.*logit_loss=None.*taps=dict\(logits=')):
         term.build(specs['student'], [specs['t']])
 
 
 def test_features_that_are_not_there():
     with pytest.raises(ValueError, match=(
-            "^FitNetLoss reads features, and there are none of "
-            r"'t'; say where they are with taps=dict\(feature=")):
+            "^FitNetLoss needs features, but 't' has none; "
+            r'say where they are with taps=dict\(feature=')):
         FitNetLoss().build(spec(), [OutputSpec('t', logits=((5, ), ))])
 
 
@@ -271,7 +271,7 @@ def test_what_nd_cannot_take():
 
 def test_dist_leaves_no_pixel_out():
     z = draw(4, 3, 4, 6)
-    with pytest.raises(ValueError, match='DISTLoss compares all pixels.*use '
+    with pytest.raises(ValueError, match='DISTLoss needs all pixels.*use '
                        'KDLoss'):
         DISTLoss().compare(((Pair(z, z + 1, VALID), ), ), TRUTH)
     whole = DISTLoss().compare(

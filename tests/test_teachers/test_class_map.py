@@ -141,7 +141,7 @@ def test_other_losses_tie_known_and_unknown_classes_together(logits, loss):
 def test_scores_with_space_behind_the_classes():
     class_map = ClassMap([2, -1, 0, -1, 3], 4, CLASSES, "teacher 't'")
     dense = torch.zeros(2, 4, 3, 3)
-    with pytest.raises(ValueError, match=r"teacher 't': class_map takes "
+    with pytest.raises(ValueError, match=r"teacher 't': class_map works with "
                        r'one vector.*\(2, 4, 3, 3\).*logit_loss=None'):
         class_map.select(dense)
 
@@ -299,9 +299,9 @@ def test_features_alone_need_no_classes_in_common(tmp_path):
     images, labels = World().batch(8)
     losses = model(images, samples(labels), mode='loss')
     assert 'loss_logit' not in losses and losses['loss_feature'] > 0
-    with pytest.raises(ValueError, match='MTKDRL looks at classes, but teac'
-                       "her 'few' has 3 and the student 5; give the teacher "
-                       'class_map'):
+    with pytest.raises(ValueError, match='MTKDRL compares class scores, but '
+                       "teacher 'few' has 3 classes and the student 5; give "
+                       'the teacher class_map'):
         build([teacher], logit_loss=None, weighting=dict(type='MTKDRL'))
 
 
@@ -315,14 +315,15 @@ def test_moves_with_the_distiller(tmp_path):
 
 
 @pytest.mark.parametrize('value, error, message', [
-    ([0, 1, 2], ValueError, 'has 3 entries and the student 5 classes'),
+    ([0, 1, 2], ValueError, 'has 3 entries, but the student 5 classes'),
     ([0, 1, 2, 3, 9], ValueError,
      r"has \[3, 9\], but the teacher's classes are 0 to 2"),
     ([-1] * 5, ValueError, 'knows none.*leave class_map out and set model.'
      'logit_loss=None, .* or leave this teacher out'),
-    ([0, 2, -1, -1, 2], ValueError, r"has the teacher's class 2 for the "
-     r"student's \[1, 4\]; its probability would count once for each"),
-    ({1: 0, 3: 0}, ValueError, r"class 0 for the student's \[1, 3\]"),
+    ([0, 2, -1, -1, 2], ValueError, r"uses the teacher's class 2 for several "
+     r'classes of the student, \[1, 4\], so its probability would count '),
+    ({1: 0, 3: 0}, ValueError,
+     r'class 0 for several classes of the student, \[1, 3\]'),
     ({7: 0}, ValueError, r"names \[7\], but the student's classes are 0 to 4"),
     ('abc', TypeError, 'must be a list'),
     ([0, 1, 2, 1.5, 0], TypeError, 'must be a list'),

@@ -107,7 +107,7 @@ def test_stored(tmp_path):
 
 def test_what_gives_no_inner_layers(tmp_path):
     teacher, _ = pool(tmp_path, 'stored')
-    with pytest.raises(ValueError, match="'t0': Stored gives no inner "
+    with pytest.raises(ValueError, match="'t0': Stored cannot give the inner "
                                          "layers.*executor='eager'"):
         teacher.listen(())
 

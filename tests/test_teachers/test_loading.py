@@ -66,7 +66,7 @@ def test_all_missing_checkpoints_are_named_at_once(
         'where its weights are',
         "teacher 'd': checkpoint='d.pth': no such file",
     ]
-    assert total.startswith('4 of 6 teachers have no file')
+    assert total.startswith('4 of 6 teachers have no checkpoint file')
     assert total.endswith(
         '--cfg-options model.teachers.1.checkpoint=FILE '
         'model.teachers.2.checkpoint=FILE model.teachers.3.checkpoint=FILE '

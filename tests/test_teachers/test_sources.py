@@ -148,7 +148,8 @@ def test_other_configs_are_left_alone(config):
     ('torchvision::resnet19', ValueError, 'no classifier.*resnet1'),
     ('transformers::no/such', ValueError, "teacher 'a': (transformers has no "
      "image classifier 'no/such'|.*not installed: pip install 'transformers)"),
-    ('timm::resnet18,num', ValueError, "'num' is no OPTION=VALUE"),
+    ('timm::resnet18,num', ValueError,
+     "'num' is not of the form OPTION=VALUE"),
     ('timm::test_resnet,num_clases=5', TypeError, 'num_clases'),
     ('python::tests.no_such.net', ValueError, "'tests.no_such.net' cannot be "
      'imported'),

@@ -29,5 +29,5 @@ def test_the_models_own_sum_is_renamed():
     (dict(loss_kl=1), 'loss_kl'),
     (dict(loss=1, loss_student=2), 'loss_student')])
 def test_no_loss_is_overwritten(own, name):
-    with pytest.raises(ValueError, match=rf"\['{name}'\] of its own"):
+    with pytest.raises(ValueError, match=rf"own losses \['{name}'\]"):
         with_losses(own, dict(loss_kl=3))

@@ -133,9 +133,10 @@ def test_strategies_that_need_labels_are_refused_in_words(tmp_path, kind):
         task=dict(type='FeatureTask'),
         weighting=dict(type=kind))
     with pytest.raises(
-            ValueError, match=rf'model.weighting: {kind} looks at labels '
-            r'and class scores, and FeatureTask has none; use a weighting of '
-            r"a type in \['AEKD', 'AMTMLKD', 'AverageWeighting', 'MTKDRL'\]"):
+            ValueError, match=rf'model.weighting: {kind} needs labels and '
+            r'class scores, which FeatureTask does not give; use a weighting '
+            r'of a type in '
+            r"\['AEKD', 'AMTMLKD', 'AverageWeighting', 'MTKDRL'\]"):
         MODELS.build(cfg)
     for fits in ('AEKD', 'AMTMLKD', 'AverageWeighting'):
         cfg['weighting'] = dict(type=fits)
@@ -199,7 +200,7 @@ def test_relations_alone_say_nothing_of_each_teacher(tmp_path, kind):
         losses=[dict(type='DistanceRelationLoss')],
         weighting=dict(type=kind))
     with pytest.raises(
-            ValueError, match=f'model.weighting: {kind} looks at terms that '
+            ValueError, match=f'model.weighting: {kind} needs terms that '
             "compare.*model.losses has none; add .*'KDLoss'.*Average"):
         MODELS.build(cfg)
     cfg['weighting'] = dict(type='AverageWeighting')

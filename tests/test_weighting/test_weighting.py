@@ -164,7 +164,7 @@ def test_huge_states_stay_finite_in_the_half_precision_history():
     (dict(reward=dict(type='BatchReward')), ValueError,
      'BatchReward is the same for all.*PolicyGradient would.*BCEUpdater'),
     (dict(updater=dict(type='BCEUpdater')), ValueError,
-     'BCEUpdater takes one reward.*AgreementReward gives.*BatchReward'),
+     'BCEUpdater needs a single reward.*AgreementReward gives.*BatchReward'),
     (dict(reward=dict(type='ImprovementReward')), ValueError,
      "ImprovementReward.*reward_time='after' only, got 'before'"),
     (dict(reward=dict(feature='own'), reward_time='after'), ValueError,

@@ -78,7 +78,7 @@ class Step(Job):
         return describe(metrics)
 
     def _key(self) -> str:
-        """What it depends on, in one string."""
+        """Everything that the step depends on, in one string."""
         text = '' if self.config is None else \
             Config.fromfile(self.config).pretty_text
         inputs = [_digest(path) for path in self.inputs]

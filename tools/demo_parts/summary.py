@@ -74,7 +74,7 @@ def table(summary: dict, records: dict[str, dict]) -> str:
         colalign=('left', 'right', 'right'))
 
 def explain(summary: dict, weights: dict | None, images: int) -> str:
-    """What the numbers say, and what they do not.
+    """Text about what the numbers show and do not show.
 
     Args:
         summary: Of :func:`summarize`.

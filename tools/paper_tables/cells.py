@@ -1,4 +1,4 @@
-"""What a table of a paper is: its cells, students and methods."""
+"""A table of a paper: its cells, students and methods."""
 
 from __future__ import annotations
 

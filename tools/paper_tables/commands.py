@@ -76,7 +76,7 @@ def command(cell: Cell) -> str:
 
 
 def options(cell: Cell) -> list[str]:
-    """What makes a cell of its config: options of ``tools/train.py``."""
+    """Options of ``tools/train.py`` for a cell."""
     found = []
     if cell.strategy:
         found.append(f'--distill {cell.strategy} --pool {cell.pool}')

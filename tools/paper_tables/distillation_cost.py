@@ -1,4 +1,4 @@
-"""What a step of a distillation costs, beside what it cannot do without.
+"""Cost of a step of a distillation, compared with its necessary parts.
 
 In turns: the student's plain step, the teachers' forward pass, the step with
 equal weights (AVER) and the steps with other strategies. A strategy's step
@@ -61,7 +61,7 @@ class DistilledContestant(Contestant):
                                             epoch)
 
     def step(self) -> None:
-        """What the runner and the hooks do in an iteration."""
+        """Run one iteration as the runner and the hooks do."""
         super().step()
         if self.learner:
             assert self.distillation is not None
@@ -69,7 +69,7 @@ class DistilledContestant(Contestant):
             self.learner.observe(self.distillation.last_step, self._student())
 
     def update(self) -> None:
-        """What the learner's hook does now and then."""
+        """Run an update as the learner's hook does."""
         assert self.learner is not None
         self.learner.update(self._student())
 

@@ -1,4 +1,4 @@
-"""What a step with Knowledge Flow costs, beside what it cannot do without.
+"""Cost of a step with Knowledge Flow, compared with its necessary parts.
 
 In turns: the student's plain step (the same model with a plain backbone), the
 teachers' forward pass, all Q forward and backward (on features and gradients

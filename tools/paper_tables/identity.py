@@ -1,4 +1,4 @@
-"""What a run is: the hash of its config and of its teachers' weights."""
+"""Identity of a run: hash of its config and its teachers' weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def config_identity(cfg: Config, teachers: list[str]) -> str:
 
 
 def file_identity(path: str) -> str:
-    """Of weights that were given: what is in them, or their address."""
+    """Identity of given weights: hash of the file, or the URL."""
     if '://' in path:
         return path
     digest = hashlib.sha256()

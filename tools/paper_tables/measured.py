@@ -1,4 +1,4 @@
-"""What this project has measured itself, cell by cell.
+"""Results that this project has measured, cell by cell.
 
 Pages and ``tools/reproduce.py --list`` show it beside the papers' numbers. Who
 runs a table adds here what ``work_dirs/reproduce/SCALE/TABLE.json`` says.
@@ -102,7 +102,7 @@ def measured(table: Table, cell: Cell, scale: str,
 
 
 def command(table: Table, scale: str, spoil: str = '') -> str:
-    """What repeats all that was measured of a table at a scale."""
+    """Command that repeats all measured cells of a table at a scale."""
     found = MEASURED[table.name, scale, spoil]
     seeds = sorted({seed for runs in found.values() for seed in runs.accuracy})
     methods = dict.fromkeys(method for _, method in found)

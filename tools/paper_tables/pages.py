@@ -169,7 +169,7 @@ def render_status(*prefix: str) -> str:
 
 
 def render_tables() -> str:
-    """What each table shows."""
+    """Overview of all tables, as a table."""
     return markdown(
         ['TABLE', 'what it shows', 'scales'],
         [[f'`{t.name}`', f'{t.source}: {t.title}', ', '.join(t.scales)]

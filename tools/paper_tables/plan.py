@@ -36,7 +36,7 @@ from paper_tables.training import Run
 
 @dataclass
 class Plan:
-    """What a request needs.
+    """Teachers and cells that a request needs.
 
     Attributes:
         runs: By name, teachers first.
@@ -278,8 +278,8 @@ class Planner:
         if 'train_dataloader' not in cfg:
             raise FileNotFoundError(
                 f'teacher {name!r}: {entry.get("checkpoint")!r} does not '
-                f'exist, and {where} is not made for training; give its '
-                f'weights as --teacher {name}=FILE')
+                f'exist, and {where} is not a training config that could '
+                f'make it; give its weights with --teacher {name}=FILE')
         if not small and self.scale.fitted:
             scales.fit(cfg, self.scale)
         if spoiled:

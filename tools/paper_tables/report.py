@@ -178,19 +178,21 @@ class Report:
             notes.append(
                 "Not the paper's experiment: its data are "
                 f'{self.table.data}, its students {self._student_titles()}; '
-                'all stand here as one small student. Its numbers are shown '
-                'for the order of the methods only. Losses and strategies are '
-                "those of its configs; MTKD-RL's agent is trained every "
+                "here one small student replaces all of them. The paper's "
+                'numbers are shown only to compare the order of the methods. '
+                'Losses and strategies are those of its configs; '
+                "MTKD-RL's agent is trained every "
                 f'{_turn(self.scale)}.')
         elif not self.spoil and self.scale.shrink is None:
             notes.append("What differs from the paper is in each config's "
                          'head.')
         if self.spoil:
             notes.append(
-                f'Teacher {self.spoil} was trained with its classes permuted, '
-                'so that it is surely wrong; its accuracy below is on the '
-                'true labels. "Change" is against the unspoiled pool: the '
-                "last epoch's mean difference over the seeds of both.")
+                f'Teacher {self.spoil} was trained on permuted classes, so '
+                'it is confident and always wrong; its accuracy below is on '
+                'the true labels. "Change" is the difference to the runs with '
+                'the unspoiled teachers: last epoch, mean over the seeds that '
+                'both have.')
         notes += [self.table.note] if self.table.note else []
         return notes + self.notes
 

@@ -23,7 +23,7 @@ FLOW = 'knowledge_flow.json'
 
 @dataclass
 class Result:
-    """What came out of a run.
+    """Result of a run.
 
     Attributes:
         identity: Of the run, see :class:`paper_tables.plan.Run`.
@@ -60,7 +60,7 @@ class Result:
 
 @dataclass
 class Times:
-    """What a run has cost so far.
+    """Cost of a run so far.
 
     Attributes:
         seconds: Wall time, all attempts together.
@@ -100,7 +100,7 @@ def read_result(folder: Path, identity: str) -> Result | None:
 
 
 def read_times(folder: Path) -> Times:
-    """What it has cost so far; nothing where the record is broken."""
+    """Read the cost so far; zero if the record cannot be read."""
     try:
         return Times(**json.loads((folder / TIMES).read_text()))
     except (OSError, ValueError, TypeError):

@@ -43,7 +43,7 @@ def _is_ours(checkpoint: Any) -> bool:
 
 
 def fill(source: Any, config: str | dict, checkpoint: str) -> None:
-    """Say where the weights of one of :func:`find` are, in place."""
+    """Set the checkpoint of a teacher found by :func:`find`, in place."""
     source['checkpoint'] = checkpoint
     if 'name' in source:
         source['config'] = config

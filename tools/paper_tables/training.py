@@ -42,7 +42,7 @@ class Run(Job):
         return self.folder / f'epoch_{self.epochs}.pth'
 
     def result(self) -> runs.Result | None:
-        """What came out, if it is done."""
+        """Result of the run, if it is done."""
         return runs.read_result(self.folder, self.identity)
 
     def done(self) -> str | None:

@@ -13,13 +13,13 @@ class AgentAlternationHook(LearnerHook):
 
     While the student is trained the agent is frozen and each batch goes to
     the history; when an interval is over, the agent is trained on the
-    history, which then begins anew. Until the first time weights are equal
-    (Algorithm 1).
+    history, which is then emptied. Until the agent's first update weights are
+    equal (Algorithm 1).
 
     Args:
         warmup: Length of the phase with equal weights (Algorithm 1: 1 epoch).
-        interval: Student's training between two of the agent's (Algorithm 2:
-            1 epoch; published code: 1,000 iterations).
+        interval: Length of the student's training between two updates of the
+            agent (Algorithm 2: 1 epoch; published code: 1,000 iterations).
         by_epoch: Whether these count epochs or the student's iterations.
     """
 

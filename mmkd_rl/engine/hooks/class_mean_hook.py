@@ -1,7 +1,8 @@
-"""Give NDLoss the teachers' mean feature of each class (KD++, section 3).
+"""Compute the teachers' mean feature of each class for NDLoss (KD++, Sec. 3).
 
-Before training every teacher sees the training set once. The means go into
-the loss's buffers and so into checkpoints: a resumed run needs no second pass.
+Before training every teacher is run on the training set once. The means are
+buffers of the loss and saved in checkpoints: a resumed run needs no second
+pass.
 """
 
 from __future__ import annotations
@@ -30,15 +31,14 @@ from mmkd_rl.registry import HOOKS
 class ClassMeanHook(Checked, Hook):
     """Computes the class means of ``NDLoss(means='dataset')``.
 
-    The pass leaves no trace in the random generators: what comes later is as
-    it would be without it. Each process takes its part of the data.
+    The pass does not change the state of the random generators. Each process
+    takes its part of the data.
 
     Args:
         dataloader: Config of a data loader, for images without augmentation
             (the authors': the test pipeline on the training set). ``None``:
-            the training set through its own pipeline, in order; the means
-            are then of augmented images, as those that the teachers are
-            given during training.
+            the training set with its own pipeline, in order; the means are
+            then of augmented images, as in training.
 
     Raises:
         ConfigError: ``dataloader`` has no data set.
@@ -86,7 +86,8 @@ class ClassMeanHook(Checked, Hook):
 
     def _sums(self, runner: Runner, distillation: Distillation,
               loss: NDLoss) -> tuple[list[Tensor], Tensor]:
-        """Of this process's part, in float64; zeros where it has none."""
+        """Sums of each teacher's features by class, and numbers of images, of
+        this process's part of the data; in float64."""
         total = [
             torch.zeros_like(b, dtype=torch.float64)
             for b in (loss.counts, *loss.class_means)
@@ -94,7 +95,7 @@ class ClassMeanHook(Checked, Hook):
         for data in self._loader(runner):
             with torch.no_grad(), \
                     runner.optim_wrapper.optim_context(runner.model):
-                # not as in training: mixup would blur the classes
+                # training=False: mixup would mix the classes
                 data = unwrapped(runner).data_preprocessor(
                     data, training=False)
                 batch = Batch(data['inputs'], data['data_samples'])
@@ -104,7 +105,7 @@ class ClassMeanHook(Checked, Hook):
                 distillation.task.truth(batch).targets, len(loss.counts))
             for a, b in zip(total, (counts_C, *sums)):
                 a += b.double()
-        # The others look at their teachers together at the first batch.
+        # Other runs do this check at the first batch, in all processes.
         distillation.teachers.check_first(loss.counts.device)
         return total[1:], total[0]
 
@@ -123,7 +124,7 @@ class ClassMeanHook(Checked, Hook):
         return DataLoader(
             train.dataset,
             batch_size=train.batch_size or 1,
-            # Not rounded up to the number of processes: no image counts twice
+            # round_up=False: no image may count twice
             sampler=DefaultSampler(
                 train.dataset, shuffle=False, seed=0, round_up=False),
             num_workers=train.num_workers,
@@ -132,11 +133,10 @@ class ClassMeanHook(Checked, Hook):
 
 
 def _takers(distillation: Distillation) -> list[NDLoss]:
-    """The terms that take class means of the training set; those of all are
-    the same.
+    """The terms that need class means of the training set; all get the same.
 
     Raises:
-        TypeError: There is none.
+        TypeError: No term needs them.
     """
     takers, found = [], []
     for term in distillation.terms:

@@ -1,4 +1,4 @@
-"""What the hooks share: the model in a runner, pictures of a run."""
+"""Functions that several hooks use."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def unwrapped(runner: Runner) -> BaseModel:
 
 
 def distillation_in(runner: Runner, hook: str) -> Distillation:
-    """The distillation into the model that is trained.
+    """The distillation of the trained model.
 
     Raises:
-        TypeError: There is none, or it is not the trained model itself that
-            has it, so that its hooks would not be asked.
+        TypeError: The model has no distillation, or only a part of it has
+            one, whose hooks would not run.
     """
     model = unwrapped(runner)
     found = distillation_of(model)
@@ -41,10 +41,10 @@ def distillation_in(runner: Runner, hook: str) -> Distillation:
 
 
 def taught_by_us(runner: Runner, hook: str) -> BaseModel:
-    """The model that is trained: a distilled one, or one with Knowledge Flow.
+    """The trained model, if it has a distillation or Knowledge Flow.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: The model has neither.
     """
     model = unwrapped(runner)
     if distillation_of(model) is None and not any(
@@ -57,13 +57,13 @@ def taught_by_us(runner: Runner, hook: str) -> BaseModel:
 
 
 def check_resumed(saved: dict | None, now: dict) -> None:
-    """See that a resumed run has the teachers that it had: what was learned
-    about teachers goes by their order.
+    """Check that a resumed run has the same teachers in the same order, on
+    which learned weights depend.
 
     Args:
-        saved: What the checkpoint says of the run; ``None``: it is of an
-            earlier version, which says nothing.
-        now: The same of the config.
+        saved: Description of the run in the checkpoint; ``None`` in
+            checkpoints of earlier versions.
+        now: Description of the present run.
 
     Raises:
         ValueError: The two differ.
@@ -71,9 +71,10 @@ def check_resumed(saved: dict | None, now: dict) -> None:
     for name, value in now.items():
         if saved is not None and saved.get(name, value) != value:
             raise ValueError(
-                f'the run to resume has {name} {saved[name]!r}, and the '
-                f'config {value!r}. Give the same, or start anew from its '
-                'weights with load_from and another work_dir')
+                'the checkpoint to resume from was trained with '
+                f'{name}={saved[name]!r}, but the config has {value!r}. Use '
+                'the same, or start a new run from its weights with '
+                'load_from and another work_dir')
 
 
 def save_picture(runner: Runner, name: str, figure: Figure) -> None:

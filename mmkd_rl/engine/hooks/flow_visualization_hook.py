@@ -1,5 +1,5 @@
-"""Show how a student comes to do without its teachers: a record and a
-picture of Knowledge Flow's p_w (the paper's Fig. 1c and 7)."""
+"""Record and draw Knowledge Flow's weights p_w over training (the paper's
+Fig. 1c and 7)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHECKPOINT_KEY = 'mmkd_rl_flow'
 
 @HOOKS.register_module()
 class FlowVisualizationHook(Checked, Hook):
-    """Notes the weights of a model's knowledge flow.
+    """Records the weights of a model's knowledge flow.
 
     In the work directory: ``knowledge_flow.json``, written with each epoch
     and checkpoint, and ``knowledge_flow.png`` at the end, which also goes to
@@ -31,15 +31,15 @@ class FlowVisualizationHook(Checked, Hook):
 
     Args:
         interval: Iterations between two points; the weights before training
-            and at its end are noted too.
+            and at its end are recorded too.
         mark: Notes by teacher for the picture, ``{'svhn': 'house numbers'}``.
 
     Raises:
-        ValueError: Before training: there is no knowledge flow, or no teacher
-            of a marked name.
+        ValueError: Before training: the model has no knowledge flow, or a
+            marked teacher does not exist.
     """
 
-    # After whatever changes the weights and retires teachers, before
+    # After hooks that change the weights and retire teachers, before
     # CheckpointHook, which saves the record.
     priority = 'LOW'
 
@@ -52,7 +52,7 @@ class FlowVisualizationHook(Checked, Hook):
         self._flow: KnowledgeFlow | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Begin a record, or go on with a resumed one."""
+        """Begin a record, or continue a resumed one."""
         flow = self._flow = _flow(runner)
         new = FlowRecord(
             list(flow.layers), [list(names) for names in flow.candidates],
@@ -68,7 +68,7 @@ class FlowVisualizationHook(Checked, Hook):
                           runner: Runner,
                           batch_idx: int,
                           data_batch=None) -> None:
-        """See who is not run from here on."""
+        """Record which teachers are no longer run."""
         self._note_retired(runner.iter)
 
     def after_train_iter(self,
@@ -81,14 +81,14 @@ class FlowVisualizationHook(Checked, Hook):
             self._note(runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Keep the record on disk."""
+        """Write the record to disk."""
         self._save(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Draw."""
+        """Draw the picture."""
         assert self.record is not None
-        # Iterations have been counted on. Noted even if the last one was:
-        # teachers that stayed until the end have left since.
+        # runner.iter is already the number of iterations. Recorded in any
+        # case: the last teachers may have been retired just before.
         self._note(runner.iter)
         self._save(runner)
         if is_main_process():
@@ -97,14 +97,14 @@ class FlowVisualizationHook(Checked, Hook):
                          plot_flow(self.record, self.mark))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """The record goes along; and onto the disk, since loops that count
+        """Save the record in the checkpoint, and on the disk: loops that count
         iterations have no epochs."""
         if self.record is not None:
             checkpoint[CHECKPOINT_KEY] = asdict(self.record)
             self._save(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """A resumed run's record goes on."""
+        """Continue the record of a resumed run."""
         if runner._resume and CHECKPOINT_KEY in checkpoint:
             self.record = FlowRecord(**checkpoint[CHECKPOINT_KEY])
 
@@ -121,7 +121,7 @@ class FlowVisualizationHook(Checked, Hook):
     def _note_retired(self, iteration: int) -> None:
         record, flow = self.record, self._flow
         assert record is not None and flow is not None
-        # Those that are run again are struck off.
+        # Teachers that are active again are removed from `retired`.
         record.retired = {
             name: record.retired.get(name, iteration)
             for name in record.teachers
@@ -137,7 +137,7 @@ def _flow(runner: Runner) -> KnowledgeFlow:
     """The knowledge flow in the runner's model.
 
     Raises:
-        ValueError: There is none, or several.
+        ValueError: The model has none, or several.
     """
     try:
         return flow_of(runner.model)

@@ -39,36 +39,38 @@ class KnowledgeFlowHook(Checked, Hook):
         dependency_weight: Final lambda_1; it rises linearly from 0 until
             ``independent_at``.
         kl_weight: lambda_2; 0: no KL term (Sec. 7.4.2).
-        handover_weight: Of ``loss_handover``, with which the student's layers
-            learn to say what is passed on in their place, see
-            :func:`handover_gap`. 0: the paper's.
+        handover_weight: Weight of ``loss_handover``, which trains the
+            student's layers to give the mixture that replaces their output,
+            see :func:`handover_gap`; 0: as in the paper.
         kl_interval: Iterations between two KL terms. Each costs one more
             forward pass of the student.
         old: theta_old: ``'previous'`` iteration, or exponential
             ``'average'`` (Sec. 7.6).
-        old_momentum: Of the average.
+        old_momentum: Momentum of the average.
         logits: Tap of the logits for the KL term, a module's path in the
             model or a dict; ``None``: the head of a classifier, ``conv_seg``
             of a segmentor, and no KL term for anything else.
-        withdraw_from: From when on the teachers' shares are scaled down, see
+        withdraw_from: When the teachers' weights begin to be scaled down, see
             schedule.py. Float: share of the training; int: epochs, or
-            iterations where the training counts those.
-        independent_at: When the student is alone, likewise.
-        threshold: A teacher whose weights are all below it is not run any
-            more. 0: none before ``independent_at``.
-        interval: Iterations between two looks at the weights, for the log
+            iterations if the training loop counts iterations.
+        independent_at: When the student has no teachers any more, likewise.
+        threshold: A teacher whose weights are all below it is no longer run.
+            0: teachers are run until ``independent_at``.
+        interval: Iterations between two checks of the weights, for the log
             and the threshold.
-        validate: ``'student'``: alone; ``'fused'``: with its teachers;
-            ``'both'``: alone, and then fused as ``fused/...``.
+        validate: ``'student'``: validate the student alone; ``'fused'``: with
+            its teachers; ``'both'``: alone, then with its teachers, logged as
+            ``fused/...``.
 
     Raises:
-        ValueError: Before training: no KnowledgeFlowBackbone in the model, a
-            second such hook, a threshold above what teachers begin with, or a
-            schedule that is longer than the training.
+        ValueError: Before training: the model has no KnowledgeFlowBackbone,
+            there is a second KnowledgeFlowHook, ``threshold`` is above the
+            teachers' initial weights, or the schedule is longer than the
+            training.
     """
 
-    # Before EMAHook, whose averages the fused validation must see, too, and
-    # before LoggerHook, for which the weights are.
+    # Before EMAHook, whose averages the fused validation must also use, and
+    # before LoggerHook, which logs the weights.
     priority = 'ABOVE_NORMAL'
 
     def __init__(self,
@@ -97,19 +99,19 @@ class KnowledgeFlowHook(Checked, Hook):
     # ------------------------------------------------------ before training
 
     def before_train(self, runner: Runner) -> None:
-        """Check the schedule and join the model.
+        """Check the schedule and add the losses to the model.
 
         Raises:
             ValueError: See above.
         """
         model = unwrapped(runner)
-        # What is missing in the model is said first.
+        # Errors of the model are reported before those of the hook.
         if flow_of(model).waits_for_teachers:
             raise ValueError(
-                "KnowledgeFlowBackbone(teachers='distiller') is the student's "
-                'in a MultiTeacherDistiller, but the model is a '
-                f'{type(model).__name__}; give it teachers=[dict(name=..., '
-                'config=..., checkpoint=...)] of its own')
+                "KnowledgeFlowBackbone(teachers='distiller') works only in "
+                'the student of a MultiTeacherDistiller, but the model is a '
+                f'{type(model).__name__}; give the backbone teachers of its '
+                'own: teachers=[dict(name=..., config=..., checkpoint=...)]')
         if sum(isinstance(h, KnowledgeFlowHook) for h in runner.hooks) > 1:
             raise ValueError('custom_hooks has KnowledgeFlowHook more than '
                              'once; each would add its losses')
@@ -119,10 +121,11 @@ class KnowledgeFlowHook(Checked, Hook):
             share = (1 - fusion.start) / len(fusion.candidates)
             if share < self.threshold:
                 raise ValueError(
-                    f'KnowledgeFlowHook.threshold={self.threshold}: teachers '
-                    f'of layer {fusion.name!r} begin with {share:.3g}, below '
-                    'it, so they would be retired at once; lower it, or '
-                    'the student_weight of the KnowledgeFlowBackbone')
+                    f'KnowledgeFlowHook.threshold={self.threshold}: the '
+                    f'initial weight of each teacher at layer {fusion.name!r} '
+                    f'is {share:.3g}, below the threshold, so all would be '
+                    'removed at the first check; lower the threshold, or the '
+                    'student_weight of the KnowledgeFlowBackbone')
         print_log(
             f'knowledge flow: teachers withdraw from iteration '
             f'{schedule.withdraw_from} on, the student is alone from '
@@ -130,12 +133,12 @@ class KnowledgeFlowHook(Checked, Hook):
 
     def attach(self, model: BaseModel, schedule: FlowSchedule,
                iteration: int = 0) -> JointLoss:
-        """Join a model; for those who train without a Runner, too.
+        """Add the losses to a model, also in training without a Runner.
 
         Args:
-            model: With a knowledge flow in it.
-            schedule: When its teachers leave.
-            iteration: Where the training begins.
+            model: A model with a knowledge flow in it.
+            schedule: Schedule of the teachers' withdrawal.
+            iteration: First iteration of the training, not 0 if resumed.
         """
         self.joint = JointLoss(model, schedule, self.losses, iteration)
         if self._resumed is not None and self.joint.old is not None:
@@ -156,9 +159,10 @@ class KnowledgeFlowHook(Checked, Hook):
                 f'later than independent_at={self.independent_at}')
         if end == total:
             print_log(
-                'knowledge flow: the student is alone only when the training '
-                'is over, and its batch norms have then never seen it so; '
-                'independent_at=0.5 would leave it half', 'current',
+                'knowledge flow: the teachers are removed only when the '
+                'training ends, so the student and its batch norm statistics '
+                'are never trained without them; with independent_at=0.5 it '
+                'trains alone for the second half', 'current',
                 level=logging.WARNING)
         return FlowSchedule(begin, end, self.dependency_weight)
 
@@ -166,7 +170,7 @@ class KnowledgeFlowHook(Checked, Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int,
                           data_batch: Any = None) -> None:
-        """Set how strong the teachers are."""
+        """Set the teachers' strength."""
         counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         self.joint.begin(
             runner.iter, self.every_n_train_iters(runner, counts)
@@ -174,7 +178,7 @@ class KnowledgeFlowHook(Checked, Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch: Any = None, outputs: Any = None) -> None:
-        """Log the weights and retire teachers that have no weight left."""
+        """Log the weights and retire teachers below the threshold."""
         if not self.every_n_train_iters(runner, self.interval) and \
                 not self.is_last_train_iter(runner):
             return
@@ -187,25 +191,26 @@ class KnowledgeFlowHook(Checked, Hook):
                 print_log(
                     f'knowledge flow: iteration {runner.iter + 1}: all '
                     f'weights of {", ".join(weak)} are below '
-                    f'{self.threshold}, not run any more; '
-                    f'{"the student is alone" if not rest else rest}',
+                    f'{self.threshold}; no longer run. Remaining teachers: '
+                    f'{", ".join(rest) or "none, the student is alone"}',
                     'current')
         for name, value in _scalars(flow).items():
             runner.message_hub.update_scalar(f'train/{name}', value)
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the model, with the student alone in any case."""
+        """Remove the hooks from the model and retire all teachers."""
         joint = self.joint
         joint.detach()
         if not joint.flow.independent:
-            # The schedule's last step may be the end of the training; or a
-            # hook has ended it before.
+            # The schedule may end with the training, or a hook may have
+            # stopped the training early.
             if runner.iter < joint.schedule.independent_at:
                 print_log(
                     f'knowledge flow: the training ended at iteration '
-                    f'{runner.iter}, the student was to be alone from '
-                    f'{joint.schedule.independent_at} on: its teachers are '
-                    'cut off, which it has not been trained for', 'current',
+                    f'{runner.iter}, before iteration '
+                    f'{joint.schedule.independent_at}, from which on the '
+                    'student was to be alone. Its teachers are removed now, '
+                    'but it was not trained without them', 'current',
                     level=logging.WARNING)
             joint.flow.strength = 0.
             joint.flow.retire(joint.flow.teacher_names)
@@ -213,14 +218,14 @@ class KnowledgeFlowHook(Checked, Hook):
     # ----------------------------------------------------------- validation
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """With or without teachers; without, where nothing was trained and
-        their weights of before are not known."""
+        """Choose whether teachers are mixed in. They are not if nothing was
+        trained before, because the schedule's state is not known then."""
         trained = flow_of(unwrapped(runner)).strength is not None
         self._fuse(runner, trained and self.validate == 'fused')
 
     def after_val_epoch(self, runner: Runner,
                         metrics: dict | None = None) -> None:
-        """Once more with teachers, if both were asked for."""
+        """Validate again with the teachers, if ``validate='both'``."""
         self._fuse(runner, False)
         flow = flow_of(unwrapped(runner))
         if self.validate != 'both' or flow.strength is None:
@@ -251,18 +256,18 @@ class KnowledgeFlowHook(Checked, Hook):
     # -------------------------------------------------------------- resuming
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """theta_old and the teachers' names go along."""
+        """Save theta_old and the teachers' names."""
         checkpoint[TEACHERS_KEY] = self._description(runner)
         if self.joint.old is not None:
             checkpoint[CHECKPOINT_KEY] = self.joint.old.state_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """A resumed run goes on from its theta_old. A new run that takes
-        another one's weights has all its teachers, also those that the other
+        """Restore theta_old of a resumed run. A new run from the weights of
+        another run starts with all teachers, also those that the other run
         has retired.
 
         Raises:
-            ValueError: A resumed run has other teachers, or another order.
+            ValueError: A resumed run has other teachers or another order.
         """
         if runner._resume:
             check_resumed(checkpoint.get(TEACHERS_KEY),

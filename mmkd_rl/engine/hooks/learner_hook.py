@@ -1,8 +1,8 @@
-"""Train what a strategy learns for itself, in turns with the student.
+"""Train a strategy's learner in turns with the student.
 
-One hook serves every :class:`Learner`: it hands over each step of the student,
-has the learner updated when its turn comes, logs what the update returns, and
-keeps the learner in the run's checkpoints.
+One hook for every :class:`Learner`: it passes each step of the student to the
+learner, calls the learner's update when one is due, logs the scalars that the
+update returns, and saves the learner in the run's checkpoints.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ from mmkd_rl.weighting import Learner, Student
 class LearnerHook(Checked, Hook):
     """Trains the learner of the model's strategy.
 
-    In distributed training each process remembers its own steps. A checkpoint
-    that is written between two updates holds the main process's memory, and
-    all resume with that.
+    In distributed training each process has a memory of its own steps. A
+    checkpoint written between two updates holds the main process's memory,
+    with which all processes resume.
 
     Args:
-        warmup: When the first update is, in epochs or iterations of the
+        warmup: Time of the first update, in epochs or iterations of the
             student.
-        interval: Student's training between two updates.
-        by_epoch: Whether these count epochs or iterations.
+        interval: Length of the student's training between two updates.
+        by_epoch: Whether the two count epochs or iterations.
     """
 
     # Before checkpoints are written and scalars are logged.
     priority = 'NORMAL'
-    #: What it trains, and a strategy that has one, for messages.
+    #: Class of the learner; its name and a strategy that has one, for
+    #: messages.
     learner: type = Learner
     has: str = 'learner'
     strategy: str = 'MTKDRL'
-    #: The option that says when the first update is.
+    #: The option with the time of the first update.
     first: str = 'warmup'
 
     def __init__(self,
@@ -50,18 +51,20 @@ class LearnerHook(Checked, Hook):
         self.warmup, self.interval, self.by_epoch = warmup, interval, by_epoch
 
     def before_train(self, runner: Runner) -> None:
-        """Take charge of the learner.
+        """Check the schedule and synchronise the learner.
 
         Raises:
-            TypeError: The model's strategy has none of this kind.
-            ValueError: Its turn would never come.
+            TypeError: The model's strategy has no learner of this kind.
+            ValueError: ``warmup`` is not shorter than the training, or epochs
+                are counted in a loop of iterations.
         """
         learner = self._learner(runner)
         name = type(self).__name__
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise ValueError(
-                f'{name} counts epochs, but train_cfg counts iterations: set '
-                'by_epoch=False and give warmup and interval in iterations')
+                f'{name} counts epochs (by_epoch=True), but train_cfg counts '
+                'iterations: set by_epoch=False and give warmup and interval '
+                'in iterations')
         unit, length = ('epochs', runner.max_epochs) if self.by_epoch else (
             'iterations', runner.max_iters)
         if self.warmup >= length:
@@ -81,7 +84,7 @@ class LearnerHook(Checked, Hook):
                          batch_idx: int,
                          data_batch: Any = None,
                          outputs: Any = None) -> None:
-        """Show the step; maybe update."""
+        """Pass the step to the learner; update it if an update is due."""
         learner, student = self._learner(runner), _student(runner)
         step = student.distillation.last_step
         assert step is not None
@@ -91,25 +94,25 @@ class LearnerHook(Checked, Hook):
             self._update(runner, learner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Maybe update."""
+        """Update the learner if an update is due."""
         learner = self._learner(runner)
         if self.by_epoch and self._due(runner.epoch + 1):
             self._update(runner, learner)
         learner.end_epoch()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """The learner goes into the checkpoint."""
+        """Save the learner in the checkpoint."""
         learner = self._learner(runner)
         checkpoint[learner.checkpoint_key] = learner.state_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """A resumed run goes on with its learner.
+        """Restore the learner of a resumed run.
 
         Raises:
-            ValueError: The checkpoint has none, or another one.
+            ValueError: The checkpoint has no learner, or another one.
         """
         if not runner._resume:
-            return  # only the weights were asked for
+            return  # load_from: only weights are loaded
         learner = self._learner(runner)
         key = learner.checkpoint_key
         if key not in checkpoint:
@@ -120,7 +123,7 @@ class LearnerHook(Checked, Hook):
         learner.load_state_dict(checkpoint[key])
 
     def _due(self, done: int) -> bool:
-        """Whether an update comes after ``done`` units."""
+        """Whether an update is due after ``done`` epochs or iterations."""
         return done >= self.warmup and \
             (done - self.warmup) % self.interval == 0
 

@@ -1,7 +1,8 @@
-"""Say how many of a model's weights came out of a checkpoint.
+"""Report how many of a model's weights came from a checkpoint.
 
-MMEngine loads what fits and logs the names of the rest; where nothing fits,
-training begins at chance and testing tests noise, with exit code 0.
+MMEngine loads the weights that fit and logs the names of the others; if none
+fits, training begins from random weights, and testing tests random weights,
+with exit code 0.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from mmkd_rl.engine.hooks.common import unwrapped
 from mmkd_rl.options import Checked
 from mmkd_rl.registry import HOOKS
 
-#: Share of the weights that must come from the file, by what it is for. To
-#: start from a part, such as another detector's backbone, is usual; what is
-#: tested must be whole.
+#: Smallest share of the weights that must come from the file, by its use. A
+#: start from a part, such as another detector's backbone, is common; a tested
+#: model must be complete.
 _LEAST: dict[str, float] = {
     'load_from': 0.1, 'checkpoint': 1., '--resume': 0.5}
 _SHOWN = 4
@@ -33,10 +34,10 @@ class LoadReportHook(Checked, Hook):
     """Counts the weights that a checkpoint gives to the model.
 
     ``tools/train.py`` and ``tools/test.py`` register it. Of a distilled model
-    the student's weights are counted; of a run that is resumed all.
+    only the student's weights are counted; of a resumed run all weights.
 
     Args:
-        key: What the user wrote the file under: ``'load_from'``,
+        key: The user's option with the file: ``'load_from'``,
             ``'checkpoint'`` (to be tested) or ``'--resume'``.
 
     Raises:
@@ -51,20 +52,20 @@ class LoadReportHook(Checked, Hook):
         self.key = key
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Called just before the weights go into the model: watch that."""
+        """Register hooks on the model; its weights are loaded next."""
         _Watch(unwrapped(runner), self.key, str(runner._load_from))
 
 
 def report_loading(runner: Runner, key: _Key) -> None:
-    """Count the weights that are loaded, and see that the model is asked for
-    what is to be distilled.
+    """Register :class:`LoadReportHook`, and check that the distilled model is
+    the runner's model itself.
 
     Args:
-        runner: Before it trains or tests.
+        runner: A runner that has not trained or tested yet.
         key: See :class:`LoadReportHook`.
 
     Raises:
-        TypeError: A distillation that is not the model itself.
+        TypeError: Only a part of the model is distilled.
     """
     check_outermost(unwrapped(runner))
     runner.register_hook(LoadReportHook(key))
@@ -85,8 +86,7 @@ class _Watch:
             n: tuple(t.shape)
             for n, t in model.state_dict().items() if _counts(n, key)
         }
-        # Some models rename what they load: the names of both sides are
-        # those that the load itself arrives at.
+        # Filled by the last load hook: some models rename weights.
         self.file: dict[str, tuple[int, ...]] = {}
         self._handles = [
             model.register_load_state_dict_pre_hook(self._before),
@@ -100,8 +100,8 @@ class _Watch:
     def _after(self, model: nn.Module, incompatible) -> None:
         for handle in self._handles:
             handle.remove()
-        # Not the state_dict's names: a model may leave prefixes out there
-        # that it puts in when it loads.
+        # Not the state_dict's names: a model may remove prefixes there and add
+        # them when loading.
         shapes = {n: tuple(t.shape) for n, t in (*model.named_parameters(),
                                                  *model.named_buffers())
                   if _counts(n, self.key)}
@@ -137,13 +137,13 @@ class _Watch:
 
 
 def _counts(name: str, key: str) -> bool:
-    """Whether a weight is one that the file should have."""
+    """Whether a weight should be in the file."""
     if name.endswith('num_batches_tracked') or \
             name.startswith('data_preprocessor.'):
-        return False  # old files lack the first, the second are constants
+        return False  # missing in old files, and constants
     parts = name.split('.')
     if key == 'checkpoint' and parts[0].startswith('auxiliary_head'):
-        return False  # of no use in a test
+        return False  # not used in tests
     return key == '--resume' or not (parts[0] == 'distillation'
                                      or 'knowledge_flow' in parts)
 

@@ -12,13 +12,13 @@ from mmkd_rl.weighting.mmkd.learner import MetaLearner
 class MetaWeightingHook(LearnerHook):
     """Trains MMKD's networks and keeps them in the run's checkpoints.
 
-    Each batch's hard samples go to a buffer. Every few iterations, after the
-    student's update, the networks are trained through some steps that a copy
-    of the student takes on samples of the buffer. After an epoch all buffers
-    are emptied.
+    Each batch's hard samples go to a buffer. Every ``interval`` iterations,
+    after the student's update, the networks are trained by differentiating
+    through some steps of a copy of the student on samples of the buffer. The
+    buffer is emptied after each epoch.
 
     Args:
-        interval: Student's iterations between two meta steps.
+        interval: Iterations of the student between two meta steps.
     """
 
     learner = MetaLearner

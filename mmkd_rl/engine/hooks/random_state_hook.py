@@ -1,13 +1,12 @@
-"""Runs that resume exactly: the random generators go into the checkpoint.
+"""Save the random generators' states in checkpoints, for exact resuming.
 
-MMEngine saves none of them. Beside that, validation draws random numbers too
-(each data loader takes a seed), so that a run that is resumed after an epoch
-would begin the next one elsewhere in the sequence than the run that went on.
-So the state is taken when an epoch of training ends and put back when the next
-one begins: what happens in between leaves no trace.
+MMEngine does not save them. Validation draws random numbers, too (each data
+loader takes a seed), so a run resumed after an epoch would draw other numbers
+than the uninterrupted run. So the states are saved at the end of each training
+epoch and restored at the beginning of the next one.
 
-Exact to the bit needs more than this hook: epochs as the unit of checkpoints,
-data loader workers that are not persistent, and deterministic kernels.
+Bitwise identical runs need more than this hook: checkpoints at the end of
+epochs, data loader workers that are not persistent, and deterministic kernels.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from mmkd_rl.options import Checked
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.utils import random_state
 
-#: Where a checkpoint keeps the states, one a process.
+#: Key of the states in a checkpoint, one state for each process.
 CHECKPOINT_KEY = 'mmkd_rl_random_state'
 
 
@@ -31,28 +30,28 @@ CHECKPOINT_KEY = 'mmkd_rl_random_state'
 class RandomStateHook(Checked, Hook):
     """Saves and restores the generators of Python, NumPy and PyTorch."""
 
-    # After all that draws random numbers, before the checkpoint is written.
+    # After hooks that draw random numbers, before the checkpoint is written.
     priority = 'LOW'
 
     def __init__(self) -> None:
         self._states: list[dict] | None = None  # one a process
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Go on where the last epoch of training ended."""
+        """Restore the states of the end of the last training epoch."""
         if self._states is not None:
             _restore(self._states[dist.get_rank()], runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Note where this one ended, in every process."""
+        """Collect the states of all processes."""
         self._states = dist.all_gather_object(_capture(runner))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """The states of all processes go into the one checkpoint."""
+        """Save the states of all processes in the checkpoint."""
         if self._states is not None:
             checkpoint[CHECKPOINT_KEY] = self._states
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """A resumed run goes on with the numbers that would have come."""
+        """Take the states of a resumed run from the checkpoint."""
         states = checkpoint.get(CHECKPOINT_KEY)
         if not runner._resume or states is None:
             return
@@ -67,7 +66,7 @@ class RandomStateHook(Checked, Hook):
 
 @contextmanager
 def unchanged_random_state(runner: Runner) -> Iterator[None]:
-    """What happens within leaves no trace in the generators."""
+    """Restore the generators' states at the end of the block."""
     state = _capture(runner)
     try:
         yield
@@ -83,6 +82,6 @@ def _capture(runner: Runner) -> dict:
 
 def _restore(state: dict, runner: Runner) -> None:
     if state['sampler_seed'] is not None:
-        # Without a seed in the config each start draws its own.
+        # Without a seed in the config each start draws another one.
         runner.train_dataloader.sampler.seed = state['sampler_seed']
     random_state.restore(state)

@@ -18,11 +18,11 @@ from mmkd_rl.utils import checkpoint_io
 
 @HOOKS.register_module()
 class StudentExportHook(Checked, Hook):
-    """Exports what the run's last checkpoint would hold (averaged weights if
-    EMAHook is in use).
+    """Exports the student with the weights of the run's last checkpoint
+    (averaged weights if EMAHook is used).
 
     Args:
-        out: File name; relative ones lie in the work directory.
+        out: File name; a relative one is in the work directory.
         to: Format, see :func:`mmkd_rl.export.export_student`.
     """
 
@@ -34,20 +34,20 @@ class StudentExportHook(Checked, Hook):
         self.out, self.to = out, to
 
     def before_train(self, runner: Runner) -> None:
-        """Complain now, not after the training.
+        """Check the model before the training, not after it.
 
         Raises:
-            TypeError: The model is neither a distiller nor has it a
-                knowledge flow.
+            TypeError: The model has neither a distillation nor Knowledge
+                Flow.
         """
         taught_by_us(runner, type(self).__name__)
 
     @master_only
     def after_train(self, runner: Runner) -> None:
-        """Export."""
+        """Export the student."""
         model = taught_by_us(runner, type(self).__name__)
         checkpoint = dict(state_dict=weights_to_cpu(get_state_dict(model)))
-        # Other hooks change what is saved: EMAHook puts averages in.
+        # Other hooks change what is saved: EMAHook saves averages.
         runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
         path = os.path.join(runner.work_dir, self.out)
         checkpoint_io.save(export_student(checkpoint, self.to), path)

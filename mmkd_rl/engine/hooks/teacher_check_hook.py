@@ -1,5 +1,5 @@
-"""Stop when a teacher gives NaN, before a checkpoint is written from it, and
-when a run is resumed with other teachers."""
+"""Stop a run whose teachers give NaN, before a checkpoint is written, and a
+resumed run with other teachers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ CHECKPOINT_KEY = 'mmkd_rl_teachers'
 
 @HOOKS.register_module()
 class TeacherCheckHook(Checked, Hook):
-    """Looks whether all teachers' outputs have been finite, and that a
-    resumed run has the teachers that it had.
+    """Checks that all teachers' outputs are finite, and that a resumed run has
+    the same teachers.
 
-    Looking makes the host wait for the device, so it is done now and then and
-    before each checkpoint; the pool itself looks at the first batch.
+    The check synchronises with the device, so it is done only every
+    ``interval`` iterations and before each checkpoint; the pool itself checks
+    the first batch.
 
     Args:
-        interval: Iterations between two looks.
+        interval: Iterations between two checks.
     """
 
     priority = 'NORMAL'
@@ -32,10 +33,10 @@ class TeacherCheckHook(Checked, Hook):
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
-        """Complain now, not after the first interval.
+        """Check the model before training starts.
 
         Raises:
-            TypeError: The model is no distiller.
+            TypeError: The model has no distillation.
         """
         distillation_in(runner, type(self).__name__)
 
@@ -44,23 +45,24 @@ class TeacherCheckHook(Checked, Hook):
                          batch_idx: int,
                          data_batch=None,
                          outputs=None) -> None:
-        """Look every ``interval`` iterations."""
+        """Check every ``interval`` iterations."""
         if self.every_n_train_iters(runner, self.interval):
             self._check(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Look at all processes' teachers before the epoch's checkpoint."""
+        """Check the teachers of all processes before the epoch's
+        checkpoint."""
         self._check(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look; on failure nothing is written. Only the main process comes
-        here, so it looks at its own teachers."""
+        """Check before anything is written. Only the main process calls this,
+        so it checks only its own teachers."""
         self._check(runner, together=False)
         checkpoint[CHECKPOINT_KEY] = self._description(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """See that a resumed run has the same teachers: projectors and what a
-        strategy has learned go by their order.
+        """Check that a resumed run has the same teachers in the same order, on
+        which projectors and learned weights depend.
 
         Raises:
             ValueError: Other teachers, another order, or another strategy.

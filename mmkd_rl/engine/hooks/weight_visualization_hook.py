@@ -1,4 +1,4 @@
-"""Show what each teacher is worth: scalars, a record and two pictures."""
+"""Log, record and draw the weights of the teachers."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ CHECKPOINT_KEY = 'mmkd_rl_weights'
 
 @HOOKS.register_module()
 class WeightVisualizationHook(Checked, Hook):
-    """Notes the weights that teachers get.
+    """Records the weights that the strategy gives to the teachers.
 
     Scalars go to MMEngine's message hub and so to the log and every
     visualisation backend: ``weight_logit/NAME`` and ``weight_feature/NAME``
-    (means over images and iterations since the last time), ``weight_entropy/
-    logit`` and ``/feature`` (nats; ln M: equal trust; 0: all in one teacher).
+    (means over images and iterations since the last point), ``weight_entropy/
+    logit`` and ``/feature`` (nats; ln M: equal weights; 0: one teacher has
+    all).
     In the work directory: ``teacher_weights.json``, ``teacher_weights.png``
     and ``sample_weights.png``.
 
@@ -68,7 +69,7 @@ class WeightVisualizationHook(Checked, Hook):
         self._last_batch: dict | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Begin a record, or go on with a resumed one."""
+        """Begin a record, or continue a resumed one."""
         names = list(
             distillation_in(runner, type(self).__name__).teacher_names)
         check_marks('WeightVisualizationHook.mark', self.mark, names)
@@ -80,7 +81,8 @@ class WeightVisualizationHook(Checked, Hook):
                          batch_idx: int,
                          data_batch=None,
                          outputs=None) -> None:
-        """Add up on the device; read it every ``interval`` iterations."""
+        """Sum the weights on the device; read them every ``interval``
+        iterations."""
         step = distillation_in(runner, type(self).__name__).last_step
         assert step is not None
         self._last_batch = data_batch
@@ -92,17 +94,17 @@ class WeightVisualizationHook(Checked, Hook):
             self._note(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Keep the record on disk."""
+        """Write the record to disk."""
         if is_main_process() and self.record is not None:
             self.record.save(
                 os.path.join(runner.work_dir, 'teacher_weights.json'))
 
     def after_train(self, runner: Runner) -> None:
-        """Draw."""
+        """Draw the pictures."""
         if not is_main_process() or self.record is None:
             return
         if self._count:
-            self._note(runner, runner.iter)  # already counted on
+            self._note(runner, runner.iter)
         if not self.record.iterations:
             return
         self.after_train_epoch(runner)
@@ -112,7 +114,7 @@ class WeightVisualizationHook(Checked, Hook):
             self._draw_samples(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """The record goes along."""
+        """Save the record in the checkpoint."""
         if self.record is not None:
             checkpoint[CHECKPOINT_KEY] = dict(
                 record=asdict(self.record),
@@ -120,7 +122,7 @@ class WeightVisualizationHook(Checked, Hook):
                 count=self._count)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """A resumed run's record goes on."""
+        """Continue the record of a resumed run."""
         if runner._resume and CHECKPOINT_KEY in checkpoint:
             state = checkpoint[CHECKPOINT_KEY]
             self.record = WeightRecord(**state['record'])

@@ -1,8 +1,8 @@
-"""Samples that the student finds hard, with what the teachers said of them.
+"""Buffer of hard samples (with high cross entropy) and the teachers' outputs.
 
 MMKD (Zhang et al. 2023) learns its weights on such a buffer: the published
-code keeps 256 images that were misclassified and runs the teachers on them
-again. Ours keeps fewer, from the last few batches, with the teachers' outputs.
+code keeps 256 misclassified images and runs the teachers on them again. Ours
+keeps fewer, from the last few batches, with the teachers' outputs.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class HardSamples:
     """Some samples of a training batch.
 
     Attributes:
-        inputs: What the student was given, [B, ...].
+        inputs: Inputs of the student, [B, ...].
         targets: Class indices [B], or class probabilities [B, C].
-        teachers: One output a teacher.
+        teachers: Output of each teacher.
     """
     inputs: Tensor
     targets: Tensor
@@ -42,13 +42,13 @@ class HardSamples:
                    seen.teachers.outputs)
 
     def columns(self) -> list[Tensor]:
-        """All its tensors, [B, ...] each."""
+        """All tensors, [B, ...] each."""
         return [self.inputs, self.targets] + [
             t for o in self.teachers for t in o.tensors()]
 
     @property
     def levels(self) -> list[list[int]]:
-        """How many features and logits each teacher has."""
+        """Numbers of features and logits of each teacher."""
         return [[len(o.features), len(o.logits)] for o in self.teachers]
 
     @classmethod
@@ -80,9 +80,10 @@ class HardBuffer:
     """The hardest samples of each of the last batches.
 
     Args:
-        max_samples: Bound on their number.
-        max_bytes: Bound on their memory.
-        share: How much of each batch is hard, at least one sample.
+        max_samples: Largest number of samples.
+        max_bytes: Largest number of bytes.
+        share: Share of each batch that is kept, highest cross entropy first;
+            at least one sample.
     """
 
     def __init__(self,
@@ -91,29 +92,29 @@ class HardBuffer:
                  share: float = 0.25) -> None:
         self.max_samples, self.max_bytes = max_samples, max_bytes
         self.share = share
-        #: What :meth:`draw` draws from.
+        #: Generators of :meth:`draw`.
         self.random = RandomNumbers()
         self._batches: list[HardSamples] = []
 
     def __len__(self) -> int:
-        """Samples in it."""
+        """Number of samples."""
         return sum(map(len, self._batches))
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it holds."""
+        """Bytes of all tensors."""
         return sum(map(_nbytes, self._batches))
 
     def tensors(self) -> list[Tensor]:
-        """All that it holds."""
+        """All tensors."""
         return [t for b in self._batches for t in b.columns()]
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all samples."""
         self._batches = []
 
     def add(self, batch: HardSamples, hardness: Tensor) -> None:
-        """Keep the hardest samples of a batch; forget the oldest ones.
+        """Add the hardest samples of a batch and remove the oldest batches.
 
         Args:
             batch: A whole training batch.
@@ -126,21 +127,21 @@ class HardBuffer:
         fit = min(self.max_samples, self.max_bytes // row)
         if not fit:
             raise ConfigError(
-                'buffer_bytes', f'{self.max_bytes} holds no single sample, '
-                f'which takes {row} bytes')
+                'buffer_bytes', f'{self.max_bytes} is too small: one sample '
+                f'takes {row} bytes')
         count = min(fit, max(1, int(self.share * len(batch))))
         index = hardness.topk(count).indices
         hard = batch.map(lambda t: t.detach()[index])
         if self._batches and _kind(self._batches[0]) != _kind(hard):
-            # Mixup that is on now and then makes targets of another kind;
-            # the two cannot be one batch.
+            # With mixup in some batches only, targets have two formats, which
+            # cannot be in one batch.
             self.clear()
         self._batches.append(hard)
         while len(self) > self.max_samples or self.nbytes > self.max_bytes:
             self._batches.pop(0)
 
     def draw(self, count: int) -> HardSamples:
-        """``count`` of the samples, or all if they are fewer, at random."""
+        """Draw ``count`` samples at random, or all if there are fewer."""
         index = torch.randperm(
             len(self), generator=self.random.on('cpu'))[:count]
         index = index.to(self._batches[0].inputs.device)
@@ -149,7 +150,7 @@ class HardBuffer:
                               self._batches[0].levels)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move along with the distiller."""
+        """Move all tensors."""
         self._batches = [b.map(fn) for b in self._batches]
 
     def state_dict(self) -> list[dict]:
@@ -160,7 +161,7 @@ class HardBuffer:
         ]
 
     def load_state_dict(self, state: list) -> None:
-        """Fill it with what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         self._batches = [
             HardSamples.of(**batch) if isinstance(batch, dict) else
             _of_first_layout(batch) for batch in state
@@ -168,8 +169,8 @@ class HardBuffer:
 
 
 def _of_first_layout(columns: Sequence[Tensor]) -> HardSamples:
-    """From a checkpoint of 0.1's first layout: logits before feature, one of
-    each a teacher."""
+    """Convert a batch of 0.1's first layout: logits before feature, one of
+    each for each teacher."""
     inputs, targets, *rest = columns
     return HardSamples(
         inputs, targets,

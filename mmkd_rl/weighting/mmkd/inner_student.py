@@ -1,7 +1,7 @@
 """The student as a function of its parameters, for MMKD's inner steps.
 
-Nothing of the student changes: neither parameters nor batch norm statistics
-nor its optimiser.
+The student itself does not change: neither its parameters nor its batch norm
+statistics nor its optimiser.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mmkd_rl.records import DistillationBatch, SeenBatch
 from mmkd_rl.utils.precision import autocasts_to_half
 from mmkd_rl.weighting.learner import DistillationView, Student
 
-#: From the student's trainable parameters, by name, to what a student with
-#: these makes of the meta batch.
+#: Function from trainable parameters of the student, by name, to the meta
+#: batch with the outputs of a student with these parameters.
 Observe = Callable[[Mapping[str, Tensor]], DistillationBatch]
 
 _CHECKPOINTING = (
@@ -37,7 +37,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def observer(student: Student, seen: SeenBatch) -> Observe:
-    """What the student makes of a batch, as a function of its parameters."""
+    """The student's outputs on a batch as a function of its parameters."""
     model = student.model
     call = _Call(model, student.distillation)
     device = seen.batch.images.device.type
@@ -59,8 +59,8 @@ def observer(student: Student, seen: SeenBatch) -> Observe:
 
 
 def learning_rates(student: Student) -> dict[str, float]:
-    """The current learning rate of each trainable parameter, by name; 0: it
-    is in no optimiser.
+    """The current learning rate of each trainable parameter, by name; 0 for
+    parameters that are in no optimiser.
 
     Raises:
         TypeError: There are several optimisers.
@@ -79,12 +79,12 @@ def learning_rates(student: Student) -> dict[str, float]:
 
 
 def refuse_dead_ends(value: Tensor) -> None:
-    """Look for functions that are ``once_differentiable``: PyTorch complains
-    only where their own second derivative is asked for; what flows through
-    them to the weights would be left out in silence.
+    """Check that no function in the graph is ``once_differentiable``: PyTorch
+    raises only for second derivatives of the function itself, and would
+    silently leave out gradients that pass through it to the weights.
 
     Raises:
-        RuntimeError: There is one.
+        RuntimeError: There is such a function.
     """
     todo = [value.grad_fn]
     seen = set(todo)
@@ -102,7 +102,7 @@ def refuse_dead_ends(value: Tensor) -> None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Say what to do about a student that cannot be differentiated twice."""
+    """Explain errors of students that cannot be differentiated twice."""
     try:
         yield
     except RuntimeError as error:
@@ -133,7 +133,7 @@ class _Call(nn.Module):
 
 
 def _without_half(device: str) -> AbstractContextManager:
-    """float16 becomes float32: the inner gradients have no loss scale that
-    would keep them from vanishing. Other precisions stay."""
+    """Switch autocast to float16 off: the inner gradients have no loss scale
+    against underflow. Other precisions stay."""
     return torch.autocast(device, enabled=False) \
         if autocasts_to_half(device) else nullcontext()

@@ -1,8 +1,8 @@
-r"""MMKD's weight networks with all that they need to learn.
+r"""Trains MMKD's weight networks.
 
-A meta step takes K steps of a copy of the student on hard samples, by the
-weighted matching loss, and lowers the cross entropy that the student would
-have then:
+A meta step takes K steps of a copy of the student on hard samples, with the
+weighted matching loss, and trains the networks to lower the cross entropy of
+the copy after these steps:
 
 .. math::
     \theta_{k+1} = \theta_k - \eta \nabla_\theta L_{match}(\theta_k, w_\phi),
@@ -65,19 +65,19 @@ class InnerSteps:
 
 
 class MetaLearner(Learner):
-    """Networks, their optimiser, and the samples that they learn from.
+    """Weight networks, their optimiser, and the buffer of hard samples.
 
     Args:
-        networks: By name, ``'logit'`` and ``'feature'`` or one of them.
-        optimizer: Config of the optimiser, without the parameters; what it
-            leaves out is Adam's with 1e-3.
+        networks: Networks by name: ``'logit'``, ``'feature'`` or both.
+        optimizer: Config of the optimiser, without the parameters; default
+            type and rate: Adam, 1e-3.
         buffer: Hard samples.
         context: Loss weights and the task.
-        weigh: The strategy's weights of a batch, with their gradient.
+        weigh: The strategy's weights of a batch, with gradient.
         steps: The inner steps.
 
     Raises:
-        ConfigError: No such optimiser, or not such arguments.
+        ConfigError: The optimiser does not exist or lacks an option.
     """
 
     noun = 'weight networks'
@@ -100,7 +100,7 @@ class MetaLearner(Learner):
 
     @property
     def random(self) -> RandomNumbers:
-        """With which samples of the buffer are drawn."""
+        """Generators with which samples of the buffer are drawn."""
         return self.buffer.random
 
     def parts(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class MetaLearner(Learner):
         return dict(optimizer=self.optimizer, buffer=self.buffer)
 
     def parameters(self) -> list[nn.Parameter]:
-        """Of the networks."""
+        """Parameters of the networks."""
         return list(self.networks.parameters())
 
     def observe(self, step: TrainingStep, student: Student) -> None:
@@ -117,28 +117,29 @@ class MetaLearner(Learner):
             self.remember(step.seen, step.weights.record)
 
     def remember(self, seen: SeenBatch, hardness_B: Tensor | None) -> None:
-        """Put the hardest samples of a batch of training into the buffer.
+        """Put the hardest samples of a training batch into the buffer.
 
         Args:
             seen: The batch.
-            hardness_B: The record of the weights that it was trained with.
+            hardness_B: The student's cross entropies, from the record of the
+                batch's weights; ``None``: do nothing.
         """
         if hardness_B is not None:
             self.buffer.add(HardSamples.of_batch(seen), hardness_B)
 
     def end_epoch(self) -> None:
-        """Begin anew, so that a checkpoint of this moment is small and holds
-        for all processes."""
+        """Empty the buffer, so that a checkpoint at the end of an epoch is
+        small and valid for all processes."""
         self.buffer.clear()
 
     def update(self, student: Student) -> dict[str, float]:
         """Take a meta step on samples of the buffer.
 
         Args:
-            student: As it is now; it is not changed.
+            student: The present student; not changed.
 
         Returns:
-            What to log; empty with one teacher, whose weight is 1 anyway.
+            Scalars to log; empty with one teacher, whose weight is 1 anyway.
 
         Raises:
             RuntimeError: The student cannot be differentiated twice.
@@ -175,15 +176,15 @@ class MetaLearner(Learner):
 
     def meta_losses(self, observe: Observe, parameters: Mapping[str, Tensor],
                     rates: Mapping[str, float]) -> tuple[Tensor, Tensor]:
-        """The student's cross entropy before and after imitating.
+        """The student's cross entropy before and after the inner steps.
 
         Args:
             observe: See :data:`Observe`.
             parameters: theta_0, leaves that require gradients.
-            rates: eta of each.
+            rates: eta of each parameter.
 
         Returns:
-            CE(theta_0), and CE(theta_K) with its gradient to the networks.
+            CE(theta_0), and CE(theta_K) with gradient to the networks.
         """
         theta = dict(parameters)
         first = None
@@ -203,11 +204,11 @@ class MetaLearner(Learner):
         """One step of the optimiser on the mean over all processes.
 
         Args:
-            gradients: One a parameter.
+            gradients: Gradient of each parameter.
 
         Returns:
-            Whether they were finite, or else nothing was changed; and their
-            norm.
+            Whether the gradients were finite (if not, nothing was changed);
+            and their norm.
         """
         dist.all_reduce_params(list(gradients), op='mean')
         norm = torch.linalg.vector_norm(
@@ -227,10 +228,10 @@ class MetaLearner(Learner):
 
     def _matching(self, batch: DistillationBatch, weights: TeacherWeights
                   ) -> tuple[list[Tensor], list[Tensor]]:
-        """L_match as its gaps, [B, M] each, and what each is multiplied by.
+        """L_match as gaps, [B, M] each, and their factors.
 
-        Apart, because the student's gradient is that of the gaps alone,
-        whereas the networks' gradient is that of both.
+        They are separate, because the student is differentiated through the
+        gaps only, the networks through both.
         """
         gaps, factors = [], []
         for gap, alpha, weight in (
@@ -246,7 +247,7 @@ class MetaLearner(Learner):
 def _descend(theta: Mapping[str, Tensor], rates: Mapping[str, float],
              values: list[Tensor], factors: list[Tensor]
              ) -> dict[str, Tensor]:
-    """One step down <factors, values>, factors held fixed."""
+    """One gradient step on <factors, values> with constant factors."""
     slopes = torch.autograd.grad(
         values,
         list(theta.values()),

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class WeightNetwork(nn.Module):
-    """softmax(MLP(x)): a sample's state to weights of the teachers.
+    """softmax(MLP(x)): weights of the teachers from a sample's state.
 
     The last layer starts at zero, so that the first weights are equal.
 

@@ -4,16 +4,16 @@ r"""MMKD (Zhang, Chen, Wang 2023, arXiv:2306.06634): weights by meta-learning.
     w_l = softmax(MLP_l([z_1, ..., z_M, z_S])), \quad
     w_f = softmax(MLP_f([\rho_1, ..., \rho_M]))
 
-per sample, the MLPs' parameters phi learned so that imitating the weighted
-teachers lowers the student's cross entropy on samples that it finds hard:
+per sample. The MLPs' parameters phi are trained so that steps towards the
+weighted teachers lower the student's cross entropy on hard samples:
 
 .. math::
     \theta_{k+1} = \theta_k - \eta \nabla_\theta L_{match}(\theta_k, w_\phi),
     \quad k = 0..K-1, \qquad \min_\phi CE(\theta_K)
 
 with L_match = mean over the samples of alpha sum_m w_l^m D_m + beta sum_m
-w_f^m MSE_m, without the labels. The student, projectors included, is put back
-afterwards; here it is never changed, since the steps are taken on copies.
+w_f^m MSE_m, without the labels. The published code restores the student,
+projectors included, afterwards; here the steps are taken on copies.
 
 From the paper and its code: the input of MLP_l, K = 2 steps, a meta step every
 5 iterations, Adam with 1e-3, hard samples, weights whose inputs give the
@@ -29,19 +29,19 @@ Departures:
 - The inner steps are plain SGD at the student's learning rates (or
   ``inner_lr``), without its momentum and weight decay. The published code
   takes a third step, on the cross entropy, before it evaluates:
-  ``ce_step=True``. It forgets in the second step that the weights depend on
-  the first; here the gradient is exact.
+  ``ce_step=True``. It treats the weights of the second step as independent of
+  the first step; here the gradient is exact.
 - Hidden layers have 128 units instead of half as many as inputs, the last
   layer starts at zero (equal weights first), no weight decay.
 - The buffer holds the samples of highest cross entropy of the last few
   batches instead of 256 misclassified ones, with their teachers' outputs, and
-  a meta step sees 16 of them instead of 64. It costs about as much as five
-  training steps of a ResNet-8 on 64 images; where the teachers are light,
-  lower ``meta_batch_size`` or raise the hook's interval.
-- With class maps, MLP_l sees a teacher's own logits; what completes them for
-  the loss is held fixed.
+  a meta step uses 16 of them instead of 64. It costs about as much as five
+  training steps of a ResNet-8 on 64 images; with small teachers, lower
+  ``meta_batch_size`` or raise the hook's interval.
+- With class maps, the input of MLP_l are a teacher's own logits; the parts
+  that are filled in from the student for the loss have no gradient.
 
-Both scales of the weights are the same: the paper's sum to one, too.
+Both scales of the weights are the same: the paper's weights sum to one.
 """
 
 from __future__ import annotations
@@ -81,16 +81,16 @@ class MMKD(WeightingStrategy):
         optimizer: Config of the networks' optimiser; ``None``: Adam, 1e-3.
         inner_steps: K.
         inner_lr: eta; ``None``: the student's current learning rates.
-        ce_step: Take another step, on the cross entropy, before it is
-            evaluated (published code).
-        meta_batch_size: Samples in a meta step.
-        buffer_size: Hard samples that are kept.
-        buffer_bytes: Bound on their memory.
-        hard_share: How much of each batch is hard.
-        scale: Without effect.
+        ce_step: Take another step, on the cross entropy, before the student
+            is evaluated (published code).
+        meta_batch_size: Number of samples in a meta step.
+        buffer_size: Largest number of hard samples in the buffer.
+        buffer_bytes: Largest number of bytes of the buffer.
+        hard_share: Share of each batch that goes to the buffer.
+        scale: No effect.
 
     Raises:
-        ConfigError: There are no terms to weigh.
+        ConfigError: No term compares the student with each teacher.
     """
 
     hooks = (dict(type='mmkd_rl.MetaWeightingHook'), )
@@ -139,7 +139,7 @@ class MMKD(WeightingStrategy):
                 batch.student, batch.truth)) if self.training else weights
 
     def weigh(self, batch: DistillationBatch) -> TeacherWeights:
-        """The weights with their gradient, [B, M] each."""
+        """The weights with gradient, [B, M] each."""
         equal_BM = equal_weights(batch, self.num_teachers)
         networks = self.learner.by_kind
         dtype = self.learner.parameters()[0].dtype
@@ -161,7 +161,7 @@ class MMKD(WeightingStrategy):
 
 
 def _relations(batch: DistillationBatch, dtype: torch.dtype) -> Tensor:
-    """[rho_1, ..., rho_M], of all levels, [B, sum_m D_m]."""
+    """[rho_1, ..., rho_M] of all levels, [B, sum_m D_m]."""
     columns = []
     for pair in (pair for levels in batch.pairs for pair in levels):
         a, b = (F.normalize(mean_over_space(x.to(dtype), pair.valid), dim=1)

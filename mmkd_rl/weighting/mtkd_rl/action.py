@@ -15,7 +15,8 @@ from torch import Tensor
 
 def divergence(values_BM: Tensor) -> Tensor:
     """w^div = softmax_m of the cosines (features, Eq. 11) or of the
-    divergences (logits, Eq. 12: the furthest teacher weighs most), [B, M]."""
+    divergences (logits, Eq. 12: the most distant teacher weighs most), [B, M].
+    """
     return values_BM.softmax(1)
 
 

@@ -1,10 +1,9 @@
-"""What happened since the agent was last trained (MTKD-RL, Algorithm 2).
+"""The transitions since the agent's last update (MTKD-RL, Algorithm 2).
 
-Batch by batch, at most a set number of bytes whatever the size of the data
-set. When it is full it is thinned: every other batch goes, and from then on
-only every second (fourth, ...) one is kept, so that what is left still covers
-all of the interval evenly. It stays on the device of what is put in and never
-makes the host wait.
+Batches within a set number of bytes, whatever the size of the data set. When
+the history is full every other batch is removed, and from then on only every
+second (fourth, ...) batch is added, so that the batches still cover the whole
+interval evenly. Tensors stay on their device, without synchronisation.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ _FIELDS = tuple(f.name for f in fields(Transition))
 
 
 class History:
-    """Transitions, one a training batch.
+    """Transitions, one for each training batch.
 
     Args:
-        max_bytes: Bound on its memory.
+        max_bytes: Largest number of bytes.
     """
 
     #: The option that sets the bound.
@@ -37,21 +36,20 @@ class History:
         self.clear()
 
     def __len__(self) -> int:
-        """Batches in it."""
+        """Number of batches."""
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Transition]:
-        """Oldest first."""
+        """Batches, oldest first."""
         return iter(self._batches)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it holds."""
+        """Bytes of all tensors."""
         return sum(map(_nbytes, self._batches))
 
     def nbytes_after(self, steps: int) -> int:
-        """Bytes of as many batches like the first one, as far as they are
-        kept.
+        """Bytes after as many batches of the size of the first one.
 
         Args:
             steps: Number of batches.
@@ -61,18 +59,18 @@ class History:
 
     @property
     def share(self) -> float:
-        """Batches kept of those that were offered; 1 when it is empty."""
+        """Share of the added batches that is still held; 1 when empty."""
         return len(self._batches) / self._seen if self._seen else 1.
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all batches."""
         self._batches: list[Transition] = []
-        self._seen = 0  # batches offered
-        self._stride = 1  # every which of them is kept
+        self._seen = 0  # batches passed to add()
+        self._stride = 1  # of these every stride-th is kept
 
     def add(self, transition: Transition) -> None:
-        """Offer a batch. Of one that is larger than the bound, as many
-        samples are kept as fit.
+        """Add a batch, or as many of its samples as fit in ``max_bytes``, if
+        the stride keeps it.
 
         Raises:
             ConfigError: Not even one sample fits in ``max_bytes``.
@@ -87,12 +85,12 @@ class History:
             self._stride *= 2
 
     def _fitting(self, transition: Transition) -> Transition:
-        """As many of its samples as fit in ``max_bytes``."""
+        """The first samples of a batch, as many as fit in ``max_bytes``."""
         samples = len(transition.state)
         row = _nbytes(transition) // samples
         if row > self.max_bytes:
-            raise ConfigError(self.key, f'{self.max_bytes} holds no single '
-                              f'sample, which takes {row} bytes')
+            raise ConfigError(self.key, f'{self.max_bytes} is too small: one '
+                              f'sample takes {row} bytes')
         if row * samples <= self.max_bytes:
             return transition
         return Transition(*(
@@ -100,15 +98,14 @@ class History:
             for f in _FIELDS))
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move along with the distiller."""
+        """Move all tensors."""
         self._batches = [
             Transition(*(fn(getattr(t, f)) for f in _FIELDS))
             for t in self._batches
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """All samples, [N, ...] each, how many each batch has, and how far
-        it is thinned."""
+        """All samples, [N, ...] each, sizes of batches, and the stride."""
         if not self._batches:
             return {}
         state: dict = {
@@ -120,7 +117,7 @@ class History:
         return state
 
     def load_state_dict(self, state: dict) -> None:
-        """Fill it with what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         self.clear()
         if not state:
             return

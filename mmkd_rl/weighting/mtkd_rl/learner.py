@@ -1,4 +1,4 @@
-"""The agent with all that it needs to learn, as one thing to save and move."""
+"""Trains, saves and moves the agent with its updater, history and reward."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class AgentLearner(Learner):
 
     Args:
         policy: The agent's network.
-        updater: How it is trained.
-        history: What it is trained on.
-        reward: The rule that rewards it; ``None``: the history is filled
-            from outside.
+        updater: Trains the policy.
+        history: The transitions on which the policy is trained.
+        reward: The reward rule; ``None``: the caller adds rewards to the
+            history.
     """
 
     noun = 'agent'
@@ -51,7 +51,7 @@ class AgentLearner(Learner):
 
     @property
     def random(self) -> RandomNumbers:
-        """Of the updater (exploration, replay)."""
+        """Generators of the updater (exploration, replay)."""
         return self.updater.random
 
     def parts(self) -> dict[str, Any]:
@@ -66,8 +66,8 @@ class AgentLearner(Learner):
             history.nbytes_after(steps)
 
     def observe(self, step: TrainingStep, student: Student) -> None:
-        """Put a step into the history (Algorithm 2, lines 5 to 8). Where the
-        reward is that of the student's update, the student runs again."""
+        """Add a step to the history (Algorithm 2, lines 5 to 8). With
+        ``reward_time='after'`` the student runs again."""
         after = None
         if step.seen is not None:
             # In the precision of the step itself.
@@ -78,11 +78,10 @@ class AgentLearner(Learner):
 
     def remember(self, record: tuple[Transition, Step] | None,
                  after: DistillationBatch | None = None) -> None:
-        """Put a batch of training into the history.
+        """Add a training batch to the history.
 
         Args:
-            record: Of the weights that it was trained with; ``None`` where
-                it was no training.
+            record: Record of the batch's weights; ``None``: do nothing.
             after: The same batch after the student's update; needed when
                 ``reward_time='after'``.
         """
@@ -101,14 +100,14 @@ class AgentLearner(Learner):
             reward, batch.class_coverage)
 
     def update(self, student: Student | None = None) -> dict[str, float]:
-        """Train the agent on the history, then forget the history
+        """Train the agent on the history, then empty the history
         (Algorithm 2, lines 10 to 13).
 
         Args:
-            student: Not looked at.
+            student: Not used.
 
         Returns:
-            What the updater logs; empty if there is no history.
+            Scalars of the updater; empty if the history is empty.
         """
         if not len(self.history):
             return {}
@@ -120,7 +119,7 @@ class AgentLearner(Learner):
         return scalars
 
     def synchronize(self) -> None:
-        """Give every process the first one's policy and critics."""
+        """Broadcast the first process's policy and critics."""
         super().synchronize()
         for tensor in self.updater.extra.state_dict().values():
             dist.broadcast(tensor)

@@ -1,9 +1,9 @@
-"""The agent (MTKD-RL, Appendix A.1): from a state to generated weights.
+"""The agent (MTKD-RL, Appendix A.1): generates weights from a state.
 
-One network over the joined states of all teachers: linear to 128, ReLU, two
-linear heads, each a softmax over the M teachers: w_l^gen and w_f^gen. The main
-text draws one agent a teacher instead; ``per_teacher=True`` builds those, each
-giving one score a head, which the softmax then compares.
+One network over the concatenated states of all teachers: linear to 128, ReLU,
+two linear heads, each with a softmax over the M teachers: w_l^gen and w_f^gen.
+The main text has one agent for each teacher instead (``per_teacher=True``),
+which gives one score for each head; the softmax is over these scores.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ class WeightPolicy(Checked, nn.Module):
     Args:
         sizes: Size of each teacher's state; their sum is S.
         hidden: Width of the hidden layer.
-        per_teacher: One network a teacher (main text) instead of one for all
-            (appendix, and the published code).
+        per_teacher: One network for each teacher (main text) instead of one
+            for all (appendix and published code).
         standardize: Standardise the states (off in the published code).
         balance: gamma of the agent, confidence and divergence in the action
             (Eqs. 13, 14), normalised to sum to one; 0 leaves a source out.
         learnable_balance: Train the balances of the sources that are not
-            left out, through a softmax that starts at ``balance`` (A.1, which
-            has both; ``False``: they stay).
+            left out, through a softmax that starts at ``balance``; ``False``:
+            they are constant (A.1 has both).
         balance_lr: Learning rate of these six numbers; ``None``: that of the
-            rest. They need a larger one than a network of thousands: at
-            Adam's 1e-3 a softmax of equal scores takes thousands of steps to
-            leave a source out, and an update has some thirty.
+            other weights. A larger one is needed: with Adam's 1e-3 a softmax
+            of equal scores needs thousands of steps to leave a source out,
+            and an update has about thirty.
 
     Raises:
         ConfigError: The balances are not three, or all 0.
@@ -83,7 +83,7 @@ class WeightPolicy(Checked, nn.Module):
         gamma = torch.tensor([float(b) for b in balance])
         self.register_buffer('constant_balance',
                              (gamma / gamma.sum()).repeat(2, 1))
-        # Of a source that is left out the score is never used.
+        # The score of a source that is left out is never used.
         start = self.constant_balance.clamp_min(1e-6).log()
         self.balance = nn.Parameter(
             start - start.mean()) if learnable_balance else None
@@ -93,8 +93,8 @@ class WeightPolicy(Checked, nn.Module):
         """log w^gen, [B, 2, M], logit weights first.
 
         Args:
-            state: [B, S], as it was built (it is standardised here), in any
-                precision.
+            state: States as built (they are standardised here), [B, S], in
+                any precision.
         """
         state = self.standardized(state)
         parts = state.split(self.sizes, dim=1) if len(self.trunks) > 1 or \
@@ -109,13 +109,13 @@ class WeightPolicy(Checked, nn.Module):
         return F.log_softmax(scores_B2M, dim=-1)
 
     def standardized(self, state: Tensor) -> Tensor:
-        """[B, S] as the network sees it, in its precision."""
+        """The network's input, [B, S], in the network's precision."""
         state = state.to(self.constant_balance.dtype)
         return state if self.standardizer is None else self.standardizer(state)
 
     def parameter_groups(self) -> list:
-        """For an optimiser: parameters with a learning rate of their own
-        are a group."""
+        """Parameters for an optimiser; the balances are a group with their own
+        learning rate."""
         if self.balance is None or self.balance_lr is None:
             return list(self.parameters())
         rest = [p for p in self.parameters() if p is not self.balance]

@@ -1,7 +1,7 @@
-"""What an off-policy updater remembers beyond the last interval.
+"""Replay buffer of off-policy updaters, over several intervals.
 
 Like the history it holds batches within a set number of bytes; when it is full
-the oldest go.
+the oldest batches are removed.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ from mmkd_rl.weighting.mtkd_rl.history import History
 
 
 class Replay(History):
-    """Transitions, the newest of all intervals.
+    """The newest transitions of all intervals.
 
     Args:
-        max_bytes: Bound on its memory.
+        max_bytes: Largest number of bytes.
     """
 
     key = 'replay_bytes'
 
     def add(self, transition: Transition) -> None:
-        """Append a batch. Of one that is larger than the bound, as many
-        samples are kept as fit.
+        """Append a batch, or as many of its samples as fit in ``max_bytes``.
 
         Raises:
             ConfigError: Not even one sample fits in ``max_bytes``.
@@ -35,11 +34,11 @@ class Replay(History):
 
     def draw(self, generator: torch.Generator | None = None
              ) -> tuple[Transition, Transition]:
-        """A batch drawn evenly, and the one after it (or itself, if it is
-        the last).
+        """A batch drawn uniformly, and the next one (the last batch is its own
+        next one).
 
         Args:
-            generator: Of the CPU; ``None``: the global one.
+            generator: A generator on the CPU; ``None``: the global one.
         """
         i = int(torch.randint(len(self), (), generator=generator))
         return self._batches[i], self._batches[min(i + 1, len(self) - 1)]

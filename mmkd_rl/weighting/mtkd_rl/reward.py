@@ -1,17 +1,17 @@
-r"""What a teacher earned, per sample, [B, M].
+r"""Rewards of the teachers, per sample, [B, M].
 
-Two rules, both from tensors that the student's step has computed anyway.
+Two rules, both computed from tensors of the student's step.
 
 ``DistanceReward`` is MTKD-RL's Eq. (6). The student's cross entropy in it is
-the same for all teachers and falls out of Eq. (8); what is left says which
-teacher the student resembles already, and whichever is trusted is approached
-and earns more. The rule finds a good teacher among confidently wrong ones,
-because the labels pull the student away from those. It does not find it among
-teachers that say next to nothing, since at T = 4 a nearly uniform teacher is
-close to every student: no weight at all on the only right one of four, from
-three seeds (docs/mtkd_rl.md).
+the same for all teachers and cancels in Eq. (8); so the reward ranks teachers
+by how close the student is to them already, and a teacher with a large weight
+is approached and gets a larger reward. The rule finds a good teacher among
+confidently wrong ones, because the labels move the student away from those. It
+fails among nearly uniform teachers, which at T = 4 are close to every student:
+the only right one of four got no weight at all, with three seeds
+(docs/mtkd_rl.md).
 
-``AgreementReward``, the default, asks what a teacher does for the student's
+``AgreementReward``, the default, measures a teacher's effect on the student's
 task. A small step of the student's logits down D_m changes its cross entropy
 by minus the inner product of the two gradients,
 
@@ -21,19 +21,19 @@ by minus the inner product of the two gradients,
 
 with p at T = 1, q at the losses' T: positive where imitating teacher m lowers
 the student's cross entropy. Over the teachers it ranks
-q_m[y] - <p_S, q_m>: belief in the true class beyond what the student's own
-mistakes would get. Samples that the student knows weigh nothing. With
-``feature='own'`` features earn apart, by the same inner product at the
-student's last feature map,
+q_m[y] - <p_S, q_m>: the probability of the true class minus the mean
+probability under the student's prediction. Samples that the student predicts
+correctly have rewards near zero. With ``feature='own'`` features have separate
+rewards, from the same inner product at the student's last feature map,
 
 .. math:: R^f_m = <\nabla_{F_S} CE_S, \nabla_{F_S} MSE_m>
 
 so that the two heads of w^gen learn different things. Further rules are in
 ``rewards/``.
 
-A teacher with a class map is not distilled on images of classes that it does
-not know. There it earns what the others earn on average: nothing is said for
-or against it (:func:`neutral_where_not_distilled`).
+A teacher with a class map is not distilled on images of classes that it was
+not trained on. There its reward is the mean of the others, which is neutral
+(:func:`neutral_where_not_distilled`).
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ RewardScale = Literal['minmax', 'literal', 'standard', 'none']
 
 @dataclass(frozen=True)
 class Step:
-    """What the student's step was.
+    """Weights and cross entropies of the student's step.
 
     Attributes:
-        weights: Of the teachers, as used, logits first, [B, 2, M].
+        weights: Weights of the teachers as used, logits first, [B, 2, M].
         ce: CE(z_S, y) before it, [B].
     """
     weights: Tensor
@@ -80,11 +80,11 @@ class Reward(Checked, ABC):
             none.
     """
 
-    #: ``'before'``, ``'after'``: the only ``reward_time`` that it knows.
+    #: The only valid ``reward_time``, if any: ``'before'`` or ``'after'``.
     only: str | None = None
-    #: Whether it is one number a sample for all teachers, in [0, 1].
+    #: Whether a sample has one reward for all teachers, in [0, 1].
     scalar = False
-    #: Whether it can do without class scores and labels.
+    #: Whether the rule works without class scores and labels.
     works_without_logits = False
 
     def __init__(self, context: WeightingContext) -> None:
@@ -109,21 +109,21 @@ class Reward(Checked, ABC):
     @abstractmethod
     def __call__(self, batch: DistillationBatch,
                  step: Step | None = None) -> Tensor:
-        """R, [B, M], detached, larger is better; [B, 2, M] where teachers
-        earn apart for their logits and their features.
+        """R, [B, M], detached, larger is better; [B, 2, M] if logits and
+        features have separate rewards.
 
         Args:
-            batch: The batch, with ``reward_time='after'`` as the student sees
-                it after its step.
-            step: What the step was; some rules need it.
+            batch: The batch; with ``reward_time='after'`` with the student's
+                outputs after its step.
+            step: Weights and cross entropies of the step, for some rules.
         """
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move what it remembers, if anything."""
+        """Move the tensors that the rule keeps between batches, if any."""
         return None
 
     def state_dict(self) -> dict:
-        """What it remembers."""
+        """State that the rule keeps between batches."""
         return {}
 
     def load_state_dict(self, state: dict) -> None:
@@ -158,14 +158,15 @@ class DistanceReward(Reward):
 
 @REWARDS.register_module()
 class AgreementReward(Reward):
-    """R_m = <grad_z CE_S, grad_z D_m>: what a step on D_m does for CE_S.
+    """R_m = <grad_z CE_S, grad_z D_m>: how far a step on D_m lowers CE_S.
 
     Not in the paper; see the top of this file.
 
     Args:
         context: Given by the distiller.
-        feature: What features earn: ``'same'``, or their ``'own'``, which
-            costs M gradients of the projectors and one of the student's head.
+        feature: Reward of features: ``'same'`` as of logits, or their
+            ``'own'``, which costs M gradients of the projectors and one of the
+            student's head.
 
     Raises:
         ConfigError: ``'own'``, and no features are distilled.
@@ -178,7 +179,7 @@ class AgreementReward(Reward):
             if not self.feature_weight:
                 raise ConfigError('feature', "'own' needs a "
                                   'model.feature_loss, which is off')
-            self.only = 'before'  # the second look has no gradients
+            self.only = 'before'  # the second pass has no gradients
         self.feature = feature
 
     def __call__(self, batch: DistillationBatch,
@@ -200,8 +201,8 @@ class AgreementReward(Reward):
         return torch.stack([logit_BM, feature_agreement(self.judge, batch)], 1)
 
     def pull(self, batch: DistillationBatch) -> list[Tensor]:
-        """grad_z D_m = T (q_S - q_m) of each level, [B, M, C, ...]; 0 at
-        classes that a teacher does not know."""
+        """grad_z D_m = T (q_S - q_m) of each level, [B, M, C, ...]; 0 for
+        classes that a teacher was not trained on."""
         levels = []
         for level, z in enumerate(batch.student.logits):
             theirs = [t.logits[level] for t in batch.teachers]
@@ -217,8 +218,8 @@ class AgreementReward(Reward):
 
 def feature_agreement(task: LogitTask, batch: DistillationBatch) -> Tensor:
     """<grad_F CE_S, grad_F MSE_m> at the student's features, [B, M], summed
-    over levels. The graph stays as it was; nothing passes through the
-    student's backbone."""
+    over levels. The graph is kept; no gradient passes through the student's
+    backbone."""
     features, gap_BM = batch.student.features, batch.gaps.feature
     assert gap_BM is not None
     outputs = batch.student.logits
@@ -230,7 +231,8 @@ def feature_agreement(task: LogitTask, batch: DistillationBatch) -> Tensor:
             retain_graph=True)
         columns = []
         for one_M in torch.eye(gap_BM.shape[1], device=gap_BM.device):
-            # As a direction: a slice taken without gradient has no graph.
+            # A unit vector selects a column: slices under no_grad have no
+            # graph.
             pull = torch.autograd.grad(
                 gap_BM, features, one_M.to(gap_BM).expand_as(gap_BM),
                 retain_graph=True)
@@ -247,13 +249,13 @@ def feature_agreement(task: LogitTask, batch: DistillationBatch) -> Tensor:
 
 def neutral_where_not_distilled(reward: Tensor,
                                 coverage_BM: Tensor | None) -> Tensor:
-    """Rewards in which a teacher gets the others' mean where its logits are
-    not distilled, so that normalised it is zero there.
+    """Replace a teacher's reward by the mean of the others where its logits
+    are not distilled, so that the normalised reward is zero there.
 
     Args:
-        reward: [B, M], or [B, 2, M], of which the features' stay.
-        coverage_BM: See :attr:`DistillationBatch.class_coverage`; an image
-            that is covered in part is rewarded in part.
+        reward: Rewards [B, M], or [B, 2, M], of which features are unchanged.
+        coverage_BM: See :attr:`DistillationBatch.class_coverage`; partly
+            covered images get a weighted mean of both.
     """
     if coverage_BM is None:
         return reward
@@ -268,21 +270,21 @@ def neutral_where_not_distilled(reward: Tensor,
 
 def normalize_reward(reward_BM: Tensor,
                      how: RewardScale = 'minmax') -> Tensor:
-    """Make rewards comparable: positive for teachers to be raised.
+    """Normalise rewards: positive for teachers that should get more weight.
 
     Args:
-        reward_BM: R; [B, 2, M] if logits and features have their own, which
-            are then normalised apart.
+        reward_BM: R; [B, 2, M] if logits and features have separate rewards,
+            which are normalised separately.
         how: ``'minmax'``: to [0, 1] over the teachers of each sample, then
             minus their mean (Eq. 8, the mean being of the rescaled rewards);
             ``'literal'``: Eq. (8) as printed, minus the mean of the raw
-            rewards; ``'standard'``: minus the sample's mean, over the standard
-            deviation of all of that, so that samples on which the teachers
-            hardly differ hardly count; ``'none'``.
+            rewards; ``'standard'``: minus the sample's mean, divided by the
+            standard deviation over the batch, so that samples on which the
+            teachers hardly differ have little influence; ``'none'``.
 
     Returns:
-        As ``reward_BM``. Where all teachers earn the same, zero
-        (``'literal'``: minus their mean).
+        Rewards of the shape of ``reward_BM``. Zero where all teachers have the
+        same reward (``'literal'``: minus their mean).
     """
     if how == 'none':
         return reward_BM
@@ -293,8 +295,8 @@ def normalize_reward(reward_BM: Tensor,
     if how == 'standard':
         centred = reward_BM - mean_B1
         spread = centred.square().mean().sqrt()
-        # The mean of equal numbers is off by a rounding error, which must not
-        # be blown up.
+        # The rounding error of the mean of equal numbers must not be
+        # amplified.
         noise = 1e-6 * reward_BM.abs().amax()
         return torch.where(spread > noise, centred / spread, 0.)
     low, high = reward_BM.aminmax(dim=1, keepdim=True)

@@ -1,10 +1,10 @@
 """Running mean and variance of the agent's input.
 
-The paper's state joins features, logits and losses of very different scale
-and its code feeds them as they are; one large logit then drowns a cosine. The
-statistics are those of the history, gathered when the agent is trained and
-merged by Chan, Golub and LeVeque's formula for pairs of samples (1979), so
-that between two updates the policy is one fixed function.
+The paper's state joins features, logits and losses of very different scales,
+and its code does not scale them, so that large logits dominate cosines. The
+statistics are computed from the history when the agent is trained, and merged
+by Chan, Golub and LeVeque's formula for pairs of samples (1979). So the policy
+is a fixed function between two updates.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class RunningStandardizer(nn.Module):
-    """(s - mean) / std, clipped; the identity until it has seen something.
+    """(s - mean) / std, clipped; clipping only until the first statistics.
 
     Args:
         size: S.
@@ -37,9 +37,9 @@ class RunningStandardizer(nn.Module):
         """Merge in the statistics of more samples.
 
         Args:
-            mean: [S].
-            var: [S], over the samples without Bessel's correction.
-            count: How many they were, a scalar tensor.
+            mean: Mean over the samples, [S].
+            var: Variance without Bessel's correction, [S].
+            count: Number of samples, a scalar tensor.
         """
         total = (self.count + count).clamp_min(1)
         delta = mean - self.mean

@@ -1,4 +1,4 @@
-r"""What the agent sees (MTKD-RL, Eq. 5).
+r"""The agent's state (MTKD-RL, Eq. 5).
 
 .. math:: s_m = [f_m \| z_m \| CE(z_m, y) \| cos(r_m(f_S), f_m) \| D_m]
 
@@ -29,13 +29,13 @@ class StateBuilder:
     Args:
         teachers: Sizes of the teachers' outputs.
         task: Brings features and logits to a fixed size.
-        parts: Which of :data:`STATE_PARTS`; ``None``: all that there are.
+        parts: Some of :data:`STATE_PARTS`; ``None``: all that exist.
         has_logit: Whether logits are distilled (D_m exists).
         has_feature: Whether features are distilled (the cosine exists).
 
     Raises:
-        ConfigError: No part, or one that does not exist because its kind of
-            distillation is off.
+        ConfigError: There is no part, or a part does not exist because its
+            kind of distillation is off.
     """
 
     def __init__(self,
@@ -66,7 +66,7 @@ class StateBuilder:
                                   f'{absent[part]}')
         self.parts = tuple(p for p in STATE_PARTS if p in parts)
         one = {'ce': 1, 'similarity': 1, 'divergence': 1}
-        #: Size of each teacher's share, in order.
+        #: Size of each teacher's part of the state, in order.
         self.sizes = tuple(
             sum({**task.summary_sizes(t), **one}[p] for p in self.parts)
             for t in teachers)
@@ -81,8 +81,8 @@ class StateBuilder:
 
         Args:
             batch: The batch.
-            ce_BM: CE(z_m, y), which the action needs too; not looked at
-                where the state has no such part.
+            ce_BM: CE(z_m, y), also used for the action; not used here if the
+                state has no part ``'ce'``.
         """
         columns = []
         for m, teacher in enumerate(batch.teachers):

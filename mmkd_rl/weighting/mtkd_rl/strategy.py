@@ -4,16 +4,15 @@ r"""MTKD-RL (Yang et al., AAAI 2025): an agent weighs the teachers, per image.
     w = \gamma^{gen} \pi(s) + \gamma^{conf} w^{conf} + \gamma^{div} w^{div}
 
 (Eqs. 9 to 14; state: Eq. 5). The student is trained with these weights while
-what the agent saw, did and earned (Eq. 6) goes to a history; then the agent is
-trained on the history (Eq. 7) and the history begins anew. Algorithm 1's
-warm-up, equal weights until the agent's first update, needs no switch: an
-agent without updates has nothing to say yet.
+states, actions and rewards (Eq. 6) are added to a history; then the agent is
+trained on the history (Eq. 7), which is emptied. In Algorithm 1's warm-up,
+until the agent's first update, weights are equal.
 
-Departures from the paper: the default reward is :class:`AgreementReward`
-(``reward=dict(type='DistanceReward')`` is Eq. 6), the default updater follows
-the probability with an entropy term by Adam with clipped gradients, states are
-standardised, the heads start at zero and the history is bounded.
-docs/mtkd_rl.md says why, and what to write for the paper's rule.
+Deviations from the paper: the default reward is :class:`AgreementReward`
+(``reward=dict(type='DistanceReward')`` is Eq. 6), the default updater
+maximises the expected reward with an entropy term, by Adam with clipped
+gradients, states are standardised, the heads start at zero and the history is
+bounded. Reasons, and options for the paper's rule, are in docs/mtkd_rl.md.
 """
 
 from __future__ import annotations
@@ -65,20 +64,21 @@ class MTKDRL(WeightingStrategy):
         state: Parts of the state, of ``('feature', 'logit', 'ce',
             'similarity', 'divergence')``; ``None``: all that exist.
         agent: Arguments of :class:`WeightPolicy`.
-        reward: Config of the reward rule; without a type the default one's.
+        reward: Config of the reward rule; default type: AgreementReward.
         reward_time: ``'before'``: from the forward pass of the student's step
-            (published code; free); ``'after'``: from another forward pass
-            after its update (Algorithm 2, line 8; costs that pass).
-        updater: Config of the agent's updater; likewise.
-        history_bytes: Bound on the memory of the history; when it is full it
-            is thinned evenly. A sample takes about 2 S bytes (with four
-            teachers of CIFAR-100's size 4 kB). ``agent/history_share`` in the
-            log says how much of an interval fits.
-        scale: Of the warm-up's equal weights: ``'unit'``: 1 / M;
+            (published code; no extra cost); ``'after'``: from another forward
+            pass after its update (Algorithm 2, line 8).
+        updater: Config of the agent's updater; default type: PolicyGradient.
+        history_bytes: Largest number of bytes of the history; when it is full,
+            batches are removed evenly. A sample takes about 2 S bytes (4 kB
+            with four teachers of CIFAR-100's size). ``agent/history_share`` in
+            the log is the share of an interval that fits.
+        scale: Scale of the warm-up's equal weights: ``'unit'``: 1 / M;
             ``'paper'``: 1 each (Algorithm 1). Later weights sum to one.
 
     Raises:
-        ConfigError: See the parts; or they do not work together.
+        ConfigError: An option of a part is wrong, or parts do not work
+            together.
     """
 
     hooks = (dict(type='mmkd_rl.AgentAlternationHook'), )
@@ -140,8 +140,8 @@ class MTKDRL(WeightingStrategy):
                     -1, 2, -1)
         record = None
         if self.training:
-            # The state is the bulk of the history; half precision does for
-            # something that is standardised before it is used.
+            # The state takes most of the history's memory; half precision is
+            # enough, since it is standardised before it is used.
             half_BS = state_BS.clamp(-_HALF_MAX, _HALF_MAX).half()
             step = Step(
                 _used(action_B2M, batch.class_coverage),
@@ -153,8 +153,8 @@ class MTKDRL(WeightingStrategy):
         return TeacherWeights(action_B2M[:, 0], action_B2M[:, 1], record)
 
     def _sources(self, batch: DistillationBatch, ce_BM: Tensor) -> Tensor:
-        """w^conf and w^div, [B, 2, 2, M]. A gap that does not exist because
-        its distillation is off has no preference."""
+        """w^conf and w^div, [B, 2, 2, M]; w^div is equal for all teachers
+        where a kind of distillation is off."""
         conf_BM = confidence(ce_BM)
         zero_BM = torch.zeros_like(ce_BM)
         gaps = batch.gaps
@@ -191,7 +191,7 @@ def _check_fit(reward: Reward, reward_time: str, updater: Updater) -> None:
             "reward=dict(type='AgreementReward')")
     if updater.scalar_reward and not reward.scalar:
         raise ConfigError(
-            'updater', f'{method} takes one reward in [0, 1] for all '
-            f'teachers, and {rule} gives one each, of any sign; use '
-            "reward=dict(type='BatchReward') with it, or "
+            'updater', f'{method} needs a single reward in [0, 1] for all '
+            f'teachers, but {rule} gives each teacher its own, of any sign; '
+            "use reward=dict(type='BatchReward') with it, or "
             "updater=dict(type='PolicyGradient')")

@@ -424,7 +424,7 @@ def test_the_newest_stay_within_the_bounds():
               torch.tensor([1., 0., 2., 3.]))
     assert sorted(small.draw(9).inputs.flatten()) == [0, 2, 3]
     with pytest.raises(ValueError, match=f'buffer_bytes: {row - 1} '
-                       f'holds no single sample, which takes {row}'):
+                       f'is too small: one sample takes {row} bytes'):
         HardBuffer(max_bytes=row - 1).add(
             hard_samples(random_batch()), torch.rand(6))
 

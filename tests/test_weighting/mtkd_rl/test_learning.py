@@ -107,6 +107,7 @@ def test_finds_the_teacher_that_is_right(tmp_path, noise, seed):
         assert share > 0.5
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize('noise', ['confident', 'soft'])
 @pytest.mark.parametrize('updater', ['DPG', 'DDPG', 'PPO'])
 def test_other_updaters_find_it_too(tmp_path, noise, updater):
@@ -200,6 +201,7 @@ def simplex(count: int, steps: int = 20) -> Tensor:
     return grid[grid.sum(1) == steps] / steps
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize('seed, weighting', [
     (0, {}), (1, {}), (0, dict(state=['feature', 'logit'])),
     *((0, dict(updater=dict(type=u))) for u in ('DPG', 'DDPG', 'PPO'))

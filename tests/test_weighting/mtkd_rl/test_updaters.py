@@ -248,7 +248,7 @@ def test_replay_keeps_the_newest_within_its_bytes():
     drawn = [tuple(float(t.reward[0, 0]) for t in replay.draw(generator))
              for _ in range(50)]
     assert set(drawn) == {(7., 8.), (8., 9.), (9., 9.)}
-    with pytest.raises(ValueError, match='replay_bytes: 10 holds no'):
+    with pytest.raises(ValueError, match='replay_bytes: 10 is too small'):
         Replay(10).add(one)
 
 

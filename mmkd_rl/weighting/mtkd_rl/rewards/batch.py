@@ -5,9 +5,10 @@ r"""The published code's reward (github winycg/MTKD-RL): one for all teachers.
     R_m = clip((r - mean(r)) / std(r), 0, 1)
 
 mean and standard deviation over the batch, w as the student's step used them.
-The published code takes it from the logits before the update
-(``reward_time='before'``). It cannot say which teacher was good; its updater
-is :class:`BCEUpdater`. A batch of one, or of equal numbers: zero.
+The published code computes it from the logits before the update
+(``reward_time='before'``). It is the same for all teachers, so it does not
+tell which one was good; its updater is :class:`BCEUpdater`. Zero for a batch
+of one sample or of equal losses.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from mmkd_rl.weighting.mtkd_rl.reward import Reward, Step
 
 @REWARDS.register_module()
 class BatchReward(Reward):
-    """How well off the sample is beside the others of the batch.
+    """The negated loss of a sample, standardised over the batch.
 
     Args:
         context: Given by the distiller.

@@ -1,4 +1,4 @@
-r"""What a teacher does on one sample for the student's task on others.
+r"""Effect of a teacher's gradient on one sample on the loss of other samples.
 
 A small step of the student's classifier down D_m(i) changes the cross entropy
 of sample j by minus
@@ -14,12 +14,12 @@ over the other samples j of the batch and of a memory of earlier ones,
     R_m(i) = \langle \nabla_z D_m(i),\; mean_{j \ne i}
         \cos(f_i, f_j)_+ \nabla_z CE_j \rangle
 
-The label of i itself is not in it, so a teacher that has learned i's label by
-heart is paid only for what carries over. Departures from the exact term: f
-without its mean over the samples (after a ReLU all features point one way),
-the cosine instead of the inner product, and its positive part (samples that
-are alike). Not in the paper; an experiment beside :class:`AgreementReward`,
-which is the same with j = i.
+The label of i itself is not used, so a teacher that has memorised i's label is
+rewarded only for what generalises to other samples. Deviations from the exact
+term: f is centred over the samples (after a ReLU all features have similar
+directions), the cosine replaces the inner product, and only its positive part
+(similar samples) is used. Not in the paper; an experiment beside
+:class:`AgreementReward`, which is the same with j = i.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class HeldOutReward(AgreementReward):
 
     Args:
         context: Given by the distiller.
-        memory: Earlier samples that are kept, of the student as it was then;
-            each takes 4 (D + C) bytes.
+        memory: Number of earlier samples that are kept, with the outputs of
+            the student at that time; each takes 4 (D + C) bytes.
     """
 
     def __init__(self, context: WeightingContext,
@@ -56,7 +56,7 @@ class HeldOutReward(AgreementReward):
     @torch.no_grad()
     def __call__(self, batch: DistillationBatch,
                  step: Step | None = None) -> Tensor:
-        """R, [B, M]; zero for a single sample without memory."""
+        """R, [B, M]; zero for a batch of one sample without memory."""
         f_BD = self.task.feature_summary(batch.student, batch.truth).float()
         g_BC, = self.judge.logit_gradient(batch.student, batch.truth)
         f_ND, g_NC = f_BD, g_BC

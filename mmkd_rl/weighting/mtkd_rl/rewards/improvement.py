@@ -1,20 +1,20 @@
-r"""How far the student's step lowered its cross entropy, and who did it.
+r"""Decrease of the student's cross entropy, divided among the teachers.
 
 .. math:: \Delta = CE_S^{before} - CE_S^{after}
 
-per sample; it needs the second look (``reward_time='after'``). One number a
-sample has to be shared out among M teachers:
+per sample; needs the second forward pass (``reward_time='after'``). Delta is
+one number for each sample and is divided among M teachers:
 
 - ``share``: R_m = (Delta - mean(Delta)) (w_m - mean(w_m)), means over the
-  batch: a teacher that had more weight than usual where more than usual was
-  gained;
+  batch: positive for a teacher with more weight than usual on samples that
+  improved more than usual;
 - ``regression``: R_m = beta_m, the ridge regression of Delta on the weights
   over the batch: the same on all samples.
 
-Logits and features apart, [B, 2, M]. The weights have to vary for anything to
-be seen; in the warm-up all earn zero. Their variation is no experiment but
-follows the teachers' confidence and distance, and the step is one for the
-whole batch, so this sees the teachers through much noise. Not in the paper.
+Separate for logits and features, [B, 2, M]. The weights must vary between
+samples; in the warm-up all rewards are zero. As the weights are not random but
+depend on the teachers' confidence and distance, and one step is taken for the
+whole batch, this reward is noisy. Not in the paper.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from mmkd_rl.weighting.mtkd_rl.reward import Reward, Step
 
 @REWARDS.register_module()
 class ImprovementReward(Reward):
-    """The change of the student's cross entropy, shared out.
+    """Change of the student's cross entropy, divided among the teachers.
 
     Args:
         context: Given by the distiller.
         attribution: ``'share'`` or ``'regression'``.
-        ridge: Of the regression, beside weights' variances.
+        ridge: Ridge of the regression, added to the variances of the weights.
     """
 
     only = 'after'

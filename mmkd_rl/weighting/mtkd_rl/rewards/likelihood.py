@@ -1,12 +1,12 @@
-r"""What a teacher itself says of the true class; the student is not asked.
+r"""A teacher's own probability of the true class; the student is not used.
 
 .. math::
     likelihood: & R_m = \log p_m[y] = -CE(z_m, y) \\
     margin: & R_m = p_m[y] - \max_{c \ne y} p_m[c]
 
-p at T = 1. An experiment beside :class:`AgreementReward`: cheaper to grasp,
-but it pays on samples that the student has long known, and a teacher that has
-learned the training labels by heart earns everything.
+p at T = 1. An experiment beside :class:`AgreementReward`: simpler, but it also
+rewards on samples that the student has learned already, and a teacher that has
+memorised the training labels has the largest reward.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mmkd_rl.weighting.mtkd_rl.reward import Reward, Step
 
 @REWARDS.register_module()
 class LikelihoodReward(Reward):
-    """log p_m[y], or its probability's margin.
+    """log p_m[y], or the margin of the true class.
 
     Args:
         context: Given by the distiller.

@@ -3,13 +3,13 @@ r"""Learnable balances of the action's sources (MTKD-RL, A.1).
 .. math:: maximise_\gamma \sum_m \bar R_m f(w_m) + \lambda H(\gamma),\quad
     w = \gamma^{gen} \pi + \gamma^{conf} w^{conf} + \gamma^{div} w^{div}
 
-They are learned from what they do to the whole action, whatever the updater,
-and the agent from its own weights, as it is with constant balances: through
-the action it would get its balance's share of the gradient only, and the
-entropy term would win. With f the identity they rest at softmax(g / lambda), g
-what each source earns by itself: a source that favours a wrong teacher goes to
-almost nothing, and sources that are equally good stay equal. The paper does
-not say how it learns them; the entropy term is ours.
+The balances are trained through the whole action, whatever the updater; the
+agent is trained through its own weights, as with constant balances, because
+through the action its gradient would be scaled by its balance, and the entropy
+term would dominate. With f the identity the optimum is softmax(g / lambda), g
+being the expected reward of each source alone: a source that prefers a wrong
+teacher gets almost zero, and equally good sources stay equal. The paper does
+not say how it trains the balances; the entropy term is ours.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def balance_loss(policy: WeightPolicy, batch: Transition, w_B2M: Tensor,
     """Minus the objective above.
 
     Args:
-        policy: Whose balances are learned.
-        batch: Holds the two other sources.
+        policy: The policy with the balances.
+        batch: Transitions with the two other sources.
         w_B2M: The policy's weights, detached.
         reward_B2M: R-bar, [B, 1 or 2, M].
         entropy_weight: lambda.
-        log: f is the logarithm.
+        log: Whether f is the logarithm.
 
     Returns:
-        The whole action [B, 2, M], the loss, and the balances to be logged.
+        The whole action [B, 2, M], the loss, and the balances for the log.
     """
     gamma_23 = policy.balances()
     action_B2M = mix(w_B2M, batch.sources, gamma_23)

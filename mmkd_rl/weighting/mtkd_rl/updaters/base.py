@@ -1,14 +1,14 @@
-r"""Train the agent on a history: the part that all updaters share.
+r"""Base of updaters, which train the agent on a history.
 
-Those that learn from single actions (all but the policy gradient, which knows
-every teacher's reward and needs no action) see one number an action: sample
-and head of an action w earn
+Updaters that learn from single actions (all but the policy gradient, which
+uses every teacher's reward and no action) use one reward for each sample and
+head of an action w,
 
 .. math:: r = \sum_m w_m \bar R_m
 
-with R-bar the normalised reward of each teacher, which is what the history
-holds. Since that is known for any w, what the agent would have done during the
-warm-up counts too, though the student is trained with equal weights there.
+with R-bar the normalised reward of each teacher, which is stored in the
+history. Since r is known for any w, the agent's actions in the warm-up are
+used, too, although the student is trained with equal weights there.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ class Updater(Checked, ABC):
     """One pass over the history, batch by batch (Algorithm 2, lines 11-13).
 
     In distributed training each process has its own history; gradients and
-    statistics are averaged over the processes, so that all keep one policy.
+    statistics are averaged over the processes, so that all have one policy.
 
     Args:
         policy: The agent's network.
         optimizer: Config of its optimiser, without the parameters.
         epochs: Passes over the history.
         max_grad_norm: Gradients of each group of parameters (policy,
-            balances, critic) are clipped to this norm; ``None``: not.
+            balances, critic) are clipped to this norm; ``None``: no clipping.
         normalization: See :func:`normalize_reward`.
-        entropy_weight: lambda, of an updater's entropy term.
-        extra: What it trains beside the policy, or keeps (critics, targets);
-            saved, moved and kept alike over processes with it.
-        extra_lr: Learning rate of what is trained in ``extra``.
+        entropy_weight: lambda of an updater's entropy term.
+        extra: Other networks (critics, targets), which are saved, moved and
+            synchronised over processes with the policy.
+        extra_lr: Learning rate of the trained parameters in ``extra``.
     """
 
-    #: Whether it takes one reward a sample for all teachers, in [0, 1].
+    #: Whether it needs one reward per sample for all teachers, in [0, 1].
     scalar_reward = False
-    #: Arguments that subclasses set and no config does.
+    #: Arguments that only subclasses set.
     not_options = ('extra', 'extra_lr')
     nested = dict(optimizer=(OPTIMIZERS, None, ('params', )))
 
@@ -70,7 +70,7 @@ class Updater(Checked, ABC):
                  extra: nn.Module | None = None,
                  extra_lr: Positive = 1e-3) -> None:
         self.policy = policy
-        #: What exploration and replay draw from.
+        #: Generators of exploration and replay.
         self.random = RandomNumbers()
         self.epochs = epochs
         self.max_grad_norm = max_grad_norm
@@ -87,27 +87,26 @@ class Updater(Checked, ABC):
             self, 'optimizer', optimizer, params=groups)
 
     def explore(self, log_w_B2M: Tensor) -> Tensor:
-        """The weights that the agent takes while the student is trained.
+        """The agent's weights while the student is trained.
 
         Args:
-            log_w_B2M: What the policy returned.
+            log_w_B2M: The policy's log weights.
 
         Returns:
-            w^gen, [B, 2, M]: the policy's own, unless the method explores.
+            w^gen, [B, 2, M]: the policy's weights, unless the method explores.
         """
         return log_w_B2M.exp()
 
     @abstractmethod
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """What to minimise on one of the :meth:`minibatches`, and what to log,
-        scalars all."""
+        """The loss of one of the :meth:`minibatches`, and scalars to log."""
 
     def prepare(  # noqa: B027 (most have nothing to do)
             self, batches: Sequence[Transition]) -> None:
-        """Look at the history before anything is changed."""
+        """Called with the history before the policy is changed."""
 
     def minibatches(self, batches: Sequence[Transition]) -> Iterable[Any]:
-        """What one pass is made of: the history's batches."""
+        """The minibatches of one pass: the history's batches."""
         return batches
 
     def after_step(self) -> None:  # noqa: B027 (likewise)
@@ -117,13 +116,13 @@ class Updater(Checked, ABC):
         """Train the policy.
 
         Args:
-            history: At least one batch.
+            history: A history with at least one batch.
 
         Returns:
-            Means over the batches of what :meth:`loss` returned.
+            Means over the batches of the loss and scalars of :meth:`loss`.
 
         Raises:
-            FloatingPointError: The loss is not finite any more.
+            FloatingPointError: The loss is not finite.
         """
         batches = _common_length(history)
         self.prepare(batches)
@@ -151,7 +150,7 @@ class Updater(Checked, ABC):
         return result
 
     def apply_(self, fn: Any) -> None:
-        """Move what it trains and the optimiser's state along."""
+        """Move ``extra`` and the optimiser's state."""
         self.extra._apply(fn)
         move_optimizer(self.optimizer, fn)
 
@@ -185,11 +184,11 @@ class Updater(Checked, ABC):
     def _complete(self, loss: Tensor, batch: Transition, w_B2M: Tensor,
                   reward_B2M: Tensor, log: bool = False
                   ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Add the loss of learnable balances; say what all updaters log.
+        """Add the loss of learnable balances, and the scalars of all updaters.
 
         Args:
-            loss: The agent's.
-            batch: What it is of.
+            loss: The agent's loss.
+            batch: The transitions.
             w_B2M: The policy's weights.
             reward_B2M: R-bar.
             log: See :func:`balance_loss`.
@@ -217,7 +216,7 @@ class Updater(Checked, ABC):
         self.optimizer.step()
 
     def _standardize(self, batches: Sequence[Transition]) -> None:
-        """Show the new states to the policy's standardiser."""
+        """Update the policy's standardiser with the new states."""
         if self.policy.standardizer is None:
             return
         # Sums in float64, batch by batch: the states as one tensor would
@@ -237,7 +236,7 @@ class Updater(Checked, ABC):
 
 
 def _common_length(history: History) -> list[Transition]:
-    """The newest batches, as many as every process has."""
+    """The newest batches, the same number in each process."""
     batches = list(history)
     shortest = torch.tensor(len(batches), device=batches[0].state.device)
     dist.all_reduce(shortest, op='min')
@@ -245,5 +244,6 @@ def _common_length(history: History) -> list[Transition]:
 
 
 def by_head(reward: Tensor) -> Tensor:
-    """[B, M], one for both heads, or [B, 2, M], to [B, 1 or 2, M]."""
+    """Reshape [B, M] (the same for both heads) or [B, 2, M] to
+    [B, 1 or 2, M]."""
     return reward if reward.ndim == 3 else reward.unsqueeze(1)

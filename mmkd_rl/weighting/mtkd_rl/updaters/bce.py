@@ -3,11 +3,10 @@ r"""The published code's agent loss (github winycg/MTKD-RL).
 .. math:: minimise R \cdot BCE(w, 1) = -R \frac{1}{M} \sum_m \log w_m
 
 mean over samples and heads, R one reward for all teachers
-(:class:`BatchReward`). It is here so that the published code's results can be
-compared with; it does not learn which teacher is good. Weights sum to one, so
-for R > 0 the loss is least where they are equal (Jensen), whatever the
-teachers are worth; R only says how much a sample presses there. Use
-:class:`PolicyGradient` for an agent that learns.
+(:class:`BatchReward`). For comparisons with the published code only; it does
+not learn which teacher is good. Weights sum to one, so for R > 0 the loss is
+smallest for equal weights (Jensen), however good the teachers are; R is only a
+weight of the sample. Use :class:`PolicyGradient` for an agent that learns.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from mmkd_rl.weighting.mtkd_rl.updaters.base import Updater, by_head
 class BCEUpdater(Updater):
     """Binary cross entropy of the weights against ones, times the reward.
 
-    With learnable balances the weights are the whole action, and the balances
-    are trained by the same loss.
+    With learnable balances w is the whole action, and the balances are trained
+    by the same loss.
 
     Args:
         policy: The agent's network, given by the strategy.
@@ -52,7 +51,7 @@ class BCEUpdater(Updater):
             entropy_weight=0.)
 
     def loss(self, batch: Transition) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over samples, heads and teachers."""
+        """The loss, a mean over samples, heads and teachers."""
         log_w_B2M = self.policy(batch.state)
         w_B2M = log_w_B2M.exp()
         entropy = -(w_B2M * log_w_B2M).sum(-1).mean()
@@ -61,7 +60,7 @@ class BCEUpdater(Updater):
             w_B2M = mix(w_B2M, batch.sources, self.policy.balances())
             log_action_B2M = w_B2M.clamp_min(1e-12).log()
         reward_B2M = by_head(batch.reward)
-        # BCE against ones is -log w; from log-weights it has no end at 0.
+        # BCE against ones is -log w; log weights do not overflow at w = 0.
         loss = -(reward_B2M * log_action_B2M).mean()
         return loss, {
             'entropy': entropy.detach(),

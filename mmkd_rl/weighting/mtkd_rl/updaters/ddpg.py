@@ -8,14 +8,14 @@ Table 6a).
     targets: & \theta' \leftarrow \tau \theta + (1 - \tau) \theta'
 
 :class:`DPG` with a critic that is any function of state and action (one hidden
-layer over both), target networks Q' and pi', and a replay buffer: of each pass
-every batch is drawn from the last intervals instead of the last one. Its
-rewards are of the student that there was then.
+layer over both), target networks Q' and pi', and a replay buffer: batches are
+drawn from several intervals instead of the last one. Their rewards are those
+of the student at that time.
 
-s' is the sample in the same place of the next batch that was kept. Its images
-have nothing to do with the weights that s got, so all that gamma > 0 can tell
-the critic is how well things go in general; 0 is exact, and then the targets
-are not looked at. The paper names no gamma.
+s' is the sample at the same position in the next batch that was kept. It does
+not depend on the weights for s, so gamma > 0 only adds a general level of
+reward to the critic; 0 is exact, and the target networks are then not used.
+The paper gives no gamma.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Critic(nn.Module):
 
     def forward(self, state_BS: Tensor, w_B2M: Tensor) -> Tensor:
         """Q, [B, 2]."""
-        # Of the size of the state's standardised entries.
+        # Scaled like the standardised entries of the state.
         action = (self.num_teachers * w_B2M - 1).flatten(1)
         return self.head((self.state(state_BS) + self.action(action)).relu())
 
@@ -66,8 +66,8 @@ class DDPG(DPG):
         policy: The actor, given by the strategy.
         optimizer: See :class:`DPG`.
         discount: gamma, in [0, 1).
-        tau: How fast the targets follow, in (0, 1].
-        replay_bytes: Bound on the replay buffer's memory.
+        tau: Step of the target networks towards the trained ones, in (0, 1].
+        replay_bytes: Largest number of bytes of the replay buffer.
         **kwargs: See :class:`DPG`.
     """
 
@@ -86,39 +86,39 @@ class DDPG(DPG):
         self.target_policy = self.networks['target_policy']
 
     def prepare(self, batches: Sequence[Transition]) -> None:
-        """The history goes into the replay buffer."""
+        """Add the history to the replay buffer."""
         for batch in batches:
             self.replay.add(batch)
 
     def minibatches(self, batches: Sequence[Transition]
                 ) -> Iterable[tuple[Transition, Transition]]:
-        """As many draws from the replay buffer as the history is long."""
+        """Batches drawn from the replay buffer, as many as the history has."""
         for _ in batches:
             yield self.replay.draw(self.random.on('cpu'))
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The critic's and the actor's, of a drawn batch and its next one."""
+        """Loss of critic and actor on a drawn batch and its next one."""
         now, self._next = batch
         return super().loss(now)
 
     def after_step(self) -> None:
-        """Targets follow."""
+        """Update the target networks."""
         with torch.no_grad():
             for target, online in ((self.target_critic, self.critic),
                                    (self.target_policy, self.policy)):
                 for p, q in zip(target.parameters(), online.parameters()):
                     p.lerp_(q, self.tau)
-                # The standardiser's statistics are no weights: taken over.
+                # Statistics of the standardiser are copied, not averaged.
                 for old, new in zip(target.buffers(), online.buffers()):
                     old.copy_(new)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move the replay buffer along, too."""
+        """Also move the replay buffer."""
         super().apply_(fn)
         self.replay.apply_(fn)
 
     def state_dict(self) -> dict:
-        """With the replay buffer."""
+        """State including the replay buffer."""
         return {**super().state_dict(), 'replay': self.replay.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:

@@ -4,17 +4,17 @@ r"""Deterministic policy gradient (Silver et al., 2014; MTKD-RL, Table 6a).
     critic: & minimise (Q(s, w) - r)^2,\quad r = \sum_m w_m \bar R_m \\
     actor: & maximise Q(s, \pi(s)) + \lambda H(\pi(s))
 
-w is what the agent did, s the state; each head (logits, features) has its own
-Q. The next images do not depend on the weights that these ones get, so there
-is no return beyond r and no bootstrapping: a bandit that sees a state.
+w is the agent's action, s the state; each head (logits, features) has its own
+Q. The next images do not depend on the weights of these images, so there is no
+return beyond r and no bootstrapping: a contextual bandit.
 
 The critic is linear in the action, Q = V(s) + <A(s), w>, V and A from one
-hidden layer: the paper's compatible form (their Theorem 3), and since r is
-linear in w it can be exact. It learns what a teacher is worth from single
-actions, so the agent has to try some: while the student is trained, normal
-noise is added to the log weights, w = softmax(log pi(s) + sigma n), as in the
-paper's off-policy variant. MTKD-RL gives no details of any of this; the
-entropy term is the one of our policy gradient.
+hidden layer: the paper's compatible form (their Theorem 3), which can be exact
+because r is linear in w. It is trained on single actions, so the agent must
+explore: while the student is trained, normal noise is added to the log
+weights, w = softmax(log pi(s) + sigma n), as in the paper's off-policy
+variant. MTKD-RL gives no details; the entropy term is that of our policy
+gradient.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mmkd_rl.weighting.mtkd_rl.updaters.base import Updater
 
 
 class CompatibleCritic(nn.Module):
-    """Q(s, w) = V(s) + <A(s), w>, for both heads; zero at first.
+    """Q(s, w) = V(s) + <A(s), w>, for both heads; initially zero.
 
     Args:
         size: S.
@@ -54,14 +54,14 @@ class CompatibleCritic(nn.Module):
 
 @UPDATERS.register_module()
 class DPG(Updater):
-    """Actor and critic, on the last history.
+    """Trains actor and critic on the last history.
 
     Args:
         policy: The actor, given by the strategy.
         optimizer: Config of the optimiser of both.
         critic_lr: The critic's learning rate.
-        critic_hidden: Width of its hidden layer.
-        noise: sigma; 0: none, and the critic cannot tell teachers apart.
+        critic_hidden: Width of the critic's hidden layer.
+        noise: sigma; with 0 the critic cannot distinguish teachers.
         epochs: Passes over the history.
         **kwargs: See :class:`Updater`.
     """
@@ -93,7 +93,7 @@ class DPG(Updater):
         return (log_w_B2M + self.noise * noise_B2M).softmax(-1)
 
     def loss(self, batch: Transition) -> tuple[Tensor, dict[str, Tensor]]:
-        """The critic's and the actor's, of one batch."""
+        """Loss of critic and actor on one batch."""
         reward_B2M = self._reward(batch)
         state_BS = self.policy.standardized(batch.state)
         action_B2M = batch.action.to(state_BS)
@@ -103,7 +103,7 @@ class DPG(Updater):
 
         log_w_B2M = self.policy(batch.state)
         w_B2M = log_w_B2M.exp()
-        # The actor must not change the critic's opinion of it.
+        # The actor's loss must not train the critic.
         fixed = {k: v.detach() for k, v in self.critic.named_parameters()}
         value = functional_call(self.critic, fixed, (state_BS, w_B2M)).mean()
         entropy = -(w_B2M * log_w_B2M).sum(-1).mean()
@@ -114,12 +114,12 @@ class DPG(Updater):
                       'value': value.detach()}
 
     def _networks(self, policy: WeightPolicy, hidden: int) -> nn.ModuleDict:
-        """What is kept beside the policy."""
+        """Networks beside the policy."""
         return nn.ModuleDict(
             dict(
                 critic=CompatibleCritic(
                     sum(policy.sizes), policy.num_teachers, hidden)))
 
     def _target(self, batch: Transition, reward_B2: Tensor) -> Tensor:
-        """What Q should be, [B, 2]."""
+        """Target of Q, [B, 2]."""
         return reward_B2

@@ -7,14 +7,15 @@ Printed as "theta - eta R grad pi", the paper's sign would lower the weight of
 the teacher with the best reward, against its text; ours raises it.
 
 - ``objective='log'``: f = log. Since R-bar sums to zero over the teachers, the
-  gradient at the scores is R-bar itself, however far they have gone: the
-  policy drifts to one teacher and never comes to rest.
+  gradient at the scores is always R-bar itself: the policy moves to one
+  teacher and does not converge.
 - ``objective='probability'``: f = identity, Eq. (7) as its gradient is
-  printed. This is the exact gradient of the expected reward sum_m w_m R_m: no
-  sampling, no variance. It comes to rest when the best teacher has all.
+  printed. This is the exact gradient of the expected reward sum_m w_m R_m,
+  without sampling and variance. It converges to all weight on the best
+  teacher.
 
-With the entropy term (not in the paper) the probability form rests at
-w = softmax(R-bar / lambda), a matter of degree instead of all or nothing.
+With the entropy term (not in the paper) the probability form converges to
+w = softmax(R-bar / lambda), in which good teachers share the weight.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from mmkd_rl.weighting.mtkd_rl.updaters.base import Updater
 
 @UPDATERS.register_module()
 class PolicyGradient(Updater):
-    """All teachers' rewards at once, weighted by the policy.
+    """Maximises the rewards of all teachers, weighted by the policy.
 
     Args:
         policy: The agent's network, given by the strategy.

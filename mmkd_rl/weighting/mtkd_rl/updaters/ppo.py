@@ -7,14 +7,14 @@ r"""Proximal policy optimisation (Schulman et al., 2017; MTKD-RL, Table 6a).
         - c (r - V(s))^2 + \lambda H(\pi(s)),\quad
     \rho = p(w | s) / p_{old}(w | s)
 
-with one Dirichlet a head (logits, features), each with its own r, A and value
-V, and A over its root mean square in the batch. The most likely weights are
-the policy's, pi(s); what is used while the student is trained is drawn. kappa
-says how closely: one learned number a head, so any policy fits. p_old is the
-policy that drew, which rests between two updates, so it is computed when the
-update begins. No discount: the next images do not depend on these weights. The
-entropy is of pi, as in the policy gradient, not of the Dirichlet; MTKD-RL
-gives no details.
+with one Dirichlet for each head (logits, features), each with its own r, A and
+value V, and A divided by its root mean square in the batch. The mode of the
+Dirichlet is the policy pi(s); while the student is trained weights are drawn
+from it. kappa, one learned number for each head, is its concentration. p_old
+is the policy that drew; it does not change between two updates, so it is
+computed when the update begins. No discount: the next images do not depend on
+these weights. The entropy is that of pi, as in the policy gradient, not of the
+Dirichlet; MTKD-RL gives no details.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mmkd_rl.registry import UPDATERS
 from mmkd_rl.weighting.mtkd_rl.policy import WeightPolicy
 from mmkd_rl.weighting.mtkd_rl.updaters.base import Updater
 
-#: Weights are kept this far from 0, where log w ends.
+#: Lower bound of drawn weights, for log w.
 _MIN_WEIGHT = 1e-6
 
 
@@ -60,13 +60,13 @@ class _Extra(nn.Module):
 
 @UPDATERS.register_module()
 class PPO(Updater):
-    """Clipped steps on what was drawn.
+    """Policy gradient on drawn actions with clipped ratios.
 
     Args:
         policy: The agent's network, given by the strategy.
         optimizer: Config of the optimiser of policy, value and kappa.
         clip: epsilon.
-        concentration: kappa at the beginning.
+        concentration: Initial kappa.
         value_lr: Learning rate of V and kappa.
         value_weight: c.
         value_hidden: Width of V's hidden layer.
@@ -96,7 +96,7 @@ class PPO(Updater):
         self._extra = extra
 
     def explore(self, log_w_B2M: Tensor) -> Tensor:
-        """Drawn from the Dirichlet."""
+        """Weights drawn from the Dirichlet."""
         # The draw's gamma variates underflow in less than float32.
         drawn = torch._sample_dirichlet(
             self._alpha(log_w_B2M).float(), self.random.on(log_w_B2M.device))
@@ -105,7 +105,7 @@ class PPO(Updater):
 
     @torch.no_grad()
     def prepare(self, batches: Sequence[Transition]) -> None:
-        """log p_old, while the policy is still the one that drew."""
+        """Compute log p_old before the policy changes."""
         self._old = [self._log_prob(self.policy(b.state), b) for b in batches]
 
     def minibatches(self, batches: Sequence[Transition]
@@ -121,7 +121,7 @@ class PPO(Updater):
         value_B2 = self._extra(self.policy.standardized(batch.state))
         error_B2 = (reward_B2M * batch.action).sum(-1) - value_B2
         advantage_B2 = error_B2.detach()
-        # Not centred: V is the baseline, and one sample must not lose its own.
+        # Not centred: V is the baseline, and with B = 1 centring gives zero.
         advantage_B2 = advantage_B2 / advantage_B2.square().mean(
             0, keepdim=True).sqrt().clamp_min(1e-6)
 
