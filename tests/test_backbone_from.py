@@ -75,7 +75,8 @@ def assert_arrived(model, backbone):
 
 @pytest.mark.parametrize('config', [RETINANET, PSPNET])
 @pytest.mark.parametrize('kind', ['run', 'checkpoint', 'export'])
-def test_all_weights_and_the_normalisation(resnet18, tmp_path, config, kind):
+def test_all_weights_and_the_normalisation(resnet18, tmp_path, config, kind,
+                                           capsys):
     path, backbone = resnet18
     source = path
     if kind == 'run':
@@ -88,6 +89,9 @@ def test_all_weights_and_the_normalisation(resnet18, tmp_path, config, kind):
     if config == PSPNET:
         cfg.model.backbone.type = 'ResNet'  # the student's stem
     new = with_backbone(cfg, source)
+    said = capsys.readouterr().out
+    assert f'init_cfg.checkpoint={str(source)!r}' in said or kind == 'run'
+    assert 'model.data_preprocessor.mean=[1.0, 2.0, 3.0]' in said
     assert 'init_cfg' not in cfg.model.backbone or \
         'torchvision' in cfg.model.backbone.init_cfg.checkpoint
     model = started(new)

@@ -71,7 +71,8 @@ def with_backbone(config: Config | str | os.PathLike,
     model['backbone'] = ConfigDict(_starting(model['backbone'], trained))
     said.append(f'model.backbone.init_cfg.checkpoint={trained.path!r}')
     said += _normalize(cfg, trained)
-    print_log(f'{KEY} has set\n  ' + '\n  '.join(said), 'current')
+    # There is no logger yet.
+    print_log(f'{KEY} has set\n  ' + '\n  '.join(said))
     return cfg
 
 
@@ -245,11 +246,9 @@ def _normalize(cfg: Config, trained: TrainedBackbone) -> list[str]:
     """Give the model the student's normalisation."""
     student, own = trained.preprocessor, _preprocessor(cfg)
     if not student or own is None or student.get('mean') is None:
-        if own is not None:
-            print_log(f'{KEY}: {trained.path!r} does not say how its images '
-                      "were normalised; the config's normalisation stays",
-                      'current')
-        return []
+        return [] if own is None else [
+            'nothing in model.data_preprocessor: the file does not say how '
+            'its images were normalised']
     swap = bool(student.get('to_rgb', student.get('bgr_to_rgb', False)))
     name = 'to_rgb' if 'ClsDataPreprocessor' in str(own.get('type')) else \
         'bgr_to_rgb'

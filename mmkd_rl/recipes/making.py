@@ -173,8 +173,9 @@ def _without_logits(made: dict) -> None:
     weighting = made.get('weighting', {})
     if weighting.get('type') == 'MTKDRL' and 'reward' not in weighting:
         weighting['reward'] = dict(type='DistanceReward')
+        # There is no logger yet.
         print_log('a model without class scores is distilled by its features; '
-                  "the agent's reward is DistanceReward", 'current')
+                  "the agent's reward is DistanceReward")
 
 
 def _add_flow(cfg: Config, teachers: list[dict] | str) -> None:
