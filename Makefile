@@ -14,9 +14,9 @@ DEMO_ARGS ?=
 
 help:  ## list the targets
 	@echo 'make TARGET [PYTHON=python3.12]'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile \
 		| while IFS='|' read -r name text; do \
-			printf '  %-8s %s\n' $$name "$$text"; done
+			printf '  %-13s %s\n' $$name "$$text"; done
 
 setup:  ## make .venv, install everything, check it
 	@$(SETUP)
