@@ -168,10 +168,10 @@ def _check_call(part: Callable[..., Any], args: tuple, kwargs: dict) -> None:
 
 def check(part: Callable[..., Any], options: dict,
           given: Iterable[str] = ()) -> None:
-    """Raise the problems that :func:`problems` finds.
+    """Check the options of a part, see :func:`problems`.
 
     Raises:
-        ConfigError: There are problems.
+        ConfigError: Options are unknown or have wrong values.
     """
     found = problems(part, options, given)
     if found:
@@ -376,6 +376,7 @@ def bounds(fields: Iterable[Any]) -> dict[str, float]:
         for field in fields for limit in getattr(field, 'metadata', ())
         for sign in ('gt', 'ge', 'lt', 'le') if hasattr(limit, sign)
     }
+
 
 def _range(fields: Sequence[Any]) -> str:
     """The range as text: '> 0', 'in [0, 1)'; empty: all numbers."""

@@ -48,7 +48,7 @@ from mmkd_rl.recipes.making import image_size
 from mmkd_rl.recipes.reading import read_strategy
 from mmkd_rl.teachers.loading import load_model_config
 from mmkd_rl.utils.cli import Options, clear_errors
-from mmkd_rl.utils.configs import merge_options
+from mmkd_rl.utils.configs import class_name, merge_options
 from mmkd_rl.utils.patches import patch_mmengine
 from needs import need
 from paper_tables import distillation_cost, flow_cost
@@ -132,7 +132,7 @@ def _run(args: argparse.Namespace) -> int:
     merge_options(cfg, args.cfg_options)
     kind = str(cfg.get('model', {}).get('type', 'nothing'))
     flows = bool(list(flow_cost.flow_configs(cfg.get('model'))))
-    if not flows and kind.rpartition('.')[2] != 'MultiTeacherDistiller':
+    if not flows and class_name(kind) != 'MultiTeacherDistiller':
         raise ValueError(f'config {args.config!r} does not distil: its model '
                          f'is {kind!r}, not a MultiTeacherDistiller, and has '
                          'no KnowledgeFlowBackbone. Make a distillation of '

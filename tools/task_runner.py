@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,15 +52,15 @@ class _Stopped(KeyboardInterrupt):
 
 
 @dataclass
-class Job:
-    """Something that a command does in a folder of its own.
+class Job(ABC):
+    """A command that runs in a folder of its own.
 
     Attributes:
-        name: For the user; unique, without ``=`` and ``*``.
-        folder: Its own.
+        name: Shown to the user; unique, without ``=`` and ``*``.
+        folder: The job's folder.
         needs: Names of the jobs that must be done before.
-        expected: Seconds; ``None``: unknown.
-        epochs: Length of a training that counts them, for its progress.
+        expected: Expected time in seconds; ``None``: unknown.
+        epochs: Number of epochs of a training, for its progress.
     """
     name: str
     folder: Path
@@ -67,29 +68,30 @@ class Job:
     expected: float | None = None
     epochs: int = 1
 
+    @abstractmethod
     def done(self) -> str | None:
-        """Its result in a few words, if it is done. Asked when all that it
-        needs is done."""
-        raise NotImplementedError
+        """The result in a few words; ``None`` if the job is not done. Called
+        after all jobs that this one needs."""
 
+    @abstractmethod
     def prepare(self) -> list[str]:
-        """Write what the command needs; the folder exists.
+        """Write the files that the command needs; the folder exists.
 
         Returns:
             The command.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def ended(self, seconds: float, cpu_seconds: float, threads: int,
               whole: bool) -> str:
-        """Note what it has cost, and collect the result.
+        """Record the time of an attempt, and collect the result.
 
         Args:
-            seconds: Wall time of this attempt.
-            cpu_seconds: Processor time of it.
-            threads: That it was given; 0: as many as it likes.
-            whole: Whether its command came to its end; else it was stopped
-                or failed, and there is no result.
+            seconds: Wall time of the attempt.
+            cpu_seconds: Processor time of the attempt.
+            threads: Number of threads of the process; 0: not limited.
+            whole: Whether the command ended by itself with exit code 0; else
+                it was stopped or failed, and there is no result.
 
         Returns:
             The result in a few words.
@@ -97,10 +99,9 @@ class Job:
         Raises:
             FileNotFoundError: The output is missing.
         """
-        raise NotImplementedError
 
     def progress(self) -> str:
-        """How far a training is, from its log: ``' 40%'``."""
+        """Progress of a training as its log has it: ``' 40%'``."""
         with contextlib.suppress(OSError), \
                 (self.folder / LOG).open('rb') as log:
             log.seek(max(0, os.path.getsize(log.name) - 4096))

@@ -44,6 +44,7 @@ from mmkd_rl.teachers import Normalization, TeacherBorrower, TeacherPool
 from mmkd_rl.teachers.loading import build_network, load_model_config
 from mmkd_rl.teachers.teacher import spec_of
 from mmkd_rl.utils import random_state
+from mmkd_rl.utils.configs import class_name
 from mmkd_rl.utils.patches import patch_mmengine
 from mmkd_rl.weighting import WeightingStrategy
 
@@ -270,7 +271,7 @@ def _probe(model: BaseModel, task: Task, taps: OutputTaps, pool: TeacherPool,
 def _build_student(cfg: dict | str, preprocessor: dict | None,
                    init_cfg: dict | None, task: Task) -> BaseModel:
     if isinstance(cfg, dict) and \
-            _plain(cfg.get('type')) == 'MultiTeacherDistiller':
+            class_name(cfg.get('type')) == 'MultiTeacherDistiller':
         raise ConfigError('student', 'it is distilled already (its type is '
                           'MultiTeacherDistiller); give its student, and all '
                           'teachers in one list')
@@ -317,7 +318,3 @@ def _refuse(model: nn.Module) -> None:
     if hasattr(model, NAME):
         raise ConfigError('student', f'{name} has an attribute {NAME!r} of '
                           'its own')
-
-
-def _plain(kind: Any) -> str:
-    return str(kind).rpartition('.')[2]

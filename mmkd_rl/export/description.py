@@ -1,7 +1,7 @@
-"""What a checkpoint says about the network that is in it.
+"""Configs of a student's backbone and preprocessor in checkpoints.
 
-MMEngine writes a run's config into its checkpoints, as text. It is read
-without being run: a checkpoint may be a stranger's.
+MMEngine writes the config of a run into its checkpoints, as text. The text is
+parsed and never executed, because checkpoints may come from anywhere.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import json
 from contextlib import suppress
 from typing import Any
 
+from mmkd_rl.utils.configs import class_name
+
 #: Where an export keeps the configs of its backbone and preprocessor.
 META = 'student'
 
 
 def described(meta: dict) -> dict[str, Any]:
-    """What an export says about its student: the configs of its backbone and
-    its preprocessor, as text.
+    """The entry of an export's ``meta`` with the configs of the student's
+    backbone and preprocessor, as JSON; empty if they are not known.
 
     Args:
-        meta: Of the run's checkpoint.
+        meta: ``meta`` of the run's checkpoint.
     """
     backbone, preprocessor = student_configs(meta)
     known = dict(backbone=backbone, data_preprocessor=preprocessor)
@@ -28,14 +30,14 @@ def described(meta: dict) -> dict[str, Any]:
 
 
 def student_configs(meta: dict) -> tuple[dict | None, dict | None]:
-    """What a checkpoint says about its student.
+    """Read the configs of the student's backbone and preprocessor.
 
     Args:
-        meta: Of the checkpoint of a run, or of an export.
+        meta: ``meta`` of the checkpoint of a run, or of an export.
 
     Returns:
-        The configs of its backbone and of its preprocessor; ``None``: the
-        checkpoint does not say.
+        The config of the backbone and that of the preprocessor; ``None`` if
+        the checkpoint does not contain it.
     """
     if META in meta:
         known = json.loads(meta[META])
@@ -50,8 +52,8 @@ def student_configs(meta: dict) -> tuple[dict | None, dict | None]:
         model = model['student']
         preprocessor = preprocessor or model.get('data_preprocessor')
     backbone = model.get('backbone')
-    if isinstance(backbone, dict) and str(backbone.get('type')).endswith(
-            'KnowledgeFlowBackbone'):
+    if isinstance(backbone, dict) and class_name(
+            backbone.get('type')) == 'KnowledgeFlowBackbone':
         backbone = backbone.get('student')
     if not isinstance(backbone, dict) or 'type' not in backbone:
         return None, preprocessor
@@ -63,14 +65,14 @@ def student_configs(meta: dict) -> tuple[dict | None, dict | None]:
 
 
 def read_settings(text: str) -> dict[str, Any]:
-    """Settings of a config's text that are plain values, read without running
-    the text.
+    """Parse those settings of a config's text that are plain values. The text
+    is not executed.
 
     >>> read_settings("a = dict(b=[1, None])\\nc = open('x')")
     {'a': {'b': [1, None]}}
 
     Args:
-        text: As MMEngine writes it into checkpoints.
+        text: Text of a config, as MMEngine writes it into checkpoints.
     """
     settings = {}
     with suppress(SyntaxError):
@@ -83,7 +85,11 @@ def read_settings(text: str) -> dict[str, Any]:
 
 
 def _value(node: ast.expr) -> Any:
-    """A literal, in which dicts may be written as calls."""
+    """Value of a literal in which dicts may be written as ``dict(...)``.
+
+    Raises:
+        ValueError: Another expression.
+    """
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and \
             node.func.id == 'dict' and not node.args and all(
                 k.arg for k in node.keywords):

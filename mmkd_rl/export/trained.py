@@ -1,4 +1,4 @@
-"""A trained backbone, as a run or an export holds it."""
+"""Reads a trained backbone from a run, a checkpoint or an export."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ _PREFIXES = ('backbone.', 'student.backbone.')
 
 @dataclass(frozen=True)
 class TrainedBackbone:
-    """Weights of a backbone and what is known about them.
+    """Weights of a backbone, and its configs.
 
     Attributes:
-        path: The file.
-        prefix: Before the names of its weights in the file.
-        weights: By the backbone's own names.
-        config: The backbone's config; ``None``: the file does not say.
-        preprocessor: Config of the data preprocessor; likewise.
+        path: Path of the file.
+        prefix: Prefix of the backbone's weights in the file.
+        weights: Weights by their names in the backbone.
+        config: Config of the backbone; ``None`` if the file has none.
+        preprocessor: Config of the data preprocessor; ``None`` if the file
+            has none.
     """
     path: str
     prefix: str
@@ -36,15 +37,15 @@ class TrainedBackbone:
 
 
 def read_trained(source: str | os.PathLike, key: str) -> TrainedBackbone:
-    """Read a backbone of a run's folder, of its checkpoint, or of an export.
+    """Read the backbone of a classifier.
 
     Args:
-        source: Folder or file.
-        key: What the user wrote it under, for messages.
+        source: Work directory of a run, a checkpoint, or an export.
+        key: Option of the user, for messages.
 
     Raises:
-        FileNotFoundError: Neither a file, nor a folder with a checkpoint.
-        ValueError: No checkpoint, or one without a classifier's backbone.
+        FileNotFoundError: No such file, or a folder without a checkpoint.
+        ValueError: Not a checkpoint, or one without a classifier's backbone.
     """
     path = os.path.expanduser(os.fspath(source))
     if os.path.isdir(path):

@@ -25,7 +25,12 @@ from mmkd_rl.recipes.reading import (
 )
 from mmkd_rl.registry import HOOKS, MODELS, WEIGHTINGS
 from mmkd_rl.teachers.loading import check_teachers
-from mmkd_rl.utils.configs import complete_loaders, config_name, load_config
+from mmkd_rl.utils.configs import (
+    class_name,
+    complete_loaders,
+    config_name,
+    load_config,
+)
 
 DISTILLER = 'mmkd_rl.MultiTeacherDistiller'
 #: Hooks of every distillation: check of the teachers, exact resuming, export.
@@ -79,7 +84,7 @@ def distill(config: Config | str | os.PathLike,
                         f'got {config!r}')
     cfg = copy.deepcopy(config) if isinstance(config, Config) else \
         load_config(config)
-    _check_plain(cfg)
+    _checkclass_name(cfg)
     parts = [read_strategy(name) for name in split_names(strategy)]
     if not isinstance(teachers, (list, tuple)):
         raise TypeError(f'teachers must be a list of dicts or {TEACHER!r}, '
@@ -116,7 +121,7 @@ def distill(config: Config | str | os.PathLike,
     return cfg
 
 
-def _check_plain(cfg: Config) -> None:
+def _checkclass_name(cfg: Config) -> None:
     """Raise ValueError where a config cannot be distilled."""
     model = cfg.get('model')
     if not isinstance(model, dict) or 'type' not in model:
@@ -127,7 +132,7 @@ def _check_plain(cfg: Config) -> None:
     if lacking:
         raise ValueError(f'config has no {" and no ".join(lacking)}; give a '
                          'complete training config')
-    if _plain(model['type']) == 'MultiTeacherDistiller':
+    if class_name(model['type']) == 'MultiTeacherDistiller':
         raise ValueError(
             'config is distilled already (model.type is '
             'MultiTeacherDistiller); train it as it is, or give the config of '
@@ -184,7 +189,7 @@ def _add_flow(cfg: Config, teachers: list[dict] | str) -> None:
         raise ValueError(
             "Knowledge Flow wraps model.backbone, but the config's model "
             f'({cfg.model.type}) has no backbone')
-    if _plain(backbone.get('type')) == 'KnowledgeFlowBackbone':
+    if class_name(backbone.get('type')) == 'KnowledgeFlowBackbone':
         raise ValueError('model.backbone is a KnowledgeFlowBackbone already')
     cfg.model.backbone = ConfigDict(
         type='mmkd_rl.KnowledgeFlowBackbone', student=backbone,
@@ -202,11 +207,11 @@ def _add_hooks(cfg: Config, parts: Iterable[dict]) -> None:
              if name != 'TeacherCheckHook' or
              cfg.model.type == DISTILLER]
     hooks = list(cfg.get('custom_hooks') or ())
-    present = {_plain(hook.get('type')) for hook in (
+    present = {class_name(hook.get('type')) for hook in (
         *hooks, *filter(None, cfg.get('default_hooks', {}).values()))}
     for hook in ours:
-        if _plain(hook['type']) not in present:
-            present.add(_plain(hook['type']))
+        if class_name(hook['type']) not in present:
+            present.add(class_name(hook['type']))
             hooks.append(_for_loop(cfg, dict(hook)))
     cfg.custom_hooks = hooks
 
@@ -220,7 +225,7 @@ def _kinds(model: dict) -> list[tuple[Any, dict]]:
                                     model.get('feature_loss')]
     found = [(WEIGHTINGS, model.get('weighting')),
              *((MODELS, term) for term in terms)]
-    kinds = [(registry.get(_plain(cfg.get('type'))), cfg)
+    kinds = [(registry.get(class_name(cfg.get('type'))), cfg)
              for registry, cfg in found if isinstance(cfg, dict)]
     return [(kind, cfg) for kind, cfg in kinds
             if hasattr(kind, 'needed_hooks')]
@@ -232,7 +237,7 @@ def _for_loop(cfg: Config, hook: dict) -> dict:
     if 'IterBased' not in str(loop.get('type')) and \
             loop.get('by_epoch') is not False:
         return hook
-    kind = HOOKS.get(_plain(hook['type']))
+    kind = HOOKS.get(class_name(hook['type']))
     if kind is not None and issubclass(kind, LearnerHook) and \
             'by_epoch' in (option_names(kind) or ()) and \
             hook.get('by_epoch', True):
@@ -250,7 +255,7 @@ def image_size(cfg: Config) -> int | tuple[int, int] | None:
             dataset.get('dataset'), dict):
         dataset = dataset['dataset']
     for step in reversed(dataset.get('pipeline') or ()):
-        kind = _plain(step.get('type'))
+        kind = class_name(step.get('type'))
         size = step.get('crop_size') if kind in ('RandomCrop', 'CenterCrop') \
             else step.get('scale') if kind in ('RandomResizedCrop', 'Resize',
                                                'EfficientNetRandomCrop') \
@@ -285,8 +290,3 @@ def _name(cfg: Config, config: Any, strategy: str) -> None:
     object.__setattr__(cfg, '_filename', f'{name}.py')
     if cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', name)
-
-
-def _plain(kind: Any) -> str:
-    """A registered name without its package."""
-    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]

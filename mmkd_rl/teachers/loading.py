@@ -17,7 +17,7 @@ from mmkd_rl.errors import is_fault
 from mmkd_rl.export.student import plain_student
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
-from mmkd_rl.utils.configs import require_package
+from mmkd_rl.utils.configs import class_name, require_package
 
 #: Value of ``checkpoint`` for a teacher with random weights.
 UNTRAINED = 'untrained'
@@ -111,7 +111,7 @@ def load_model_config(config: str | dict,
                          '"model = dict(type=...)" or such a dict')
     preprocessor = model.get('data_preprocessor',
                              cfg.get('data_preprocessor'))
-    if str(model['type']).rpartition('.')[2] == 'MultiTeacherDistiller':
+    if class_name(model['type']) == 'MultiTeacherDistiller':
         # The student may be a dict, a path or a name.
         model, inner = load_model_config(model['student'], f'{key}: student',
                                          keep_flow=True)
@@ -120,9 +120,8 @@ def load_model_config(config: str | dict,
         scope = inner or scope
     model = dict(model)
     backbone = model.get('backbone')
-    if not keep_flow and isinstance(backbone, dict) and str(
-            backbone.get('type')).rpartition('.')[2] == \
-            'KnowledgeFlowBackbone':
+    if not keep_flow and isinstance(backbone, dict) and class_name(
+            backbone.get('type')) == 'KnowledgeFlowBackbone':
         model['backbone'] = backbone['student']
     if preprocessor is not None:
         model['data_preprocessor'] = preprocessor

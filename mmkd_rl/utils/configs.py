@@ -71,6 +71,16 @@ def configs_of(scope: str) -> Path:
     return Path(spec.origin).parent / '.mim' / 'configs'
 
 
+def class_name(kind: Any) -> str:
+    """The name of a class in a config without its package: ``'ResNet'`` for
+    ``'mmpretrain.ResNet'``.
+
+    Args:
+        kind: Value of a config's ``type``: a name or a class.
+    """
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
+
+
 def config_name(path: str) -> str:
     """The config's file name without folder and suffix."""
     return Path(path.split('::')[-1]).stem
@@ -110,7 +120,7 @@ def _with_index(cfg: Config, key: str) -> str:
     name, _, rest = rest.partition('.')
     if root != 'custom_hooks' or not name or name.isdecimal():
         return key
-    names = [str(hook.get('type')).rpartition('.')[2]
+    names = [class_name(hook.get('type'))
              for hook in cfg.get('custom_hooks') or ()]
     if names.count(name) != 1:
         has = ', '.join(f'{i}: {n}' for i, n in enumerate(names))
@@ -148,5 +158,5 @@ def _reads_classes(cfg: Config) -> bool:
     places = [cfg, model, student if isinstance(student, dict) else {}]
     kinds = [(place.get('data_preprocessor') or {}).get('type')
              for place in places]
-    return any(str(kind).rpartition('.')[2] == 'ClsDataPreprocessor'
+    return any(class_name(kind) == 'ClsDataPreprocessor'
                for kind in kinds)

@@ -232,7 +232,7 @@ def test_nothing_to_do():
 
 
 def test_progress_is_read_from_the_log(tmp_path):
-    job = Job('a', tmp_path, epochs=4)
+    job = Script('a', tmp_path, epochs=4)
     assert job.progress() == 'starts'
     log = tmp_path / LOG
     log.write_text('x - Epoch(train)   [3][ 75/150]  lr: 1\n')
@@ -244,6 +244,6 @@ def test_progress_is_read_from_the_log(tmp_path):
 def test_clock_and_total():
     assert clock(None) == 'unknown'
     assert clock(59.6) == '1:00' and clock(3725) == '1:02:05'
-    jobs = [Job('a', None, [], 10.), Job('b', None, [], 20.)]
+    jobs = [Script('a', None, [], 10.), Script('b', None, [], 20.)]
     assert total_expected(jobs, 2) == 15.
-    assert total_expected([*jobs, Job('c', None)], 2) is None
+    assert total_expected([*jobs, Script('c', None)], 2) is None

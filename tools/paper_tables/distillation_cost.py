@@ -22,6 +22,7 @@ from mmkd_rl.export.student import plain_copy
 from mmkd_rl.recipes.reading import MODEL_KEYS, read_strategy
 from mmkd_rl.records import Batch, SeenBatch
 from mmkd_rl.registry import HOOKS, MODELS
+from mmkd_rl.utils.configs import class_name
 from mmkd_rl.weighting import Student
 from paper_tables.tables import COSTS
 from paper_tables.text import markdown
@@ -108,7 +109,7 @@ def update_interval(weighting: Any, cfg: Config, epoch: int) -> int:
         epoch: The student's iterations in one.
     """
     for hook in (*(cfg.get('custom_hooks') or ()), *weighting.hooks):
-        kind = HOOKS.get(str(hook['type']).rpartition('.')[2])
+        kind = HOOKS.get(class_name(hook['type']))
         if kind and issubclass(kind, LearnerHook) and isinstance(
                 weighting.learner, kind.learner):
             built: LearnerHook = HOOKS.build(dict(hook))
@@ -227,9 +228,8 @@ def with_strategy(model: Mapping, name: str) -> Mapping:
     for key in MODEL_KEYS:
         if settings.get(key) != plain.get(key):
             made[key] = settings.get(key)
-    if set(settings['weighting']) == {'type'} and str(
-            own.get('type')).rpartition('.')[2] == \
-            settings['weighting']['type'].rpartition('.')[2]:
+    if set(settings['weighting']) == {'type'} and class_name(
+            own.get('type')) == class_name(settings['weighting']['type']):
         made['weighting'] = own
     return made
 

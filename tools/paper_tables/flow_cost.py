@@ -30,6 +30,7 @@ from mmkd_rl.engine.hooks import KnowledgeFlowHook
 from mmkd_rl.flow import FlowSchedule, flow_of
 from mmkd_rl.registry import HOOKS, MODELS
 from mmkd_rl.teachers.loading import UNTRAINED
+from mmkd_rl.utils.configs import class_name
 from paper_tables.text import markdown
 from paper_tables.timing import (
     Contestant,
@@ -301,4 +302,4 @@ def _hook_config(cfg: Config) -> dict:
 
 
 def _is(cfg: Mapping, name: str) -> bool:
-    return str(cfg.get('type')).rpartition('.')[2] == name
+    return class_name(cfg.get('type')) == name

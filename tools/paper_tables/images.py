@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from paper_tables.sources import plain
+from mmkd_rl.utils.configs import class_name
 
 
 def folders(cfg: Config) -> list[str]:
@@ -54,7 +54,8 @@ def permute_labels(cfg: Config, classes: int) -> None:
     """
     for dataset in datasets(cfg.train_dataloader.dataset):
         steps = list(dataset.get('pipeline') or [])
-        at = [i for i, s in enumerate(steps) if plain(s.type) == 'PackInputs']
+        at = [i for i, step in enumerate(steps)
+              if class_name(step.type) == 'PackInputs']
         if not at:
             continue
         steps.insert(at[-1], ConfigDict(

@@ -19,9 +19,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from mmkd_rl.registry import MODELS
+from mmkd_rl.utils.configs import class_name
 from paper_tables.cells import Table, check_names
 from paper_tables.commands import load
-from paper_tables.sources import plain
 
 PERMUTED = 'labels permuted'
 _RUNNER_KEYS = set(signature(Runner.__init__).parameters) | {
@@ -78,7 +78,7 @@ class Scale:
 
 def is_distiller(cfg: Config) -> bool:
     """Whether the config distils."""
-    return plain(cfg.model.type) == 'MultiTeacherDistiller'
+    return class_name(cfg.model.type) == 'MultiTeacherDistiller'
 
 
 def on_small(leaf: Config, scale: Scale) -> Config:
@@ -97,7 +97,7 @@ def on_small(leaf: Config, scale: Scale) -> Config:
                     'weighting', 'projector') if key in given
     }
     # With its scope in some leaves: that would be another identity.
-    model['type'] = plain(given.type)
+    model['type'] = class_name(given.type)
     cfg.model = ConfigDict(
         **copy.deepcopy(model),
         student=cfg.model,
@@ -108,7 +108,7 @@ def on_small(leaf: Config, scale: Scale) -> Config:
         probe_size=32)
     cfg.custom_hooks = copy.deepcopy(leaf.get('custom_hooks', []))
     for hook in cfg.custom_hooks:
-        if plain(hook.type) == 'AgentAlternationHook':
+        if class_name(hook.type) == 'AgentAlternationHook':
             length = scale.turn or 1
             hook.update(
                 warmup=length, interval=length, by_epoch=scale.turn is None)
@@ -144,7 +144,7 @@ def complete(cfg: Config, scale: Scale, marks: dict[str, str]) -> None:
     for key in set(cfg) - _RUNNER_KEYS:
         cfg.pop(key)
     hooks = list(cfg.get('custom_hooks') or [])
-    names = [plain(hook['type']) for hook in hooks]
+    names = [class_name(hook['type']) for hook in hooks]
     if is_distiller(cfg) and 'WeightVisualizationHook' not in names:
         hooks.append(ConfigDict(type='mmkd_rl.WeightVisualizationHook'))
     if 'KnowledgeFlowHook' in names and 'FlowVisualizationHook' not in names:
@@ -152,7 +152,7 @@ def complete(cfg: Config, scale: Scale, marks: dict[str, str]) -> None:
     if 'RandomStateHook' not in names:
         hooks.append(ConfigDict(type='mmkd_rl.RandomStateHook'))
     for hook in hooks:
-        kind = plain(hook['type'])
+        kind = class_name(hook['type'])
         if kind in ('WeightVisualizationHook', 'FlowVisualizationHook'):
             hook['interval'] = scale.interval
             if marks and kind == 'WeightVisualizationHook':
@@ -177,7 +177,7 @@ def _each_on_digits(cfg: Config) -> None:
     network.head.num_classes = 10
     if 'probe_size' in cfg.model:
         cfg.model.probe_size = 32
-    if small := _SMALLER.get(plain(student.type)):
+    if small := _SMALLER.get(class_name(student.type)):
         student.update(small)
         network.head.in_channels = MODELS.build(student).out_channels[-1]
 

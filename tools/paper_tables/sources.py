@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmkd_rl.utils.configs import configs_of
+from mmkd_rl.utils.configs import class_name, configs_of
 
 _PUPILS = ('MultiTeacherDistiller', 'KnowledgeFlowBackbone')
 _WORK = 'work_dirs'
@@ -22,7 +22,7 @@ def find(model: Any) -> list[Any]:
     """
     found = []
     if isinstance(model, dict):
-        kind = plain(model.get('type', ''))
+        kind = class_name(model.get('type', ''))
         teachers = model.get('teachers')
         if kind in _PUPILS and isinstance(teachers, list | tuple):
             found += list(teachers)
@@ -68,8 +68,3 @@ def origin(source: Any) -> tuple[str, str]:
             f'checkpoint={source["checkpoint"]!r}: {len(found)} configs are '
             f'called {stem}.py, one would say how it is made')
     return stem, f'mmkd_rl::{found[0].relative_to(folder.resolve())}'
-
-
-def plain(kind: str) -> str:
-    """A type's name without its scope."""
-    return str(kind).rpartition('.')[2]
