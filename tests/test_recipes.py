@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 import mmkd_rl
 from mmkd_rl import options, recipes
 from mmkd_rl.losses import FitNetLoss
-from mmkd_rl.recipes import reading
+from mmkd_rl.recipes import parse_teacher, reading
 from mmkd_rl.registry import MODELS, WEIGHTINGS
 from mmkd_rl.utils.configs import load_config, merge_options
 from mmkd_rl.weighting import MTKDRL, WeightingStrategy
@@ -296,6 +296,25 @@ def test_a_detector_or_segmentor(path, strategy):
                     if 'AgentAlternation' in h.type)
         assert (hook.by_epoch, hook.interval) == (
             (True, 1) if path == RETINANET else (False, 800))
+
+
+def test_a_folder_as_checkpoint(tmp_path):
+    """The last checkpoint of a run, by name: a run that goes on must not
+    change the teacher of a resumed one."""
+    config = dict(type='mmpretrain.ImageClassifier')
+    with pytest.raises(FileNotFoundError, match="teacher 'a': checkpoint=.*is "
+                       'a folder without a checkpoint'):
+        parse_teacher(f'a=a.py:{tmp_path}')
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        torch.save({}, tmp_path / name)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_2.pth'))
+    for teacher in (f'a=a.py:{tmp_path}', dict(
+            name='a', config=config, checkpoint=str(tmp_path))):
+        assert parse_teacher(teacher)['checkpoint'] == str(
+            tmp_path / 'epoch_2.pth')
+    with pytest.raises(FileNotFoundError, match='this is a folder; name a fi'):
+        MODELS.build(distiller([dict(name='a', config=config,
+                                     checkpoint=str(tmp_path))]))
 
 
 def test_the_command(plain, teachers, monkeypatch, capfd, tmp_path):

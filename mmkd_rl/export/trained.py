@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from mmengine.runner import find_latest_checkpoint
 from torch import Tensor
 
 from mmkd_rl.export.description import student_configs
@@ -47,14 +46,7 @@ def read_trained(source: str | os.PathLike, key: str) -> TrainedBackbone:
         FileNotFoundError: No such file, or a folder without a checkpoint.
         ValueError: Not a checkpoint, or one without a classifier's backbone.
     """
-    path = os.path.expanduser(os.fspath(source))
-    if os.path.isdir(path):
-        found = find_latest_checkpoint(path)
-        if not found:
-            raise FileNotFoundError(
-                f'{key}={path!r} is a folder without a checkpoint of a run; '
-                'give the work_dir of a training, or a .pth file')
-        path = found
+    path = checkpoint_io.last_checkpoint(os.fspath(source), key)
     content = checkpoint_io.load(path, key)
     state = content.get('state_dict') if isinstance(content, dict) else None
     if not isinstance(state, dict):

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar='NAME=CONFIG:CHECKPOINT',
         help='a teacher for --distill, any number of them; CHECKPOINT is a '
-        'file, a URL, or untrained')
+        'file, the work dir of a run, a URL, or untrained')
     parser.add_argument(
         '--pool',
         metavar='FILE',

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from mmkd_rl.options import parse_options
 from mmkd_rl.registry import WEIGHTINGS
+from mmkd_rl.teachers.sources import named
+from mmkd_rl.utils.checkpoint_io import last_checkpoint
 from mmkd_rl.utils.configs import configs_of, load_config
 
 _STRATEGIES, _POOLS = '_base_/strategies', '_base_/pools'
@@ -23,21 +25,34 @@ EXAMPLE = 'r50=mmpretrain::resnet/resnet50_8xb32_in1k.py:r50.pth'
 
 
 def parse_teacher(text: str | dict) -> dict:
-    """A teacher from ``NAME=CONFIG:CHECKPOINT``.
+    """A teacher's dict, from ``NAME=CONFIG:CHECKPOINT`` or from Python.
 
     >>> parse_teacher('a=mmdet::retinanet/x.py:https://host/a.pth')
     {'name': 'a', 'config': 'mmdet::retinanet/x.py', \
 'checkpoint': 'https://host/a.pth'}
 
     Args:
-        text: The string; a dict is returned unchanged.
+        text: The string, or a dict, whose ``config`` may be a class or a
+            function, see :func:`named`. A folder as checkpoint means the
+            last checkpoint of the run in it.
 
     Raises:
+        FileNotFoundError: The checkpoint is a folder without a checkpoint.
         ValueError: A part is missing.
         TypeError: ``text`` is neither a string nor a dict.
     """
-    if isinstance(text, dict):
-        return dict(text)
+    teacher = dict(text) if isinstance(text, dict) else _split(text)
+    key = f'teacher {teacher.get("name")!r}'
+    if 'config' in teacher:
+        teacher['config'] = named(teacher['config'], key)
+    if isinstance(teacher.get('checkpoint'), str):
+        teacher['checkpoint'] = last_checkpoint(
+            teacher['checkpoint'], f'{key}: checkpoint')
+    return teacher
+
+
+def _split(text: str) -> dict:
+    """The parts of ``NAME=CONFIG:CHECKPOINT``."""
     if not isinstance(text, str):
         raise TypeError(f'a teacher must be a dict or {TEACHER!r}, got '
                         f'{text!r}')

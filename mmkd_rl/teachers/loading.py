@@ -220,8 +220,10 @@ def require_checkpoints(teachers: Sequence[dict],
     if not missing:
         return
     lines = [
-        f"teacher {t['name']!r}: checkpoint={t['checkpoint']!r}: no such file"
-        + _how_to_get(t) for _, t in missing
+        f"teacher {t['name']!r}: checkpoint={t['checkpoint']!r}: " +
+        ('this is a folder; name a file in it'
+         if os.path.isdir(t['checkpoint']) else
+         'no such file' + _how_to_get(t)) for _, t in missing
     ]
     places = ' '.join(
         f'{key}.{i}.checkpoint=FILE' for i, _ in missing)

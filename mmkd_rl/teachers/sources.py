@@ -6,7 +6,8 @@
   (a version that MMPretrain works with: 4.28 to 4.57) by its name on the Hub,
   or by a folder with ``config.json`` and ``preprocessor_config.json``;
 - ``'python::my_package.nets.MyNet'``: your own class or function that builds
-  an ``nn.Module`` from images to class scores.
+  an ``nn.Module`` from images to class scores. In Python, the class or the
+  function itself works, too.
 
 Arguments follow after commas: ``'timm::resnet18,num_classes=10'``. The
 network's normalisation and, if it accepts only one, the image size are taken
@@ -16,14 +17,43 @@ from its package.
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmkd_rl.options import parse_options
+from mmkd_rl.options import ConfigError, parse_options
 
 #: Packages handled here; MMEngine resolves the names of all others.
 SOURCES = ('timm', 'torchvision', 'transformers', 'python')
 _PREPROCESSOR = 'mmpretrain.ClsDataPreprocessor'
+
+
+def named(config: Any, key: str) -> Any:
+    """Replace a class or a function by its name, which config files can hold.
+
+    >>> import torchvision
+    >>> named(torchvision.models.resnet18, 'teacher')
+    'python::torchvision.models.resnet.resnet18'
+
+    Args:
+        config: ``config`` of a teacher; strings and dicts are returned.
+        key: Key of the teacher, for messages.
+
+    Raises:
+        ConfigError: An object that cannot be imported by its name: a network,
+            a lambda, a class within a function.
+    """
+    if not callable(config):
+        return config
+    module = str(getattr(config, '__module__', None))
+    name = getattr(config, '__qualname__', '')
+    if getattr(sys.modules.get(module), name, None) is not config:
+        kind = type(config).__name__
+        raise ConfigError(
+            key, f'config is a {kind} that a run cannot import by its name; '
+            'give a class or a function at the top level of a module, which '
+            'builds the network, and the weights as checkpoint')
+    return f'python::{module}.{name}'
 
 
 def expand(teacher: Mapping, key: str) -> dict:
@@ -37,7 +67,7 @@ def expand(teacher: Mapping, key: str) -> dict:
         ValueError: There is no such network, or arguments have another form.
     """
     teacher = dict(teacher)
-    config = teacher.get('config')
+    config = named(teacher.get('config'), key)
     if not isinstance(config, str):
         return teacher
     source, separator, rest = config.partition('::')

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from mmengine.fileio import get_local_path
 from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.runner import find_latest_checkpoint
 
 #: Modules of the names in pickled arrays, in NumPy 2 and NumPy 1.
 _NUMPY = ('numpy._core.multiarray', 'numpy.core.multiarray')
@@ -103,6 +104,28 @@ def load(path: str, key: str = 'checkpoint',
             raise ValueError(
                 f'{key}={path!r} cannot be read, it is truncated or not a '
                 f'PyTorch checkpoint: {_first_line(str(error))}') from error
+
+
+def last_checkpoint(path: str, key: str) -> str:
+    """The last checkpoint of a run, if ``path`` is the run's work directory;
+    otherwise ``path``.
+
+    Args:
+        path: A folder, a file, or an address.
+        key: The config key that named it, for messages.
+
+    Raises:
+        FileNotFoundError: A folder without a checkpoint.
+    """
+    path = os.path.expanduser(path)
+    if not os.path.isdir(path):
+        return path
+    found = find_latest_checkpoint(path)
+    if not found:
+        raise FileNotFoundError(
+            f'{key}={path!r} is a folder without a checkpoint of a run; give '
+            'the work_dir of a training, or a .pth file')
+    return found
 
 
 def _load_safetensors(local: str, what: str,

@@ -5,12 +5,15 @@ import pytest
 import timm
 import torch
 import torchvision
+from mmengine.config import Config
 
+from mmkd_rl import distill
 from mmkd_rl.export.student import plain_copy
 from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers.sources import expand
 from tests.toy import classifier
 
+RESNET18 = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
 MEAN, STD = [10., 20., 30.], [50., 60., 70.]
 
 
@@ -73,6 +76,27 @@ def test_a_module_of_ones_own(tmp_path):
     from mmkd_rl.records import Batch
     output, = model.distillation.teachers(Batch(torch.rand(2, 3, 8, 8)))
     assert output.features[0].shape == (2, 4)
+
+
+def test_the_class_or_function_itself(tmp_path):
+    """By its name in the run's config, which is text."""
+    net = tiny()
+    torch.save(net.state_dict(), tmp_path / 'own.pth')
+    teacher = dict(name='a', config=tiny, checkpoint=str(tmp_path / 'own.pth'))
+    own, = built(teacher).distillation.teachers
+    assert torch.equal(own.model.model[0].weight, net[0].weight)
+    cfg = distill(RESNET18, 'aver', [teacher])
+    assert cfg.model.teachers[0].config == f'python::{__name__}.tiny'
+    assert Config.fromstring(cfg.pretty_text, '.py').model == cfg.model
+
+
+@pytest.mark.parametrize('network', [tiny(), lambda: tiny()])
+def test_what_a_later_run_could_not_import(network):
+    for build in (lambda t: built(t),
+                  lambda t: distill(RESNET18, 'aver', [t])):
+        with pytest.raises(ValueError, match="'a'.*cannot import by its name"
+                           '.*top level of a module'):
+            build(dict(name='a', config=network, checkpoint='untrained'))
 
 
 @pytest.fixture(params=['ViT', 'ResNet'])
