@@ -28,8 +28,9 @@ from mmkd_rl.engine.hooks import KnowledgeFlowHook
 from mmkd_rl.flow import FlowSchedule, flow_of
 from mmkd_rl.registry import HOOKS, MODELS
 from mmkd_rl.utils.configs import complete_loaders
-from paper_tables import TABLES, commands, images, scales, sources
+from paper_tables import commands, images, scales, sources
 from paper_tables.flow_tables import FLOW_TABLES
+from paper_tables.tables import TABLES
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / 'configs' / 'knowledge_flow'

@@ -15,12 +15,10 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from needs import need
-
-if TYPE_CHECKING:  # --help comes at once
-    from paper_tables.cells import Cell, Table
+from paper_tables.cells import Cell, Table
+from paper_tables.tables import TABLES, find_table
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -29,12 +27,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
+        epilog='tables:\n' + '\n'.join(
+            f'  {name:13} {table.source}: {table.title}'
+            for name, table in TABLES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'table', metavar='TABLE',
-        help='of MTKD-RL: table1, table2, table3, table6a, table6b, table7, '
-        'fig2; of Knowledge Flow: kf-table3, kf-table4, kf-table5, kf-table6, '
-        'kf-ablations, kf-halves, kf-digits')
+        help='see the list below')
     parser.add_argument(
         '--students', nargs='+', metavar='NAME',
         help='as in the names of the configs; default: all')
@@ -101,7 +100,6 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
         ValueError, FileNotFoundError, KeyError: Something in the request.
     """
     # Here, so that --help comes at once.
-    from paper_tables import find_table
     from paper_tables.plan import Planner, check_data
     from paper_tables.scales import find_scale
     from task_runner import Runner, clock, total_expected
@@ -180,7 +178,6 @@ def not_estimated(runs) -> str:
 
 def write_report(args, command, planner, plan, failed) -> list[Path]:
     """Write the table of all that is there, also of earlier requests."""
-    from paper_tables import find_table
     from paper_tables.report import Report
     from paper_tables.scales import find_scale
     from paper_tables.summary import gather

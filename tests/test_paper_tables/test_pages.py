@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from paper_tables import TABLES, pages
+from paper_tables import pages
 from paper_tables.measured import MEASURED, command, measured
 from paper_tables.scales import find_scale
+from paper_tables.tables import TABLES
 
 
 @pytest.fixture(scope='module')

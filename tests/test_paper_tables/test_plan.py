@@ -9,18 +9,10 @@ import torch
 from mmengine.config import Config
 
 from mmkd_rl.utils.configs import configs_of
-from paper_tables import (
-    TABLES,
-    Planner,
-    commands,
-    find_table,
-    images,
-    runs,
-    scales,
-    sources,
-)
-from paper_tables.plan import check_data
+from paper_tables import commands, images, runs, scales, sources
+from paper_tables.plan import Planner, check_data
 from paper_tables.scales import SCALES
+from paper_tables.tables import TABLES, find_table
 
 
 def plan(root, table='table1', scale='tiny', methods=('aver', 'mtkd-rl'),

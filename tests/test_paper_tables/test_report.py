@@ -13,11 +13,13 @@ from PIL import Image
 
 from mmkd_rl.visualization.flow import FlowRecord
 from mmkd_rl.visualization.weights import WeightRecord
-from paper_tables import TABLES, Planner, runs
+from paper_tables import runs
 from paper_tables.pictures import plot_flows, plot_weights
+from paper_tables.plan import Planner
 from paper_tables.report import Report
 from paper_tables.scales import SCALES
 from paper_tables.summary import gather
+from paper_tables.tables import TABLES
 from paper_tables.text import mean_std, plus_minus
 
 CURVES = {0: [40., 52., 51.], 1: [42., 50., 53.], 2: [38., 47., 46.]}

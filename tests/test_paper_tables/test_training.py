@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from paper_tables import TABLES, Planner
+from paper_tables.plan import Planner
 from paper_tables.scales import SCALES
+from paper_tables.tables import TABLES
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'train.py'
 

@@ -1,9 +1,1 @@
 """The papers' tables, run again: what to run, running it, what came out."""
-
-from .plan import Plan, Planner
-from .tables import TABLES, Cell, Table, find_table
-from .training import Run
-
-__all__ = [
-    'TABLES', 'Cell', 'Plan', 'Planner', 'Run', 'Table', 'find_table'
-]
