@@ -63,19 +63,19 @@ def same(a, b):
             torch.testing.assert_close(s, t, rtol=1e-4, atol=1e-5)
 
 
-def test_compiled(tmp_path):
-    """In the graph that dynamo makes; inductor's freezing was tried by
-    hand."""
+@pytest.mark.parametrize('backend', ['aot_eager', 'inductor'])
+def test_compiled(tmp_path, backend):
+    """Dynamo's graph as it is; compiled by inductor, weights frozen."""
     images, labels = World().batch(4)
     batch = Batch(images, samples(labels))
     eager = pool(tmp_path, 'eager')(batch)
-    compiled = pool(tmp_path, dict(type='compiled', backend='aot_eager'))
+    compiled = pool(tmp_path, dict(type='compiled', backend=backend))
     same(compiled(batch), eager)
     assert [t.executor.calls for t in compiled] == [2, 2]  # the probe, this
 
 
 def test_compiled_with_inner_layers(tmp_path):
-    """Whose taps are known after the probe."""
+    """Inner layers are named after the probe, which compiles once more."""
     images, labels = World().batch(4)
     steps = []
     for executor in ('eager', dict(type='compiled', backend='aot_eager')):
