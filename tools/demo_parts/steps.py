@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 import mmkd_rl  # noqa: F401  (makes the scope known)
+from paper_tables.identity import file_identity
 from paper_tables.runs import write_json
 from task_runner import LOCK, Job
 
@@ -41,7 +42,7 @@ class Step(Job):
         ``metrics``; ``None`` if it is not finished."""
         try:
             record = json.loads((self.folder / RECORD).read_text())
-            return record if record['output'] == _digest(self.output) else None
+            return record if record['output'] == file_identity(str(self.output)) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -72,7 +73,7 @@ class Step(Job):
             raise FileNotFoundError(f'it wrote no {self.output}')
         metrics = last_metrics(self.folder)
         write_json(self.folder / RECORD, dict(
-            key=self._started, output=_digest(self.output),
+            key=self._started, output=file_identity(str(self.output)),
             seconds=round(seconds, 1), cpu_seconds=round(cpu_seconds, 1),
             metrics=metrics))
         return describe(metrics)
@@ -81,18 +82,9 @@ class Step(Job):
         """Everything that the step depends on, in one string."""
         text = '' if self.config is None else \
             Config.fromfile(self.config).pretty_text
-        inputs = [_digest(path) for path in self.inputs]
+        inputs = [file_identity(str(path)) for path in self.inputs]
         return hashlib.sha256(
             json.dumps([self.command, text, inputs]).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file's content.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-    """
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def plan(root: Path, seed: int, tiny: bool) -> list[Step]:
