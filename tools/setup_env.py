@@ -268,7 +268,7 @@ def operators_load(env):
 
 def wheel_folder(requirement):
     """Folder of the compiled wheel; its name has the versions of mmcv, torch
-    and Python."""
+    and Python, and torch's backend (CPU or CUDA)."""
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     key = '-'.join([requirement.replace('==', '-'),
                     pin('torch', 'runtime').replace('==', '-'),
@@ -363,7 +363,7 @@ def set_up(env):
 
 
 def set_up_lint(env):
-    """Install ruff into ``.venv``; stamp and marker stay as they are."""
+    """Install only ruff into ``.venv``, and write no stamp."""
     if (env.folder / 'bin' / 'ruff').exists():
         return
     check_python()

@@ -1,4 +1,4 @@
-"""The papers' tables, run again: what to run, running it, what came out."""
+"""Reproduction of the papers' tables: plans, runs and reports."""
 
 from .plan import Plan, Planner
 from .tables import TABLES, Cell, Table, find_table
