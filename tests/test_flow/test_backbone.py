@@ -198,14 +198,14 @@ def test_handover_is_what_the_layers_are_from_what_is_passed_on(images):
     backbone = build()
     flow = flow_of(backbone)
     backbone(images[32])
-    assert flow.handover() == 0  # nobody has asked
+    assert flow.handover() == 0  # not requested
     flow.watch_gaps()
     pairs = []
     for fusion in flow.fusions:
         fusion.register_forward_hook(
             lambda m, args, out: pairs.append((args[0], out)))
     backbone(images[32])
-    assert flow.handover() == 0  # nobody has earned trust
+    assert flow.handover() == 0  # no trust in any teacher
     for i, fusion in enumerate(flow.fusions):
         fusion.logits.data[0] = -i / 4
     pairs.clear()

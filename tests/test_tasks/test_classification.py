@@ -68,7 +68,7 @@ def test_networks_without_the_usual_parts():
 
 
 def targets(data_samples):
-    """Targets of a batch of data samples; every image has the sum 1."""
+    """Targets of a batch of data samples; checks that each image counts 1."""
     truth = ClassificationTask().truth(
         Batch(torch.zeros(len(data_samples), 3, 4, 4), data_samples))
     assert truth.valid is None

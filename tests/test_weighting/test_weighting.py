@@ -275,7 +275,7 @@ def test_reward_before_is_of_the_student_that_made_the_loss(tmp_path):
                 type='MTKDRL', reward=dict(type='DistanceReward')))).train()
     images, labels = World().batch(8)
     losses = model(images, samples(labels), mode='loss')
-    assert model.distillation.last_step.seen is None  # nobody asked
+    assert model.distillation.last_step.seen is None  # not requested
     remember(model)
     (transition, ) = model.distillation.weighting.learner.history
     # with equal weights, minus the mean reward is the loss of Eq. (2)

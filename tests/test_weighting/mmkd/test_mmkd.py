@@ -208,8 +208,8 @@ def test_meta_gradient_against_finite_differences(cfg):
 
 
 def test_a_teacher_that_does_not_know_the_class_does_not_pull():
-    """If no teacher knows the class, the logit term has no effect; if all
-    teachers do, class maps have none."""
+    """If no teacher knows the class, the logit term has no effect; if all do,
+    losses are those without class maps."""
     world = Linear()
     theta = {
         n: torch.from_numpy(v).requires_grad_()

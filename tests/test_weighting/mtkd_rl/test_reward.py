@@ -127,8 +127,8 @@ def test_the_units_of_the_reward_do_not_matter(how):
             normalize_reward(rewards, how), rtol=1e-3, atol=1e-4)
 
 
-# The first two know all; the third none of the first two samples, a quarter
-# of the third's label; the last sample is known to nobody.
+# The first two teachers know all classes but the last sample's. The third
+# knows none of the first two samples, a quarter of the third's label.
 COVERAGE = torch.tensor([[1., 1., 0.]] * 2 + [[1., 1., .25], [1., 1., 1.],
                                               [0., 0., 0.]])
 
