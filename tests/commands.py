@@ -1,4 +1,4 @@
-"""The command-line tools, run on the toy world."""
+"""Runs the command-line tools on the toy world."""
 
 import itertools
 import runpy
@@ -14,15 +14,15 @@ _runs = itertools.count()
 
 
 def in_process(monkeypatch, capfd, name, *args, options=()):
-    """A tool in this process, which has imported everything already.
+    """Run a tool in this process, which has imported everything already.
 
     Args:
-        name: Of its file.
-        *args: Of the command.
+        name: File name of the tool.
+        *args: Arguments of the command.
         options: ``KEY=VALUE`` for ``--cfg-options``.
 
     Returns:
-        Exit code, and all that was printed.
+        Exit code, and everything that was printed.
     """
     monkeypatch.setattr(sys, 'argv', [
         name, *map(str, args), '--cfg-options',

@@ -1,4 +1,4 @@
-"""What every test needs."""
+"""Fixtures of all tests."""
 
 import random
 
@@ -9,14 +9,14 @@ from mmengine.registry import DefaultScope
 
 from mmkd_rl.utils.patches import patch_mmengine
 
-# As the tools do; many tests read configs of mmseg first.
+# The tools do the same; many tests read configs of mmseg before anything else.
 patch_mmengine()
 
 
 @pytest.fixture(autouse=True)
 def same_random_numbers():
-    """Whatever ran before: a test that draws without a seed of its own must
-    not pass on one day and fail on another."""
+    """Seed all generators, so that the result of a test without a seed of its
+    own does not depend on the tests before it."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
@@ -24,7 +24,7 @@ def same_random_numbers():
 
 @pytest.fixture(autouse=True)
 def clean_scope():
-    """A runner leaves its default scope behind, in which the next test's
-    names would be looked up."""
+    """Remove the default scope of a test's runner; otherwise names of the next
+    test would be looked up in it."""
     yield
     DefaultScope._instance_dict.clear()

@@ -1,5 +1,5 @@
-"""From a trained student to a detector or a segmentor: every weight of its
-backbone arrives, or the message says what would work."""
+"""``--backbone-from``: a detector or segmentor starts from all weights of a
+trained student's backbone, or the message has settings that work."""
 
 import shlex
 
@@ -22,7 +22,7 @@ PSPNET = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 
 
 def student(backbone, folder, name='epoch_1.pth'):
-    """A classifier's checkpoint as MMEngine writes it."""
+    """Checkpoint of a classifier in MMEngine's format, and its backbone."""
     model = dict(type='ImageClassifier', backbone=backbone,
                  neck=dict(type='GlobalAveragePooling'),
                  head=dict(type='LinearClsHead', num_classes=3,
@@ -33,7 +33,7 @@ def student(backbone, folder, name='epoch_1.pth'):
     with MODELS.switch_scope_and_registry('mmpretrain') as registry:
         net = registry.build(dict(model))
     for value in net.state_dict().values():
-        if value.is_floating_point():  # as no initialisation would be
+        if value.is_floating_point():  # values that no initialisation gives
             value.add_(.01 * torch.randn(value.shape))
     path = folder / name
     torch.save(dict(state_dict=net.state_dict(),
@@ -50,7 +50,7 @@ def resnet18(tmp_path_factory):
 
 
 def started(cfg):
-    """The model as a runner would begin with it."""
+    """The model with initial weights, as a runner would make it."""
     init_default_scope(cfg.default_scope)
     cfg.model.get('data_preprocessor', {}).pop('batch_augments', None)
     for part in (cfg.model.backbone, cfg.model.get('decode_head', {}),
@@ -63,7 +63,7 @@ def started(cfg):
 
 
 def assert_arrived(model, backbone):
-    """All weights of the student's backbone are the model's."""
+    """Check that the model has all weights of the student's backbone."""
     own = model.backbone.state_dict()
     state = backbone.state_dict()
     assert state.keys() <= own.keys()
@@ -106,7 +106,7 @@ def test_all_weights_and_the_normalisation(resnet18, tmp_path, config, kind,
     'mmseg::deeplabv3/deeplabv3_r50-d8_4xb2-80k_cityscapes-512x1024.py',
     'mmdet::mask_rcnn/mask-rcnn_r50-caffe_fpn_1x_coco.py'])
 def test_another_depth_stem_or_style_gets_a_line_that_works(resnet18, config):
-    """The settings in the message, word for word."""
+    """The message has settings, and with exactly these the weights fit."""
     path, backbone = resnet18
     cfg = load_config(config)
     for _ in range(2):  # depth, then style
@@ -144,8 +144,8 @@ def test_another_depth_stem_or_style_gets_a_line_that_works(resnet18, config):
      dict(type='ConvNeXt', arch='tiny'), True),
 ])
 def test_families_that_two_toolboxes_have(tmp_path, config, backbone, more):
-    """Under the same names, or as MMPretrain's class. Dense outputs may have
-    norms that a classifier lacks; nothing else is new."""
+    """Classes of the same name, or MMPretrain's class. Outputs of dense
+    tasks may have norms that a classifier lacks; all else is loaded."""
     path, net = student(backbone, tmp_path)
     model = started(with_backbone(config, path))
     new = assert_arrived(model, net)
@@ -153,7 +153,8 @@ def test_families_that_two_toolboxes_have(tmp_path, config, backbone, more):
 
 
 def test_a_cifar_student(tmp_path):
-    """Its strides are not a detector's; a segmentor resizes maps."""
+    """A detector's neck does not fit the strides of a CIFAR network; a
+    segmentor resizes maps, so that any strides fit."""
     path, net = student(dict(type='mmkd_rl.CifarResNet', depth=8), tmp_path)
     with pytest.raises(ValueError, match=r'strides \[1, 2, 4\].*made for '
                        r'\[4, 8, 16, 32\].*demo_mask_rcnn'):
@@ -186,8 +187,8 @@ def test_sources_that_are_not_there(tmp_path):
 
 
 def test_a_file_that_says_nothing_of_its_network(resnet18, tmp_path):
-    """It is taken where it fits; else the message says why there is no
-    advice."""
+    """A checkpoint without config is loaded if its weights fit. If not, the
+    message says that the file does not contain the network's config."""
     path, backbone = resnet18
     bare = tmp_path / 'bare.pth'
     torch.save(dict(state_dict=torch.load(path)['state_dict']), bare)

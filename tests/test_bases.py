@@ -1,6 +1,6 @@
-"""Every base works when a config elsewhere inherits it by its ``mmkd_rl::``
-name: MMEngine then writes a ``_scope_`` into dicts with a ``type``, which
-whoever reads the dict must not take for an option."""
+"""Every base works if a config of another package inherits it by its
+``mmkd_rl::`` name. MMEngine then adds ``_scope_`` to dicts with a ``type``,
+which the code must not read as an option."""
 
 import copy
 from pathlib import Path
@@ -22,7 +22,7 @@ from mmkd_rl.utils.configs import complete_loaders
 from tests.toy import WorldDataset, classifier, toy_runner
 
 ROOT = Path(__file__).parents[1] / 'configs' / '_base_'
-#: Scopes of configs elsewhere.
+#: Default scopes of the inheriting configs.
 SCOPES = ('mmkd_rl', 'mmpretrain')
 
 
@@ -35,7 +35,7 @@ def bases(folder):
 
 @pytest.fixture(params=SCOPES)
 def inherited(request, tmp_path):
-    """Reads a base as a config in another folder does."""
+    """Read a base through a config in another folder."""
     def read(name, text=''):
         path = tmp_path / 'elsewhere.py'
         path.write_text(f"_base_ = ['mmkd_rl::_base_/{name}']\n{text}\n")
@@ -47,7 +47,7 @@ def inherited(request, tmp_path):
     return read
 
 
-#: Where the default scope makes no difference.
+#: Bases that work with any default scope.
 one_scope = pytest.mark.parametrize('inherited', SCOPES[1:], indirect=True)
 
 
@@ -68,7 +68,7 @@ def test_it_says_the_same(tmp_path, name):
 
 
 def pipelines(dataset):
-    """Of a data set, or of those in it."""
+    """Pipelines of a data set, or of the data sets that it wraps."""
     inner = dataset.get('datasets') or [dataset.get('dataset')]
     return [dataset.pipeline] if 'pipeline' in dataset else [
         p for d in inner for p in pipelines(d)]
@@ -80,12 +80,12 @@ DATA = [*bases('datasets'), 'demo_digits.py', 'demo_scenes_det.py',
 
 @pytest.mark.parametrize('inherited, name', [
     (scope, name) for name in DATA for scope in SCOPES
-    # They have MMPretrain's own transforms, named for its scope.
+    # These bases name MMPretrain's transforms without scope.
     if 'imagenet' not in name or scope == 'mmpretrain'],
     indirect=['inherited'])
 def test_data(inherited, name):
-    """Loaders give batches, of toy images in place of the files that are not
-    here; transforms can be built."""
+    """Data loaders give batches (of toy images if the files are missing);
+    transforms can be built."""
     cfg = inherited(name)
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = copy.deepcopy(cfg[key])
@@ -109,7 +109,8 @@ def test_data(inherited, name):
 @pytest.mark.parametrize('name', [
     name for name in bases('models') if name != 'models/convnet.py'])
 def test_models(inherited, name):
-    """All but convnet.py, which lacks a backbone: it is a base of others."""
+    """All models but convnet.py, which is a base of other bases and has no
+    backbone."""
     cfg = inherited(name)
     with MODELS.switch_scope_and_registry('mmpretrain') as registry:
         model = registry.build(cfg.model)
@@ -118,7 +119,7 @@ def test_models(inherited, name):
 
 @pytest.mark.parametrize('name', bases('strategies'))
 def test_strategies(inherited, name):
-    """In a config that names its parts; hooks can be built."""
+    """Strategies work in a config with a model; hooks can be built."""
     cfg = inherited(name)
     assert cfg.custom_hooks
     for hook in cfg.custom_hooks:

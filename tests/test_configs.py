@@ -1,13 +1,13 @@
 """Every config under configs/cifar100 and configs/imagenet is a lab note and
-is found by its name. They, and each cell of MTKD-RL's tables that distils one
-of them, build and train: one step, and one of the agent's.
+is found by its name. These configs, and all distillations of them in MTKD-RL's
+tables, can be built, and train for one step of the student and of the agent.
 
-Replaced, to be done in a minute on one core: images are two of noise (32x32,
-ImageNet's 64x64, so vision transformers that accept one size only are built
-for 64); teachers are untrained; leaves with the same teachers share one set of
-them, which looks at the two images once; class means of ``NDLoss`` are noise.
-Everything else is the leaf's own: student, losses, strategy, reward, updater,
-optimiser, hooks.
+To take only a minute on one core, the tests replace the images by two images
+of noise (32x32, for ImageNet 64x64, so that vision transformers with a fixed
+image size are built for 64), use untrained teachers, run each set of teachers
+once for all configs with these teachers, and set the class means of ``NDLoss``
+to noise. Student, losses, strategy, reward, updater, optimiser and hooks are
+those of the config.
 """
 
 import argparse
@@ -59,15 +59,15 @@ LEAVES = CIFAR + IMAGENET
 BASES = sorted(
     str(p.relative_to(ROOT)) for p in (ROOT / 'configs' / '_base_').rglob(
         '*.py') if 'demo' not in p.name)
-#: Cells that distil, of MTKD-RL's tables, by a name.
+#: Cells of MTKD-RL's tables that distil, by a name for the test.
 CELLS = {
     f'{Path(cell.config).parts[0]}-{cell.student}-{cell.method}': cell
     for table in TABLES.values() if table not in FLOW_TABLES
     for cell in table.cells if cell.strategy}
-#: The same student by the methods of a table, and by others of our own.
+#: Cells of one student with the methods of a table and with our variants.
 COMPARED = [name for name, cell in CELLS.items()
             if cell.method.partition('_')[0] in METHODS]
-#: Those whose training is looked at: variants of a method with one student.
+#: Cells that are trained in the tests: variants of a method for one student.
 TRAINED = [name for name, cell in CELLS.items()
            if not cell.extra or cell.student in ('resnet56', 'resnet18')]
 STUDENTS = {
@@ -83,7 +83,7 @@ ABLATIONS = [
 
 @pytest.fixture(autouse=True)
 def in_root(monkeypatch):
-    """Teachers' configs are named from the repository's root."""
+    """Run in the repository's root: paths of teachers are relative to it."""
     monkeypatch.chdir(ROOT)
     yield
     DefaultScope._instance_dict.clear()
@@ -91,7 +91,7 @@ def in_root(monkeypatch):
 
 @cache
 def of_cell(name):
-    """What a cell runs; not to be changed."""
+    """Config of a cell; callers must not change it."""
     return commands.read(CELLS[name])
 
 
@@ -101,7 +101,7 @@ def _read(path):
 
 
 def read(path):
-    """A config; parsed once, a copy each."""
+    """A copy of a config, which is parsed only once."""
     return copy.deepcopy(_read(path))
 
 
@@ -114,7 +114,8 @@ def test_base_parses(path):
 
 
 def test_every_cell_is_there():
-    """Tables 1, 2 and 3: any student, any method; 6, 7 and Fig. 2."""
+    """Tables 1, 2 and 3 have all methods for all students; Tables 6 and 7 and
+    Fig. 2 have all rows."""
     for data, students in STUDENTS.items():
         for student in students:
             for method in METHODS:
@@ -127,7 +128,7 @@ def test_every_cell_is_there():
 
 @pytest.mark.parametrize('path', LEAVES)
 def test_name_follows_the_pattern(path):
-    """STUDENT _ EPOCHS _ DATA."""
+    """Names are STUDENT_EPOCHS_DATA."""
     data, folder = Path(path).parts[1:3]
     if folder == 'teachers':
         pattern = r'[a-z0-9.-]+_(\dxb\d+-\d+e_)?' + data
@@ -141,7 +142,8 @@ def test_name_follows_the_pattern(path):
 
 @pytest.mark.parametrize('path', LEAVES)
 def test_leaf_is_a_lab_note(path):
-    """Its docstring says what to type, what to expect and what differs."""
+    """The docstring of a config has the command, the expected accuracy and the
+    differences from the paper."""
     text = Path(path).read_text()
     note, body = text.split('"""')[1:3]
     assert re.search(rf'^    {re.escape(path)}( 8| checkpoints/\S+)?$', note,
@@ -156,7 +158,8 @@ def test_leaf_is_a_lab_note(path):
 
 @pytest.mark.parametrize('name', pages.PAGES)
 def test_the_tables_of_a_page_are_the_data(name):
-    """``paper_tables.pages`` writes them; no link is dead."""
+    """Pages have the tables that ``paper_tables.pages`` writes, and their
+    links exist."""
     text = Path(name).read_text()
     assert pages.fill(text) == text
     assert text.count('<!-- end -->') == text.count('<!-- ') / 2 > 0
@@ -168,8 +171,8 @@ def test_the_tables_of_a_page_are_the_data(name):
     pytest.param(cell, id=f'{table.name}-{cell.student}-{cell.method}')
     for table in TABLES.values() for cell in table.cells])
 def test_a_cells_command_is_the_cell(cell):
-    """What is printed for a user makes the config that is run, in a folder
-    that is no other cell's."""
+    """The command that is printed for a cell has the config of the cell, and a
+    work dir that no other config has."""
     words = shlex.split(commands.command(cell).replace('\\\n', ''))
     assert words[:2] == ['python', 'tools/train.py']
     parser = argparse.ArgumentParser()
@@ -187,7 +190,7 @@ def test_a_cells_command_is_the_cell(cell):
     assert cfg.to_dict() == commands.read(cell).to_dict()
 
 
-#: Of each cell's command: the config that is run there.
+#: Config by the work dir in the cell's command.
 _FOLDERS: dict = {}
 
 
@@ -196,7 +199,7 @@ _FOLDERS: dict = {}
 
 @pytest.mark.parametrize('name', CELLS)
 def test_distilled_and_alone_differ_in_the_model_only(name):
-    """What a student is compared on is the same, by construction."""
+    """Data, schedule and evaluation are those of the student alone."""
     cfg, other = of_cell(name), commands.load(CELLS[name].config)
     complete_loaders(other)
     for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper',
@@ -208,7 +211,7 @@ def test_distilled_and_alone_differ_in_the_model_only(name):
 
 @pytest.mark.parametrize('name', COMPARED)
 def test_methods_differ_in_the_weights_only(name):
-    """Teachers, losses and their strength are AVER's."""
+    """Teachers, losses and loss weights are those of AVER."""
     method = CELLS[name].method
     model = of_cell(name).model
     other = of_cell(name[:-len(method)] + 'aver').model
@@ -220,7 +223,7 @@ def test_methods_differ_in_the_weights_only(name):
 
 @pytest.mark.parametrize('name', CELLS)
 def test_parts_have_their_hooks(name):
-    """Who needs a hook has it, and nobody has another's."""
+    """Configs have the hooks that their parts need, and no others."""
     cfg = of_cell(name)
     hooks = {h['type'].rpartition('.')[2] for h in cfg.custom_hooks}
     assert ('AgentAlternationHook' in hooks) == (
@@ -237,14 +240,14 @@ def test_parts_have_their_hooks(name):
 @pytest.mark.parametrize('base, lr, epochs', [
     ('cifar100_240e', {0: .05, 149: .05, 150: .005, 180: 5e-4, 239: 5e-5},
      240),
-    # the appendix's
+    # weights in the appendix
     ('cifar100_240e [100, 150]', {0: .05, 99: .05, 100: .005, 150: 5e-4},
      240),
     ('imagenet_100e', {0: .1, 29: .1, 30: .01, 60: 1e-3, 90: 1e-4}, 100),
     ('imagenet_300e_deit', {0: 1e-6, 5: 1e-3, 299: 1e-5}, 300),
 ])
 def test_learning_rates(base, lr, epochs):
-    """Four iterations an epoch, on one weight."""
+    """Learning rates of a single weight, with four iterations an epoch."""
     base, _, milestones = base.partition(' ')
     cfg = Config.fromfile(f'configs/_base_/schedules/{base}.py')
     if milestones:
@@ -253,7 +256,7 @@ def test_learning_rates(base, lr, epochs):
     rates = _rates(cfg, 4)
     assert len(rates) == 4 * epochs
     for epoch, rate in lr.items():
-        # DeiT's cosine ends within the last epoch, not at its beginning.
+        # DeiT's cosine schedule ends within the last epoch, not at its start.
         assert rates[4 * epoch] == pytest.approx(rate, rel=.15), epoch
 
 
@@ -268,7 +271,7 @@ def test_short_schedule_ends_with_the_run(epochs):
 
 
 def _rates(cfg, length):
-    """The learning rate at each iteration, as the runner would set it."""
+    """Learning rate at each iteration, as a runner sets it."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)],
                                 lr=cfg.optim_wrapper.optimizer.lr)
     epochs = cfg.train_cfg.max_epochs
@@ -299,7 +302,7 @@ def _rates(cfg, length):
 
 
 def smaller(model, side):
-    """Vision transformers of one image size, built for another."""
+    """Build vision transformers with a fixed image size for another size."""
     if str(model.get('type', '')).endswith('TimmClassifier'):
         model['img_size'] = side
     elif str(model['backbone']['type']).endswith('VisionTransformer'):
@@ -314,12 +317,13 @@ def _teacher(config):
 
 @lru_cache(maxsize=2)
 def _pool(build):
-    """One set of teachers for all leaves that have it."""
+    """Build a set of teachers once for all configs that have it."""
     return build()
 
 
 class _Key:
-    """Compares by ``key``; carries what builds the pool."""
+    """Argument of the cache: compared by ``key``, with the data to build the
+    pool."""
 
     def __init__(self, key, build):
         self.key, self.build = key, build
@@ -357,7 +361,7 @@ def shared_teachers(monkeypatch):
 
 
 def prepare(cfg, imagenet):
-    """A config as it is trained here, and the side of its images."""
+    """Adapt a config for the tests; returns it and the side of its images."""
     init_default_scope(cfg.default_scope)
     if not imagenet:
         for teacher in cfg.model.get('teachers', []):
@@ -386,7 +390,7 @@ def test_it_trains(path, shared_teachers):
             dict(cfg.model, data_preprocessor=cfg.data_preprocessor),
             'mmpretrain', path)
     if path.startswith('configs/imagenet/teachers'):
-        # Never trained here: their weights are public.
+        # These teachers have published weights and are not trained here.
         with torch.no_grad():
             logits = model.eval()(torch.randn(1, 3, side, side))
         logits = logits[-1] if isinstance(logits, tuple) else logits
@@ -404,15 +408,15 @@ def test_it_trains(path, shared_teachers):
         _Holder(model), dict(cfg.optim_wrapper))
     before = [p.detach().clone() for p in model.parameters()]
     samples = [DataSample().set_gt_label(c) for c in (3, 77)]
-    # Mixup draws from NumPy; the same mixture for all leaves.
+    # Mixup draws from NumPy; all configs get the same mixture.
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
     losses = model.train_step(
         dict(inputs=images, data_samples=samples), wrapper)
     assert all(torch.isfinite(v).all() for v in losses.values())
-    # Without a gradient, as before a gain or a classifier of zero, matrices
-    # decay still; vectors and what DeiT exempts may rest.
+    # Without gradient (before a gain or classifier of zero), matrices still
+    # change by weight decay; vectors and DeiT's exempt parameters may not.
     assert not [
         name for p, (name, q) in zip(before, model.named_parameters())
         if q.requires_grad and q.ndim > 1 and torch.equal(p, q)
@@ -435,7 +439,7 @@ def test_it_trains(path, shared_teachers):
 
 
 class _Holder:
-    """As much of a runner as ``build_optim_wrapper`` looks at."""
+    """The attributes of a runner that ``build_optim_wrapper`` uses."""
 
     def __init__(self, model):
         self.model = model
@@ -446,7 +450,7 @@ class _Holder:
 
 @pytest.fixture
 def folders(tmp_path):
-    """Five classes of eight noisy grey levels each, as PNG."""
+    """Folders with five classes of eight noisy grey images each, as PNG."""
     rng = np.random.default_rng(0)
     for split in ('train', 'test'):
         for c in range(5):
@@ -479,7 +483,8 @@ def test_data_are_read_and_augmented(folders):
 
 @pytest.mark.parametrize('base', ['imagenet', 'imagenet_deit'])
 def test_imagenet_is_read_and_augmented(base, folders):
-    """Folders as ImageNet's; DeiT's batches have mixed targets."""
+    """Images are read from ImageNet's folders; DeiT's batches have mixed
+    targets."""
     cfg = Config.fromfile(f'configs/_base_/datasets/{base}.py')
     init_default_scope('mmpretrain')
     wanted = cfg.train_dataloader.dataset
@@ -501,7 +506,7 @@ def test_imagenet_is_read_and_augmented(base, folders):
 
 
 def test_the_short_run_goes_through(folders, tmp_path):
-    """All of it once, on forty images: data, agent, evaluation, export."""
+    """Data, agent, evaluation and export, with forty images."""
     cfg, _ = prepare(recipes.distill(
         'mmkd_rl::cifar100/baseline/resnet8_1xb64-6e_cifar100-fifth.py',
         'mtkd_rl', pool='cifar100_short'), imagenet=False)
@@ -514,7 +519,7 @@ def test_the_short_run_goes_through(folders, tmp_path):
         cfg[name].update(num_workers=0, persistent_workers=False)
     cfg.train_cfg.update(max_epochs=2, val_interval=2)
     (agent, ) = [h for h in cfg.custom_hooks if 'Alternation' in h.type]
-    agent.update(warmup=1, interval=1, by_epoch=False)  # of four
+    agent.update(warmup=1, interval=1, by_epoch=False)  # of four teachers
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert runner.model.distillation.weighting.learner.updates == 4

@@ -11,7 +11,7 @@ PATH = Path(__file__).parents[1] / 'tools/dataset_converters/cifar100.py'
 
 
 class Original(list):
-    """What torchvision's CIFAR100 looks like."""
+    """Data set with the attributes of torchvision's CIFAR100."""
 
     classes = ('apple', 'bear')
 

@@ -1,4 +1,4 @@
-"""The demo: when its steps count as done, what it runs, and what it says."""
+"""The demo's commands and messages, and when its steps count as done."""
 
 import fcntl
 import importlib.util
@@ -75,7 +75,7 @@ def test_a_failed_step_stops_the_others(tmp_path):
     assert conduct(slow, bad).failed == {'bad': 'exit code 1'}
     assert time.monotonic() - start < 20
     assert not (tmp_path / 'bad' / RECORD).exists()
-    # What was stopped is begun anew.
+    # An interrupted step starts again from the beginning.
     assert slow.done() is None and not slow.output.exists()
     assert conduct(step(tmp_path, 'bad')).reused == []
 
@@ -87,7 +87,8 @@ def test_a_command_that_writes_nothing_has_failed(tmp_path):
 
 
 def test_a_failed_step_is_a_failed_demo(demo, tmp_path, monkeypatch, capsys):
-    """With the end of its log; and it is run again, --fresh or not."""
+    """The end of the step's log is shown; the step is run again, with and
+    without --fresh."""
     bad = step(tmp_path, 'bad', (), 'raise SystemExit("no such luck")')
     monkeypatch.setattr('demo_parts.steps.plan', lambda *args: [bad])
     monkeypatch.chdir(tmp_path)

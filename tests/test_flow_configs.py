@@ -1,11 +1,11 @@
-"""Every config under configs/knowledge_flow is a lab note of a network alone;
-each cell of Knowledge Flow's tables leads to its teachers, builds, and takes
-one step of training.
+"""Every config under configs/knowledge_flow is a lab note of a network without
+teachers; for each cell of Knowledge Flow's tables the teachers' configs exist,
+and the model can be built and trains a step.
 
-Classifiers are made as small as ``tools/reproduce.py --scale tiny`` makes
-them and see two images of noise; detectors and segmentors, of minutes each,
-are only read, and one sibling of each kind from the demo is trained for a
-step. Teachers are untrained.
+Classifiers are as small as with ``tools/reproduce.py --scale tiny``, and train
+on two images of noise. Detectors and segmentors, which would take minutes, are
+only read, and a model of each kind from the demo is trained for a step.
+Teachers are untrained.
 """
 
 import argparse
@@ -37,7 +37,7 @@ FOLDER = ROOT / 'configs' / 'knowledge_flow'
 NETWORKS = sorted(str(p.relative_to(ROOT)) for p in FOLDER.rglob('*.py'))
 CELLS = {f'{table.name}-{cell.student}-{cell.method}': cell
          for table in FLOW_TABLES for cell in table.cells}
-#: By what is done beside training a network alone.
+#: Cells with distillation or fine-tuning, by a name for the test.
 CHANGED = [n for n, c in CELLS.items() if c.strategy or c.changes]
 FLOWS = [n for n, c in CELLS.items() if 'knowledge_flow' in c.strategy]
 
@@ -50,7 +50,7 @@ def in_root(monkeypatch):
 
 
 def read(name):
-    """Of a cell, or a file."""
+    """Config of a cell or file."""
     return commands.read(CELLS[name]) if name in CELLS else commands.load(
         name.removeprefix('configs/'))
 
@@ -67,7 +67,7 @@ def test_network_is_a_lab_note(path):
     assert any(words in note for words in (
         'Not yet reproduced.', 'Run, see '))
     assert len(body.splitlines()) < 45
-    # A checkpoint's folder tells whose it is, and how long it was trained.
+    # The folder of a checkpoint names its config and the number of epochs.
     (epochs, ) = re.findall(r'_(\d+)e_', path)
     assert read(path).train_cfg.max_epochs == int(epochs)
 
@@ -83,7 +83,7 @@ def test_every_network_is_in_a_table_or_teaches_in_one():
 
 
 def test_tables_have_the_papers_errors():
-    """Its text: 13 % and 4 % better than the baseline on CIFAR-10."""
+    """The paper's text has relative gains on CIFAR-10 of 13 % and 4 %."""
     cells = {(c.student, c.method): 100 - c.mean
              for c in TABLES['kf-table3'].cells}
     base = cells['cifar10', 'baseline']
@@ -115,8 +115,8 @@ def test_only_the_model_differs_from_the_lone_student(name):
 
 @pytest.mark.parametrize('name', CHANGED)
 def test_sources_are_what_they_are_called(name):
-    """Each file is the last checkpoint of the config that makes it; who a
-    student is fine-tuned from has its backbone."""
+    """Each file is the last checkpoint of an existing config, and fine-tuned
+    students have the backbone of their source."""
     cfg = read(name)
     found = sources.find(cfg.model)
     assert len(found) == 1 + (',' in CELLS[name].pool
@@ -158,7 +158,7 @@ def test_flows_have_their_hooks(name):
 # ---- training ------------------------------------------------------------
 
 def untrained(model):
-    """Without files: teachers as they are born, made small."""
+    """Make a model small, with untrained teachers and no checkpoints."""
     for source in sources.find(model):
         if 'name' in source:
             cfg = commands.load_named(source.config)
@@ -171,7 +171,7 @@ def untrained(model):
 
 
 def step(cfg, batch):
-    """One step of training; the model and its losses."""
+    """Train a step; returns the model and its losses."""
     torch.manual_seed(0)
     model = MODELS.build(
         dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
@@ -190,7 +190,7 @@ def step(cfg, batch):
 
 
 class _Holder:
-    """As much of a runner as ``build_optim_wrapper`` looks at."""
+    """The attributes of a runner that ``build_optim_wrapper`` uses."""
 
     def __init__(self, model):
         self.model = model
@@ -222,7 +222,7 @@ def test_it_trains(name):
 
 
 def readme_commands():
-    """Those that distil detectors and segmentors, with their variables."""
+    """Commands that distil detectors and segmentors, with their variables."""
     text = (FOLDER / 'README.md').read_text().split('## Detectors')[1]
     lines = text.replace('\\\n', '').split('\n')
     values = dict(re.findall(r'^    ([A-Z_]+)=(.*)$', text, re.M))
@@ -252,7 +252,8 @@ def test_a_dense_command_wraps_the_packages_backbone(words):
 
 
 def test_data_of_the_halves_do_not_meet(tmp_path):
-    """Teachers and student see other classes; the student a fifth."""
+    """Teachers and student have different classes; the student has a fifth of
+    its images."""
     import cv2
     from mmengine.registry import DATASETS
     for c in range(10):
@@ -290,7 +291,7 @@ def test_data_of_the_halves_do_not_meet(tmp_path):
 
 
 def test_what_a_network_begins_from_is_read(tmp_path):
-    """All of the backbone, to the bit; not the head."""
+    """All weights of the backbone are loaded, those of the head are not."""
     cfg = read('knowledge_flow/mlp-800_12e_digits.py')
     cfg.model.backbone.hidden = (5, 4)
     cfg.model.head.in_channels = 4

@@ -1,6 +1,6 @@
-"""Options are checked against the signature of the part that gets them: types,
-ranges, choices, names; all problems of a config in one message, whoever
-builds the part."""
+"""Options are checked against the signature of their part: types, ranges,
+choices and names. One message has all problems of a config, and the check is
+the same for parts that are built by a registry or by a call."""
 
 import inspect
 import pickle
@@ -49,7 +49,7 @@ class Base(Checked):
 
 
 class Part(Base):
-    """With what a config can hold."""
+    """Part with options of all types that a config can have."""
 
     nested = dict(inner=(MODELS, KDLoss, ()))
 
@@ -117,7 +117,7 @@ def test_what_is_right(options):
 @pytest.mark.parametrize('number', [np.float64(.5), np.float32(.5),
                                     np.int64(1)])
 def test_numbers_of_numpy_are_numbers(number):
-    """Of a sweep in Python: ``for rate in np.linspace(...)``."""
+    """For sweeps in Python: ``for rate in np.linspace(...)``."""
     assert problems(Part, dict(rate=number)) == []
     assert problems(Part, dict(size=np.int64(1))) == []
     for wrong in (np.float64('nan'), np.float32(2), np.bool_(True)):
@@ -134,7 +134,7 @@ def test_other_packages_declare_what_they_like():
     assert problems(Theirs, dict(rat=.5))
 
 
-# ------------------------------------------------------------ whoever builds
+# ------------------------------------------ parts built by registry or call
 
 
 def function(rate: NonNegative = 1., **kwargs):
@@ -144,7 +144,7 @@ def function(rate: NonNegative = 1., **kwargs):
 
 PARTS = Registry('part', scope='test_options')
 PARTS.register_module(module=Part)
-# Others' functions are not held to their annotations.
+# Functions of other packages are not checked by their annotations.
 function.__module__ = 'mmkd_rl.tests'
 function = checked(function)
 
@@ -166,7 +166,7 @@ def test_each_way_in(make, key):
 
 
 def test_what_depends_on_more_than_a_signature():
-    """Is said with the same keys."""
+    """Checks in the part's constructor name options in the same way."""
     with pytest.raises(ConfigError, match='^a.b.rate must not be'), \
             under('a'):
         build(PARTS, dict(type='Part', rate=.25), 'b')
@@ -176,7 +176,7 @@ def test_what_depends_on_more_than_a_signature():
 
 def test_an_inherited_constructor_is_called_by_its_class():
     class Other(Part):
-        """Adds nothing."""
+        """Subclass with the same options."""
 
     with pytest.raises(ConfigError, match="^Other has no option 'b'"):
         Other(b=1)
@@ -189,7 +189,7 @@ def test_a_part_can_be_copied():
 
 
 def test_all_problems_of_a_model_in_one_message(tmp_path):
-    """Of the model, terms, strategy, and the parts of the strategy."""
+    """Problems of the model, terms, strategy and parts of the strategy."""
     with pytest.raises(ConfigError) as error:
         MODELS.build(distiller(
             toy_teachers(tmp_path),
@@ -214,8 +214,9 @@ def test_all_problems_of_a_model_in_one_message(tmp_path):
 
 
 def test_a_config_error():
-    """Whoever caught one of the two goes on doing so; other packages make it
-    anew from its text, processes send it to each other."""
+    """It is a ValueError and a TypeError, so that code that catches one of
+    them still works. Other packages build it again from its text, and it can
+    be pickled to be sent between processes."""
     assert issubclass(ConfigError, ValueError)
     assert issubclass(ConfigError, TypeError)
     error = ConfigError('C', 'must be > 0')
@@ -228,10 +229,10 @@ def test_a_config_error():
         raise whole
 
 
-# ----------------------------------------------------------- every part of us
+# -------------------------------------------------- all parts of the package
 
 
-#: Numbers that are no options.
+#: Parameters with numbers that are not options of a config.
 UNBOUNDED = {
     ('Projector', 'student'), ('Projector', 'teacher'),
     ('WeightPolicy', 'sizes')
@@ -254,12 +255,12 @@ def all_parts():
             *(part for registry in (WEIGHTINGS, REWARDS, UPDATERS, HOOKS,
                                     DATASETS, TRANSFORMS)
               for part in ours(registry)
-              # Its options are classes, which it looks up by itself.
+              # Its options are names of classes, which it resolves itself.
               if part.__name__ != 'ClassSubset')]
 
 
 def unbounded(hint):
-    """Numbers in an annotation that may be anything."""
+    """Number types in an annotation that have no range."""
     if hint in (int, float):
         return True
     if get_origin(hint) is Annotated:

@@ -1,4 +1,4 @@
-"""One command, or one call, from a plain config to a distilled one."""
+"""Makes a distillation from a plain config, by a command or a call."""
 
 import doctest
 import warnings
@@ -31,7 +31,7 @@ STRATEGIES = [
 
 @pytest.fixture
 def plain(tmp_path):
-    """A plain config of the toy world, with a hook of its own."""
+    """A plain config of the toy world, with a custom hook."""
     return config(tmp_path, 'plain', classifier(8, hidden=6),
                   custom_hooks=[dict(type='EMAHook', momentum=.2)],
                   optim_wrapper=dict(optimizer=dict(type='SGD', lr=.05)))
@@ -39,7 +39,7 @@ def plain(tmp_path):
 
 @pytest.fixture
 def teachers(tmp_path):
-    """As the command line has them."""
+    """Teachers in the form of the command line."""
     made = []
     for teacher in toy_teachers(tmp_path):
         path = config(tmp_path, teacher['name'], teacher['config'])
@@ -54,14 +54,14 @@ def names(cfg):
 def built(cfg):
     init_default_scope(cfg.default_scope)
     model = dict(cfg.model)
-    if 'data_preprocessor' in cfg:  # as MMEngine's runner
+    if 'data_preprocessor' in cfg:  # as in MMEngine's runner
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         return MODELS.build(model)
 
 
-# ------------------------------------------------------------ what it writes
+# ------------------------------------------------------ the resulting config
 
 
 @pytest.mark.parametrize('module, least', [
@@ -77,7 +77,7 @@ def test_the_examples_in_the_docstrings(module, least):
     ('MetaWeightingHook', {}), ('TeacherCheckHook', {})])
 def test_any_learners_hook_counts_as_training_does(plain, teachers, tmp_path,
                                                    kind, expected):
-    """Where training counts iterations, a hundredth of them."""
+    """If training counts iterations, the interval is a hundredth of them."""
     strategy = tmp_path / 'mine.py'
     strategy.write_text("weighting = dict(type='AverageWeighting')\n"
                         f"custom_hooks = [dict(type='mmkd_rl.{kind}')]")
@@ -89,8 +89,8 @@ def test_any_learners_hook_counts_as_training_does(plain, teachers, tmp_path,
 
 
 def test_it_is_what_one_would_write(plain, teachers, tmp_path):
-    """The model of a config by hand; data, schedule and hooks are as they
-    were."""
+    """The model equals that of a config written by hand; data, schedule and
+    hooks are unchanged."""
     before = Config.fromfile(plain)
     cfg = mmkd_rl.distill(plain, 'mtkd_rl', teachers, probe_size=4)
     model = cfg.model.to_dict()
@@ -124,7 +124,7 @@ def test_a_config_in_memory_stays_as_it_is(plain, teachers):
 
 @pytest.mark.parametrize('strategy', STRATEGIES)
 def test_every_strategy_by_its_name(plain, teachers, strategy):
-    """Each builds, and brings the hook that trains it."""
+    """Each strategy can be built, and adds the hook that trains it."""
     cfg = mmkd_rl.distill(plain, strategy, teachers, **(
         {} if 'flow' in strategy else dict(probe_size=4)))
     if 'flow' in strategy:
@@ -184,8 +184,8 @@ teachers = [dict(name='p', config={str(plain)!r}, checkpoint='untrained',
 
 
 def test_teachers_of_a_pool_by_their_names(plain, tmp_path, monkeypatch):
-    """In the order that is written, of any pool; a file's name may have a
-    colon."""
+    """Teachers are in the given order, from any pool; the name of a file may
+    contain a colon."""
     for pool in ('cifar100_table1',
                  'mmkd_rl::_base_/pools/cifar100_table1.py'):
         cfg = mmkd_rl.distill(plain, 'aver', pool=f'{pool}:wrn28-4,resnet32x4')
@@ -208,8 +208,8 @@ def test_teachers_of_a_pool_by_their_names(plain, tmp_path, monkeypatch):
 
 
 def test_a_hook_is_named_by_its_type(plain, teachers):
-    """In ``--cfg-options``, so that its place in the list is of no
-    interest."""
+    """``--cfg-options`` names a hook by its type, so that its position in the
+    list has no effect."""
     cfg = mmkd_rl.distill(plain, 'mtkd_rl', teachers)
     merge_options(cfg, {'custom_hooks.AgentAlternationHook.warmup': 7,
                         'custom_hooks.0.momentum': .5, 'model.probe_size': 4})
@@ -228,7 +228,7 @@ def test_a_hook_is_named_by_its_type(plain, teachers):
 
 
 def test_a_strategy_of_ones_own(plain, teachers, tmp_path):
-    """A file, and a registered type that brings its hook."""
+    """A strategy can be a file, or a registered type that adds its hook."""
     file = tmp_path / 'mine.py'
     file.write_text("""
 _base_ = 'mmkd_rl::_base_/strategies/mtkd_rl.py'
@@ -267,8 +267,8 @@ def test_both_methods(plain, teachers):
 
 
 def test_a_classifier_of_mmpretrain(tmp_path):
-    """The size of its crops is what it is probed with; dumped and read again
-    it is the same."""
+    """The probe size is the size of the config's crops; the config is the same
+    after dumping and reading it."""
     cfg = mmkd_rl.distill(RESNET, 'mtkd_rl', [TEACHER])
     assert cfg.model.probe_size == 224
     assert cfg.work_dir == 'work_dirs/resnet18_8xb32_in1k_mtkd_rl'
@@ -282,7 +282,7 @@ def test_a_classifier_of_mmpretrain(tmp_path):
 @pytest.mark.parametrize('path, strategy', [
     (RETINANET, 'mtkd_rl'), (PSPNET, 'mtkd_rl'), (PSPNET, 'aver')])
 def test_a_detector_or_segmentor(path, strategy):
-    """By its features; where training counts iterations, so does the
+    """Features are distilled; if training counts iterations, so does the
     agent."""
     pytest.importorskip(path.partition('::')[0])
     given = load_config(path)
@@ -318,7 +318,8 @@ def test_a_folder_as_checkpoint(tmp_path):
 
 
 def test_the_command(plain, teachers, monkeypatch, capfd, tmp_path):
-    """Trains; the plain config takes the checkpoint; and it goes on."""
+    """The command trains, the plain config loads the checkpoint, and the run
+    can be resumed."""
     monkeypatch.chdir(tmp_path)
     arguments = ['train.py', plain, '--distill', 'mtkd_rl', '--teacher',
                  teachers[0], '--teacher', teachers[1], '--term', 'KDLoss',
@@ -407,7 +408,8 @@ def test_what_is_distilled_already(teachers, tmp_path):
 
 
 def test_a_pool_of_another_data_set(plain):
-    """Its networks have other classes, which is said when it is built."""
+    """Its teachers have other classes; the error is raised when the model is
+    built."""
     cfg = mmkd_rl.distill(plain, 'aver', [
         'r=mmkd_rl::cifar100/teachers/resnet14_1xb128-3e_cifar100.py:'
         'untrained'], probe_size=32)
@@ -439,7 +441,7 @@ def test_bad_arguments_of_the_command(plain, monkeypatch, capfd, tmp_path,
 
 
 def test_what_was_an_option_of_the_plain_config(plain, teachers):
-    """model.x is model.student.x now, and the message says so."""
+    """The message says that model.x is now model.student.x."""
     cfg = mmkd_rl.distill(plain, 'aver', teachers, probe_size=4)
     cfg.merge_from_dict({'model.backbone.width': 3})
     with pytest.raises(TypeError, match=r"^model\.backbone: this is the stude"
@@ -462,7 +464,7 @@ def test_what_python_can_give(plain, error, message, options):
 
 
 def test_files_that_hold_something_else(plain, tmp_path):
-    """Of a pool, strings are teachers; of a strategy, a string is no dict."""
+    """A file with a string as teachers of a pool, or as a strategy's part."""
     pool = tmp_path / 'pool.py'
     pool.write_text(f'teachers = [{TEACHER!r}]')
     assert mmkd_rl.distill(plain, 'aver', pool=pool).model.teachers[0] == \
@@ -494,7 +496,7 @@ def test_values_of_the_wrong_kind(tmp_path, change, message):
 
 def test_a_resumed_run_has_its_teachers(plain, teachers, monkeypatch, capfd,
                                         tmp_path):
-    """Projectors and agents go by the teachers' order."""
+    """Projectors and agents depend on the teachers' order."""
     def run(strategy, order, *more, epochs=1):
         return in_process(
             monkeypatch, capfd, 'train.py', plain, '--distill', strategy,
@@ -514,7 +516,7 @@ def test_a_resumed_run_has_its_teachers(plain, teachers, monkeypatch, capfd,
 
 def test_files_that_are_no_checkpoints(plain, teachers, monkeypatch, capfd,
                                        tmp_path):
-    """A config in the place of a checkpoint, everywhere."""
+    """A config file instead of a checkpoint, for all options."""
     monkeypatch.chdir(tmp_path)
     bad = teachers[0].rpartition(':')[0] + f':{plain}'
     for arguments in (['test.py', plain, plain],

@@ -1,4 +1,4 @@
-"""The records and the registry's messages."""
+"""Records, and messages of the registry."""
 
 import math
 
@@ -12,14 +12,15 @@ from tests.toy import context
 
 
 def test_mean_over_space():
-    """An image's vector is the mean over its map; a vector is its own."""
+    """The vector of an image is the mean over its map, or its vector."""
     feature = torch.rand(2, 3, 4, 5)
     torch.testing.assert_close(mean_over_space(feature), feature.mean((2, 3)))
     assert mean_over_space(feature[..., 0, 0]).shape == (2, 3)
 
 
 def test_mean_over_valid_points():
-    """By loops, with points that count in part and an image without any."""
+    """Compared with loops, for points that count in part and an image without
+    valid points."""
     feature = torch.rand(3, 2, 2, 3, requires_grad=True)
     valid = torch.tensor([[[1., 0., .5], [0., .25, 1.]], [[1.] * 3] * 2,
                           [[0.] * 3] * 2])
@@ -91,7 +92,7 @@ def test_valid_points_of_a_coarser_map(size):
     for i in range(3):
         for h in range(size[0]):
             for w in range(size[1]):
-                # a cell's rows and columns, those it has a part of included
+                # rows and columns of a cell, including those partly in it
                 rows = range(h * 4 // size[0], -(-(h + 1) * 4 // size[0]))
                 columns = range(w * 6 // size[1], -(-(w + 1) * 6 // size[1]))
                 points = [float(truth.valid[i, r, c])
@@ -124,7 +125,7 @@ def test_what_was_computed_of_nothing_does_no_harm():
 
 
 def test_the_mean_over_no_images_is_zero():
-    """And has a gradient, which DDP waits for."""
+    """The mean has a gradient, which DDP waits for."""
     values = torch.tensor([1., math.nan], requires_grad=True)
     mean = Truth(None, torch.zeros(2, 4, 4), torch.zeros(2)).mean(values)
     mean.backward()
@@ -144,7 +145,7 @@ def test_build_complains_in_the_users_words(registry, cfg, error, message):
 
 
 def test_build_takes_classes_and_names_in_any_scope():
-    """Whatever the default scope of the user's config is."""
+    """Classes and names work with any default scope of the config."""
     from mmengine.registry import DefaultScope
     with DefaultScope.overwrite_default_scope('mmdet'):
         made = build(WEIGHTINGS, dict(type='AverageWeighting'), 'key',

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def load_tool(name):
-    """Import ``tools/<name>.py``, which is in no package."""
+    """Import ``tools/<name>.py``, which does not belong to a package."""
     spec = importlib.util.spec_from_file_location(
         f'_tool_{name}', ROOT / 'tools' / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
@@ -59,7 +59,8 @@ def built(tmp_path_factory):
     """A wheel and a source archive built from a copy of the repository."""
     folder = tmp_path_factory.mktemp('build')
     source = folder / 'source'
-    # Links stay: a .mim of an editable install must not get into the wheel.
+    # Links are copied as links: the .mim folder of an editable install must
+    # not get into the wheel.
     shutil.copytree(
         ROOT,
         source,
@@ -127,7 +128,7 @@ def test_configs_are_read_from_an_installed_wheel(built, tmp_path):
 
 
 def test_constraints_agree_with_the_pins():
-    """Else the resolver would refuse the set-up on a fresh machine."""
+    """Otherwise the resolver would refuse the set-up on a new machine."""
     def lines(name):
         text = (ROOT / 'requirements' / f'{name}.txt').read_text()
         found = [re.sub(r'\s', '', x.split('#')[0]) for x in text.splitlines()]
@@ -296,7 +297,7 @@ def test_other_failures_are_not_hidden():
     lambda: {}['key'],
     lambda: importlib.util.no_such_name])
 def test_a_fault_keeps_its_traceback(fault, capsys):
-    """Before the first batch, too, and whatever its type."""
+    """Errors of any type, also before the first batch."""
     with pytest.raises(SystemExit) as caught, cli.clear_errors():
         fault()
     assert caught.value.code == 1
@@ -304,7 +305,7 @@ def test_a_fault_keeps_its_traceback(fault, capsys):
 
 
 def test_a_fault_of_ours_within_a_part(monkeypatch, capsys, tmp_path):
-    """In a term's, a strategy's and a teacher's construction, and in the
+    """Errors of our code when a term, strategy or teacher is built, and in the
     probe, where other exceptions become messages about the config."""
     from mmkd_rl.losses import KDLoss
     from mmkd_rl.tasks import ClassificationTask
@@ -313,7 +314,7 @@ def test_a_fault_of_ours_within_a_part(monkeypatch, capsys, tmp_path):
     from mmkd_rl.weighting import AverageWeighting
 
     def break_it(*args, **kwargs):
-        return mean_over_space(3)  # an AttributeError in our file
+        return mean_over_space(3)  # an AttributeError in our code
 
     def break_type(*args, **kwargs):
         return cli.config_name(3, 3)
@@ -338,7 +339,7 @@ def test_a_fault_of_ours_within_a_part(monkeypatch, capsys, tmp_path):
     ("_base_ = 'no.py'", 2), ("_base_ = 'mmnone::a/b.py'", 2),
     ("custom_imports = dict(imports=['no_such_package'])", 2)])
 def test_a_config_that_cannot_be_read(text, code, tmp_path, capsys):
-    """Whatever its code raises is about the config."""
+    """Any error in the code of a config is reported as one of the config."""
     path = tmp_path / 'a.py'
     path.write_text(text)
     with pytest.raises(SystemExit) as caught, cli.clear_errors():
@@ -348,7 +349,7 @@ def test_a_config_that_cannot_be_read(text, code, tmp_path, capsys):
 
 
 def test_errors_in_the_loop(capsys, monkeypatch):
-    """A crash has its traceback; a text of ours needs none."""
+    """A crash is shown with its traceback, our messages without."""
     monkeypatch.setattr(cli.Stage, 'running', True)
     with pytest.raises(SystemExit) as caught, cli.clear_errors():
         torch.zeros(2) + torch.zeros(3)
@@ -361,7 +362,7 @@ def test_errors_in_the_loop(capsys, monkeypatch):
 
 
 class _Bomb:
-    """A pickle of this makes the folder ``path`` when it is loaded."""
+    """Object whose pickle creates the folder ``path`` when it is loaded."""
 
     def __init__(self, path):
         self.path = path
@@ -372,7 +373,7 @@ class _Bomb:
 
 @pytest.fixture
 def load():
-    """As load_from, resume and init_cfg do."""
+    """Load a file as load_from, resume and init_cfg do."""
     patch_mmengine()
     return CheckpointLoader.load_checkpoint
 
@@ -384,7 +385,7 @@ def test_checkpoint_with_code_is_refused_and_does_not_run(tmp_path, load):
     with pytest.raises(ValueError, match='was not run'):
         load(str(bad))
     assert not trace.exists()
-    # The bomb is a real one:
+    # Unrestricted loading does create the folder:
     torch.load(bad, weights_only=False)
     assert trace.exists()
     plain = tmp_path / 'plain.pth'
@@ -406,7 +407,7 @@ def test_cut_checkpoint_is_refused(tmp_path, load, suffix):
 
 
 def test_arrays_in_a_checkpoint(tmp_path, load):
-    """Of all usual types, also as NumPy 1 has written them."""
+    """Arrays of all usual types, also in the format of NumPy 1."""
     file = tmp_path / 'a.pth'
     kinds = ['?', 'i1', 'u1', 'i2', 'i4', 'i8', 'f2', 'f4', 'f8', 'c8']
     content = dict(arrays=[np.ones(3, k) for k in kinds],
@@ -509,7 +510,7 @@ def test_two_processes_on_the_cpu(plain_config):
 
 
 def test_train_with_bad_input(plain_config):
-    """In a process of its own: exit code and one message."""
+    """Exit code and one message; run in a separate process."""
     done = run(sys.executable, ROOT / 'tools/train.py', 'no_such.py',
                cwd=plain_config.parent)
     assert done.returncode == 2

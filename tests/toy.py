@@ -1,7 +1,7 @@
-"""Small real parts for tests: ten-parameter networks, data made of numbers.
+"""Small real parts for tests: tiny networks, and data from random numbers.
 
-The toy world: an image is its class's prototype plus noise, so that a linear
-network with the prototypes as weights is a teacher that is right.
+The toy world: an image is the prototype of its class plus noise, so that a
+linear network with the prototypes as weights is a teacher that is right.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ def classifier(width: int = 8, hidden: int = 0, classes: int = CLASSES,
 
 
 def teacher_file(path, features: Tensor, scores: Tensor) -> str:
-    """Checkpoint of the linear network z = scores @ features @ x.
+    """Write a checkpoint of the linear network z = scores @ features @ x.
 
     Args:
-        path: Where to write it.
+        path: File to write.
         features: [width, 48].
         scores: [C, width].
     """
@@ -94,11 +94,11 @@ def samples(labels: Tensor) -> list[DataSample]:
 
 
 class World:
-    """Images whose class is known.
+    """Images of known classes.
 
     Args:
-        seed: Of everything drawn here.
-        noise: Standard deviation of the noise beside unit prototypes.
+        seed: Seed of all random numbers.
+        noise: Standard deviation of the noise; prototypes have length 1.
     """
 
     def __init__(self, seed: int = 0, noise: float = 0.25) -> None:
@@ -125,10 +125,10 @@ class WorldDataset(torch.utils.data.Dataset):
     """Images of a toy world, in memory.
 
     Args:
-        size: Images.
-        seed: The world's.
-        jitter: Size of noise that is drawn anew each time from the global
-            generators of NumPy, PyTorch and Python, as augmentations do.
+            size: Number of images.
+            seed: Seed of the world.
+            jitter: Size of noise that is drawn at each access from the global
+                generators of NumPy, PyTorch and Python, like augmentations.
     """
 
     metainfo = {}
@@ -156,10 +156,10 @@ class WorldDataset(torch.utils.data.Dataset):
 
 @HOOKS.register_module(force=True)
 class DumpHook(Hook):
-    """Writes what each process has when training ends.
+    """Writes the state of each process at the end of training.
 
     Args:
-        folder: Where ``rank0.pth`` and so on are written.
+        folder: Folder for ``rank0.pth`` and so on.
     """
 
     priority = 'VERY_LOW'
@@ -168,7 +168,7 @@ class DumpHook(Hook):
         self.folder = folder
 
     def after_train(self, runner: Runner) -> None:
-        """Write."""
+        """Write the file of this process."""
         model = getattr(runner.model, 'module', runner.model)
         content = dict(model=model.state_dict())
         if hasattr(model, 'distillation'):
@@ -181,8 +181,8 @@ class CallHook(Hook):
     """Calls a function before the given iteration of training.
 
     Args:
-        function: From the runner to anything.
-        iteration: Counted from 0 over all of training.
+            function: Function of the runner.
+            iteration: Iteration, counted from 0 over the whole training.
     """
 
     def __init__(self, function, iteration: int) -> None:
@@ -190,7 +190,7 @@ class CallHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int,
                           data_batch=None) -> None:
-        """Maybe call it."""
+        """Call the function in its iteration."""
         if runner.iter == self.iteration:
             self.function(runner)
 
@@ -232,13 +232,13 @@ def toy_runner(work_dir, model: dict, epochs: int = 2, hooks=(),
     """A real runner on the toy world.
 
     Args:
-        work_dir: Where it writes.
-        model: Config of the model.
-        epochs: Of training.
-        hooks: ``custom_hooks``.
-        size: Training images.
-        batch_size: Of them.
-        validate: Whether to validate after every epoch.
+            work_dir: Folder of the run.
+            model: Config of the model.
+            epochs: Number of epochs.
+            hooks: ``custom_hooks`` of the config.
+            size: Number of training images.
+            batch_size: Batch size in training.
+            validate: Whether to validate after every epoch.
         jitter: See :class:`WorldDataset`.
         call: Arguments of a :class:`CallHook`.
         **kwargs: Further keys of the config.
@@ -251,7 +251,8 @@ def toy_runner(work_dir, model: dict, epochs: int = 2, hooks=(),
     cfg = dict(
         default_scope='mmkd_rl',
         work_dir=str(work_dir),
-        # MMEngine keeps one visualiser a name, and names carry seconds only.
+        # MMEngine keeps one visualiser for each name, and names have a time in
+        # seconds only.
         experiment_name=f'toy{next(_runs)}',
         model=model,
         train_dataloader=loader,
@@ -266,7 +267,7 @@ def toy_runner(work_dir, model: dict, epochs: int = 2, hooks=(),
                 loader, sampler=dict(type='DefaultSampler', shuffle=False)),
             val_cfg=dict(),
             val_evaluator=dict(type='mmpretrain.Accuracy'))
-    # What it logs of the machine takes seconds to find out.
+    # Information about the machine for the log takes seconds to collect.
     with mock.patch.object(Runner, '_log_env'):
         runner = Runner.from_cfg(
             Config({**cfg, **kwargs}, format_python_code=False))
@@ -282,12 +283,12 @@ def spec(name: str = 'student', classes: int = CLASSES,
 
 
 def output(logits: Tensor, feature: Tensor) -> Output:
-    """With one level of each."""
+    """Output with one level of features and logits."""
     return Output((feature, ), (logits, ))
 
 
 def truth(targets: Tensor) -> Truth:
-    """Labels of a classifier's images."""
+    """Truth of a classifier's images."""
     return Truth.of_labels(targets)
 
 
@@ -301,13 +302,13 @@ def context(count: int = 3,
             feature_weight: float | None = 5.,
             temperature: float = 4.,
             **kwargs) -> WeightingContext:
-    """What a strategy is told when it is built, for ``count`` teachers.
+    """Context that a strategy gets when it is built.
 
     Args:
-        count: Teachers.
-        logit_weight: Of a KD term; ``None``: there is none.
-        feature_weight: Of a FitNet term; likewise.
-        temperature: Of the KD term.
+        count: Number of teachers.
+        logit_weight: Weight of a KD term; ``None`` for no KD term.
+        feature_weight: Weight of a FitNet term; ``None`` for no FitNet term.
+        temperature: Temperature of the KD term.
         **kwargs: Further attributes of the context.
     """
     made = {
@@ -333,9 +334,9 @@ def random_batch(size: int = 6, count: int = 3, seed: int = 0,
     """A batch of random numbers that fits :func:`context`.
 
     Args:
-        size: B.
-        count: M.
-        seed: Of all numbers.
+            size: Batch size B.
+            count: Number of teachers M.
+            seed: Seed of all numbers.
         targets: Class indices or probabilities, instead of random ones.
         **kwargs: Attributes of the batch.
     """
@@ -365,10 +366,10 @@ def random_batch(size: int = 6, count: int = 3, seed: int = 0,
 
 def flow_classifier(teachers: list[dict] | str, width: int = 8,
                     hidden: int = 6, **kwargs) -> dict:
-    """Config of a classifier that Knowledge Flow's teachers flow into.
+    """Config of a classifier with Knowledge Flow.
 
     Args:
-        teachers: Of its backbone.
+        teachers: Configs of the teachers.
         width, hidden: See :func:`classifier`.
         **kwargs: Further options of ``KnowledgeFlowBackbone``.
     """

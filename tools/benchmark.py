@@ -1,28 +1,30 @@
-"""Time one step of a distillation, or of Knowledge Flow, and of its parts.
+"""Measure time and memory of a training step, and of the parts of the step.
 
-In one process and in turns, so that a machine whose speed drifts slows all of
-them alike: the student's plain step, the teachers' forward pass, the step with
-equal weights (AVER) and the step with the config's own strategy. Look at the
-ratios; seconds are those of this machine. Medians over the iterations.
+For a distillation: the student's step without teachers, the teachers' forward
+pass, the step with equal weights (AVER) and the step with the config's
+strategy. The steps are timed in turns in one process, so that changes of the
+machine's speed affect all of them alike. Times are medians over the turns.
+Seconds depend on the machine; compare the ratios.
 
-The floor is the first two together. A strategy's step includes its share of
-the updates of its own networks (MTKD-RL's agent, MMKD's meta steps). Peak
-memory is what a step needs at once: all tensors that live between steps
-(weights, gradients, optimiser, teachers, the strategy's networks and what they
-learn from, as full as it gets) plus the highest sum of what the step
-allocates.
+The floor is the sum of the student's step and the teachers' forward pass. A
+strategy's step includes its share of the updates of the strategy's own
+networks (MTKD-RL's agent, MMKD's meta steps). Peak memory is the sum of all
+tensors that live between steps (weights, gradients, optimiser state, teachers,
+the strategy's networks, and the samples that they learn from, at their
+maximum) and of the highest memory that the step allocates.
 
-With --strategies several are compared with AVER instead, all in turns, in one
-Markdown table beside Table 6(c) of MTKD-RL's paper. Each has its defaults, or
-the config's options where the config is its own.
+With --strategies several strategies are compared with AVER, in one Markdown
+table beside Table 6(c) of MTKD-RL's paper. A strategy has its default options,
+or those of the config if it is the config's strategy.
 
-With a KnowledgeFlowBackbone in the model (or a distiller's student) it is the
-plain model's step, the teachers' forward pass and all Q alone, beside the step
-with Knowledge Flow without and with the KL term and that of the student when
-it is alone; see tools/paper_tables/flow_cost.py.
+If the model (or a distiller's student) has a KnowledgeFlowBackbone, the parts
+are the plain model's step, the teachers' forward pass and all transforms Q.
+They are compared with the step with Knowledge Flow, with and without the KL
+term, and with the step after the teachers' withdrawal; see
+tools/paper_tables/flow_cost.py.
 
-With --untrained no file but the config is needed: where the images are
-missing, random ones of their size take their place.
+With --untrained only the config is needed: teachers have random weights, and
+missing images are replaced by random images of the same size.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ import os
 import sys
 from pathlib import Path
 
-# The profiler, which measures memory on a CPU, talks much.
+# The profiler, which measures memory on a CPU, prints many messages.
 os.environ.setdefault('KINETO_LOG_LEVEL', '5')
 
 import torch
@@ -54,17 +56,19 @@ from needs import need
 from paper_tables import distillation_cost, flow_cost
 from paper_tables.runs import write_json
 
-#: Fewer turns than this say little about a comparison.
+#: Below this number of timed turns a warning is printed: the medians vary.
 FEW = 5
-#: Images of an epoch by number of classes, where there are none to count.
+#: Training images of CIFAR-100 and ImageNet by number of classes, for the
+#: length of an epoch if the images are missing.
 EPOCHS = {100: 50_000, 1000: 1_281_167}
 
 
 def strategy(text: str) -> str:
-    """The name of a strategy that weighs teachers, as recipes have it.
+    """Name of a strategy as recipes spell it (``_`` and ``-`` are the same).
 
     Raises:
-        argparse.ArgumentTypeError: There is none.
+        argparse.ArgumentTypeError: No such strategy, or one that does not
+            weigh teachers.
     """
     names = {name.replace('-', '_'): name for name in strategy_names()}
     name = names.get(text.lower().replace('-', '_'), text)
@@ -77,29 +81,31 @@ def strategy(text: str) -> str:
 
 
 def parse_args() -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'config',
-        help='config of a distillation, or a plain one with --distill')
+        help='config of a distillation, or a plain config with --distill')
     add_arguments(parser)
     parser.add_argument(
         '--iters', type=int, default=30, help='timed turns (%(default)s)')
     parser.add_argument(
-        '--warmup', type=int, default=5, help='turns before (%(default)s)')
+        '--warmup', type=int, default=5,
+        help='turns before the timed ones (%(default)s)')
     parser.add_argument(
         '--strategies',
         nargs='+',
         type=strategy,
         metavar='NAME',
-        help='compare these with AVER: names as --distill has them')
-    parser.add_argument('--json', metavar='FILE', help='write the figures')
+        help='strategies to compare with AVER, named as for --distill')
+    parser.add_argument(
+        '--json', metavar='FILE', help='also write the results to this file')
     parser.add_argument(
         '--untrained',
         action='store_true',
-        help='teachers without their checkpoints, and random images where '
+        help='do not load checkpoints of teachers, and use random images if '
         'there are none: costs are the same')
     parser.add_argument(
         '--debug',
@@ -118,7 +124,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """Measure, print the table and write the results."""
     args = parse_args()
     need('tabulate')
     patch_mmengine()
@@ -165,10 +171,15 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _batch(cfg: Config, untrained: bool) -> tuple[dict, int]:
-    """A batch to train on, and the number of them in an epoch.
+    """A training batch, and the number of batches in an epoch.
+
+    Args:
+        cfg: Config of the training.
+        untrained: Use random images if the config's images are missing.
 
     Raises:
-        FileNotFoundError: The images are missing and wanted.
+        FileNotFoundError: The images are missing, and random images are not
+            allowed or not possible.
     """
     try:
         loader = Runner.build_dataloader(

@@ -1,12 +1,12 @@
-"""Check whether the installed stack works, and if not, print what to do.
+"""Check the installed packages, and print what to do if they do not work.
 
     python tools/check_env.py [--quiet]
 
-Looks at, in this order: the versions against requirements/; torch with
-torchvision; the compiled operators of mmcv; the OpenMMLab packages; mmkd_rl
-itself with its configs. One message for each problem; exit code 1 when there
-is one that must be put right. A version that differs from the tested one is
-a note only: it may well work.
+Checks, in this order: versions against requirements/; torch with torchvision;
+the compiled operators of mmcv; the OpenMMLab packages; mmkd_rl and its
+configs. Prints one message for each problem; the exit code is 1 if there is a
+problem. A version that differs from the tested one is only noted, because it
+may work.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Distributions with the same files: having both, or the wrong one of a pair,
-# is a mistake that shows in strange places.
+# Distributions that install the same files. If both are installed, or the
+# wrong one of a pair, errors occur in unrelated places.
 TWINS = {
     'onedl-mmengine': ('mmengine', 'mmengine-lite'),
     'onedl-mmcv': ('mmcv', 'mmcv-full', 'mmcv-lite'),
@@ -38,7 +38,7 @@ FRESH = 'rm -rf .venv && make setup'
 
 
 def installed_version(name: str) -> str | None:
-    """Version of a distribution, or None where it is not installed."""
+    """Version of a distribution; ``None`` if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -46,7 +46,8 @@ def installed_version(name: str) -> str | None:
 
 
 def read_pins(paths: Iterable[Path]) -> dict[str, str]:
-    """``{distribution: version}`` of the ``==`` lines that apply here."""
+    """``{distribution: version}`` of the ``==`` lines of requirements files
+    whose markers apply to this Python and platform."""
     from packaging.requirements import Requirement
     pins = {}
     for path in paths:
@@ -65,7 +66,16 @@ def check_versions(
         pins: dict[str, str],
         version_of: Callable[[str], str | None] = installed_version
 ) -> tuple[list[str], list[str]]:
-    """Problems (missing, twins) and notes (other versions)."""
+    """Compare installed versions with the pinned ones.
+
+    Args:
+        pins: Version by distribution.
+        version_of: Installed version of a distribution, or ``None``.
+
+    Returns:
+        Problems (missing distributions, or both of a pair in ``TWINS``), and
+        notes (other versions).
+    """
     problems, notes = [], []
     for name, pinned in pins.items():
         found = version_of(name)
@@ -79,14 +89,14 @@ def check_versions(
                          f'{name} {pinned}, which was tested')
         elif found is None:
             problems.append(f'{name} is not installed. Do: {AGAIN}')
-        # A local part names the build, as in 2.13.0+cpu.
+        # The part after "+" names the build, as in 2.13.0+cpu.
         elif found.split('+')[0] != pinned:
             notes.append(f'{name} {found} is installed, {pinned} was tested')
     return problems, notes
 
 
 def explain_torch(error: BaseException) -> str:
-    """Explain an error at the import of torch or torchvision."""
+    """Message for an error in the import of torch or torchvision."""
     torch, vision = (installed_version(n) or 'none'
                      for n in ('torch', 'torchvision'))
     text = str(error).strip().splitlines()
@@ -103,7 +113,7 @@ def explain_torch(error: BaseException) -> str:
 
 
 def explain_operators(error: BaseException) -> str:
-    """Explain an error at the import or use of mmcv's operators."""
+    """Message for an error in the import or use of mmcv's operators."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     redo = 'rm -rf ~/.cache/mmkd_rl .venv && make setup'
     if isinstance(error, ModuleNotFoundError) and 'mmcv._ext' in reason:
@@ -117,7 +127,8 @@ def explain_operators(error: BaseException) -> str:
 
 
 def check_torch() -> list[str]:
-    """torch and torchvision, with one compiled operator each."""
+    """Problems of torch and torchvision; runs torchvision's compiled
+    non-maximum suppression."""
     try:
         torch = importlib.import_module('torch')
         ops = importlib.import_module('torchvision.ops')
@@ -132,7 +143,7 @@ def check_torch() -> list[str]:
 
 
 def check_operators() -> list[str]:
-    """The compiled non-maximum suppression of mmcv."""
+    """Problems of mmcv; runs its compiled non-maximum suppression."""
     try:
         torch = importlib.import_module('torch')
         ops = importlib.import_module('mmcv.ops')
@@ -147,12 +158,13 @@ def check_operators() -> list[str]:
 
 
 def check_packages() -> list[str]:
-    """The OpenMMLab packages, which check each other's versions, and ours."""
+    """Problems with the import of the OpenMMLab packages, which check each
+    other's versions, and of mmkd_rl."""
     problems = []
     for name in ('mmpretrain.apis', 'mmdet.apis', 'mmseg.apis', 'mmkd_rl',
                  'mmkd_rl.engine.hooks'):
         try:
-            # Packages announce what they do without; no problem of ours.
+            # Packages print which optional dependencies are missing.
             with warnings.catch_warnings(), \
                     contextlib.redirect_stdout(io.StringIO()):
                 warnings.simplefilter('ignore')
@@ -171,7 +183,7 @@ def check_packages() -> list[str]:
 
 
 def check_gpu() -> list[str]:
-    """A note where there is a GPU that torch does not use."""
+    """A note if there is an NVIDIA driver but torch finds no GPU."""
     import torch
     if torch.cuda.is_available() or not shutil.which('nvidia-smi'):
         return []
@@ -189,11 +201,11 @@ def main() -> int:
 
     files = [ROOT / 'requirements' / f'{name}.txt'
              for name in ('runtime', 'mminstall', 'tools', 'optional')]
-    # Installed from a wheel, this file has no requirements beside it.
+    # A package installed from a wheel has no requirements folder.
     pins = read_pins(path for path in files if path.exists())
     problems, notes = check_versions(pins)
-    # What comes later builds on what comes earlier: a broken torch would be
-    # reported once a package.
+    # If torch is broken, the later checks would report it again for each
+    # package.
     found = check_torch()
     if not found:
         found = check_operators()

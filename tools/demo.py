@@ -1,11 +1,10 @@
-"""The main job on embedded data: teachers, students, detectors, segmentors.
+"""Distillation on embedded data, from teachers to detectors and segmentors.
 
-Every step is an ordinary command on a config of configs/demo/: nothing here
-is special to the demo, and each line of it can be run by hand. What the steps
-wrote stays in work_dirs/demo/: one folder a step with its log, summary.json
-(accuracies, AP and mIoU as fractions of 1), and the pictures. A step whose
-command, config and inputs are unchanged is not run again; changes of the code
-do not count, so use --fresh after them.
+Every step is an ordinary command with a config of configs/demo/, which can
+also be run by hand. Results are in work_dirs/demo/: one folder a step with its
+log, summary.json (accuracies, AP and mIoU as fractions of 1), and pictures. A
+step is not run again if its command, config and inputs are unchanged; changes
+of the code are not detected, so use --fresh after them.
 """
 
 from __future__ import annotations
@@ -27,21 +26,22 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--seed', type=int, default=0,
-                        help='of the training; the images stay the same')
+                        help='seed of the training; the images do not depend '
+                        'on it')
     parser.add_argument('--fresh', action='store_true',
                         help='run every step again')
     parser.add_argument('--tiny', action='store_true',
-                        help='every step for a few iterations only, to see '
-                        'that it runs; its numbers mean nothing')
+                        help='run every step for a few iterations, only to '
+                        'see that it works; the numbers mean nothing')
     parser.add_argument('--work-dir', type=Path,
                         help='default: work_dirs/demo, or work_dirs/demo_tiny')
     parser.add_argument('--jobs', type=int, metavar='N',
-                        help='steps that run side by side (default: 2, or 1 '
-                        'on a single core)')
+                        help='number of steps at the same time (default: 2, '
+                        'or 1 on a single core)')
     args = parser.parse_args(argv)
     if args.jobs is not None and args.jobs < 1:
         parser.error(f'--jobs must be >= 1, got {args.jobs}')
@@ -54,14 +54,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    """All of it; the exit code.
+    """Run all steps that are not done, and report the results.
+
+    Returns:
+        The exit code.
 
     Raises:
-        Interrupted: By Ctrl-C or SIGTERM.
+        Interrupted: Ctrl-C or SIGTERM.
     """
     need('doit')
     need('tabulate')
-    # Here, so that --help comes at once.
+    # These imports take seconds, and --help needs none.
     from demo_parts.steps import RECORD, plan
     from task_runner import Runner, clock
 
@@ -97,12 +100,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace, steps: list, changed: bool) -> None:
-    """Write and print what came out.
+    """Write summary.json and the pictures, and print the results.
 
     Args:
-        args: Of the command line.
-        steps: All of them, done.
-        changed: Whether one was run.
+        args: Parsed command line.
+        steps: All steps, which are done.
+        changed: Whether a step was run, so that pictures are out of date.
     """
     from demo_parts.summary import explain, summarize, table
     from paper_tables.runs import write_json
@@ -125,7 +128,7 @@ def report(args: argparse.Namespace, steps: list, changed: bool) -> None:
             pictures.append(shutil.copyfile(student / name, root / name))
     detections = root / 'detections.png'
     if changed or not detections.is_file():
-        # MMDetection's imports and loaders print what helps nobody here.
+        # Messages of MMDetection's imports and loaders go to a file.
         with (root / 'pictures.txt').open('w') as log, \
                 contextlib.redirect_stdout(log), \
                 contextlib.redirect_stderr(log):
@@ -138,14 +141,20 @@ def report(args: argparse.Namespace, steps: list, changed: bool) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0, 1 for a failed step, 2 for wrong input, 130."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 0, 1 if a step failed, 2 for wrong input, 130 after
+        Ctrl-C.
+    """
     args = parse_args(argv)
     args.work_dir = Path(os.path.relpath(args.work_dir, REPOSITORY))
     os.chdir(REPOSITORY)
     args.work_dir.mkdir(parents=True, exist_ok=True)
     try:
         with (args.work_dir / '.lock').open('w') as lock:
-            # Another seed or length would undo what this one does.
+            # A second demo in this folder, with another seed or length, would
+            # overwrite the results of the first.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return run(args)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Write the plain student of a training run: no teachers, no agent."""
+"""Export the student of a training run, without teachers and agent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmkd_rl.utils.cli import clear_errors
 
 
 def parse_args() -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('checkpoint', help='checkpoint of a training run')
     parser.add_argument('out', help='file to write')
@@ -19,13 +19,14 @@ def parse_args() -> argparse.Namespace:
         '--to',
         choices=FORMATS,
         default='mmpretrain',
-        help='who is to read it: mmpretrain and torchvision get the whole '
-        'classifier, mmdet and mmseg its backbone (default: %(default)s)')
+        help='library that will load the file: the whole classifier is '
+        'written for mmpretrain and torchvision, its backbone for mmdet and '
+        'mmseg (default: %(default)s)')
     return parser.parse_args()
 
 
 def main() -> None:
-    """Export."""
+    """Export the student and print how to load it."""
     args = parse_args()
     with clear_errors():
         if os.path.exists(args.out) and os.path.samefile(args.checkpoint,

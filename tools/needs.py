@@ -1,4 +1,4 @@
-"""Packages that the tools import and the library does not."""
+"""Import of packages that the tools need and the library does not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ def need(name: str) -> Any:
     """Import a package of requirements/tools.txt.
 
     Raises:
-        SystemExit: It is not installed; the message says how to get it.
+        SystemExit: The package is not installed; the message has the command
+            that installs it.
     """
     try:
         return importlib.import_module(name)

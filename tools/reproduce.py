@@ -1,11 +1,11 @@
-"""Repeat a table of the paper: train what is missing, write the table.
+"""Reproduce a table of a paper: train the missing runs, write the table.
 
     python tools/reproduce.py table1 --scale short
     python tools/reproduce.py table1 --students resnet56 --methods mtkd-rl \\
         --seeds 0
 
-Run it again to go on where it was stopped: what is done is skipped, what was
-cut off is resumed. docs/reproduce.md says more.
+Run the same command again to continue: finished runs are skipped, interrupted
+runs are resumed. See docs/reproduce.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FAILED, INTERRUPTED = 1, 130
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog='tables:\n' + '\n'.join(
@@ -36,9 +36,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='see the list below')
     parser.add_argument(
         '--students', nargs='+', metavar='NAME',
-        help='as in the names of the configs; default: all')
+        help='students, as in the names of the configs; default: all')
     parser.add_argument(
-        '--methods', nargs='+', metavar='NAME', help='likewise')
+        '--methods', nargs='+', metavar='NAME',
+        help="methods, e.g. aver mtkd-rl; default: all of the paper's")
     parser.add_argument(
         '--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N',
         help='default: 0 1 2')
@@ -46,37 +47,42 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--scale',
         help='paper: the configs as they are (default); short: small networks '
         'on a fifth of CIFAR-100, hours on 2 cores (default of kf-halves and '
-        'kf-digits, which have no other); tiny: minutes, to see that it runs')
+        'kf-digits, which have no paper scale); tiny: minutes, only to see '
+        'that everything runs')
     parser.add_argument(
         '--data-root', metavar='DIR',
-        help="holds train/ and test/ (or val/); default: the configs' own")
+        help='folder with train/ and test/ (or val/); default: data_root of '
+        'the configs')
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/reproduce'),
         help='default: work_dirs/reproduce')
     parser.add_argument(
         '--jobs', type=int, default=1, metavar='N',
-        help='runs side by side, each with cores / N threads (default: 1)')
+        help='number of runs at the same time, each with cores / N threads '
+        '(default: 1)')
     parser.add_argument(
         '--gpus', type=int, default=0, metavar='N',
-        help='train each run with N processes by torchrun; batches in the '
-        'configs are of one process')
+        help='train each run with N processes, started by torchrun; the batch '
+        'size of a config is that of one process')
     parser.add_argument(
         '--spoil', metavar='TEACHER',
         help='train this teacher of the pool on permuted labels')
     parser.add_argument(
         '--teacher', action='append', default=[], metavar='NAME=FILE',
-        help="a teacher's weights, instead of training it; may be repeated")
+        help='use the weights in FILE instead of training this teacher; may '
+        'be repeated')
     parser.add_argument(
         '--list', action='store_true',
         help="print the paper's number, ours and the command of each cell")
     parser.add_argument(
-        '--dry-run', action='store_true', help='say what would be run')
+        '--dry-run', action='store_true',
+        help='list the runs with their state, and do not start them')
     return parser.parse_args(argv)
 
 
 def list_cells(table: Table, cells: list[Cell]) -> None:
-    """Print each cell as a command of its own, at the paper's scale, with the
-    paper's number and ours."""
+    """Print the command of each cell at the paper's scale, with the paper's
+    number and ours."""
     from paper_tables.commands import command
     from paper_tables.measured import measured
     from paper_tables.scales import find_scale
@@ -94,12 +100,21 @@ def list_cells(table: Table, cells: list[Cell]) -> None:
 
 
 def reproduce(args: argparse.Namespace, command: str) -> int:
-    """All of it; the exit code.
+    """Train the missing runs of a table and write the table.
+
+    Args:
+        args: Parsed command line.
+        command: The command line as text, for the report.
+
+    Returns:
+        The exit code.
 
     Raises:
-        ValueError, FileNotFoundError, KeyError: Something in the request.
+        ValueError, FileNotFoundError, KeyError: An argument is wrong, or a
+            file that it names is missing.
+        Interrupted: Ctrl-C or SIGTERM.
     """
-    # Here, so that --help comes at once.
+    # These imports take seconds, and --help needs none.
     from paper_tables.plan import Planner, check_data
     from paper_tables.scales import find_scale
     from task_runner import Runner, clock, total_expected
@@ -142,7 +157,7 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
             print(f'  {run.name:48} {clock(run.expected):>8}  {run.state()}')
             print(f'    {run.folder}')
         return 0
-    # Now, and not when the table is written.
+    # Checked before the training, not only when the table is written.
     need('doit')
     need('tabulate')
     check_data(plan)
@@ -152,7 +167,7 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
     try:
         runner.run()
     finally:
-        # What is there is worth a table, also after Ctrl-C.
+        # The table is also written after Ctrl-C, with the finished runs.
         paths = write_report(args, command, planner, plan, runner.failed)
         print(f'{paths[0]}; also {", ".join(p.name for p in paths[1:])}',
               flush=True)
@@ -164,7 +179,7 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
 
 
 def not_estimated(runs) -> str:
-    """Sentence about what the expected time leaves out."""
+    """Text for the user about runs whose time is not estimated."""
     unknown = [run for run in runs if run.expected is None]
     if not unknown:
         return ''
@@ -177,7 +192,12 @@ def not_estimated(runs) -> str:
 
 
 def write_report(args, command, planner, plan, failed) -> list[Path]:
-    """Write the table of all that is there, also of earlier requests."""
+    """Write the table of all finished runs, including those of earlier
+    commands.
+
+    Returns:
+        The files: Markdown, JSON, pictures.
+    """
     from paper_tables.report import Report
     from paper_tables.scales import find_scale
     from paper_tables.summary import gather
@@ -192,7 +212,12 @@ def write_report(args, command, planner, plan, failed) -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0, 1 for a failed run, 2 for wrong input, 130."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 0, 1 if a run failed, 130 after Ctrl-C; wrong input
+        exits with 2.
+    """
     args = parse_args(argv)
     words = sys.argv[1:] if argv is None else argv
     command = f'python tools/reproduce.py {shlex.join(words)}'

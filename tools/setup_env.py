@@ -1,22 +1,22 @@
-"""Make the project's own virtual environment, ``.venv``, and fill it.
+"""Make the project's virtual environment ``.venv`` and install into it.
 
     python3 tools/setup_env.py          # everything (`make setup`)
     python3 tools/setup_env.py --lint   # the environment and ruff only
 
-Steps: look at the machine (Python, compiler, headers); make ``.venv``; torch
-and torchvision together; compile the detection operators of onedl-mmcv; the
-rest of ``requirements/``; this package, editable; check the outcome
-(``tools/check_env.py``). A finished run leaves a stamp that holds a hash of
-all that it depends on, so that the next one ends at once. A run that was
-interrupted leaves a marker, and the next one starts with a fresh ``.venv``;
-downloads (uv's cache) and compiled operators (~/.cache/mmkd_rl) are kept.
+Steps: check the machine (Python, compiler, headers); make ``.venv``; install
+torch and torchvision together; compile the detection operators of onedl-mmcv;
+install the rest of ``requirements/`` and this package (editable); check the
+result (``tools/check_env.py``). A finished run writes a stamp with a hash of
+its inputs, and the next run with the same inputs ends at once. An interrupted
+run leaves a marker, and the next run starts with a new ``.venv``; downloads
+(uv's cache) and compiled operators (~/.cache/mmkd_rl) are kept.
 
 Variables: PYTHON of the Makefile is the interpreter that runs this file;
-MMKD_RL_JOBS the number of compiler processes; uv's own (UV_INDEX_URL,
-UV_CACHE_DIR, UV_TORCH_BACKEND=cpu, ...) are honoured.
+MMKD_RL_JOBS is the number of compiler processes; uv reads its own variables
+(UV_INDEX_URL, UV_CACHE_DIR, UV_TORCH_BACKEND=cpu, ...).
 
-Only the standard library is used, and no syntax younger than Python 3.6, for
-this file must be able to say that Python is too old.
+This file uses only the standard library and the syntax of Python 3.6, so that
+an old Python can print the message that it is too old.
 """
 
 import argparse
@@ -39,7 +39,7 @@ UV = 'uv==0.13.8'
 
 
 class SetupError(Exception):
-    """Something that the user can put right; the text says how."""
+    """A problem that the user can solve; the message says how."""
 
 
 def say(text):
@@ -47,10 +47,10 @@ def say(text):
 
 
 def fingerprint(root=ROOT):
-    """Hash of all that a finished set-up depends on.
+    """Hash of the requirements, set-up files and folder of a checkout.
 
-    The folder is part of it, because virtual environments and editable
-    installs break when they are moved.
+    The folder is included, because virtual environments and editable installs
+    break when they are moved.
     """
     digest = hashlib.sha256()
     files = sorted((root / 'requirements').glob('*.txt'))
@@ -62,7 +62,7 @@ def fingerprint(root=ROOT):
 
 
 class Env:
-    """Paths of a virtual environment and the two files that tell its state."""
+    """Paths of a virtual environment, of its stamp and of its marker."""
 
     def __init__(self, root=ROOT):
         self.root = root
@@ -72,7 +72,7 @@ class Env:
         self.unfinished = self.folder / '.mmkd_rl_unfinished'
 
     def is_ready(self):
-        """Whether the stamp is that of the present requirements."""
+        """Whether set-up has finished with the present requirements."""
         try:
             stamp = json.loads(self.stamp.read_text())
         except (OSError, ValueError):
@@ -82,14 +82,22 @@ class Env:
                 and (self.root / 'mmkd_rl/.mim/configs').exists())
 
     def write_stamp(self):
-        """Written under another name first: a stamp is whole or absent."""
+        """Write the stamp under another name first, and rename it: a stamp is
+        complete or absent."""
         new = self.stamp.with_suffix('.new')
         new.write_text(json.dumps({'fingerprint': fingerprint(self.root)}))
         os.replace(str(new), str(self.stamp))
 
 
 def check_python(version=None):
-    """Raise SetupError where this Python is not one that the stack has."""
+    """Check whether the packages support this Python.
+
+    Args:
+        version: Version of Python as a tuple; by default that of this one.
+
+    Raises:
+        SetupError: The version is not supported.
+    """
     version = tuple(version or sys.version_info)[:2]
     if OLDEST <= version <= NEWEST:
         return
@@ -106,7 +114,11 @@ def check_python(version=None):
 
 
 def check_machine():
-    """Raise SetupError where the operators could not be compiled here."""
+    """Check whether the operators of mmcv can be compiled.
+
+    Raises:
+        SetupError: The venv module, a compiler or the headers are missing.
+    """
     name = f'python{sys.version_info[0]}.{sys.version_info[1]}'
     missing = []
     try:
@@ -135,15 +147,19 @@ def check_machine():
 
 
 def run(command, what, env=None, quiet=True, progress=None):
-    """Run a command; on failure show the end of what it said.
+    """Run a command; if it fails, print the end of its output.
 
     Args:
         command: Program and arguments.
-        what: What it does, for the message.
-        env: Its environment variables; ours by default.
-        quiet: Keep its output back.
-        progress: Pattern of two numbers in the output, done and all, of which
-            the last is shown once a minute.
+        what: Description of the command, for the message.
+        env: Environment variables of the command; by default those of this
+            process.
+        quiet: Do not show the output.
+        progress: Pattern in the output with two groups, steps done and all
+            steps; the last match is shown once a minute.
+
+    Returns:
+        The output; empty if not ``quiet``.
 
     Raises:
         SetupError: The command failed.
@@ -185,15 +201,15 @@ def run(command, what, env=None, quiet=True, progress=None):
 
 
 def make_venv(env):
-    """``.venv`` with pip and uv in it; what is there already is kept."""
+    """Make ``.venv`` with pip and uv, unless a finished one is there."""
     if env.unfinished.exists():
         say('the last set-up did not finish: starting .venv afresh')
         shutil.rmtree(str(env.folder))
     if not env.python.exists():
         say('making .venv with Python ' + sys.version.split()[0])
         env.folder.mkdir(parents=True, exist_ok=True)
-        # Set before the first file is there: an interrupted `venv` leaves a
-        # folder that looks whole.
+        # The marker is made first: an interrupted `venv` leaves a folder that
+        # looks complete.
         env.unfinished.touch()
         run([sys.executable, '-m', 'venv', env.folder], 'python -m venv')
     probe = subprocess.call([str(env.python), '-m', 'uv', '--version'],
@@ -205,10 +221,16 @@ def make_venv(env):
 
 
 def uv_install(env, *arguments, **variables):
-    """``uv pip install`` into ``.venv``, with the constraints."""
+    """Run ``uv pip install`` for ``.venv``, with the constraints file.
+
+    Args:
+        env: The environment.
+        *arguments: Further arguments of the command.
+        **variables: Further environment variables.
+    """
     environ = dict(os.environ, VIRTUAL_ENV=str(env.folder), **variables)
-    # A cache on another disk cannot be linked from: uv copies, and says so
-    # at length.
+    # Files of a cache on another disk cannot be hard-linked. With the mode
+    # "copy" uv prints no warning about that.
     environ.setdefault('UV_LINK_MODE', 'hardlink' if _same_disk(env)
                        else 'copy')
     what = 'installing ' + ' '.join(
@@ -229,7 +251,7 @@ def _same_disk(env):
 
 
 def pin(name, file):
-    """The line of requirements/<file>.txt that pins ``name``."""
+    """Pinned requirement ``name==version`` of requirements/<file>.txt."""
     text = (ROOT / 'requirements' / (file + '.txt')).read_text()
     for line in text.splitlines():
         if line.startswith(name + '=='):
@@ -245,7 +267,8 @@ def operators_load(env):
 
 
 def wheel_folder(requirement):
-    """Where the compiled wheel is kept; made of all that it depends on."""
+    """Folder of the compiled wheel; its name has the versions of mmcv, torch
+    and Python, and torch's backend (CPU or CUDA)."""
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     key = '-'.join([requirement.replace('==', '-'),
                     pin('torch', 'runtime').replace('==', '-'),
@@ -257,10 +280,11 @@ def wheel_folder(requirement):
 def compile_operators(env, requirement, folder):
     """Build the wheel of onedl-mmcv with its compiled operators.
 
-    CFLAGS replaces the flags that Python itself was built with: without -g
-    the build takes less than half the time, without -O3 the operators would
-    be slow. The wheel is kept by ourselves, since uv keeps it only where the
-    package index allows caching. It is moved into place when it is whole.
+    CFLAGS replaces the flags that Python itself was built with: without debug
+    information the build takes less than half the time; without -O3 the
+    operators would be slow. The wheel is stored in ``folder``, since uv
+    caches it only if the package index allows that. It is moved there when it
+    is complete.
     """
     jobs = int(os.environ.get('MMKD_RL_JOBS', len(os.sched_getaffinity(0))))
     say(f'compiling the detection operators of {requirement}: about '
@@ -283,7 +307,7 @@ def compile_operators(env, requirement, folder):
 
 
 def install_operators(env):
-    """onedl-mmcv with its compiled operators."""
+    """Install onedl-mmcv with its compiled operators."""
     if operators_load(env):
         return
     requirement = pin('onedl-mmcv', 'mminstall')
@@ -297,11 +321,15 @@ def install_operators(env):
     compile_operators(env, requirement, folder)
     uv_install(env, '--reinstall-package', 'onedl-mmcv',
                *sorted(folder.glob('*.whl')))
-    # Whether it works now is for check_env.py to say.
+    # check_env.py reports whether the operators work now.
 
 
 def set_up(env):
-    """All steps; raises SetupError, or leaves a checked environment."""
+    """Run all steps and check the environment.
+
+    Raises:
+        SetupError: A step or the check failed.
+    """
     start = time.time()
     check_python()
     check_machine()
@@ -311,7 +339,7 @@ def set_up(env):
     env.unfinished.touch()
     say('installing torch and torchvision (about 5 GB with CUDA; a minute or '
         'more where they must be downloaded)')
-    # In one call, so that a matching pair is resolved.
+    # In one call, so that uv resolves a matching pair.
     uv_install(env, '-r', 'requirements/build.txt', pin('torch', 'runtime'),
                pin('torchvision', 'runtime'))
     install_operators(env)
@@ -323,9 +351,9 @@ def set_up(env):
     uv_install(env, *files)
     uv_install(env, '--no-deps', '--no-build-isolation', '-e', '.')
     say('checking (the first import of everything takes a while)')
-    # Imported modules are kept compiled in .venv, even where Python is told
-    # not to: without that every later command compiles all of them again,
-    # which takes longer than most commands do.
+    # Python writes compiled modules into .venv, even if the user has turned
+    # that off: otherwise every later command compiles all modules again,
+    # which takes longer than most commands.
     environ = {k: v for k, v in os.environ.items()
                if k != 'PYTHONDONTWRITEBYTECODE'}
     run([env.python, 'tools/check_env.py'], 'the check', environ, quiet=False)
@@ -335,7 +363,7 @@ def set_up(env):
 
 
 def set_up_lint(env):
-    """``.venv`` with ruff only, without touching the state of the rest."""
+    """Install only ruff into ``.venv``, and write no stamp."""
     if (env.folder / 'bin' / 'ruff').exists():
         return
     check_python()
@@ -352,14 +380,15 @@ def main():
     parser.add_argument('--lint', action='store_true',
                         help='only what `make lint` needs')
     parser.add_argument('--force', action='store_true',
-                        help='go through all steps, whatever the stamp says')
+                        help='run all steps, even if set-up has finished '
+                        'before')
     args = parser.parse_args()
     env = Env()
     if env.is_ready() and not args.force:
         return 0
     try:
-        # Two makes at once: the second waits, and then finds all done. The
-        # lock is the open file, so nothing is left behind that could block.
+        # If two processes set up at once, the second one waits and then finds
+        # everything done. The lock ends with the process.
         with open(__file__) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if args.lint:

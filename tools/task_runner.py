@@ -1,13 +1,13 @@
-"""Runs jobs as subprocesses, some side by side, each after what it needs.
+"""Runs jobs as subprocesses, several at a time, in the order of their needs.
 
-doit orders the jobs, skips what is done and leaves out what needs a failed
-one. Here is what it lacks: each job has a log, a process group and a lock.
+doit orders the jobs, skips those that are done and those that need a failed
+job. This module adds a log, a process group and a lock for each job.
 
-A job's process itself holds the lock on its folder (an open file that it
-inherits), so that a second runner in the same folder, or one that was started
-while an orphan of a killed one still trains, waits instead of training the
-same thing twice. Jobs run in sessions of their own: Ctrl-C comes to the
-runner alone, which stops them.
+The process of a job holds the lock on the job's folder (an open file that it
+inherits). A second runner in the same folder therefore waits instead of
+training the same model twice, also if the first runner was killed and its
+process still trains. Each job has a session of its own, so that Ctrl-C
+reaches only the runner, which then stops the jobs.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _ITERATIONS = re.compile(r'Iter\(train\)\s+\[\s*(\d+)/(\d+)\]')
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM; the jobs are stopped, too."""
+    """Ctrl-C or SIGTERM; the runner has stopped its jobs."""
 
 
 class _Stopped(KeyboardInterrupt):
-    """A job has failed and no other shall go on.
+    """A job has failed, and all other jobs are to be stopped.
 
-    Like :class:`Interrupted` no ``Exception``: doit prints those.
+    Like :class:`Interrupted` not an ``Exception``, because doit prints those.
     """
 
 
@@ -56,11 +56,11 @@ class Job(ABC):
     """A command that runs in a folder of its own.
 
     Attributes:
-        name: Shown to the user; unique, without ``=`` and ``*``.
-        folder: The job's folder.
-        needs: Names of the jobs that must be done before.
-        expected: Expected time in seconds; ``None``: unknown.
-        epochs: Number of epochs of a training, for its progress.
+        name: Name for the user; unique, without ``=`` and ``*``.
+        folder: Folder of the job, with its log and lock.
+        needs: Names of the jobs that must be done before this one.
+        expected: Expected time in seconds; ``None`` if unknown.
+        epochs: Number of epochs of a training, to show its progress.
     """
     name: str
     folder: Path
@@ -70,15 +70,16 @@ class Job(ABC):
 
     @abstractmethod
     def done(self) -> str | None:
-        """The result in a few words; ``None`` if the job is not done. Called
-        after all jobs that this one needs."""
+        """Result in a few words; ``None`` if the job is not done. Called when
+        all jobs that this one needs are done."""
 
     @abstractmethod
     def prepare(self) -> list[str]:
-        """Write the files that the command needs; the folder exists.
+        """Write the files that the command needs into the folder, which
+        exists.
 
         Returns:
-            The command.
+            The command as a list of arguments.
         """
 
     @abstractmethod
@@ -89,9 +90,9 @@ class Job(ABC):
         Args:
             seconds: Wall time of the attempt.
             cpu_seconds: Processor time of the attempt.
-            threads: Number of threads of the process; 0: not limited.
-            whole: Whether the command ended by itself with exit code 0; else
-                it was stopped or failed, and there is no result.
+            threads: Number of threads of the process; 0 for no limit.
+            whole: Whether the command ended by itself with exit code 0.
+                Otherwise it was stopped or failed, and there is no result.
 
         Returns:
             The result in a few words.
@@ -101,7 +102,7 @@ class Job(ABC):
         """
 
     def progress(self) -> str:
-        """Progress of a training as its log has it: ``' 40%'``."""
+        """Progress of a training according to its log, e.g. ``' 40%'``."""
         with contextlib.suppress(OSError), \
                 (self.folder / LOG).open('rb') as log:
             log.seek(max(0, os.path.getsize(log.name) - 4096))
@@ -116,16 +117,21 @@ class Job(ABC):
 
 
 class Runner:
-    """Runs what is not done.
+    """Runs the jobs that are not done.
 
     Args:
-        jobs: In the order of preference.
-        side_by_side: Processes at once.
-        threads: Of each process; 0: not limited.
-        say: Where lines for the user go.
-        keep_going: A job that fails stops only those that need it; otherwise
-            all.
-        environment: Variables that all processes are given.
+        jobs: Jobs; of those that may start, the first one does.
+        side_by_side: Number of processes at the same time.
+        threads: Number of threads of each process; 0 for no limit.
+        say: Function that prints a line for the user.
+        keep_going: After a failed job, run all jobs that do not need it;
+            otherwise stop all jobs.
+        environment: Additional environment variables of all processes.
+
+    Attributes:
+        results: Results in words, by the names of jobs that are done.
+        reused: Names of jobs that were done before.
+        failed: Reasons, by the names of jobs that failed or could not run.
     """
 
     def __init__(self,
@@ -150,17 +156,17 @@ class Runner:
                 OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
         self._start = time.monotonic()
         self._running: dict[str, tuple[subprocess.Popen, float]] = {}
-        # Names of those that may start, of which the first in order does.
+        # Names of jobs whose needs are done; the first in order starts next.
         self._ready: set[str] = set()
-        # Jobs are asked, and lines are said, by one thread at a time.
+        # One thread at a time calls methods of jobs or prints lines.
         self._turn = threading.Condition()
         self._stopping = False
 
     def run(self) -> None:
-        """Run until all is done or has failed.
+        """Run until all jobs are done or have failed.
 
         Raises:
-            Interrupted: By Ctrl-C or SIGTERM; every process has ended.
+            Interrupted: Ctrl-C or SIGTERM; all processes have ended.
         """
         with _signals(_interrupt):
             try:
@@ -177,17 +183,17 @@ class Runner:
         reporter = need('doit.reporter').ZeroReporter(sys.stdout, {})
         reporter.add_failure = self._on_failure
         config = dict(
-            # What is done is known by the jobs: doit's own record is written
-            # at its end only, so that a kill would lose it.
+            # Jobs themselves know whether they are done: doit writes its own
+            # record only at the end, so that a kill would lose it.
             backend='sqlite3', dep_file=':memory:', reporter=reporter,
             verbosity=0, par_type='thread',
-            # A thread a job: one that waits for another runner's process
-            # leaves its slot to the next.
+            # One thread for each job: a job that waits for the process of
+            # another runner does not block other jobs.
             num_process=len(self.jobs))
         config['continue'] = True
         loader = need('doit.cmd_base').ModuleTaskLoader(
             dict(task_jobs=self._tasks, DOIT_CONFIG=config))
-        # Without the file of settings that lies where the user is.
+        # The empty tuple: settings files in the current folder are not read.
         if self.jobs and doit.DoitMain(loader, ()).run(['run']) == 3:
             raise RuntimeError('doit cannot run the jobs; the reason stands '
                                'above')
@@ -200,7 +206,7 @@ class Runner:
                 actions=[(self._work, [job])], io=dict(capture=False))
 
     def _skips(self, job: Job) -> bool:
-        """Whether it is done; asked in the order of preference."""
+        """Whether the job is done; called by doit in the order of the jobs."""
         with self._turn:
             if not self._is_done(job):
                 self._ready.add(job.name)
@@ -215,18 +221,22 @@ class Runner:
         return True
 
     def _work(self, job: Job) -> bool:
-        """Wait for a free place and the lock, and run; in a thread."""
+        """Wait for the job's turn and its lock, and run it; in a thread.
+
+        Returns:
+            Whether the job is done.
+        """
         with contextlib.ExitStack() as stack:
             with self._turn:
                 if (lock := self._wait(job)) is None:
                     return False
                 stack.enter_context(lock)
-                # Another runner may have finished it meanwhile.
+                # Another runner may have finished the job meanwhile.
                 if self._is_done(job):
                     return True
                 self._begin(job, lock)
                 process, start = self._running[job.name]
-            # wait4 and not Popen.wait: it also says what was used.
+            # wait4, as Popen.wait does not return the processor time.
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             with self._turn:
@@ -239,7 +249,11 @@ class Runner:
                     self._turn.notify_all()
 
     def _wait(self, job: Job) -> IO | None:
-        """The lock of a job whose turn it is; ``None``: all stop."""
+        """Wait until the job may start, and lock its folder.
+
+        Returns:
+            The lock; ``None`` if the runner stops.
+        """
         told = False
         while not self._stopping:
             first = next(n for n in self.jobs if n in self._ready)
@@ -279,7 +293,11 @@ class Runner:
         self._tell(job, f'started{resumed}{expected}; log: {path}')
 
     def _end(self, job: Job, code: int, seconds: float, cpu: float) -> bool:
-        """Collect what a process has left; whether it did its work."""
+        """Collect the result of a process that has ended.
+
+        Returns:
+            Whether the job is done.
+        """
         whole = code == 0 and not self._stopping
         try:
             text = job.ended(seconds, cpu, self.threads, whole)
@@ -298,7 +316,7 @@ class Runner:
         return whole
 
     def _on_failure(self, task: Any, fail: Any) -> None:
-        """doit's word, in the main thread."""
+        """Note a failed task; called by doit in the main thread."""
         job = self.jobs[task.name]
         broken = [name for name in job.needs if name in self.failed]
         if broken:
@@ -325,7 +343,7 @@ class Runner:
         return f'; {len(left)} left{about}'
 
     def _status_line(self) -> Live:
-        """Show the running jobs on a terminal's last line."""
+        """Show the running jobs on the last line of the terminal."""
         def line() -> Text:
             now = time.monotonic()
             parts = [f'{name} {self.jobs[name].progress()} '
@@ -341,14 +359,15 @@ class Runner:
             console=Console(force_terminal=sys.stdout.isatty()))
 
     def _stop(self) -> None:
-        """End what still runs; its last checkpoint is there to go on from."""
+        """Stop the running processes; trainings can be resumed from their
+        last checkpoints."""
         with self._turn:
             self._stopping = True
             self._turn.notify_all()
         number, deadline = signal.SIGTERM, time.monotonic() + 10
         while self._running:
             for process, _ in list(self._running.values()):
-                # Also its data loaders.
+                # The process group, which includes data loader workers.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, number)
             time.sleep(.05)
@@ -358,7 +377,7 @@ class Runner:
 
 @contextlib.contextmanager
 def _signals(handler: Callable) -> Iterator[None]:
-    """Another answer to Ctrl-C and SIGTERM for a while."""
+    """Replace the handlers of Ctrl-C and SIGTERM within the context."""
     before = {number: signal.signal(number, handler)
               for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -373,7 +392,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def total_expected(jobs: Iterable[Job], side_by_side: int) -> float | None:
-    """Seconds of all; ``None`` if one is unknown."""
+    """Expected seconds of all jobs; ``None`` if that of one is unknown."""
     seconds = [job.expected for job in jobs]
     if any(s is None for s in seconds):
         return None
@@ -381,7 +400,7 @@ def total_expected(jobs: Iterable[Job], side_by_side: int) -> float | None:
 
 
 def clock(seconds: float | None) -> str:
-    """Seconds as m:ss or h:mm:ss."""
+    """Format seconds as m:ss or h:mm:ss."""
     if seconds is None:
         return 'unknown'
     minutes, rest = divmod(round(seconds), 60)

@@ -7,7 +7,7 @@ from pathlib import Path
 import mmengine
 from mmengine.evaluator import DumpResults
 
-import mmkd_rl  # noqa: F401  (makes the scope known)
+import mmkd_rl  # noqa: F401  (registers the scope mmkd_rl)
 from mmkd_rl.engine.hooks.load_report_hook import report_loading
 from mmkd_rl.utils import cli
 from mmkd_rl.utils.configs import load_config
@@ -20,8 +20,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
         '--out',
-        help='write the metrics there (.json, .yaml) or the predictions '
-        '(.pkl)')
+        help='file for the metrics (.json, .yaml) or the predictions (.pkl)')
     cli.add_common_arguments(parser)
     return parser.parse_args()
 
@@ -30,7 +29,7 @@ def check_out(out: str) -> str:
     """Suffix of ``--out``.
 
     Raises:
-        ValueError: It is not one that can be written.
+        ValueError: Files with this suffix cannot be written.
     """
     suffix = Path(out).suffix
     if suffix not in ('.json', '.yaml', '.yml', '.pkl', '.pickle'):

@@ -1,8 +1,9 @@
-"""Train what a config describes.
+"""Train the model of a config.
 
-Any OpenMMLab config will do: our own, and plain ones of MMPretrain,
-MMDetection or MMSegmentation, by path or as ``mmdet::retinanet/...``. With
-``--distill`` teachers are distilled into the model of a plain one.
+Any OpenMMLab config is accepted: one of this project, or a plain config of
+MMPretrain, MMDetection or MMSegmentation, by path or as
+``mmdet::retinanet/...``. With ``--distill`` the model of a plain config
+becomes the student of a distillation.
 """
 
 import argparse
@@ -35,8 +36,8 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint; without a path, from the last one '
-        'in the work dir')
+        help='resume from this checkpoint; without a path, from the last '
+        'checkpoint in the work dir')
     parser.add_argument(
         '--amp',
         action='store_true',
@@ -55,7 +56,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Write the arguments of training into ``cfg``, in place.
+    """Write the command line's arguments into ``cfg``, in place.
 
     Raises:
         ValueError: An argument does not fit the config.
@@ -77,7 +78,8 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
             wrapper.type = 'AmpOptimWrapper'
             wrapper.setdefault('loss_scale', 'dynamic')
         else:
-            # MMEngine's refuses a CPU; bfloat16 needs no loss scale.
+            # MMEngine's AmpOptimWrapper does not run on a CPU; bfloat16 needs
+            # no loss scale.
             wrapper.type = 'mmkd_rl.BFloat16OptimWrapper'
             wrapper.pop('loss_scale', None)
             wrapper.pop('dtype', None)
@@ -90,7 +92,8 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    # What MMEngine will load when nothing is named: the work dir's last one.
+    # If no checkpoint is named, MMEngine resumes from the last one in the
+    # work dir.
     path = cfg.get('load_from') or (
         find_latest_checkpoint(cfg.work_dir) if cfg.get('resume') else None)
     if path:

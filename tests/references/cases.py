@@ -1,5 +1,5 @@
-"""What is trained for the reference losses: every strategy, every loss,
-Knowledge Flow, and both methods together."""
+"""Cases of the reference losses: every strategy, every loss, Knowledge Flow,
+and both methods together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _agent(**options) -> dict:
 
 
 def _official() -> dict:
-    """What configs/_base_/strategies/mtkd_rl_official.py writes."""
+    """Options in configs/_base_/strategies/mtkd_rl_official.py."""
     case = _agent(
         agent=dict(standardize=False, learnable_balance=False),
         reward=dict(type='BatchReward'),

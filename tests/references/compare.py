@@ -2,10 +2,10 @@
 
     python -m tests.references.compare OLD [NEW] [--dtype float64] [CASE ...]
 
-Each commit is checked out into a temporary folder, and this tree's cases and
-training run with its package in a process of its own, on this machine, in
-float32 unless told otherwise. NEW is the working tree unless it is given.
-Exit code 1 where anything differs.
+Each commit is checked out into a temporary folder. The cases and the training
+of this working tree run with the commit's package, in a process of its own, by
+default in float32. NEW is the working tree by default. The exit code is 1 if
+anything differs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROOT = HERE.parents[1]
 
 
 def train(tree: Path, out: Path, cases: list[str], dtype: str) -> dict:
-    """Values of the cases with the package in ``tree``."""
+    """Train the cases with the package in ``tree``, and return the values."""
     done = subprocess.run(
         [sys.executable, str(HERE / 'training.py'), '--dtype', dtype, '--out',
          str(out), '--cases', *cases],
@@ -38,7 +38,7 @@ def train(tree: Path, out: Path, cases: list[str], dtype: str) -> dict:
 
 
 def main() -> int:
-    """Compare; 1 where something differs."""
+    """Compare two commits; the exit code is 1 if something differs."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('old', help='commit')
     parser.add_argument('new', nargs='?', help='commit; default: this tree')

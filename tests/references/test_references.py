@@ -1,7 +1,7 @@
-"""The numbers of each case are those that are committed.
+"""The numbers of each case equal the committed ones.
 
-A change that is meant to leave them alone shows it here; one that is meant to
-move them rewrites them with ``update.py``, which asks why.
+A change that is not meant to change numbers must pass. After a change that is,
+rewrite the numbers with ``update.py``, which asks for the reason.
 """
 
 import pytest

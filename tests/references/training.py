@@ -1,13 +1,13 @@
-"""A tiny training whose every number is fixed, for reference losses.
+"""A tiny training with fixed numbers, for reference losses.
 
-Initial weights follow from each weight's name within its own network, images
-and labels from their index, so that neither the order in which the parts are
-built nor the state of a random generator at that time matters. Two states of
-the code that compute the same therefore log the same.
+Initial weights are computed from the weight's name in its network, images and
+labels from their index. They depend neither on the order in which parts are
+built nor on random generators, so that two versions of the code with the same
+computations log the same numbers.
 
-This module uses nothing of ``tests`` and of ``mmkd_rl`` only what configs
-name, so that it can also train with another commit's package, see
-``compare.py``. Run as a script it prints the values of some cases as JSON.
+This module imports nothing of ``tests``, and uses only those parts of
+``mmkd_rl`` that configs name, so that it can train with the package of another
+commit, see ``compare.py``. As a script it prints values of cases as JSON.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ReferenceBackbone(BaseModule):
 
 @DATASETS.register_module(force=True)
 class ReferenceImages(torch.utils.data.Dataset):
-    """Images that follow from their index; the label is index modulo C."""
+    """Images that depend only on their index; the label is index modulo C."""
 
     metainfo: dict = {}
 
@@ -96,10 +96,10 @@ def classifier(width: int, stride: int = 4, classes: int = CLASSES) -> dict:
 
 @MODELS.register_module(force=True)
 class ReferencePreprocessor(BaseDataPreprocessor):
-    """Leaves images in the precision that they come in.
+    """Preprocessor that does not change the precision of images.
 
     Args:
-        **kwargs: What MMPretrain adds to any preprocessor's config.
+        **kwargs: Options that MMPretrain adds to any preprocessor's config.
     """
 
     def __init__(self, **kwargs) -> None:
@@ -107,7 +107,8 @@ class ReferencePreprocessor(BaseDataPreprocessor):
 
 
 def teachers() -> list[dict]:
-    """Three: like the student, wider, of twice the resolution."""
+    """Configs of three teachers: one like the student, a wider one, and one
+    with twice the resolution."""
     return [
         dict(name='like', config=classifier(8), checkpoint='untrained'),
         dict(name='wide', config=classifier(12), checkpoint='untrained'),
@@ -116,7 +117,7 @@ def teachers() -> list[dict]:
 
 
 def model_config(case: dict) -> dict:
-    """The model of a case, see ``cases.py``."""
+    """Config of the model of a case, see ``cases.py``."""
     student = classifier(8)
     pool = teachers()
     own = case.get('flow')
@@ -152,11 +153,11 @@ def _normal(name: str, shape: tuple[int, ...]) -> Tensor:
 
 @torch.no_grad()
 def fill(role: str, tensors: Iterator[tuple[str, Tensor]]) -> None:
-    """Give each tensor the values that follow from its name.
+    """Fill each tensor with values that are computed from its name.
 
     Args:
-        role: Of the network that they are of.
-        tensors: With their names within it.
+        role: Role of the network with the tensors.
+        tensors: Names in the network, and tensors.
     """
     for name, tensor in tensors:
         if not tensor.is_floating_point():
@@ -178,10 +179,10 @@ def _named(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 class Parts:
-    """The parts of a model, in this layout of the code or an earlier one.
+    """Parts of a model, in the current layout of the code or an earlier one.
 
-    Up to 0.1's first layout the distiller was a module around the student;
-    since then it is a child of the student's own model.
+    In the first layout of version 0.1 the distiller was a module around the
+    student; since then it is a child of the student's model.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -193,13 +194,13 @@ class Parts:
             self.distillation = model
 
     def student_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Of the student alone, and of Knowledge Flow in it."""
+        """Names and tensors of the student, and of Knowledge Flow in it."""
         return ((n, t) for n, t in _named(self.student)
                 if not n.startswith('distillation.')
                 and not n.endswith('knowledge_flow.active'))
 
     def projectors(self) -> list[nn.Module]:
-        """One a teacher."""
+        """Projectors, one for each teacher."""
         if self.wraps:
             return list(self.model.projectors)
         return [
@@ -208,25 +209,25 @@ class Parts:
         ]
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """Of the last batch, logits and features, [B, M] each."""
+        """Weights of the last batch for logits and features, [B, M] each."""
         last = self.model.last_weights if self.wraps else \
             self.distillation.last_step.weights
         return last.logit, last.feature
 
     def teacher_networks(self) -> list[tuple[str, nn.Module]]:
-        """Names and networks, of a pool or of Knowledge Flow."""
+        """Names and networks of the teachers of a pool or Knowledge Flow."""
         if self.distillation is not None:
             return [(t.name, t.model) for t in self.distillation.teachers]
         from mmkd_rl.flow import flow_of
         flow = flow_of(self.model)
-        # Older heads, see compare.py, have another pool for it.
+        # Older commits, see compare.py, have another pool for Knowledge Flow.
         pool = flow._source if hasattr(flow, '_source') else flow.pool
         return [(t.name, t.network if hasattr(t, 'network') else t.model)
                 for t in pool._teachers]
 
 
 def fix_numbers(model: nn.Module) -> None:
-    """Fill all networks, the agent's included."""
+    """Fill all networks, including the agent."""
     parts = Parts(model)
     fill('student', parts.student_tensors())
     for name, network in parts.teacher_networks():
@@ -256,19 +257,19 @@ def fix_numbers(model: nn.Module) -> None:
 
 
 class FixNumbers(Hook):
-    """Fills the networks before any other hook copies or runs them, so that
-    nothing that was drawn before matters."""
+    """Hook that fills the networks before any other hook copies or runs them,
+    so that their random initial values have no effect."""
 
     priority = 'HIGHEST'
 
     def before_train(self, runner: Runner) -> None:
-        """Fill."""
+        """Fill the networks."""
         fix_numbers(runner.model)
 
     def before_train_iter(self, runner: Runner, batch_idx: int,
                           data_batch=None) -> None:
-        """Seed what is drawn in training, behind what the data loader draws
-        when it starts."""
+        """Seed the generators after the data loader has drawn from them at its
+        start."""
         if runner.iter == 0:
             torch.manual_seed(1)
             strategy = getattr(Parts(runner.model).distillation, 'weighting',
@@ -276,12 +277,12 @@ class FixNumbers(Hook):
             random = getattr(getattr(strategy, 'learner', None), 'random',
                              None)
             if random is not None:
-                # Since learners draw from generators of their own.
+                # In newer versions learners have generators of their own.
                 random.seed(1)
 
 
 class Collect(Hook):
-    """Notes losses, weights and all that is logged beside them."""
+    """Hook that records losses, weights and all other logged scalars."""
 
     priority = 'VERY_LOW'
 
@@ -291,7 +292,7 @@ class Collect(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch=None, outputs=None) -> None:
-        """One row."""
+        """Record the row of an iteration."""
         row = {k: float(v) for k, v in outputs.items() if 'loss' in k}
         parts = Parts(runner.model)
         if parts.distillation is not None:
@@ -306,7 +307,8 @@ class Collect(Hook):
         self.rows.append(row)
 
     def after_train(self, runner: Runner) -> None:
-        """A number of the trained student that each weight moves."""
+        """Record a projection of the trained student that depends on each
+        weight."""
         self.final = {
             name: float((tensor.double() * _normal(
                 f'probe {name}', tuple(tensor.shape))).sum())
@@ -317,11 +319,12 @@ class Collect(Hook):
 
 @contextmanager
 def precision(dtype: torch.dtype) -> Iterator[None]:
-    """Everything in one precision and on one thread.
+    """Context in which everything is computed in one precision and thread.
 
-    Losses, agent and history compute in float32 where they are given half
-    precision; of float64 they would make float32, too, in which processors
-    differ. So in float64 ``Tensor.float`` does nothing here.
+    Losses, agent and history convert half precision to float32 with
+    ``Tensor.float``, which would also convert float64, and results in float32
+    differ between processors. In float64 ``Tensor.float`` is therefore
+    replaced by a function that does nothing.
     """
     before, threads = torch.get_default_dtype(), torch.get_num_threads()
     to_float = Tensor.float
@@ -344,7 +347,7 @@ def run(name: str, dtype: torch.dtype = torch.float64) -> dict:
     """Train one case.
 
     Returns:
-        ``rows``, of every iteration all losses, weights and scalars, and
+        ``rows``, all losses, weights and scalars of every iteration, and
         ``final``, a projection of each of the student's tensors.
     """
     case = CASES[name]
@@ -381,7 +384,7 @@ _counter = itertools.count()
 
 
 def main() -> None:
-    """Print cases as JSON, floats written so that no bit is lost."""
+    """Print cases as JSON; floats are written without loss."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--cases', nargs='*', default=list(CASES))
     parser.add_argument('--dtype', default='float32',

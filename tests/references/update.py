@@ -1,9 +1,9 @@
-"""Rewrite reference values, with a note of why they have changed.
+"""Rewrite reference values, with the reason for the change.
 
     python -m tests.references.update --why "DIST's columns are masked" dist
 
-Without names all cases are trained; those whose numbers stay are left alone.
-The note goes to tests/references/CHANGES.md.
+Without names all cases are trained. Files of cases with unchanged numbers are
+not rewritten. The reason is added to tests/references/CHANGES.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NOTES = Path(__file__).parent / 'CHANGES.md'
 
 
 def main() -> None:
-    """Train, compare, write."""
+    """Train cases, compare and write their values."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('cases', nargs='*', help='default: all')
     parser.add_argument('--why', required=True, help='goes into CHANGES.md')

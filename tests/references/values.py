@@ -1,4 +1,4 @@
-"""The committed numbers: a JSON file a case, a line a number's course."""
+"""Committed numbers: one JSON file a case, one line a quantity over time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parent / 'values'
 
 
 def read(name: str) -> dict:
-    """What :func:`training.run` returned when it was committed."""
+    """Read the committed result of :func:`training.run`."""
     content = json.loads((FOLDER / f'{name}.json').read_text())
     rows: list[dict[str, float]] = [{} for _ in range(content['iterations'])]
     for key, course in content['rows'].items():
@@ -21,7 +21,7 @@ def read(name: str) -> dict:
 
 
 def write(name: str, values: dict) -> None:
-    """Commit what :func:`training.run` returned."""
+    """Write the result of :func:`training.run`."""
     FOLDER.mkdir(exist_ok=True)
     keys = sorted({key for row in values['rows'] for key in row})
     courses = {
@@ -39,11 +39,12 @@ def write(name: str, values: dict) -> None:
 
 
 def difference(old: dict, new: dict, tolerance: float) -> list[str]:
-    """What is not the same, one line each.
+    """Describe the differences of two results, one line each.
 
     Args:
-        old, new: As :func:`training.run` returns them.
-        tolerance: Relative, and absolute below 1; 0: bit for bit.
+        old, new: Results of :func:`training.run`.
+        tolerance: Allowed difference, relative to values above 1 and absolute
+            below; 0 to compare bit for bit.
     """
     if len(old['rows']) != len(new['rows']):
         return [f'{len(old["rows"])} iterations, now {len(new["rows"])}']

@@ -23,13 +23,13 @@ from mmkd_rl.registry import MODELS
 
 @dataclasses.dataclass
 class Net:
-    """A small one of each family, and what is particular to it."""
+    """A small network of each family, and properties of the family."""
 
     build: Callable
     stages: int = 3
     stem: tuple = ('conv1', 'bn1')
     tail: tuple = ()
-    before: str = ''  # the module whose input is before the last activation
+    before: str = ''  # module before the last activation
 
 
 NETS = {
@@ -96,7 +96,7 @@ def count(backbone):
         (lambda: CifarResNet(32, width=4), 7.4, 1083.0),
         (lambda: CifarWideResNet(28, 4), 5.9, 845.6),
         (lambda: CifarRegNet('regnetx_200mf'), 2.4, 223.4),
-        # not width 0.5: no reading of it has 2.4M parameters
+        # not width 0.5, which in no interpretation has 2.4M parameters
         (lambda: CifarMobileNetV2(1.0), 2.4, 22.4),
         (lambda: CifarShuffleNetV2(1.0), 1.4, 44.5),
         (lambda: CifarResNet(56), 0.9, 125.8),
@@ -107,7 +107,7 @@ def count(backbone):
     ])
 def test_size_is_that_of_table_1(build, printed_parameters, multiply_adds):
     got_parameters, got_multiply_adds = count(build())
-    # within 2 %, and for the small ones within what one decimal tells
+    # within 2 %; for small networks within the rounding to one decimal
     assert got_parameters == pytest.approx(
         printed_parameters, rel=0.02, abs=0.05)
     assert got_multiply_adds == pytest.approx(multiply_adds, abs=0.06)
@@ -116,7 +116,7 @@ def test_size_is_that_of_table_1(build, printed_parameters, multiply_adds):
 @pytest.mark.parametrize(
     'build, parameters, multiply_adds',
     [
-        # the literature's other networks; few published multiply-adds
+        # other networks of the literature; few have published multiply-adds
         (lambda: CifarResNet(20), 0.278, None),
         (lambda: CifarResNet(8, width=4), 1.23, None),
         (lambda: CifarWideResNet(16, 2), 0.703, None),
@@ -207,7 +207,7 @@ def test_shuffle_block_mixes_both_halves():
     block = ShuffleBlock(8, 8, 1, dict(type='BN'), dict(type='ReLU')).eval()
     x = torch.rand(1, 8, 4, 4)
     out = block(x)
-    # even channels: the half that is passed on; odd: the one that is changed
+    # even channels: the half that is passed on; odd: the half that is changed
     assert torch.equal(out[:, ::2], x[:, :4])
     assert torch.equal(out[:, 1::2], block.branch2(x[:, 4:]))
 
@@ -257,7 +257,7 @@ def test_frozen_stages_stay_frozen(net, frozen):
         if name.endswith('num_batches_tracked'):
             changed = bool(value > 0)
         elif name.endswith('conv.bias'):
-            continue  # VGG's, which the norm behind it makes useless
+            continue  # VGG's biases, which the next norm cancels
         else:
             changed = not torch.equal(value, before[name])
         assert changed != (name.split('.')[0] in still), name

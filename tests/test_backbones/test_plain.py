@@ -1,4 +1,4 @@
-"""MLP, plain convolutional nets and DenseNet: sizes, order, bad input."""
+"""Sizes, order of layers and bad input of MLP, PlainConvNet and DenseNet."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def classifier(backbone, channels, classes=10, neck=None):
 
 
 @pytest.mark.parametrize('hidden, count', [
-    # of the whole classifier: sum of (in + 1) * out
+    # parameters of the whole classifier: sum of (in + 1) * out
     ((1200, 1200), 785 * 1200 + 1201 * 1200 + 1201 * 10),
     ((800, 800), 785 * 800 + 801 * 800 + 801 * 10),
     ((256, 256), 785 * 256 + 257 * 256 + 257 * 10),
@@ -66,7 +66,7 @@ def test_mlp_drops_behind_each_hidden_layer(monkeypatch):
         assert isinstance(layer[-1], nn.ReLU) and not layer[-1].inplace
     x = torch.rand(4, 1, 28, 28)
     assert not torch.equal(net(x)[0], net(x)[0])
-    # not of the image, and what is returned is dropped from once
+    # No dropout on the image, and once on each layer's output.
     assert seen[:4] == [(784, 0), (8, .5), (6, .5), (4, .5)]
     net.eval()
     assert torch.equal(net(x)[0], net(x)[0])
@@ -120,7 +120,7 @@ def test_mlp_says_which_images_it_takes():
 
 
 def plain_reference(net, x, plan, paddings):
-    """The network once more: convolutions and poolings in the plan's order."""
+    """A second implementation: convolutions and poolings in order."""
     convs = iter([m for m in net.modules() if isinstance(m, nn.Conv2d)])
     paddings = iter(paddings)
     for entry in plan:
@@ -154,7 +154,7 @@ def test_presets_are_the_published_order(preset, size, plan, paddings):
 
 
 @pytest.mark.parametrize('preset, width, millions', [
-    # 9 * in * out of each convolution behind the first
+    # 9 * in * out of each convolution after the first
     ('cifar', 128, 9 * (1 + 2 + 4 + 8 + 16 + 32) * 128**2 / 1e6),
     ('stl10', 32, 9 * (2 + 8 + 16 + 32 + 64) * 32**2 / 1e6),
 ])

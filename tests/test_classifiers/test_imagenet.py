@@ -1,5 +1,5 @@
-"""The networks of Tables 2 and 3 have the sizes printed there, and vision
-transformers are distilled like any other network."""
+"""Networks of Tables 2 and 3 have the sizes in the paper, and vision
+transformers can be distilled like other networks."""
 
 import copy
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_every_config_is_tested():
 @pytest.mark.parametrize('name', SIZES)
 def test_size_is_the_printed_one(name):
     config, scope = load_model_config(str(CONFIGS[name]), 'config')
-    # Where they can be built without memory, they are: it is quicker.
+    # Networks that can be built on the meta device are: it is quicker.
     place = 'meta' if name.startswith(('cait', 'deit')) else 'cpu'
     with torch.device(place):
         net = build_network(config, scope, 'config')
@@ -93,13 +93,13 @@ def test_size_is_the_printed_one(name):
     parameters, multiply_adds = SIZES[name]
     got = sum(p.numel() for p in net.parameters()) / 1e6
     assert got == pytest.approx(parameters, rel=0.02)
-    # within 2 %, and for the small ones within what one decimal tells
+    # within 2 %; for small networks within the rounding to one decimal
     assert counter.get_total_flops() / 2e9 == pytest.approx(
         multiply_adds, rel=0.02, abs=0.05)
 
 
 def own_parameters(model):
-    """The student's, by name."""
+    """Parameters of the student by name."""
     return [(n, p) for n, p in model.named_parameters()
             if not n.startswith('distillation.')]
 
@@ -120,8 +120,8 @@ def build(folder, student, **kwargs):
 
 @pytest.mark.parametrize('name', ['deit', 'cait'])
 def test_transformers_are_students_and_teachers(tmp_path, name):
-    """One step with a vector and a map among the teachers: the default taps
-    find class tokens, and every weight of the student moves."""
+    """One step with teachers whose features are a vector and a map: the
+    default taps find class tokens, and every weight of the student changes."""
     model = build(
         tmp_path, TRANSFORMERS[name],
         weighting=dict(type='MTKDRL')).double()  # some steps are tiny
@@ -132,7 +132,7 @@ def test_transformers_are_students_and_teachers(tmp_path, name):
     assert set(losses) == {'loss_student', 'loss_logit', 'loss_feature'}
     sum(losses.values()).backward()
     optimizer.step()
-    # a key's bias changes no softmax
+    # the bias of keys has no effect on the softmax
     still = [
         n for n, p in own_parameters(model)
         if torch.equal(p, before[n]) and not n.endswith('attn.k.bias')
@@ -147,8 +147,8 @@ def test_transformers_are_students_and_teachers(tmp_path, name):
 
 @pytest.mark.parametrize('name', ['deit', 'cait', "MMPretrain's cait"])
 def test_a_distillation_of_a_transformer_loads_again(tmp_path, name):
-    """MMPretrain's TimmClassifier puts ``model.`` before all names that it
-    loads, the distillation's included."""
+    """MMPretrain's TimmClassifier adds ``model.`` to all names that it loads,
+    including those of the distillation."""
     student = dict(TRANSFORMERS[name.split()[-1]])
     if 'MMPretrain' in name:
         student['type'] = 'mmpretrain.TimmClassifier'
@@ -170,8 +170,8 @@ def test_a_distillation_of_a_transformer_loads_again(tmp_path, name):
     ('mmkd_rl', [dict(type='EMAHook', momentum=.1)]),
 ])
 def test_a_run_of_a_timm_student_resumes_exactly(tmp_path, kind, hooks):
-    """Weights, projectors, the optimiser's state; averages with our class
-    only, see its docstring."""
+    """Weights, projectors and the optimiser's state are the same; averaged
+    weights with our class only, see its docstring."""
     student = dict(cait(), type=f'{kind}.TimmClassifier')
 
     def run(folder, epochs, **kwargs):
@@ -220,7 +220,7 @@ def test_timms_checkpoints_load_as_they_are():
 
 
 def test_defaults_without_a_prefix_are_mmpretrains():
-    """MMPretrain fills in names without saying whose they are."""
+    """Defaults that MMPretrain fills in have no scope."""
     from mmengine.registry import init_default_scope
     init_default_scope('mmkd_rl')
     model = MODELS.build(

@@ -1,4 +1,4 @@
-"""Some classes of a data set: the right samples, the right new labels."""
+"""Subsets of classes have the right samples and new labels."""
 
 import numpy as np
 import pytest
@@ -218,7 +218,7 @@ def test_one_class_a_sample(tmp_path):
     (2, [0, 1]), (-2, [-2, -1]), ([3, 1], [3, 1]),
 ])
 def test_a_part_of_the_part(indices, expected):
-    """As MMPretrain's KFoldDataset asks for it."""
+    """MMPretrain's KFoldDataset makes a subset of the subset."""
     whole = ClassSubset(numbered(pipeline=PACK), classes=[3, 1])
     part = whole.get_subset(indices)
     assert len(part) == 2

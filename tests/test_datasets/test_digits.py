@@ -1,4 +1,5 @@
-"""Rendered digits: the same by seed, honest splits, exact label noise."""
+"""Rendered digits: determined by the seed, disjoint splits, exact label
+noise."""
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def column(dataset, key):
 
 @pytest.fixture
 def few(monkeypatch):
-    """Every tenth scan, where the number of scans does not matter."""
+    """Use every tenth scan, in tests that do not depend on their number."""
 
     def load_few(*args):
         return tuple(part[::10] for part in load_scans(*args))
@@ -74,7 +75,7 @@ def test_samples_are_what_mmpretrain_packs(test_split):
 
 
 def test_images_are_not_flat(test_split):
-    # A digit that did not reach its image would leave paper and noise only.
+    # An image without its digit would have only paper and noise.
     ink = images(test_split).astype(float).mean(-1)
     high, low = np.percentile(ink, [95, 30], axis=(1, 2))
     assert np.mean(high - low > 30) > .9

@@ -1,4 +1,4 @@
-"""Other tasks on the same images: groups of classes, rotations."""
+"""Tasks on the same images with other labels: groups of classes, rotations."""
 
 import random
 from collections import Counter
@@ -77,8 +77,8 @@ def test_a_rotation_is_undone_by_its_label(image):
         assert sample['gt_label'] == index % 4
         turned = sample['img']
         assert turned.flags.c_contiguous
-        # pixel by pixel: a quarter to the left puts the top row left, read
-        # from below
+        # A rotation by 90 degrees to the left turns the top row into the left
+        # column, read from below.
         for _ in range(sample['gt_label']):
             turned = np.array([[turned[4 - x, y] for x in range(5)]
                                for y in range(5)])[:, ::1]
@@ -94,7 +94,7 @@ def test_rotations_are_drawn_evenly_and_by_the_seed():
 
     drawn = draw()
     assert drawn == draw()
-    # 100 each; the standard deviation is 9
+    # 100 of each are expected; the standard deviation is 9
     assert all(60 < Counter(drawn)[k] < 140 for k in range(4))
 
 

@@ -1,4 +1,4 @@
-"""A permutation of the classes: one to one, and no class stays."""
+"""The permutation of classes is one to one and has no fixed point."""
 
 import pytest
 

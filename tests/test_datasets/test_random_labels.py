@@ -12,11 +12,12 @@ def draw(transform, n=2000, label=3):
 
 
 def test_labels_say_nothing_and_stay():
-    """Each class as often as any other; the same in each epoch."""
+    """All classes are equally frequent, and labels are the same in each
+    epoch."""
     labels = draw(RandomLabels(5))
     counts = np.bincount(labels, minlength=5)
     assert len(counts) == 5
-    # 400 each; five standard deviations of a binomial distribution.
+    # 400 of each are expected; within five standard deviations of a binomial.
     assert np.abs(counts - 400).max() < 5 * np.sqrt(2000 * .2 * .8)
     assert (labels == draw(RandomLabels(5), label=0)).all()
     assert (labels != draw(RandomLabels(5, seed=1))).any()

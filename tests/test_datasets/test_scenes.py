@@ -1,4 +1,5 @@
-"""Scenes: masks, boxes and class maps agree; written whole or not at all."""
+"""Masks, boxes and class maps of scenes agree; scenes are written completely
+or not at all."""
 
 import json
 

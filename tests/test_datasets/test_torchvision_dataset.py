@@ -1,4 +1,4 @@
-"""Torchvision's data sets: from files of their own formats, written here."""
+"""Torchvision's data sets, read from small files in the original formats."""
 
 import hashlib
 import struct
@@ -22,7 +22,7 @@ def rng():
 
 
 def write_idx(path, array):
-    """The format of MNIST: magic number, sizes, bytes."""
+    """Write a file in the format of MNIST: magic number, sizes, bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     head = struct.pack('>HBB', 0, 8, array.ndim)
     sizes = struct.pack(f'>{array.ndim}I', *array.shape)
@@ -45,7 +45,7 @@ def write_emnist(root, split, labels):
     for part in ('train', 'test'):
         stem = f'emnist-{split}-{part}'
         raw = root / 'EMNIST' / 'raw'
-        # on their side, as NIST has them
+        # EMNIST's files have transposed images
         write_idx(raw / f'{stem}-images-idx3-ubyte',
                   upright.transpose(0, 2, 1))
         write_idx(raw / f'{stem}-labels-idx1-ubyte', labels)
@@ -53,7 +53,7 @@ def write_emnist(root, split, labels):
 
 
 def own_md5(monkeypatch, owner, name, folder):
-    """Let torchvision expect the files that we wrote."""
+    """Replace torchvision's checksums by those of the files written here."""
     entries = getattr(owner, name)
 
     def own(entry):
@@ -75,7 +75,7 @@ def write_svhn(root, monkeypatch):
             root / f'{split}_32x32.mat',
             dict(
                 X=pixels.transpose(1, 2, 3, 0),
-                # zero is called 10 there
+                # SVHN's files have the label 10 for zero
                 y=np.where(labels == 0, 10, labels)[:, None]))
     own_md5(monkeypatch, torchvision.datasets.SVHN, 'split_list', root)
     return pixels, labels
@@ -117,7 +117,7 @@ def test_mnist(tmp_path):
         assert np.array_equal(data[i]['img'], pixels)
     assert data.metainfo['classes'][3] == '3 - three'
     assert 'MNIST' in repr(data)
-    # torchvision's `train` is what test_mode says, unless said otherwise
+    # torchvision's `train` follows test_mode by default
     root = dict(data_root=str(tmp_path))
     assert len(TorchVisionDataset('MNIST', test_mode=True, **root)) == 5
     assert len(

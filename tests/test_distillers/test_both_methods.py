@@ -1,4 +1,4 @@
-"""Knowledge Flow's backbone as the student of a distiller: both methods, one
+"""KnowledgeFlowBackbone in the student of a distiller: both methods share one
 forward pass of each teacher."""
 
 import copy
@@ -30,8 +30,8 @@ FLOW = dict(type='KnowledgeFlowHook', interval=1, threshold=0,
 
 
 class Count(Hook):
-    """Forward passes of teachers' backbones and of the student's head in
-    each iteration, and its losses."""
+    """Hook that records the losses of each iteration, and counts forward
+    passes of teachers' backbones and of the student's head."""
 
     priority = 'VERY_HIGH'
 
@@ -87,8 +87,8 @@ def both(teachers, own='distiller', **kwargs):
 @pytest.mark.parametrize('when', ['before', 'after'])
 @pytest.mark.parametrize('order', [1, -1])
 def test_one_forward_pass_of_each_teacher(tmp_path, teachers, when, order):
-    """Also where the strategy looks at the batch a second time, in whichever
-    order the hooks are given."""
+    """Also if the strategy runs the student a second time on the batch, and
+    in any order of the hooks."""
     hooks = [FLOW, dict(type='AgentAlternationHook'),
              dict(type='EMAHook', momentum=.2),
              dict(type='StudentExportHook')]
@@ -126,7 +126,7 @@ def test_one_forward_pass_of_each_teacher(tmp_path, teachers, when, order):
 
 
 def test_alone_a_step_is_the_distillers(tmp_path, teachers):
-    """Bit for bit what the distiller does with a plain student."""
+    """After withdrawal a step equals that of a plain student, bit for bit."""
     runner, count = run(tmp_path / 'a', both(teachers))
     states = [*count.states, runner.model.state_dict()]
     model = MODELS.build(distiller(teachers)).train()
@@ -146,8 +146,8 @@ def test_alone_a_step_is_the_distillers(tmp_path, teachers):
     (dict(type='MMKD'), 'MetaWeightingHook', 2)])
 def test_lent_features_are_those_of_teachers_of_ones_own(
         tmp_path, teachers, weighting, hook, passes):
-    """The same run, whoever runs the teachers; also where the student is
-    looked at again."""
+    """Runs are the same whether teachers belong to the distiller or to
+    Knowledge Flow, also if the student is run again on a batch."""
     ends = []
     start = str(tmp_path / 'start.pth')
     model = MODELS.build(both(teachers, weighting=weighting))
@@ -188,12 +188,12 @@ def test_a_teacher_that_flows_no_more_is_still_distilled(tmp_path, teachers):
 
 
 def test_where_the_student_is_looked_at_on_other_images(tmp_path, teachers):
-    """MMKD trains through steps on samples of its own, which the teachers
-    must see for Knowledge Flow, as long as they take part."""
+    """MMKD's meta steps use samples of their own, on which Knowledge Flow must
+    also run the teachers until their withdrawal."""
     runner, count = run(
         tmp_path / 'a', both(teachers, weighting=dict(type='MMKD')),
         [dict(type='MetaWeightingHook'), FLOW])
-    # A meta step every five iterations, of three passes of the student.
+    # A meta step every five iterations, with three passes of the student.
     for name in ('t0', 't1'):
         assert [c[name] for c in count.calls] == [
             1 + (t in (4, 9)) for t in range(16)]
@@ -223,7 +223,7 @@ def joined(teachers, **options):
 
 
 def shown_to(model):
-    """Images of each forward pass of the first teacher's backbone."""
+    """Record the images of each forward pass of the first teacher."""
     shown = []
     next(iter(model.distillation.teachers)).model.backbone \
         .register_forward_hook(lambda m, args, out: shown.append(args[0]))
@@ -237,7 +237,7 @@ def losses_of(model, images):
 @pytest.mark.parametrize('kl', [0., 1.])
 @pytest.mark.parametrize('where', ['before', 'behind'])
 def test_a_forward_pass_that_failed(teachers, images, where, kl):
-    """Nothing of its batch is mixed with, or compared with, the next one."""
+    """Features and logits of its batch are not used for the next batch."""
     model, _ = joined(teachers, kl_weight=kl)
     other = images.flip(0) + 1
     want = losses_of(copy.deepcopy(model), other)
@@ -259,7 +259,7 @@ def test_a_forward_pass_that_failed(teachers, images, where, kl):
 
 
 def test_validation_with_teachers_sees_its_own_images(teachers, images):
-    """Between two steps, also behind one that failed."""
+    """Validation between two steps, also after a step that failed."""
     model, _ = joined(teachers)
     other = images.flip(0) + 1
     flow_of(model).fuse_in_eval = True
@@ -284,7 +284,8 @@ def test_validation_with_teachers_sees_its_own_images(teachers, images):
 
 
 def test_another_look_is_mixed_with_what_the_teachers_said(teachers, images):
-    """They are not run for it, and what is lent is not kept."""
+    """Teachers are not run for a second forward pass of the student, and lent
+    features are released."""
     model, _ = joined(teachers)
     distillation = model.distillation
     given = batch(images, LABELS)
@@ -308,7 +309,7 @@ def test_another_look_is_mixed_with_what_the_teachers_said(teachers, images):
 
 
 def test_two_models_take_turns(teachers, tmp_path, images):
-    """On the very same images, their passes nested in each other."""
+    """Two models with nested forward passes on the same images."""
     folder = tmp_path / 'others'
     folder.mkdir()
     models = [joined(t)[0] for t in (
@@ -329,7 +330,7 @@ def test_two_models_take_turns(teachers, tmp_path, images):
 
 
 def test_a_copy_made_in_training_goes_its_own_way(teachers, images):
-    """As EMAHook's: hooks, flow and theta_old of its own."""
+    """A copy, as EMAHook makes it, has its own hooks, flow and theta_old."""
     model, _ = joined(teachers)
     losses_of(model, images)
     twin = copy.deepcopy(model)

@@ -1,6 +1,6 @@
-"""Detectors and segmentors of the installed packages as students: teachers of
-other widths and strides, all levels of the neck, padding left out; and what
-MMDetection's own hooks ask of the model."""
+"""Detectors and segmentors of the installed packages as students: teachers
+with other widths and strides, all levels of the neck, padding is left out, and
+MMDetection's hooks work."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from mmkd_rl.teachers.loading import init_untrained
 from tests.toy import toy_runner
 
 SIDE = 64
-#: Of the images before padding.
+#: Sizes of the images before padding.
 SHAPES = [(SIDE, SIDE), (40, 32)]
 FEATURES = dict(type='FeatureTask')
 AGENT = dict(type='MTKDRL', reward=dict(type='DistanceReward'))
@@ -121,7 +121,7 @@ CASES = dict(
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('name', CASES)
 def test_features_of_all_levels(name):
-    """Weights of equal trust and of an agent; every projector and the student
+    """Equal weights and those of an agent: every projector and the student
     learn; padding gives no gradient."""
     package, student, teachers, samples, tapped, levels = CASES[name]()
     init_default_scope(package)
@@ -129,7 +129,7 @@ def test_features_of_all_levels(name):
         torch.manual_seed(0)
         model = MODELS.build(distilled(
             student, teachers, weighting=weighting)).train()
-        # As the runner does; a DETR has parameters without values before.
+        # As in a runner; before this a DETR has parameters without values.
         init_untrained(model)
         maps = []
 
@@ -157,16 +157,17 @@ def test_features_of_all_levels(name):
             assert parameter.grad.any()
         # The first layer: a block's residual branch is zero at first.
         stem = getattr(model.backbone, 'conv1', None) or \
-            model.backbone.stem[0]  # ResNet-D's of segmentors
+            model.backbone.stem[0]  # segmentors have ResNet-D
         assert stem.weight.grad.any()
-        # Of the second image only what is not padding counts.
-        # A backbone's last level is what no other is made of; of a neck's
-        # it is the first one.
+        # Of the second image only the part without padding counts.
+        # The level from which no other level is computed: the last one of a
+        # backbone, the first one of a neck.
         first = maps[-1 if tapped == 'backbone' else 0].grad
         height, width = first.shape[2:]
         rows, columns = (-(-n * s // SIDE) for n, s in zip(
             SHAPES[1], (height, width)))
-        # What a coarser teacher's points reach beyond the image's edge.
+        # One row and column more: a coarser teacher's points can extend
+        # beyond the image's edge.
         assert first[1, :, rows + 1:].abs().max() == 0
         assert first[1, :, :, columns + 1:].abs().max() == 0
         inside = first[1, :, :rows - 1, :columns - 1].abs()
@@ -193,7 +194,7 @@ def test_levels_that_do_not_pair():
 
 
 def test_models_that_call_a_loss_past_the_forward_pass_are_refused():
-    """Semi-supervised wrappers, and MMDetection's own distillers."""
+    """These are semi-supervised wrappers and MMDetection's own distillers."""
     pytest.importorskip('mmdet')
     init_default_scope('mmdet')
     plain = detector(RETINANET)
@@ -212,7 +213,7 @@ def test_models_that_call_a_loss_past_the_forward_pass_are_refused():
 
 @DATASETS.register_module(force=True)
 class Boxes(Dataset):
-    """Noise with a box, or with a mask, in memory."""
+    """Data set of noise images with a box or a mask, in memory."""
 
     metainfo = dict(classes=tuple('abc'))
 
@@ -223,7 +224,7 @@ class Boxes(Dataset):
         return self.size
 
     def update_skip_type_keys(self, keys):
-        """YOLOX's hook turns its mosaic off with it."""
+        """YOLOX's hook calls this to turn off the mosaic augmentation."""
 
     def __getitem__(self, index):
         samples = segmentation_samples() if self.masks else \
@@ -243,9 +244,10 @@ def loader(masks=False):
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('name', ['retinanet', 'pspnet'])
 def test_without_weight_the_run_is_the_students_own(tmp_path, name):
-    """Bit for bit, with averaged weights, accumulated gradients and activation
-    checkpointing; PSPNet's dropout draws from the run's generator. Each
-    checkpoint loads into the other's model."""
+    """With loss weight 0 the run is that of the student, bit for bit: with
+    averaged weights, accumulated gradients and activation checkpointing, and
+    with PSPNet's dropout, which draws random numbers. The checkpoints of both
+    runs load into both models."""
     package, student, teachers, _, _, _ = CASES[name]()
     common = dict(
         epochs=2, default_scope=package, randomness=dict(seed=3),
@@ -295,7 +297,7 @@ def yolox():
 @pytest.mark.filterwarnings('ignore')
 def test_hooks_of_mmdetection_reach_into_the_model(tmp_path):
     """YOLOX's mode switch sets ``bbox_head.use_l1``, the class count check
-    walks the heads, EMA averages; the run's checkpoint is the plain one's."""
+    finds the heads, EMA averages; the plain model loads the checkpoint."""
     pytest.importorskip('mmdet')
     student = yolox()
     runner = toy_runner(
@@ -323,7 +325,7 @@ def test_hooks_of_mmdetection_reach_into_the_model(tmp_path):
 
 
 def test_a_wrong_class_count_is_still_found(tmp_path):
-    """By MMDetection's hook, in a distilled model."""
+    """MMDetection's hook finds the wrong class count in a distilled model."""
     pytest.importorskip('mmdet')
     student = yolox()
     student['bbox_head']['num_classes'] = 4

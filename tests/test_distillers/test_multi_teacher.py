@@ -1,4 +1,4 @@
-"""The distilled model computes Eq. (2), and is the student otherwise."""
+"""The distilled model computes Eq. (2), and otherwise equals the student."""
 
 import copy
 
@@ -28,8 +28,7 @@ def teachers(tmp_path):
 
 
 def plain(model):
-    """The student's model with the same weights (its own tensors), built
-    without a distillation."""
+    """Copy of the student's model without the distillation."""
     alone = type(model)(
         model.backbone, model.neck, model.head,
         data_preprocessor=model.data_preprocessor)
@@ -37,7 +36,8 @@ def plain(model):
 
 
 def projectors(model):
-    """Of one level, in the teachers' order; empty: no features."""
+    """Projectors of one level, in the teachers' order; empty if there is no
+    feature term."""
     return [
         levels[0] for term in model.distillation.terms
         if term.reads == 'features' for levels in term.projectors
@@ -45,7 +45,7 @@ def projectors(model):
 
 
 def step(model, images, labels):
-    """Losses, and the gradient of their sum."""
+    """Compute losses, and the gradient of their sum."""
     model.zero_grad()
     losses = model(images, samples(labels), mode='loss')
     sum(losses.values()).backward()
@@ -62,7 +62,7 @@ def step(model, images, labels):
                                                       (None, 5., 4.)])
 def test_the_students_gradient_is_that_of_equation_2(
         teachers, weighting, alpha, beta, temperature):
-    """Against a loop over samples and teachers, the weights given."""
+    """Compared with a loop over samples and teachers, for given weights."""
     model = build(
         teachers,
         weighting=dict(type=weighting),
@@ -120,8 +120,8 @@ def test_the_students_gradient_is_that_of_equation_2(
 
 
 def test_copies_of_one_teacher_are_that_teacher(teachers):
-    """Three times the same under average weights: the same losses and the
-    same gradient of the student."""
+    """Three copies of a teacher with average weights give the losses and the
+    student's gradient of a single one."""
     one = build(teachers[:1])
     many = build([dict(teachers[0], name=f'copy{i}') for i in range(3)])
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_the_students_own_loss_is_that_of_the_student_alone(teachers):
 
 
 def test_a_step_of_mmengine(teachers):
-    """Through the preprocessor, as the runner does it."""
+    """``train_step`` with the preprocessor, as in a runner."""
     from mmengine.optim import OptimWrapper
     model = build(teachers)
     images, labels = World().batch(4)
@@ -192,7 +192,8 @@ def test_one_image(teachers, weighting):
 
 
 def test_a_perfect_student_has_nothing_to_learn_from_its_teacher(tmp_path):
-    """The student is the teacher: no logit loss and no gradient of it."""
+    """If student and teacher are equal, the logit loss and its gradient are
+    zero."""
     teacher, = toy_teachers(tmp_path, count=1)
     model = build([teacher], student=classifier(5), feature_loss=None)
     model.load_state_dict(torch.load(teacher['checkpoint'])['state_dict'])
@@ -205,7 +206,8 @@ def test_a_perfect_student_has_nothing_to_learn_from_its_teacher(tmp_path):
 
 
 def test_a_vector_as_feature(teachers):
-    """The student's feature after its neck, the teachers' before."""
+    """The student's feature is a vector after the neck, those of the teachers
+    are maps before it."""
     model = build(teachers, taps=dict(feature='neck'))
     context = model.distillation.weighting.context
     assert context.student.features == ((8, ), )
@@ -274,7 +276,7 @@ def test_bad_configs(teachers, changes, error, message):
 
 
 def test_a_student_of_another_kind_of_config(tmp_path, teachers):
-    """The student can be written as a file, too."""
+    """The student can also be the path of a config."""
     (tmp_path / 'student.py').write_text(
         f'model = {classifier(8)!r}\n'
         'data_preprocessor = dict(mean=[1, 2, 3], std=[4, 5, 6])\n')
@@ -283,7 +285,7 @@ def test_a_student_of_another_kind_of_config(tmp_path, teachers):
 
 
 def test_two_experts_are_told_apart_in_order(tmp_path):
-    """Columns of the weights are the teachers in the config's order."""
+    """Columns of the weights have the order of the config's teachers."""
     world = World()
     right = teacher_file(tmp_path / 'a.pth', world.prototypes,
                          6 * torch.eye(5))
@@ -322,7 +324,7 @@ def test_similarity_is_computed_for_those_who_look_at_it(
 
 
 def test_other_classes_with_features_alone(tmp_path):
-    """The message names all strategies that do not look at classes."""
+    """The message names all strategies that do not use classes."""
     other = dict(name='t', config=classifier(8, classes=3),
                  checkpoint='untrained')
     with pytest.raises(
@@ -351,8 +353,8 @@ LOSSES = [
 
 @pytest.mark.filterwarnings('ignore')
 def test_several_terms_have_their_names_and_weights(teachers):
-    """Each is lambda_k mean_i sum_m w_m G_m, with the weights of what it
-    reads, which differ here; the student's own loss is as ever."""
+    """Each term is lambda_k mean_i sum_m w_m G_m, with the weights for logits
+    or features, which differ here; the student's own loss does not change."""
     model = build(teachers, losses=LOSSES, weighting=dict(type='CAMKD'))
     images, labels = World().batch(6)
     found = []
@@ -377,7 +379,7 @@ def test_several_terms_have_their_names_and_weights(teachers):
     assert losses['loss_logit_KDLoss_2'] == 0 and gaps[3].min() > 0
     alone = plain(model)(images, samples(labels), mode='loss')['loss']
     assert torch.equal(losses['loss_student'], alone)
-    # Strategies see one number a teacher, and as many pairs as there are.
+    # Strategies get one number a teacher, and the pairs of all terms.
     torch.testing.assert_close(
         seen.gaps.logit, (.5 * gaps[1] + 3 * gaps[2] + 1.5 * gaps[5]) / 5)
     torch.testing.assert_close(
@@ -401,7 +403,8 @@ def test_a_step_of_mmengine_adds_all_terms_up(teachers):
 
 
 def test_the_short_forms_are_a_list_of_two(teachers):
-    """Numbers and names in the log, and names of weights."""
+    """Both forms give the same numbers and names in the log, and the same
+    names of weights."""
     short = build(teachers)
     long = build(teachers, losses=[dict(type='KDLoss'),
                                    dict(type='FitNetLoss')])
@@ -434,12 +437,12 @@ def test_bad_lists_of_terms(teachers, changes, error, message):
         MODELS.build({**distiller(teachers), **changes})
 
 
-# ---------------------------------------------------- what is no student
+# ------------------------------------------------------- unusual students
 
 
 def test_a_student_that_is_distilled_already(tmp_path, teachers):
-    """As a dict and as a part; of a distillation's file the student is
-    taken, as it is for teachers."""
+    """A distilled model as a dict or as a part; from the config file of a
+    distillation the student is used, as for teachers."""
     inner = distiller(teachers)
     for student in (inner, dict(inner, type='MultiTeacherDistiller')):
         with pytest.raises(ValueError, match='model.student: it is distilled '
@@ -462,7 +465,8 @@ def test_a_part_as_student(teachers):
 
 
 def test_images_that_are_not_stacked(teachers):
-    """A preprocessor that hands over a list; other modes are the model's."""
+    """The preprocessor returns a list of images; modes other than training
+    are those of the plain model."""
     model = build(teachers)
     images, labels = World().batch(2)
     with pytest.raises(TypeError, match='the student is given a list of '

@@ -1,4 +1,4 @@
-"""A distilled student gets the learning rates that it gets alone."""
+"""A distilled student has the same learning rates as the plain student."""
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_layer_wise_rates_of_mmpretrain():
     assert len({lr for lr, _ in expected.values()}) > 3
     found, projectors = rates(distilled, cfg)
     assert found == expected
-    # As whatever stands behind the backbone.
+    # The learning rate of layers behind the backbone.
     assert {lr for lr, _ in projectors.values()} == {
         expected['head.layers.head.weight'][0]}
 
@@ -87,7 +87,8 @@ def test_layer_wise_rates_of_mmsegmentation():
     {'backbone.conv': dict(lr_mult=0., decay_mult=0.)},
     dict(norm=dict(decay_mult=0.), neck=dict(lr_mult=2.))])
 def test_custom_keys(tmp_path, keys):
-    """They match any part of a name; none of the distillation's has one."""
+    """Custom keys match any part of a name, but no name of the
+    distillation."""
     student = classifier(8, hidden=6)
     alone = MODELS.build(student)
     distilled = MODELS.build(distiller(

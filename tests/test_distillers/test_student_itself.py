@@ -1,6 +1,5 @@
-"""The distilled model is the student itself: what a config, an optimiser, a
-checkpoint or a hook of another package says of the student goes on meaning the
-same."""
+"""The distilled model is the student itself: configs, optimisers, checkpoints
+and hooks of other packages for the student work without changes."""
 
 import copy
 import json
@@ -39,7 +38,7 @@ def teachers(tmp_path):
 
 
 def own(state):
-    """The student's weights."""
+    """Weights of the student, without those of the distillation."""
     return {n: t for n, t in state.items()
             if not n.startswith('distillation.')}
 
@@ -95,9 +94,10 @@ AGENT = dict(type='AgentAlternationHook')
 ], ids=['AVER', 'AMTML-KD', 'PG', 'PPO', 'DDPG', 'MMKD'])
 def test_without_weight_the_run_is_the_students_own(
         tmp_path, teachers, weighting, hooks):
-    """Bit for bit: nothing is drawn from its generators, neither when the
-    model is built nor in training, and nothing is added to its gradients.
-    Augmentation draws from all three generators."""
+    """With loss weight 0 the run is that of the student, bit for bit: the
+    distillation draws no numbers from the global generators, neither when it
+    is built nor in training, and adds nothing to the gradients. Augmentation
+    draws from all three generators."""
     alone = end(tmp_path / 'a', classifier(8, hidden=6))
     distilled = end(tmp_path / 'b', distiller(
         teachers, weighting=weighting, **NO_WEIGHT), hooks)
@@ -105,7 +105,8 @@ def test_without_weight_the_run_is_the_students_own(
 
 
 def test_init_cfg_of_the_whole_model_leaves_the_projectors_alone(teachers):
-    """It walks all children, and would draw numbers for them."""
+    """``init_cfg`` of the model initialises all children, but not those of the
+    distillation, for which it would draw random numbers."""
     init = dict(type='Constant', layer=['Conv2d', 'Linear', 'BatchNorm2d'],
                 val=2.)
     model = MODELS.build(distiller(
@@ -120,8 +121,8 @@ def test_init_cfg_of_the_whole_model_leaves_the_projectors_alone(teachers):
 
 
 def test_compiled(tmp_path, teachers):
-    """MMEngine compiles ``train_step``, hooks included. Without a backend that
-    needs a compiler: the graphs are traced and run as they are."""
+    """MMEngine compiles ``train_step`` including hooks. The backend traces the
+    graphs and runs them as they are, and needs no compiler."""
     ends = [
         end(tmp_path / str(cfg), distiller(
             teachers, weighting=dict(type='MTKDRL')), [AGENT], compile=cfg)
@@ -152,7 +153,8 @@ def trained(tmp_path, teachers):
 
 def test_plain_and_distilled_configs_take_each_others_checkpoints(
         tmp_path, trained, teachers, monkeypatch, capfd):
-    """tools/test.py gives training's accuracy for all four."""
+    """tools/test.py gives the training's accuracy for all four pairs of config
+    and checkpoint."""
     run, accuracy, _ = trained
     plain = config(tmp_path, 'plain', classifier(8, hidden=6))
     distilled = config(tmp_path, 'distilled', distiller(teachers))
@@ -184,7 +186,7 @@ def test_training_starts_from_a_plain_students_file(tmp_path, trained,
 
 
 def first_layout(model, more=0):
-    """State dict as 0.1's first layout would have it, plus a number."""
+    """State dict in the first layout of version 0.1, plus a number."""
     renamed = {}
     for name, value in model.state_dict().items():
         if name.startswith('distillation.terms.'):
@@ -224,7 +226,7 @@ def test_checkpoints_of_the_first_layout_load(teachers, caplog, how):
 
 def test_a_resumed_run_of_the_first_layout_goes_on(tmp_path, trained,
                                                    teachers):
-    """Its optimiser's state, too, which goes by the order of weights."""
+    """Also the optimiser's state, which depends on the order of weights."""
     run, _, model = trained
     saved = torch.load(run / 'epoch_3.pth', weights_only=False)
     saved['state_dict'] = first_layout(model)
@@ -247,7 +249,8 @@ def test_a_resumed_run_of_the_first_layout_goes_on(tmp_path, trained,
 
 def test_training_does_not_start_from_another_networks_file(
         tmp_path, monkeypatch, capfd, teachers):
-    """It would begin at chance, with exit code 0."""
+    """Otherwise training would start from random weights, and the exit code
+    would be 0."""
     cfg = config(tmp_path, 'cfg', distiller(teachers))
     other = tmp_path / 'other.pth'
     checkpoint_io.save(dict(state_dict={
@@ -265,7 +268,7 @@ def test_training_does_not_start_from_another_networks_file(
 
 def test_a_student_of_another_size_is_not_tested(tmp_path, monkeypatch,
                                                  capfd):
-    """All names fit and no shape does."""
+    """All names of the checkpoint match, but no shape does."""
     cfg = config(tmp_path, 'cfg', classifier(8, hidden=6))
     checkpoint_io.save(
         dict(state_dict=MODELS.build(classifier(9, hidden=7)).state_dict()),
@@ -277,11 +280,12 @@ def test_a_student_of_another_size_is_not_tested(tmp_path, monkeypatch,
     assert '1 of 6 weights' in text and 'another shape' in text
 
 
-# ------------------------------------------------- what others ask the model
+# ------------------------------------------- use of the model by other code
 
 
 def test_inferencer(tmp_path, trained):
-    """MMPretrain's, with the plain config and the run's checkpoint."""
+    """MMPretrain's inferencer works with the plain config and the run's
+    checkpoint."""
     import mmpretrain.apis as apis
     import numpy as np
     run, _, model = trained
@@ -326,7 +330,8 @@ def test_a_copy_has_hooks_of_its_own(teachers):
 
 
 def test_a_failed_forward_pass_leaves_no_hook_behind(teachers):
-    """Nor the teachers' outputs, in memory; and the next one works."""
+    """Nor does it leave the teachers' outputs in memory; the next forward pass
+    works."""
     model = MODELS.build(distiller(teachers)).train()
     images, labels = World().batch(4)
     with pytest.raises(Exception, match='.'):
@@ -339,7 +344,7 @@ def test_a_failed_forward_pass_leaves_no_hook_behind(teachers):
 
 
 def test_a_pass_within_the_pass(teachers):
-    """A head that asks the model for something while it computes its loss."""
+    """A head that calls the model while it computes its loss."""
     model = MODELS.build(distiller(teachers)).train()
     images, labels = World().batch(4)
     own = model.head.loss
@@ -351,7 +356,7 @@ def test_a_pass_within_the_pass(teachers):
     expected = model(images, samples(labels), mode='loss')
     model.head.loss = loss
     with pytest.raises(ValueError, match='runs 2 times'):
-        # The taps cannot tell whose outputs are meant.
+        # The taps cannot tell which pass the outputs belong to.
         model(images, samples(labels), mode='loss')
     model.head.loss = own
     again = model(images, samples(labels), mode='loss')
@@ -360,7 +365,7 @@ def test_a_pass_within_the_pass(teachers):
 
 
 def test_the_distillation_can_be_taken_out_of_a_copy(teachers):
-    """As Knowledge Flow's old student and the benchmark do."""
+    """Knowledge Flow's old student and the benchmark do this."""
     model = MODELS.build(distiller(teachers)).train()
     plain = plain_copy(model)
     images, labels = World().batch(4)

@@ -1,5 +1,5 @@
-"""Terms in ``losses=[...]`` and calls of the model: what
-test_multi_teacher.py leaves."""
+"""Terms in ``losses=[...]`` and calls of the model that are not in
+test_multi_teacher.py."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def losses_of(model, images, labels):
      ['loss_logit', 'loss_feature_FitNetLoss', 'loss_feature_FitNetLoss_2']),
 ])
 def test_names_are_as_short_as_they_can_be(teachers, losses, names):
-    """The only term of a kind is called as its short form is."""
+    """If a kind has one term, the term has the name of the short form."""
     model = build(teachers, losses=losses)
     found = losses_of(model, *World().batch(4))
     assert list(found) == ['loss_student', *names]
@@ -57,7 +57,7 @@ def test_each_term_reaches_the_student(teachers):
 
 
 def test_a_gap_of_terms_without_weight(teachers):
-    """Their plain mean, not 0 / 0."""
+    """If all loss weights are 0, the gap is the plain mean, not 0 / 0."""
     model = build(teachers, losses=[
         dict(t, loss_weight=0.) for t in (KD, FITNET, DIST, FITNET)
     ])
@@ -89,7 +89,7 @@ def test_what_is_no_term(teachers, changes, message):
 
 
 def test_positional_or_by_name_is_the_same(teachers):
-    """And in other modes no teacher is run."""
+    """Both ways give the same losses, and in other modes no teacher is run."""
     model = build(teachers)
     images, labels = World().batch(4)
     first, *others = (
@@ -108,7 +108,7 @@ def test_positional_or_by_name_is_the_same(teachers):
 
 
 def test_a_preprocessor_that_does_not_stack(teachers):
-    """In a step of MMEngine, which gives the images by name."""
+    """In ``train_step``, which passes the images by name."""
     model = build(teachers)
     model.data_preprocessor = BaseDataPreprocessor()
     images, labels = World().batch(4)
@@ -120,7 +120,7 @@ def test_a_preprocessor_that_does_not_stack(teachers):
 
 @MODELS.register_module(force=True)
 class ToySum(ImageClassifier):
-    """Its losses are one number, not a dict."""
+    """Model whose losses are one number, not a dict."""
 
     def loss(self, inputs, data_samples):
         return super().loss(inputs, data_samples)['loss']
@@ -128,7 +128,7 @@ class ToySum(ImageClassifier):
 
 @MODELS.register_module(force=True)
 class ToyMethod(ImageClassifier):
-    """It has a method that is called as the child is."""
+    """Model with a method that has the name of the distillation's child."""
 
     def distillation(self):
         return None
@@ -153,7 +153,7 @@ def test_a_wrong_option_is_named_by_its_place_in_the_list(teachers):
 
 
 def test_a_loss_of_the_students_is_never_overwritten(teachers):
-    """A head with a loss of one of our names."""
+    """The student's head has a loss with the name of a distillation term."""
     model = MODELS.build(distiller(teachers)).train()
     own = model.head.loss
     model.head.loss = lambda *args: {**own(*args), 'loss_feature': 1000.}
@@ -170,7 +170,7 @@ def test_labels_that_are_not_there():
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('weighting, watched', [
     (dict(type='AverageWeighting'), False), (dict(type='EBKD'), False),
-    (dict(type='AMTMLKD'), True),  # its relations read teachers' features
+    (dict(type='AMTMLKD'), True),  # its relations use features
     (dict(type='AMTMLKD', distance_weight=0., angle_weight=0.), False),
     (dict(type='MTKDRL'), True),  # so does the agent's state
     (dict(type='MTKDRL', state=['ce']), False)])

@@ -1,4 +1,5 @@
-"""The class means are those of the training set, and leave no other trace."""
+"""Class means are those of the training set, and their computation changes
+nothing else."""
 
 import copy
 
@@ -24,7 +25,7 @@ HOOK = dict(type='ClassMeanHook')
 
 @DATASETS.register_module(force=True)
 class SoftDataset(WorldDataset):
-    """Labels that are probabilities, and never class 4."""
+    """Data set whose labels are probabilities, with 0 for class 4."""
 
     def __getitem__(self, index):
         score = torch.zeros(5)
@@ -41,19 +42,19 @@ def teachers(tmp_path):
 
 
 def nd_loss(model):
-    """The one term that reads features."""
+    """The only feature term of the model."""
     term, = (t for t in model.distillation.terms if t.reads == 'features')
     return term
 
 
 def means_of(model):
-    """Copies of all that the hook computes, for two teachers."""
+    """Copies of everything that the hook computes for two teachers."""
     return {n: nd_loss(model).get_buffer(n).clone()
             for n in ('counts', 'mean0', 'mean1')}
 
 
 def reference(model, dataset, labels):
-    """Class means of each teacher's pooled feature, image by image."""
+    """Compute class means of each teacher's pooled feature, image by image."""
     means = []
     for teacher in model.distillation.teachers:
         with torch.no_grad():
@@ -67,7 +68,7 @@ def reference(model, dataset, labels):
 
 
 def first_batch(work_dir, model, **kwargs):
-    """The model as it is before its first training iteration."""
+    """The model before its first training iteration."""
     found = []
     runner = toy_runner(
         work_dir,
@@ -80,8 +81,8 @@ def first_batch(work_dir, model, **kwargs):
 
 
 def test_means_of_the_training_set(tmp_path, teachers):
-    """21 images in batches of 8: all of them, each once; another data loader
-    when it is given."""
+    """Each of 21 images in batches of 8 counts once; another data loader can
+    be given."""
     for size, hook in ((21, HOOK), (13, dict(
             HOOK,
             dataloader=dict(
@@ -122,8 +123,8 @@ def test_soft_labels_and_a_class_without_images(tmp_path, teachers):
 
 
 def test_later_randomness_is_as_without_it(tmp_path, teachers):
-    """Augmentations and the order of images: the same student, when the
-    feature loss is without weight."""
+    """Augmentations and the order of images do not change: with weight 0 for
+    the feature loss the student is the same."""
     states = []
     for name, hooks, means in (('a', [HOOK], 'dataset'), ('b', [], 'running')):
         runner = toy_runner(
@@ -203,8 +204,8 @@ def test_with_an_agent_and_half_precision(tmp_path, teachers):
 
 
 def test_processes_share_the_work(tmp_path, teachers, monkeypatch):
-    """9 images, 5 for one process and 4 for the other: both played here, the
-    sums of the first kept until the second adds them to its own."""
+    """9 images, 5 for one process and 4 for the other. Both are simulated: the
+    sums of the first are stored until the second adds them to its own."""
     kept, added = [], []
 
     def all_reduce(tensor, op='sum'):
@@ -259,7 +260,7 @@ def test_a_process_without_images(tmp_path, teachers, monkeypatch):
         monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info',
                             lambda rank=rank: (rank, 2))
         ClassMeanHook().before_train(runner)
-        # and neither looks again at the first training batch
+        # and in training the first batch is not counted again
         runner.model.distillation.teachers(Batch(torch.zeros(1, 3, 4, 4)))
     assert calls[0] == calls[1] and calls[0][0][0] == 'min'
     first, second = (means_of(r.model) for r in runners)

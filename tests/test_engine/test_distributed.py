@@ -1,4 +1,4 @@
-"""Two real processes keep one student and one agent."""
+"""Student and agent stay the same in two processes."""
 
 import os
 import socket
@@ -75,11 +75,11 @@ def test_two_processes(tmp_path):
     assert first['agent']['updates'] == second['agent']['updates'] == 3
     # both histories' states are in the statistics: 3 x 46 samples
     assert first['agent']['policy']['standardizer.count'] == 138
-    # an agent that has learned nothing would be equal, too
+    # agents without training would be equal, too
     assert first['agent']['policy']['heads.0.weight'].abs().max() > 0
     for name, value in first['model'].items():
         assert torch.equal(value, second['model'][name]) or \
-            'running_' in name, name  # batch norm of each one's own batches
+            'running_' in name, name  # statistics of own batches
     assert {p.name for p in work.iterdir()} >= {
         'epoch_3.pth', 'student.pth', 'teacher_weights.png'
     }

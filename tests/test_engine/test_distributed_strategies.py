@@ -1,5 +1,5 @@
-"""Two real processes with strategies whose training is not the agent's: all
-parameters, the strategies' own included, stay the same on both."""
+"""Two processes with strategies other than MTKD-RL: all parameters, including
+those of the strategy, stay the same in both."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ RUNS = dict(
     MMKD=[dict(type='MetaWeightingHook', interval=1)],
     CAMKD=[dict(type='TeacherCheckHook')])
 
-#: One process: all runs, one after the other.
+#: Script of a process: all runs, one after the other.
 WORKER = """
 import sys
 import torch
@@ -89,12 +89,12 @@ def test_two_processes_stay_one(tmp_path):
             for rank in range(2))
         moved = 0
         for key, value in first['after'].items():
-            if 'running_' in key:  # of each one's own batches
+            if 'running_' in key:  # statistics of the batches of each process
                 continue
             assert torch.equal(value, second['after'][key]), (name, key)
             assert value.isfinite().all(), (name, key)
             moved += not torch.equal(value, first['before'][key])
-        # both have trained, and on images of their own
+        # both have trained, on different images
         assert moved > 5, name
         assert not torch.equal(first['weights'], second['weights']) or \
             name == 'MMKD'

@@ -1,4 +1,4 @@
-"""The hook that notes and draws a knowledge flow's weights."""
+"""The hook that records and draws the weights of Knowledge Flow."""
 
 import json
 from unittest import mock
@@ -23,7 +23,8 @@ CANDIDATES = (('student', 'a:x', 'a:y', 'b:x'), ('student', 'b:y'))
 
 
 class Flow:
-    """What the hook reads of a flow; the weights tell the iteration."""
+    """Attributes of a flow that the hook reads; the weights depend on the
+    iteration."""
 
     layers = LAYERS
     candidates = CANDIDATES
@@ -45,9 +46,8 @@ def expected(done):
 
 
 class Train(Hook):
-    """Moves the weights; retires teachers before or after an iteration.
-
-    Lower than the usual priority, as a user's own hook may be.
+    """Hook that changes the weights and retires teachers before or after an
+    iteration. Its priority is lower than the default, as a user's may be.
     """
 
     priority = 'BELOW_NORMAL'
@@ -75,7 +75,7 @@ def flow(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def pictures(monkeypatch):
-    """Nothing is drawn unless a test wants it: drawing takes its time."""
+    """Turn off drawing, which is slow, except in tests that need it."""
     pictures = mock.Mock()
     monkeypatch.setattr(hook_module, 'save_picture', pictures)
     return pictures
@@ -149,7 +149,7 @@ def test_when_teachers_are_retired(tmp_path, flow, before, after, retired):
 
 def by_iteration(length=10, every=4):
     return dict(
-        # MMEngine sleeps where its endless loader begins again.
+        # MMEngine sleeps when its endless loader starts again.
         size=4 * length,
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=length),
         default_hooks=dict(
@@ -186,7 +186,7 @@ def test_a_resumed_run_has_the_whole_record(tmp_path, flow, loop):
     retire = {2: ('a', )}
     with pytest.raises(Killed):
         run(tmp_path, flow, before=retire, call=(kill, 7), **loop).train()
-    # a new process knows what the model's checkpoint says
+    # a new process knows what is in the model's checkpoint
     run(tmp_path, flow, before=retire, resume=True, **loop).train()
     check(tmp_path, [0, 3, 6, 9, 10], retired=dict(b=2))
 
@@ -243,7 +243,7 @@ def test_marks_reach_the_picture(tmp_path, flow, pictures):
 
 
 def knowledge_flow():
-    """A toy classifier that two toy teachers flow into."""
+    """A toy classifier with Knowledge Flow of two toy teachers."""
     model = classifier(hidden=6)
     model['backbone'] = dict(
         type='mmkd_rl.KnowledgeFlowBackbone',
@@ -264,7 +264,7 @@ def knowledge_flow():
 
 
 def train_flow(work_dir, **kwargs):
-    """Five iterations an epoch; b is retired after seven."""
+    """Train five iterations an epoch; teacher b is retired after seven."""
 
     def retire(runner):
         flow_of(runner.model).retire(['b'])
@@ -327,7 +327,7 @@ def test_a_real_flow_resumed(tmp_path):
 @pytest.mark.parametrize('end, retired', [(1., 15), (.4, 6)])
 def test_the_record_ends_where_knowledge_flow_hook_ends(
         tmp_path, first, end, retired):
-    """Whatever the hooks' order: the student alone."""
+    """In any order of the hooks the last record has the student alone."""
     hooks = [dict(type='FlowVisualizationHook', interval=5),
              dict(type='KnowledgeFlowHook', withdraw_from=end,
                   independent_at=end, threshold=0., kl_weight=0.,

@@ -1,4 +1,4 @@
-"""When the agent is trained, and what the hooks refuse."""
+"""Schedule of the agent's updates, and bad input of the hooks."""
 
 import os
 
@@ -34,8 +34,8 @@ def mtkd_rl(teachers, **kwargs):
 ])
 def test_the_agent_is_trained_when_it_is_due(tmp_path, teachers, kwargs,
                                              updates, monkeypatch):
-    """Four epochs of four iterations; each update sees what came since the
-    last one and nothing else."""
+    """Four epochs of four iterations; each update uses the samples since the
+    last one, and no others."""
     seen, update = [], None
     runner = toy_runner(
         tmp_path,
@@ -62,7 +62,7 @@ def test_the_agent_is_trained_when_it_is_due(tmp_path, teachers, kwargs,
 
 
 def test_reward_after_the_update_in_a_run(tmp_path, teachers, monkeypatch):
-    """Algorithm 2's order: the reward's student has taken its step."""
+    """In Algorithm 2 the reward is computed after the student's update."""
     runner = toy_runner(
         tmp_path,
         mtkd_rl(teachers, reward_time='after'),
@@ -103,10 +103,10 @@ def test_bad_arguments(build, message):
      'updater.replay_bytes')])
 def test_an_options_key_is_whole_in_training_too(tmp_path, teachers, options,
                                                  key, capsys):
-    """How much one sample takes is not known before."""
+    """The size of a sample is known only in training."""
     runner = toy_runner(tmp_path, mtkd_rl(teachers, **options),
                         hooks=[dict(type='AgentAlternationHook')], epochs=2)
-    # Raised anew by MMEngine, which the tools see through.
+    # MMEngine raises another error from it; the tools handle both alike.
     with pytest.raises(SystemExit) as end, cli.clear_errors() as stage:
         stage.watch(runner)
         runner.train()
@@ -151,7 +151,8 @@ def test_marking_a_teacher_that_is_not_there(tmp_path, teachers):
 
 
 def test_a_teacher_that_breaks_leaves_no_checkpoint(tmp_path, teachers):
-    """It breaks in the second epoch, long before the hook's next look."""
+    """The teacher's outputs are not finite from the second epoch on, long
+    before the hook's next check."""
 
     def poison(runner):
         teachers = list(runner.model.distillation.teachers)

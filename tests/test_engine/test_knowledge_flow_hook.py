@@ -26,18 +26,18 @@ from tests.toy import (
     toy_teachers,
 )
 
-#: No momentum, so that a step is a function of the weights alone.
+#: Without momentum, so that a step depends only on the weights.
 SGD = dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=.3)))
-#: Whatever the defaults are: the paper's losses alone, and 12 of 16
-#: iterations with teachers.
+#: Only the paper's losses, and 12 of 16 iterations with teachers; does not
+#: depend on the defaults.
 HOOK = dict(type='mmkd_rl.KnowledgeFlowHook', interval=1, threshold=0,
             withdraw_from=.5, independent_at=.75, handover_weight=0)
 PLAIN = [HOOK]
 
 
 class Watch(Hook):
-    """Writes down each iteration: weights before, batch, losses, and how often
-    teachers and the student's head ran."""
+    """Hook that records for each iteration the weights before it, the batch,
+    the losses, and how often teachers and the student's head ran."""
 
     priority = 'VERY_HIGH'
 
@@ -47,7 +47,8 @@ class Watch(Hook):
         self.strengths = []
 
     def before_run(self, runner):
-        """Also for copies: a function is not copied, nor is what it holds."""
+        """Count forward passes, also those of copies of the model: functions
+        are not copied with it, so that all of them share the counts."""
         self.count = count = {}
 
         def listen(name, module):
@@ -79,7 +80,7 @@ def copied(state):
 
 
 def train(folder, model, hook=None, **kwargs):
-    """A run of 16 iterations in 4 epochs, watched."""
+    """Run 16 iterations in 4 epochs with :class:`Watch`."""
     watch = Watch()
     hooks = [] if hook is False else [dict(HOOK, **(hook or {}))]
     runner = toy_runner(
@@ -109,7 +110,8 @@ def teachers(tmp_path):
 
 
 def test_losses_are_those_of_the_formulas_and_logged(tmp_path, teachers):
-    """Eq. (5) by hand; the total is the sum; weights in the log sum to 1."""
+    """Eq. (5) computed by hand; the total is the sum of the losses; weights in
+    the log sum to 1."""
     _, watch = train(tmp_path / 'a', flow_classifier(teachers),
                      dict(dependency_weight=.4, kl_weight=.5))
     for t, losses in enumerate(watch.losses):
@@ -144,8 +146,8 @@ def test_losses_are_those_of_the_formulas_and_logged(tmp_path, teachers):
 @pytest.mark.parametrize('old, momentum', [('previous', 0), ('average', .7)])
 @pytest.mark.parametrize('counts', [1, 3])
 def test_kl_is_to_theta_old(tmp_path, teachers, old, momentum, counts):
-    """Eq. (6) from weights written down, theta_old by hand (Sec. 7.6):
-    with accumulated gradients only steps count."""
+    """Eq. (6) from recorded weights, with theta_old computed by hand
+    (Sec. 7.6): with accumulated gradients only optimiser steps count."""
     optim = dict(SGD['optim_wrapper'], accumulative_counts=counts)
     cfg = flow_classifier(teachers)
     _, watch = train(
@@ -182,7 +184,8 @@ def test_kl_is_to_theta_old(tmp_path, teachers, old, momentum, counts):
 
 @pytest.mark.parametrize('every', [1, 3])
 def test_one_more_forward_pass_where_kl_is_on(tmp_path, teachers, every):
-    """And teachers are run once for a batch in any case."""
+    """The KL term adds one forward pass of the student; teachers are run once
+    for a batch with and without it."""
     _, watch = train(tmp_path / 'a', flow_classifier(teachers),
                      dict(kl_interval=every))
     for t, calls in enumerate(watch.calls):
@@ -202,8 +205,8 @@ def test_no_kl_term(tmp_path, teachers):
 
 
 def test_theta_old_sees_as_in_training(tmp_path):
-    """Batch norm takes the batch's statistics though the model came from a
-    validation; units are not dropped: noise is no change of mind."""
+    """Batch norm uses the batch's statistics, also after a validation. Dropout
+    is off, as its noise must not count as a change of the prediction."""
     resnet = dict(type='mmkd_rl.CifarResNet', depth=8)
     cfg = classifier(64)
     cfg['backbone'] = dict(
@@ -238,7 +241,8 @@ def test_theta_old_sees_as_in_training(tmp_path):
 
 @pytest.mark.parametrize('clip', [None, dict(max_norm=.05)])
 def test_alone_a_step_is_the_plain_students(tmp_path, teachers, clip):
-    """Bit for bit, whatever the rest of the model is."""
+    """After withdrawal a step equals the plain student's, bit for bit, for
+    different models."""
     optim = dict(SGD['optim_wrapper'], clip_grad=clip)
     runner, watch = train(tmp_path / 'a', flow_classifier(teachers),
                           dict(withdraw_from=.25, independent_at=.5),
@@ -272,13 +276,13 @@ def test_alone_at_the_very_end_only(tmp_path, teachers):
     assert all('t0' in c for c in watch.calls)
     flow = flow_of(runner.model)
     assert [w.tolist() for w in flow.weights()] == [[1, 0, 0]] * 2
-    runner.model.train()  # the hook has left
+    runner.model.train()  # the hook is removed
     assert set(runner.model(watch.inputs[0], watch.labels[0],
                             mode='loss')) == {'loss'}
 
 
 def weaken(*weights):
-    """Sets w of both layers."""
+    """Hook that sets w of both layers."""
     def function(runner):
         for fusion, w in zip(flow_of(runner.model).fusions, weights):
             fusion.logits.data.copy_(torch.tensor(w))
@@ -314,7 +318,7 @@ def test_one_strong_link_is_enough(tmp_path, teachers):
 
 
 def test_both_weak(tmp_path, teachers):
-    """The student is alone before its time, and the KL term ends."""
+    """The student is alone earlier than scheduled, and the KL term ends."""
     weak = [0., -9., -9.]
     runner, watch = train(
         tmp_path / 'a', flow_classifier(teachers), False,
@@ -342,7 +346,7 @@ def accuracy(model):
                          ids=['last', 'average'])
 @pytest.mark.parametrize('validate', ['student', 'fused', 'both'])
 def test_validation(tmp_path, teachers, validate, more):
-    """What is validated is what the checkpoint holds."""
+    """Validation uses the model that the checkpoint contains."""
     folder, cfg = tmp_path / 'a', flow_classifier(teachers)
     runner = toy_runner(
         folder, cfg, epochs=2, validate=True, randomness=dict(seed=0),
@@ -353,8 +357,8 @@ def test_validation(tmp_path, teachers, validate, more):
         network.register_forward_hook(
             lambda *_: counts.append(runner.model.training))
     runner.train()
-    # Two of the four validation passes (of 4 batches) are with teachers,
-    # of the second epoch none are left
+    # Two of the four validations (of 4 batches) are with teachers; after
+    # the second epoch there are none.
     assert counts.count(False) == (0 if validate == 'student' else 2 * 4)
     model = MODELS.build(cfg)
     model.load_state_dict(
@@ -362,7 +366,7 @@ def test_validation(tmp_path, teachers, validate, more):
     flow = flow_of(model)
     alone, flow.fuse_in_eval, flow.strength = accuracy(model), True, 1.
     fused = accuracy(model)
-    assert abs(fused - alone) > 5  # else nothing could be told
+    assert abs(fused - alone) > 5  # can be told apart
     line = next(x for x in scalars(folder) if 'accuracy/top1' in x)
     assert line['accuracy/top1'] == pytest.approx(
         fused if validate == 'fused' else alone)
@@ -376,7 +380,7 @@ def test_validation(tmp_path, teachers, validate, more):
 
 @pytest.mark.parametrize('validate', ['fused', 'both'])
 def test_validation_alone(tmp_path, teachers, validate):
-    """Of a model that is not trained here: the student."""
+    """Validation without training uses the student alone."""
     cfg = flow_classifier(teachers)
     model = MODELS.build(cfg)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
@@ -447,7 +451,7 @@ def test_options_out_of_range(option, message):
 ])
 def test_schedules_that_do_not_fit(tmp_path, teachers, option, error,
                                    message):
-    """Said before the first iteration."""
+    """The error is raised before the first iteration."""
     watch = Watch()
     runner = toy_runner(
         tmp_path / 'a', flow_classifier(teachers), epochs=4,
@@ -494,7 +498,7 @@ def test_schedule_in_iterations(tmp_path, teachers):
 
 @DATASETS.register_module(force=True)
 class ToyScenes(Dataset):
-    """Four images with a mask or a box each."""
+    """Data set of four images with a mask or a box each."""
 
     metainfo = dict(classes=('a', 'b', 'c'))
 
@@ -571,7 +575,8 @@ def test_segmentor(tmp_path):
 
 
 def test_detector(tmp_path):
-    """No class logits of an image: no KL term, and the log says so."""
+    """A detector has no class logits of an image, so there is no KL term; the
+    log says so."""
     pytest.importorskip('mmdet')
     model = dict(
         type='mmdet.RetinaNet', backbone=flowing(),
@@ -622,7 +627,8 @@ def test_detector(tmp_path):
 
 
 def test_with_everything_else(tmp_path, teachers):
-    """EMA, mixed precision, clipping, export, the picture."""
+    """Together with EMA, mixed precision, gradient clipping, export and the
+    picture."""
     folder = tmp_path / 'a'
     runner, watch = train(
         folder, flow_classifier(teachers), dict(old='average'),
@@ -646,8 +652,8 @@ def test_with_everything_else(tmp_path, teachers):
 
 
 def test_a_new_run_from_a_run(tmp_path, teachers):
-    """load_from takes weights alone: all teachers are there again; from a
-    plain network's checkpoint the student's arrive."""
+    """``load_from`` loads only weights: all teachers take part again. From the
+    checkpoint of a plain network the student's weights are loaded."""
     cfg = flow_classifier(teachers)
     first, _ = train(tmp_path / 'a', cfg)
     path = str(tmp_path / 'a' / 'epoch_4.pth')
@@ -666,9 +672,9 @@ def test_a_new_run_from_a_run(tmp_path, teachers):
 
 
 def test_two_processes(tmp_path, teachers):
-    """With retirement and withdrawal: equal on both, and what one process
-    with the doubled batch does (the mean over the batch is the mean of the
-    processes' means; there is no batch norm)."""
+    """With retirement and withdrawal both processes have the same weights, and
+    those of one process with the doubled batch (the mean over the batch is the
+    mean of the processes' means; there is no batch norm)."""
     model = MODELS.build(flow_classifier(teachers))
     for fusion in flow_of(model).fusions:
         fusion.logits.data[2] = -9.

@@ -1,4 +1,4 @@
-"""A run with Knowledge Flow that was killed goes on bit for bit."""
+"""A killed run with Knowledge Flow resumes bit for bit."""
 
 import json
 
@@ -11,8 +11,8 @@ from tests.toy import flow_classifier, toy_runner, toy_teachers
 
 
 def run(work_dir, teachers, hook, lone=None, more=(), **kwargs):
-    """Four epochs of five iterations; from iteration 8 on the teachers
-    withdraw, from 14 on the student is alone."""
+    """Run four epochs of five iterations; the teachers' withdrawal starts at
+    iteration 8, and from 14 on the student is alone."""
     model = flow_classifier(teachers, student_weight=.4)
     runner = toy_runner(
         work_dir, model, epochs=4, size=40, jitter=.3, validate=True,
@@ -27,7 +27,7 @@ def run(work_dir, teachers, hook, lone=None, more=(), **kwargs):
         optim_wrapper=dict(
             optimizer=dict(type='SGD', lr=.2, momentum=.9)), **kwargs)
     if lone is not None:
-        # Too little to be kept: t1 is retired at the first look.
+        # Below the threshold: t1 is retired at the first check.
         for fusion in flow_of(runner.model).fusions:
             fusion.logits.data[2] = lone
     return runner
@@ -62,7 +62,7 @@ def test_killed_and_resumed(tmp_path, old, lone, killed, more):
     saved = torch.load(tmp_path / 'b' / f'epoch_{epoch}.pth',
                        weights_only=False)
     assert ('mmkd_rl_knowledge_flow' in saved) == (killed < 15)
-    # EMAHook saves what it averages under this name
+    # EMAHook saves the averaged weights under this name
     assert saved['state_dict']['backbone.knowledge_flow.active'].tolist() \
         == ([True, lone is None] if killed < 15 else [False, False])
     torch.rand(17)
@@ -82,7 +82,8 @@ def test_killed_and_resumed(tmp_path, old, lone, killed, more):
 
 
 def test_theta_old_matters(tmp_path):
-    """Else the tests above could not fail."""
+    """The result depends on theta_old; otherwise the tests above could not
+    fail."""
     teachers = toy_teachers(tmp_path)
     whole = run(tmp_path / 'a', teachers, dict(old='average'))
     whole.train()
@@ -98,8 +99,8 @@ def test_theta_old_matters(tmp_path):
 
 
 def test_a_resumed_run_has_its_teachers(tmp_path):
-    """Links go by the teachers' order. Files of earlier versions do not say
-    it, and go on."""
+    """Links depend on the teachers' order, which checkpoints contain.
+    Checkpoints of earlier versions do not contain it, and can be resumed."""
     teachers = toy_teachers(tmp_path)
     run(tmp_path / 'a', teachers, {}).train()
     other = run(tmp_path / 'a', teachers[::-1], {}, resume=True)

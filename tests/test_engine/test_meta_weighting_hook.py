@@ -1,4 +1,4 @@
-"""MMKD's meta step in real runs: it learns, resumes and touches nothing."""
+"""MMKD's meta step in real runs: it learns, resumes, has no side effects."""
 
 import copy
 import json
@@ -58,7 +58,7 @@ def meta_step(model, optim):
 
 
 def step(model, optim, batch=None, targets=samples):
-    """What the runner and the hook do in an iteration."""
+    """Run an iteration as the runner and the hook do."""
     images, labels = batch or World().batch(8)
     with optim.optim_context(model):
         losses = model(images, targets(labels), mode='loss')
@@ -104,9 +104,9 @@ def test_nothing_of_the_student_changes(tmp_path, ce_step):
 
 
 def test_the_gradient_through_a_real_student(tmp_path, monkeypatch):
-    """Against finite differences of the very same meta step, in batch norm
-    and projectors, at the networks' last biases. All in float64, so that the
-    differences can be taken between ReLUs' kinks."""
+    """Compared with finite differences of the same meta step, with batch norm
+    and projectors, for the networks' last biases. In float64, so that small
+    differences do not cross the kink of a ReLU."""
     monkeypatch.setattr(torch.Tensor, 'float', torch.Tensor.double)
     model = build(tmp_path, student=resnet()).double()
     optim = wrapper(model, lr=.02)
@@ -144,7 +144,7 @@ def test_the_gradient_through_a_real_student(tmp_path, monkeypatch):
 
 
 def right_and_loud(folder, count, seed):
-    """The first is right, the others are sure of random answers."""
+    """Teachers: the first is right, the others are sure of random answers."""
     world = World(seed)
     return world, [
         dict(
@@ -160,8 +160,9 @@ def right_and_loud(folder, count, seed):
 
 @pytest.mark.parametrize('seed', [0, 1, 2])
 def test_finds_the_teacher_that_is_right(tmp_path, seed):
-    """With all defaults but the seed; equal weights would be 0.25. Features
-    are left out: whom they trust here depends on the projectors' start."""
+    """With all default options but the seed; equal weights would be 0.25.
+    Feature weights are not tested: here they depend on the projectors' initial
+    weights."""
     world, teachers = right_and_loud(tmp_path, 4, seed)
     model = build(tmp_path, teachers=teachers, hard_share=.25)
     model.distillation.weighting.learner.has_hook = True
@@ -198,7 +199,7 @@ def test_the_rates_are_the_students_or_given(tmp_path, monkeypatch):
     place = 'distillation.terms.1.projectors'
     assert seen[0] == {
         n: .2 if n.startswith(f'{place}.0.') else
-        0. if n.startswith(f'{place}.1.') else .1  # of nobody's optimiser
+        0. if n.startswith(f'{place}.1.') else .1  # not in any optimiser
         for n, _ in model.named_parameters()
     }
     assert set(seen[0].values()) == {.1, .2, 0.}
@@ -221,7 +222,7 @@ def test_one_teacher_and_one_sample(tmp_path, count, size):
 
 
 def test_soft_targets_and_mixed_batches(tmp_path):
-    """Mixup that is on in every second batch."""
+    """Mixup is applied to every second batch."""
     model = build(tmp_path)
     optim = wrapper(model)
 
@@ -238,8 +239,8 @@ def test_soft_targets_and_mixed_batches(tmp_path):
 
 
 def test_teachers_with_other_classes(tmp_path):
-    """Weights of those that do not know a class are left out in the steps as
-    they are in training."""
+    """Weights of teachers that do not know a class are left out in meta steps
+    as in training."""
     teachers = toy_teachers(tmp_path)
     teachers[1]['class_map'] = [0, 1, 2, -1, -1]
     model = build(tmp_path, teachers=teachers)
@@ -250,7 +251,7 @@ def test_teachers_with_other_classes(tmp_path):
 
 @MODELS.register_module(force=True)
 class ToyAttention(BaseModule):
-    """Patches that look at each other: fused attention has no second
+    """Network with attention between patches; fused attention has no second
     derivative."""
 
     def __init__(self, width=8, mode='attention', init_cfg=None):
@@ -270,7 +271,7 @@ class ToyAttention(BaseModule):
 
 
 class Once(torch.autograd.Function):
-    """x^2 without a second derivative."""
+    """The function x^2 without a second derivative."""
 
     @staticmethod
     def forward(ctx, x):
@@ -308,8 +309,8 @@ def test_students_without_second_derivatives(tmp_path, mode, message):
 
 
 def test_mixed_precision(tmp_path):
-    """bfloat16 finds the direction that float32 finds; float16, which would
-    lose small gradients, is not used."""
+    """In bfloat16 the gradient has the direction of that in float32; float16,
+    in which small gradients vanish, is not used."""
     found = []
     for kind in (OptimWrapper, BFloat16OptimWrapper):
         # All samples, so that rounding does not choose others.
@@ -333,7 +334,7 @@ def test_mixed_precision(tmp_path):
 
 
 def test_gradients_are_averaged_over_processes(tmp_path, monkeypatch):
-    """Another process has the opposite gradient: nothing moves."""
+    """Another process has the opposite gradient: no weight changes."""
 
     def opposite(gradients, op):
         assert op == 'mean'

@@ -1,4 +1,4 @@
-"""A run that was killed goes on bit for bit."""
+"""A killed run resumes bit for bit."""
 
 import json
 import shutil
@@ -45,7 +45,8 @@ def run(work_dir, teachers, hooks=HOOKS, reward_time='before', **kwargs):
 
 
 def same(a, b, path=''):
-    """Nested dicts and lists of tensors and plain values, bit for bit."""
+    """Compare nested dicts and lists of tensors and plain values bit for
+    bit."""
     if isinstance(a, dict):
         assert a.keys() == b.keys(), path
         for k in a:
@@ -61,7 +62,7 @@ def same(a, b, path=''):
 
 
 def learner_of(model):
-    """What the strategy trains on its own."""
+    """Learner of the strategy."""
     return model.distillation.weighting.learner
 
 
@@ -93,7 +94,7 @@ def test_killed_in_the_third_epoch_and_resumed(tmp_path):
 
 @pytest.mark.parametrize('reward_time', ['before', 'after'])
 def test_resumed_without_a_seed(tmp_path, reward_time):
-    """Every start draws a seed of its own; the checkpoint's counts."""
+    """Every start draws a new seed; a resumed run uses the checkpoint's."""
     teachers = toy_teachers(tmp_path)
     whole = run(tmp_path / 'a', teachers, reward_time=reward_time)
     whole.train()
@@ -108,7 +109,7 @@ def test_resumed_without_a_seed(tmp_path, reward_time):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-    """A short run's folder, with and without agent in the checkpoint."""
+    """Folder of a short run, with or without agent in the checkpoint."""
     folder = tmp_path_factory.mktemp('finished')
     teachers = toy_teachers(folder)
     runner = toy_runner(

@@ -1,4 +1,5 @@
-"""Real runs: optimiser wrappers, averages, accumulation, checkpointing."""
+"""Real runs with optimiser wrappers, averaged weights, accumulated gradients
+and activation checkpointing."""
 
 import copy
 import glob
@@ -36,7 +37,7 @@ def mtkd_rl(teachers, **kwargs):
 
 
 def own(state):
-    """The student's weights."""
+    """Weights of the student, without those of the distillation."""
     return {n: t for n, t in state.items()
             if not n.startswith('distillation.')}
 
@@ -46,8 +47,8 @@ def weights_of(path):
 
 
 def test_two_epochs(tmp_path, teachers):
-    """Loss falls, the agent is trained after each, and a checkpoint holds
-    the student and the projectors only."""
+    """The loss falls, the agent is trained after each epoch, and a checkpoint
+    has the student and the projectors only."""
     runner = toy_runner(
         tmp_path, mtkd_rl(teachers), hooks=AGENT, epochs=2, size=64,
         randomness=dict(seed=0))
@@ -95,8 +96,8 @@ def test_mixed_precision_on_a_gpu(tmp_path, teachers, dtype):
 
 
 def test_scaled_losses_on_a_cpu(tmp_path, teachers, monkeypatch):
-    """MMEngine's AmpOptimWrapper with a real loss scaler, its one line that
-    asks for a GPU answered yes: the same run as without a scaler."""
+    """MMEngine's AmpOptimWrapper with a real loss scaler, and with its check
+    for a GPU patched: the run is the same as without a scaler."""
     monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available',
                         lambda: True)
     monkeypatch.setattr(amp_optimizer_wrapper, 'GradScaler',
@@ -125,7 +126,7 @@ def test_scaled_losses_on_a_cpu(tmp_path, teachers, monkeypatch):
 
 
 def test_averaged_weights_are_exported(tmp_path, teachers):
-    """With EMAHook a checkpoint's state_dict holds the averages."""
+    """With EMAHook the ``state_dict`` of a checkpoint has averaged weights."""
     runner = toy_runner(
         tmp_path,
         mtkd_rl(teachers),
@@ -147,9 +148,9 @@ def test_averaged_weights_are_exported(tmp_path, teachers):
 
 
 def test_accumulation_is_the_larger_batch(tmp_path, teachers):
-    """Four batches of 8 and one step, or one batch of 32: the same student,
-    for the losses are means and the toy networks have no batch norm in the
-    student. Clipping is on in both."""
+    """Four batches of 8 for one step give the same student as one batch of 32,
+    because losses are means and the toy student has no batch norm. Both runs
+    clip gradients."""
     students = []
     for folder, size, count in (('a', 8, 4), ('b', 32, 1)):
         start = {}
@@ -182,7 +183,7 @@ def test_accumulation_is_the_larger_batch(tmp_path, teachers):
 
 @pytest.mark.parametrize('taps', [None, dict(feature='backbone.hidden')])
 def test_activation_checkpointing_changes_no_number(tmp_path, teachers, taps):
-    """Also where a tap sits inside of what is computed twice."""
+    """Also if a tap is inside a part that is computed twice."""
     states = []
     for folder, modules in (('a', None), ('b', ['backbone'])):
         runner = toy_runner(

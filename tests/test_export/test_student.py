@@ -1,4 +1,4 @@
-"""The exported student is the trained one, for whoever is to read it."""
+"""The exported student equals the trained one, in every library."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def build(cfg, scope='mmpretrain'):
 
 
 def shuffled(model):
-    """Weights and statistics that no initialisation would give."""
+    """Set weights and statistics to values that no initialisation gives."""
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for value in model.state_dict().values():
@@ -42,7 +42,7 @@ def shuffled(model):
 
 @pytest.fixture
 def distilled(tmp_path):
-    """A distiller with teachers, and the checkpoint of it."""
+    """A distiller with teachers, and its checkpoint."""
     model = shuffled(
         MODELS.build(
             distiller(
@@ -115,7 +115,7 @@ def test_only_the_backbone_goes_to_detectors(resnet, to):
 
 
 def loaded_completely(backbone, path, resnet):
-    """The file's weights and the backbone's are the same set and values."""
+    """Whether file and backbone have the same weights and values."""
     backbone.init_weights()
     own = {
         n: t for n, t in backbone.state_dict().items()
@@ -139,13 +139,13 @@ def loaded_completely(backbone, path, resnet):
     ('mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py', 'mmseg'),
 ])
 def test_detectors_and_segmentors_load_it(tmp_path, resnet, config, package):
-    """As docs say: nothing missing, nothing left over."""
+    """Loaded as the docs describe, no weight is missing or left over."""
     pytest.importorskip(package)
     from mmengine.hub import get_config
     path = str(tmp_path / 'backbone.pth')
     checkpoint_io.save(export_student(checkpoint_of(resnet), package), path)
     cfg = get_config(config).model
-    # MMSegmentation's own kind of ResNet has another stem
+    # MMSegmentation's ResNetV1c has another stem
     kind = 'ResNet' if package == 'mmdet' else 'mmseg.ResNet'
     cfg.backbone.update(
         type=kind, depth=18,
@@ -185,7 +185,7 @@ def test_torchvision_has_no_names_for_others(backbone):
 
 @pytest.fixture
 def flowing():
-    """A classifier whose teacher has just left."""
+    """A classifier with Knowledge Flow after the teacher's withdrawal."""
     model = build(dict(RESNET18, backbone=dict(
         type='mmkd_rl.KnowledgeFlowBackbone', student=RESNET18['backbone'],
         probe_size=32, teachers=[dict(
@@ -206,8 +206,8 @@ def flowing():
 @pytest.mark.parametrize('to', ['mmpretrain', 'mmdet', 'mmseg',
                                 'torchvision'])
 def test_knowledge_flow_leaves_the_plain_network(flowing, to):
-    """Bit for bit what the wrapped one does alone, in training (with the
-    batch's statistics), too."""
+    """The exported network equals the wrapped one bit for bit, also in
+    training (with the batch's statistics)."""
     model, images, alone = flowing
     out = export_student(dict(state_dict=model.state_dict()), to)
     weights = out if to == 'torchvision' else out['state_dict']
@@ -287,7 +287,7 @@ def test_the_tool(tmp_path, distilled):
 ])
 def test_the_tool_refuses(tmp_path, distilled, name, to, message, monkeypatch,
                           capsys):
-    """In this process, which is quicker: exit code 2 and no file."""
+    """Exit code 2 and no file; run in this process, which is quicker."""
     import runpy
     torch.save(distilled[1], tmp_path / 'run.pth')
     whole = (tmp_path / 'run.pth').read_bytes()
@@ -320,7 +320,7 @@ def test_an_interrupted_export_leaves_no_file(tmp_path, distilled,
 
 def test_the_checkpoint_itself_is_not_overwritten(tmp_path, monkeypatch,
                                                   capsys):
-    """Nor is a folder taken for a file."""
+    """Nor is a folder accepted as the output."""
     import runpy
     path = tmp_path / 'epoch_1.pth'
     torch.save(dict(state_dict={'a': torch.zeros(1)}), path)

@@ -12,14 +12,14 @@ CIFAR = dict(type='mmkd_rl.CifarResNet', depth=8)
 
 
 def teacher(name: str = 'a', config: dict | None = None, **kwargs) -> dict:
-    """An untrained one."""
+    """Config of an untrained teacher."""
     return dict(name=name, config=config or CIFAR, checkpoint='untrained',
                 **kwargs)
 
 
 def build(student: dict | None = None, teachers: list | None = None,
           strength: float = 1., **kwargs) -> nn.Module:
-    """A backbone with knowledge flow."""
+    """Build a KnowledgeFlowBackbone."""
     backbone = MODELS.build(dict(
         type='mmkd_rl.KnowledgeFlowBackbone', student=student or CIFAR,
         teachers=teachers or [teacher()], **kwargs))
@@ -28,19 +28,19 @@ def build(student: dict | None = None, teachers: list | None = None,
 
 
 def roots(flow: KnowledgeFlow) -> list[nn.Module]:
-    """The networks of its teachers, as paths of links know them."""
+    """Networks of the teachers, to which the paths of links are relative."""
     return [teacher.root for teacher in flow.pool]
 
 
 def tensors(output) -> list[Tensor]:
-    """All in a backbone's output."""
+    """All tensors in a backbone's output."""
     if isinstance(output, Tensor):
         return [output]
     return [t for part in output for t in tensors(part)]
 
 
 def step(backbone: nn.Module, images: Tensor, seed: int = 0) -> list[Tensor]:
-    """Train a step, without the optimiser; returns the outputs."""
+    """Run forward and backward pass in training; returns the outputs."""
     torch.manual_seed(seed)
     outputs = tensors(backbone(images))
     generator = torch.Generator().manual_seed(1)

@@ -1,8 +1,8 @@
-"""The wrapper round real backbones, in their smallest variants.
+"""KnowledgeFlowBackbone with the smallest variants of real backbones.
 
-What holds for all of them: with teachers all gone it is the plain backbone,
-bit for bit, in output and gradients; with them, every Q and every w learns
-and no teacher does.
+For all of them: without teachers, outputs and gradients equal those of the
+plain backbone bit for bit; with teachers, every Q and every w learns, and no
+teacher does.
 """
 
 import copy
@@ -68,7 +68,7 @@ def images():
 
 
 def plain_of(config, backbone):
-    """The backbone as it stands alone, with the same weights."""
+    """The plain backbone with the same weights."""
     plain = MODELS.build(dict(config))
     plain.load_state_dict({
         n: t for n, t in backbone.state_dict().items()
@@ -100,13 +100,13 @@ def test_any_backbone_learns_and_ends_as_itself(name, images):
     plain = plain_of(config, backbone)
     assert type(plain) is type(backbone)
 
-    # Teachers take part: another output, and all that is there learns.
+    # With teachers the output differs, and all parts learn.
     mixed = step(backbone, batch)
     alone = tensors(step(copy.deepcopy(plain), batch))
     assert [t.shape for t in mixed] == [t.shape for t in alone]
     assert not any(torch.equal(a, b) for a, b in zip(mixed, alone))
     for n, p in backbone.named_parameters():
-        # Of the last layer just the class token, or all but it, leaves.
+        # The last layer outputs only the class token, or only the others.
         last = f'knowledge_flow.fusions.{len(flow.fusions) - 1}.'
         if n.startswith(last) and n.endswith({
                 'ViT': '.weight', 'ViT patches': '.extra_weight'}.get(
@@ -120,7 +120,8 @@ def test_any_backbone_learns_and_ends_as_itself(name, images):
                        for p in network.parameters())
         assert not network.training
 
-    # They leave: bitwise the plain backbone, forwards and backwards.
+    # Without teachers it is the plain backbone bit for bit, forwards and
+    # backwards.
     backbone.zero_grad()
     backbone.load_state_dict(plain.state_dict(), strict=False)  # batch norms
     flow.retire(flow.teacher_names)
@@ -128,7 +129,7 @@ def test_any_backbone_learns_and_ends_as_itself(name, images):
         assert torch.equal(a, b)
     assert_same(gradients(backbone), gradients(plain))
     assert all(p.grad is None for p in flow.parameters())
-    # The copy that was taken by its own names has followed it.
+    # The state dict under the plain names has changed with it.
     assert_same(
         {n: t for n, t in backbone.state_dict().items()
          if not n.startswith('knowledge_flow.')}, dict(plain.state_dict()))
@@ -153,8 +154,8 @@ def test_the_student_predicts_alone_unless_told_otherwise(images):
 
 
 def test_mixture_by_hand(images):
-    """h = relu(p_0 z_0 + p_1 Q z_1) in a network of which the last block is
-    computed here, on images that are not square."""
+    """h = relu(p_0 z_0 + p_1 Q z_1): the last block is computed by hand, on
+    images that are not square."""
     batch = torch.randn(2, 3, 32, 48)
     backbone = build(
         links=[dict(student='layer3', teachers=dict(a='layer3'))],
@@ -197,14 +198,14 @@ def test_handover_is_what_the_layers_are_from_what_is_passed_on(images):
     backbone = build()
     flow = flow_of(backbone)
     backbone(images[32])
-    assert flow.handover() == 0  # nobody has asked
+    assert flow.handover() == 0  # not requested
     flow.watch_gaps()
     pairs = []
     for fusion in flow.fusions:
         fusion.register_forward_hook(
             lambda m, args, out: pairs.append((args[0], out)))
     backbone(images[32])
-    assert flow.handover() == 0  # nobody has earned trust
+    assert flow.handover() == 0  # no trust in any teacher
     for i, fusion in enumerate(flow.fusions):
         fusion.logits.data[0] = -i / 4
     pairs.clear()
@@ -223,7 +224,7 @@ def test_handover_is_what_the_layers_are_from_what_is_passed_on(images):
     assert flow.handover() == 0
 
 
-# ------------------------------------------- what a backbone's config says
+# ------------------------------------------- options in a backbone's config
 
 
 @pytest.mark.parametrize('options', [
@@ -298,17 +299,17 @@ def test_layer_wise_learning_rates_find_their_layers():
 
 
 @pytest.mark.parametrize('config, side, links', [
-    # Fusions stand behind what is recomputed,
+    # Fusions are behind the recomputed part,
     (RESNET, 64, 'auto'),
-    # inside of it (in a block's first activation, and its last convolution),
+    # inside it (in a block's first activation, and in its last convolution),
     (RESNET, 64, [
         dict(student=dict(path='layer1.0.relu', call=0),
              teachers=dict(a='layer1')),
         dict(student='layer3.1.conv2', teachers=dict(a=['layer2', 'layer3'])),
         dict(student='layer2', teachers=dict(a='layer1'))]),
-    # in the other way of recomputing,
+    # with the other kind of recomputation,
     (CIFAR, 32, 'auto'),
-    # in networks of tokens.
+    # and in networks of tokens.
     (STUDENTS['Swin'][0], 64, 'auto')])
 def test_activation_checkpointing_changes_no_gradient(config, side, links,
                                                       images):
@@ -333,21 +334,21 @@ def test_a_stage_that_does_not_run_as_one_in_training_is_named(images):
         step(backbone, images[32])
 
 
-# ----------------------------------------------------- networks in place
+# ----------------------------------------------------- in-place operations
 
 
 def test_what_a_teacher_s_layer_gave_is_read_before_it_is_overwritten(images):
-    """A ResNet's ReLUs and additions work in place."""
+    """ReLUs and additions of a ResNet are in-place operations."""
     paths = ['bn1', 'layer1.0.bn1', 'layer1.0.bn2', 'layer1', 'layer2.0.conv1']
     backbone = build(CIFAR, [teacher(config=RESNET)], probe_size=64, links=[
         dict(student='layer1', teachers=dict(a=paths))])
     pool = flow_of(backbone).pool
     network, = roots(flow_of(backbone))
-    for module in network.modules():  # else what is added begins as zero
+    for module in network.modules():  # else the branch starts at zero
         if isinstance(module, _BatchNorm):
             module.weight.data.normal_()
     read, seen = pool.inner(images[64], [True])[0], {}
-    last = 'layer1.1.relu'  # of layer1: what goes into its last activation
+    last = 'layer1.1.relu'  # of layer1: the input of its last activation
 
     def copy_of(path, what):
         seen.setdefault(path, []).append(what.clone())
@@ -364,13 +365,13 @@ def test_what_a_teacher_s_layer_gave_is_read_before_it_is_overwritten(images):
         assert torch.equal(feature, seen[path][-1]), path
     assert all(feature.min() < 0 for feature in read)
 
-    # Nor is the teacher another one for being listened to.
+    # The hooks do not change the teacher's outputs.
     assert torch.equal(want[0], network(images[64])[0])
 
 
 def test_a_student_that_works_in_place_has_the_gradients_of_one_that_does_not(
         images):
-    """The mixture goes into an in-place ReLU."""
+    """The mixture is the input of an in-place ReLU."""
     links = [dict(student=dict(path='layer1.0.relu', call=0),
                   teachers=dict(a='layer1')),
              dict(student='layer2', teachers=dict(a='layer2')),
@@ -407,7 +408,7 @@ def test_teachers_are_in_no_tree():
 
 def test_a_copy_is_its_own_and_shares_teachers(images):
     backbone = build(teachers=[teacher(), teacher('b')])
-    step(backbone, images[32])  # features of a batch are about
+    step(backbone, images[32])  # with stored features of a batch
     backbone.zero_grad()
     twin = copy.deepcopy(backbone)
     flow, other = flow_of(backbone), flow_of(twin)
@@ -415,20 +416,20 @@ def test_a_copy_is_its_own_and_shares_teachers(images):
     batch = images[32].clone()
     assert torch.equal(step(backbone, batch)[0], step(twin, batch)[0])
 
-    # What one learns, or is told, the other does not know.
+    # Training or settings of one do not change the other.
     for p in twin.parameters():
         p.data.zero_()
     assert any(p.any() for p in flow.parameters())
     other.retire(['a'])
     other.strength = 0.
     assert flow.active_teachers == ('a', 'b') and flow.strength == 1
-    # Each is mixed by its own weights: all matrices of the copy are zero.
+    # Each uses its own weights: all matrices of the copy are zero.
     twin.conv1.weight.data.normal_()
     other.strength = 1.
     before = backbone(batch)[0]
     twin(batch)
     assert torch.equal(backbone(batch)[0], before)
-    # A copy that moves leaves the teachers where they are.
+    # Moving the copy to a device does not move the teachers.
     twin.double()
     assert next(roots(flow)[0].parameters()).dtype == torch.float32
     backbone(batch)
@@ -467,7 +468,7 @@ def test_a_checkpoint_says_who_has_left(images):
     assert flow.active_teachers == ('a', 'c') and not flow.independent
     for p, q in zip(flow.weights(), old.weights()):
         assert torch.equal(p, q) and p[2] == 0
-    # One who has left comes back with an older checkpoint.
+    # A retired teacher takes part again after loading an older checkpoint.
     fresh = build(teachers=[teacher(n) for n in names])
     again.load_state_dict(fresh.state_dict())
     assert flow.active_teachers == ('a', 'b', 'c')
@@ -489,7 +490,8 @@ def test_who_has_left_is_not_run(images):
 
 
 def test_what_is_lent_is_mixed_in_once_in_training(images):
-    """Afterwards, and in validation, teachers see what the student sees."""
+    """Lent features are used once; afterwards, and in validation, teachers are
+    run on the student's images."""
     backbone = build()
     flow, runs = flow_of(backbone), []
     roots(flow)[0].register_forward_hook(
@@ -538,7 +540,7 @@ def test_weak_teachers_are_weak_everywhere():
     for fusion in flow.fusions:
         fusion.logits.data = torch.tensor([0., -9., -9.])
     assert flow.weak_teachers(.01) == ['a', 'b']
-    flow.fusions[0].logits.data[2] = 0.  # b is heard in one layer
+    flow.fusions[0].logits.data[2] = 0.  # b has weight in one layer
     assert flow.weak_teachers(.01) == ['a']
     assert flow.weak_teachers(1e-9) == []
     flow.retire(['a'])
@@ -564,8 +566,8 @@ def test_names_and_weights():
 
 
 def test_teachers_of_another_size_and_normalisation(images):
-    """The teacher must see what it was trained with: here images of 64, in
-    BGR, in units of 1/255."""
+    """The teacher gets images as in its training: here of 64x64, in BGR, in
+    units of 1/255."""
     own = dict(mean=[.5, .5, .5], std=[.25, .25, .25], to_rgb=True)
     theirs = dict(mean=[0., 0., 0.], std=[1 / 255] * 3)
     backbone = build(teachers=[teacher(
@@ -583,7 +585,8 @@ def test_teachers_of_another_size_and_normalisation(images):
 
 
 def test_layers_are_looked_at_on_images_that_suit_the_teachers():
-    """A Swin with windows of 7 needs 224, the student does with 64."""
+    """Layers are found on images of 224 for a Swin teacher with windows of 7,
+    and of 64 for the student."""
     swin = dict(type='mmpretrain.SwinTransformer',
                 arch=dict(embed_dims=4, depths=[1] * 4, num_heads=[1] * 4))
     backbone = build(CIFAR, [teacher(config=swin)])

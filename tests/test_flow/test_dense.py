@@ -1,5 +1,5 @@
-"""Configs of the installed MMDetection and MMSegmentation with the wrapper in
-place of their backbone: they build, and train a step on noise."""
+"""Configs of the installed MMDetection and MMSegmentation with
+KnowledgeFlowBackbone can be built, and train a step on noise."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ PSPNET = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 
 
 def train(package, model, samples):
-    """Losses of two images; every weight of the flow learns."""
+    """Train a step on two images, and check that every w and Q learns."""
     init_default_scope(package)
     with MODELS.switch_scope_and_registry(package) as registry:
         model = registry.build(model)
@@ -61,7 +61,7 @@ def test_a_detector_learns_from_a_classifier_and_a_segmentor():
     flow = flow_of(model)
     assert [n.count('.') for n in flow.layers] == [1] * 4
     assert flow.candidates[-1][1:] == ('a:layer3.0', 'other:layer4.1')
-    # out_indices of the neck; the first stage is frozen, as the config says.
+    # out_indices of the neck; the config freezes the first stage.
     assert len(model.backbone(torch.zeros(1, 3, SIDE, SIDE))) == 4
     assert not model.backbone.conv1.weight.requires_grad
 

@@ -1,4 +1,4 @@
-"""The mixture's arithmetic, on vectors (nothing here has to be an image)."""
+"""Arithmetic of the mixture, with vectors as features."""
 
 import math
 
@@ -13,7 +13,7 @@ VECTOR = Layout('vector', 3, 0, (3, ))
 
 
 def fusion(teachers=(0, 1, 1), **kwargs):
-    """One candidate for each entry, of that teacher."""
+    """Fusion with one candidate for each entry, which is its teacher."""
     return Fusion('layer', VECTOR, [
         Candidate(m, f't{m}:layer{i}', i, Layout('vector', 4, 0, (4, )))
         for i, m in enumerate(teachers)], **kwargs)
@@ -42,7 +42,7 @@ def test_weights_are_a_softmax_of_those_who_take_part():
     e = [math.exp(x) for x in (.3, -1., 2., .7)]
     want = [x / sum(e) for x in e]
     assert f.weights((True, True), 1.).tolist() == pytest.approx(want)
-    # Teacher 1 is retired: the others have its share in their proportion.
+    # Teacher 1 is retired: the others get its share in proportion to theirs.
     two = e[0] + e[1]
     assert f.weights((True, False), 1.).tolist() == pytest.approx(
         [e[0] / two, e[1] / two, 0, 0])
@@ -96,7 +96,7 @@ def test_gradients_against_finite_differences(active, strength):
     w = torch.randn(4).double().requires_grad_()
     assert gradcheck(mixed, (own, w))
 
-    # The same gradient comes out of weights(), which works in float32.
+    # weights(), which computes in float32, has the same gradient.
     f.logits.data = w.detach().clone()
     f(own, features, f.weights(active, strength)).pow(2).sum().backward()
     want, = torch.autograd.grad(mixed(own, w).pow(2).sum(), w)
@@ -154,8 +154,8 @@ def test_names():
 
 
 def test_trust_is_what_the_student_has_lost():
-    """From none, where p of the student is what it was, to all, where it is
-    half of that or less; linear between."""
+    """Trust is 0 if the student's p is the initial one, 1 if it is at most
+    half of that, and linear between."""
     fusion = Fusion('x', Layout('vector', 2), [
         Candidate(0, 'a:x', 0, Layout('vector', 2)),
         Candidate(1, 'b:x', 0, Layout('vector', 2))], student_weight=.4)

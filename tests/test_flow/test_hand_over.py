@@ -1,7 +1,6 @@
-"""Teachers' features on their way to the student and to theta_old.
+"""Hand-over of teachers' features to the student and to theta_old.
 
-Whatever happens in between, a student is mixed with what its teachers say of
-the images that it is given.
+In all cases a student is mixed with its teachers' features of the same images.
 """
 
 import copy
@@ -33,13 +32,13 @@ def images():
 
 
 def attach(model, **options):
-    """Train with Knowledge Flow; the student is alone from iteration 8 on."""
+    """Attach the losses to a model; the student is alone from iteration 8."""
     hook = KnowledgeFlowHook(**{**dict(kl_weight=1.), **options})
     return hook.attach(model.train(), FlowSchedule(8, 8, .1))
 
 
 def student_loss(model, images):
-    """And its gradients."""
+    """Loss of the student, and its gradients."""
     model.zero_grad()
     loss = model(images, samples(LABELS), mode='loss')['loss_student']
     loss.backward()
@@ -53,7 +52,7 @@ def same(a, b):
 
 
 def by_itself(model, images):
-    """What it should be: the teachers run by the student's own hook."""
+    """Expected result: the student's own hook runs the teachers."""
     own = copy.deepcopy(model)
     joint = attach(own, kl_weight=0.)
     joint.begin(0)
@@ -62,7 +61,7 @@ def by_itself(model, images):
 
 @contextmanager
 def counted(model):
-    """Images of each forward pass of each teacher."""
+    """Record the images of each forward pass of each teacher."""
     flow, seen = flow_of(model), {}
     handles = [
         network.register_forward_hook(
@@ -77,7 +76,7 @@ def counted(model):
 
 
 def test_the_same_with_and_without_theta_old(cfg, images):
-    """Once a forward pass, in iterations with a KL term and without."""
+    """Teachers are run once an iteration, with and without a KL term."""
     model = MODELS.build(cfg)
     want = by_itself(model, images)
     joint = attach(model, kl_interval=2)
@@ -92,7 +91,7 @@ def test_the_same_with_and_without_theta_old(cfg, images):
 
 @pytest.mark.parametrize('where', ['theta_old', 'before', 'behind'])
 def test_a_forward_pass_that_failed(cfg, images, where):
-    """Another batch is not mixed with the features of the one before."""
+    """The next batch is not mixed with the features of the failed one."""
     model = MODELS.build(cfg)
     other = images.flip(0) + 1
     want = by_itself(model, other)
@@ -140,7 +139,7 @@ def test_another_look_behind_a_forward_pass_that_failed(
 
 
 def test_validation_between_two_steps(cfg, images):
-    """And the steps are the same with and without one."""
+    """The steps are the same with and without a validation between them."""
     ends = []
     for validates in (True, False):
         torch.manual_seed(0)
@@ -171,8 +170,8 @@ def test_validation_between_two_steps(cfg, images):
 
 
 class TwoViews(BaseModel):
-    """Looks at two views of each image, in a list as self-supervised models
-    are given, with a backbone that runs twice."""
+    """Model with two views of each image, in a list as for self-supervised
+    models, whose backbone runs twice."""
 
     def __init__(self, model: BaseModel) -> None:
         super().__init__()
@@ -204,8 +203,8 @@ def test_a_backbone_that_runs_on_several_images(cfg, images):
 
 
 class OtherNames(BaseModel):
-    """MMEngine asks for no names of a model's arguments but ``mode``; this
-    one also changes the images before its backbone sees them."""
+    """Model with other argument names (MMEngine requires only ``mode``), which
+    also changes the images before the backbone."""
 
     def __init__(self, model: BaseModel) -> None:
         super().__init__()
@@ -219,7 +218,7 @@ class OtherNames(BaseModel):
 
 @pytest.mark.parametrize('names', [True, False])
 def test_a_model_of_one_s_own(cfg, images, names):
-    """Teachers see what the backbone is given."""
+    """Teachers get the images that the backbone gets."""
     model = OtherNames(MODELS.build(cfg))
     joint = attach(model, kl_weight=0. if names else 1.)
     joint.begin(0)
@@ -249,7 +248,7 @@ def cifar(**student):
 
 
 def step(model, images, t=0):
-    """Losses and gradients of a whole step."""
+    """Losses and gradients of a complete step."""
     model.zero_grad()
     losses = model(images, samples(LABELS), mode='loss')
     sum(losses.values()).backward()
@@ -257,8 +256,8 @@ def step(model, images, t=0):
 
 
 def test_activation_checkpointing_with_all_losses():
-    """What is run again in the backward pass is mixed again, with the
-    features of then, and teachers are not run for it."""
+    """Recomputation in the backward pass mixes again, with the stored features
+    of the same batch, and does not run the teachers."""
     images = torch.randn(6, 3, 16, 16)
     model, again = MODELS.build(cifar()), MODELS.build(cifar(with_cp=True))
     again.load_state_dict(model.state_dict())
@@ -267,8 +266,8 @@ def test_activation_checkpointing_with_all_losses():
     for one in (model, again):
         joint = attach(one, handover_weight=1.)
         for fusion in joint.flow.fusions:
-            fusion.logits.data[0] = -1.  # teachers are trusted
-        one.head.fc.weight.data += .1  # theta_old is another one
+            fusion.logits.data[0] = -1.  # full trust in teachers
+        one.head.fc.weight.data += .1  # theta_old differs from theta
         joint.begin(4)
         with counted(one) as seen:
             results.append(step(one, images))
@@ -280,7 +279,7 @@ def test_activation_checkpointing_with_all_losses():
 
 
 def test_two_models_take_turns(cfg, tmp_path, images):
-    """On the very same images, their passes nested in each other."""
+    """Two models with nested forward passes on the same images."""
     folder = tmp_path / 'others'
     folder.mkdir()
     others = toy_teachers(folder, scale=2.)[::-1]
@@ -301,7 +300,7 @@ def test_two_models_take_turns(cfg, tmp_path, images):
 
 
 def test_a_copy_made_in_training_goes_its_own_way(cfg, images):
-    """As EMAHook's, or a user's."""
+    """The copy may be that of EMAHook or a user's."""
     model = MODELS.build(cfg)
     joint = attach(model)
     joint.begin(0)

@@ -11,7 +11,8 @@ from .parts import CIFAR, build, teacher
 
 
 class Stages(nn.Module):
-    """A convolution and a ReLU a stage, of halved resolution, or not."""
+    """Backbone with a convolution and a ReLU a stage, with or without halving
+    the resolution."""
 
     def __init__(self, count, width=2, halve=True):
         super().__init__()
@@ -34,7 +35,7 @@ def trace(count, halve=True):
 
 
 def paired(student, *teachers):
-    """Of each link: the student's stage, and of each teacher its stage."""
+    """Stages of the student and of each teacher for each link."""
     links = resolve_links('auto', student, {
         f't{i}': t for i, t in enumerate(teachers)}, 'input')
     return [(int(link.student.layer[1]),
@@ -53,7 +54,7 @@ def test_auto_is_monotone_and_uses_a_teacher_s_layer_twice_at_most(
     assert students == sorted(set(students)) and 0 < len(links) <= MAX_LAYERS
     assert layers == sorted(layers)
     assert max(map(layers.count, layers)) <= MAX_USES
-    # The last layers of both belong together, and depth to like depth.
+    # The last layers are paired, and others by their relative depth.
     assert (students[-1], layers[-1]) == (own - 1, other - 1)
     for j, k in zip(students, layers):
         assert abs((j + 1) / own - (k + 1) / other) <= .5
@@ -134,7 +135,7 @@ def test_a_teacher_in_no_link():
                       'input')
 
 
-# The same through the door by which a user comes in.
+# The same through the public class.
 
 
 @pytest.mark.parametrize('link, says', [

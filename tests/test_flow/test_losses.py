@@ -9,7 +9,7 @@ from mmkd_rl.flow.losses import dependency_loss, handover_gap, kl_to_old
 
 
 def test_dependency_by_hand():
-    """-(log 1/2 + log 1/4) / 2 = 3/2 log 2; teachers' shares do not count."""
+    """-(log 1/2 + log 1/4) / 2 = 3/2 log 2, whatever the teachers' shares."""
     rows = [torch.tensor([.5, .5]).log(), torch.tensor([.25, .7, .05]).log()]
     torch.testing.assert_close(
         dependency_loss(rows), torch.tensor(1.5 * math.log(2)))
@@ -42,7 +42,7 @@ def test_kl_against_scipy(shape):
     p, q = (math.e**log_softmax(x, 1) for x in rows)
     want = entropy(p, q, axis=1).mean()
     assert kl_to_old(new, old).item() == pytest.approx(want, rel=1e-5)
-    # Of f_theta to f_theta_old, not the other way round.
+    # KL from f_theta to f_theta_old, not the reverse.
     assert kl_to_old(old, new).item() != pytest.approx(want, rel=1e-2)
 
 
@@ -78,7 +78,7 @@ def test_handover_is_one_where_the_mean_is_said_and_knows_no_units(shape):
             pytest.approx(1)
         torch.testing.assert_close(
             handover_gap(own, mixed), handover_gap(50 * own, 50 * mixed))
-    assert handover_gap(own, mixed).isfinite()  # of a constant, too
+    assert handover_gap(own, mixed).isfinite()  # also for a constant feature
     assert handover_gap(own.bfloat16(), mixed.bfloat16()).dtype == \
         torch.float32
 

@@ -1,4 +1,4 @@
-"""theta_old against a copy that is kept by hand."""
+"""theta_old compared with a copy that the test keeps."""
 
 import copy
 
@@ -35,7 +35,7 @@ def images():
 
 
 def ask(old, images):
-    """The old student's logits alone."""
+    """Logits of the old student."""
     return old.logits(images)[0]
 
 
@@ -49,7 +49,7 @@ def test_previous_is_what_the_network_was_at_its_last_update(images):
     model = classifier()
     old = OldStudent(model, 'head')
     now = model(images, mode='tensor')
-    assert torch.equal(ask(old, images), now)  # it begins as the student
+    assert torch.equal(ask(old, images), now)  # initially equal
     change(model)
     assert torch.equal(ask(old, images), now)
     assert not torch.equal(model(images, mode='tensor'), now)
@@ -65,7 +65,7 @@ def test_average_is_the_exponential_one(images):
     want = {n: t.clone().double() for n, t in model.state_dict().items()}
     for _ in range(3):
         change(model)
-        model(images, mode='tensor')  # moves the statistics of batch norms
+        model(images, mode='tensor')  # changes the statistics of batch norm
         old.update()
         for n, t in model.state_dict().items():
             want[n] = .8 * want[n] + .2 * t.double() \
@@ -77,7 +77,7 @@ def test_average_is_the_exponential_one(images):
 
 
 def test_it_and_the_student_run_the_teachers_once(images):
-    """Whoever comes first; also where the other one has other weights."""
+    """In any order, also if the weights of the two differ."""
     model = classifier()
     old = OldStudent(model, 'head')
     change(model)
@@ -109,7 +109,7 @@ def test_it_says_what_the_teachers_said_of_the_backbone_s_first_images(
 
 
 def test_nothing_is_kept_of_a_batch(images):
-    """Also where the network fails."""
+    """No features are stored after a step, also if the network fails."""
     model = classifier()
     old = OldStudent(model, 'head')
     flow = flow_of(old._own)
@@ -129,7 +129,7 @@ def test_nothing_is_kept_of_a_batch(images):
 
 
 def test_it_leaves_no_trace_in_the_student(images):
-    """Neither gradients, nor statistics, nor what it is mixed with."""
+    """It changes no gradients, statistics or stored features."""
     model = classifier()
     want = copy.deepcopy(model)
     logits = model(images, mode='tensor')
@@ -145,8 +145,8 @@ def test_it_leaves_no_trace_in_the_student(images):
 
 @pytest.mark.parametrize('gone', [['a'], ['b'], ['a', 'b']])
 def test_who_is_retired_is_not_asked_by_it(images, gone):
-    """A teacher is retired behind an iteration; in the next one its features
-    of the batch are not there, before theta_old is updated."""
+    """A teacher is retired after an iteration. In the next one its features
+    are missing, before theta_old is updated."""
     model = classifier(teachers=2)
     old = OldStudent(model, 'head')
     flow, runs = flow_of(model), []
@@ -218,7 +218,7 @@ def test_taps_that_are_none(cfg, error, says):
 
 
 class Dense(nn.Module):
-    """A segmentor's head, or something like it."""
+    """Head with dense logits, like that of a segmentor."""
 
     def __init__(self, conv_seg=True):
         super().__init__()

@@ -19,7 +19,7 @@ def real(**cfg):
 
 
 class Parts(nn.Module):
-    """A layer of each kind."""
+    """Network with a layer of each kind."""
 
     def __init__(self):
         super().__init__()
@@ -53,7 +53,7 @@ class Words(nn.Module):
 
 
 class Scaled(nn.Module):
-    """An activation inside, and not at the end."""
+    """Layer with an activation inside, but not at the end."""
 
     def __init__(self):
         super().__init__()
@@ -69,7 +69,7 @@ def parts():
 
 
 def test_a_residual_block_ends_with_the_last_call_of_its_relu():
-    """z of the paper: what goes into it, so the sum with the shortcut."""
+    """z of the paper is the input of the ReLU: the sum with the shortcut."""
     network = real(type='ResNet', depth=18, stem_channels=8, base_channels=8)
     point = network.point('layer2.1')
     assert (point.path, point.source) == ('layer2.1.relu', 'input')
@@ -164,7 +164,7 @@ def test_nothing_stays_on_the_network(parts):
 
 
 class Plain(nn.Module):
-    """Layers without blocks."""
+    """Network of layers without blocks."""
 
     def __init__(self):
         super().__init__()

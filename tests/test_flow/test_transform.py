@@ -1,4 +1,4 @@
-"""Q against loops written from its definition."""
+"""Q compared with loops over its definition."""
 
 import itertools
 import math
@@ -41,7 +41,8 @@ def numpy(x):
 
 
 def average(maps, size):
-    """[E, H, W] to [E, *size], sides whole multiples, or bilinear up."""
+    """Resize [E, H, W] to [E, *size]: average pooling by whole factors, or
+    bilinear upsampling."""
     channels, height, width = maps.shape
     out = np.zeros((channels, *size))
     for y, x in itertools.product(*map(range, size)):
@@ -50,7 +51,8 @@ def average(maps, size):
             out[:, y, x] = maps[:, y * h:(y + 1) * h, x * w:(x + 1) * w].mean(
                 (1, 2))
             continue
-        # Pixels are squares; beyond the outer centres the edge goes on.
+        # Pixels are squares; outside the outer centres values are those of the
+        # edge.
         v = min(max((y + .5) * height / size[0] - .5, 0), height - 1)
         u = min(max((x + .5) * width / size[1] - .5, 0), width - 1)
         for a, b in itertools.product((0, 1), (0, 1)):
@@ -62,8 +64,8 @@ def average(maps, size):
 
 
 def reference(q, feature, shape, extra, teacher_extra):
-    """share = 1, one image: a place of the student gets the matrix times what
-    the teacher has at that place."""
+    """Q for share = 1 and one image: at each position of the student, the
+    matrix times the teacher's feature at that position."""
     matrix, z = numpy(q.weight), numpy(feature)
     grid = (4, 6)
     if z.ndim == 1:
@@ -73,7 +75,7 @@ def reference(q, feature, shape, extra, teacher_extra):
     else:
         one = z[0] if teacher_extra else z.mean(0)
         places = z[teacher_extra:]
-        h = round(math.sqrt(len(places) * 2 / 3))  # sides are as 2 to 3
+        h = round(math.sqrt(len(places) * 2 / 3))  # sides are 2 to 3
         w = len(places) // h
         maps = np.stack([[places[y * w + x] for x in range(w)]
                          for y in range(h)])
@@ -127,8 +129,8 @@ def test_q_works_on_one_image_and_is_linear_in_its_share(student, teacher):
 
 @pytest.mark.parametrize('size', [(7, 9), (3, 4), (14, 3), (20, 30), (7, 1)])
 def test_resize_before_or_behind_the_matrix_is_the_same(size):
-    """Both are linear, one over channels and one over space; the faster is
-    chosen, and nobody must see which."""
+    """Both are linear, one over channels and one over space. The faster order
+    is used, and the result must not depend on it."""
     maps, matrix = torch.randn(2, 5, 7, 9).double(), torch.randn(3, 5).double()
     q = Transform(Layout('map', 3), Layout('map', 5)).double()
     q.weight.data = matrix
@@ -169,13 +171,13 @@ def test_class_tokens_are_told_from_places_by_the_images_sides():
     assert extra(4 * 8 + 1, (32, 64)) == 1
     assert extra(4 * 8, (32, 64)) == 0
     assert extra(1, (32, 32)) == 0
-    # The network's own word counts more.
+    # A size that the network states has priority.
     assert Layout.of(torch.zeros(2, 197, 3), 'x', 0, (224, 224)).extra == 0
 
 
 def test_tokens_of_a_teacher_that_resizes_lie_on_its_own_grid():
-    """It sees squares, 4 x 4, while the student's images are 1 to 4: for 16
-    tokens they would be taken for 2 x 8."""
+    """The teacher resizes images to squares and has 4 x 4 tokens. From the
+    student's images, with sides 1 to 4, 2 x 8 would be inferred."""
     teacher = Layout.of(torch.zeros(2, 16, 1), 'x', None, (8, 32), (32, 32))
     q = Transform(Layout('map', 1), teacher)
     q.weight.data.fill_(1.)
@@ -183,7 +185,7 @@ def test_tokens_of_a_teacher_that_resizes_lie_on_its_own_grid():
     got = q(rows, torch.zeros(1, 1, 4, 16), 1., (8, 32))
     assert torch.equal(got, torch.arange(4.)[:, None].expand(4, 16)[None,
                                                                     None])
-    # Likewise into as many tokens on another grid, 2 x 8.
+    # The same for a student with 16 tokens on another grid, 2 x 8.
     tokens = Transform(Layout('tokens', 1), teacher)
     tokens.weight.data.fill_(1.)
     got = tokens(rows, torch.zeros(1, 16, 1), 1., (8, 32))
@@ -212,7 +214,7 @@ def test_what_no_q_can_join_is_refused(bad):
 
 
 def test_a_first_axis_that_does_not_count_images_is_refused():
-    """Windows of an attention, or tokens first."""
+    """The first axis can be attention windows or tokens."""
     with pytest.raises(ValueError, match=r'gives \(8, 4, 3\).*2 images, wh'):
         Layout.of(torch.zeros(8, 4, 3), 'x', batch=2)
     assert Layout.of(torch.zeros(2, 4, 3), 'x', batch=2).kind == 'tokens'

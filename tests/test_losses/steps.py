@@ -1,4 +1,4 @@
-"""A loss in a real step of a real distiller, for the tests of all losses."""
+"""Steps of a distiller with a given loss, for the tests of all losses."""
 
 import torch
 from mmengine.model import BaseModule
@@ -29,7 +29,7 @@ def maps(width=8):
 
 
 def build(count=3, widths=(5, 7, 7), **kwargs):
-    """A distiller whose networks give maps."""
+    """Build a distiller whose networks output maps."""
     torch.manual_seed(0)
     teachers = [
         dict(name=f't{i}', config=maps(widths[i]), checkpoint='untrained')
@@ -40,7 +40,7 @@ def build(count=3, widths=(5, 7, 7), **kwargs):
 
 
 def step(model, size=6, dtype=None):
-    """Losses of a step, after its backward pass; everything is finite."""
+    """Losses of a step; checks that losses and gradients are finite."""
     images, labels = World().batch(size)
     with torch.autocast('cpu', dtype or torch.bfloat16,
                         enabled=dtype is not None):
@@ -54,8 +54,8 @@ def step(model, size=6, dtype=None):
 
 
 def check_with_strategies(size=6, count=3, dtype=None, **kwargs):
-    """Equal weights, and an agent before and after its update, with the
-    paper's reward, which reads the loss."""
+    """Train with equal weights, and with an agent before and after its update
+    with the paper's reward, which depends on the loss."""
     for weighting in (dict(type='AverageWeighting'),
                       dict(type='MTKDRL', reward=dict(type='DistanceReward'))):
         model = build(count, weighting=weighting, **kwargs)
@@ -77,14 +77,14 @@ def check_with_strategies(size=6, count=3, dtype=None, **kwargs):
 
 
 def random_logits(size=6, count=4, classes=CLASSES, seed=0, dtype=None):
-    """Student's and teachers' logits, [B, C] and [B, M, C]."""
+    """Random logits of the student [B, C] and of teachers [B, M, C]."""
     g = torch.Generator().manual_seed(seed)
     return (3 * torch.randn(size, classes, generator=g, dtype=dtype),
             3 * torch.randn(size, count, classes, generator=g, dtype=dtype))
 
 
 def of_logits(term, student_BC, teachers_BMC, targets=None):
-    """A logit term of one level, [B, M]."""
+    """Gaps of a logit term with one level, [B, M]."""
     return term(
         Output(logits=(student_BC, )),
         [Output(logits=(z, )) for z in teachers_BMC.unbind(1)],
@@ -92,14 +92,14 @@ def of_logits(term, student_BC, teachers_BMC, targets=None):
 
 
 def of_features(term, pairs, targets=None):
-    """A feature term of aligned (student, teacher) for each teacher, one
-    level; [B, M]."""
+    """Gaps of a feature term for an aligned pair (student, teacher) of each
+    teacher, one level, [B, M]."""
     return term.compare(
         tuple((Pair(s, t), ) for s, t in pairs),
         labels(targets, len(pairs[0][0])))
 
 
 def labels(targets, size):
-    """Truth of all points; ``None``: without labels."""
+    """Truth with all points valid; ``None`` for no labels."""
     return Truth(None, None, torch.ones(size)) if targets is None else \
         truth(targets)

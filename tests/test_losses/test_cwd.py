@@ -1,4 +1,4 @@
-"""CWD against its definition, and what a softmax over space must do."""
+"""CWD compared with its definition; properties of a softmax over space."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_a_point_has_no_elsewhere(pairs):
 
 
 def test_dense_logits_of_any_shape():
-    """The function knows no classes and no number of dimensions."""
+    """The function works for any number of classes and dimensions."""
     x, y = torch.randn(2, 6, 5), torch.randn(2, 6, 5)
     torch.testing.assert_close(
         channel_divergence(x, y, 2.),

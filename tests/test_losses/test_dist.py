@@ -1,4 +1,4 @@
-"""DIST against the paper's batch loss, and what correlations must do."""
+"""DIST compared with the paper's batch loss; properties of correlations."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from tests.test_losses.steps import (
 
 
 def published(student, teacher, beta, gamma, temperature, eps):
-    """One number a batch, by loops in float64."""
+    """The paper's loss of a batch, by loops in float64."""
     q, p = (softmax(np.asarray(z, np.float64) / temperature, 1)
             for z in (student, teacher))
 
@@ -46,7 +46,7 @@ def test_the_batch_mean_is_the_published_loss(beta, gamma, temperature, eps,
 
 
 def test_the_gradient_is_that_of_the_correlations():
-    """Of 1 - rho itself, by autograd in float64."""
+    """Compared with autograd of 1 - rho in float64."""
     student, teachers = random_logits(dtype=torch.float64)
     z = student.float().requires_grad_()
     of_logits(DISTLoss(2., 3., eps=0.), z,
@@ -65,7 +65,8 @@ def test_the_gradient_is_that_of_the_correlations():
 
 
 def test_a_student_that_is_the_teacher_is_at_rest():
-    """With whatever weights the samples get: each share is at its least."""
+    """The gradient is zero for any weights of samples, as each sample's share
+    is at its minimum."""
     student, _ = random_logits()
     z = student.clone().requires_grad_()
     loss = of_logits(DISTLoss(), z, student.unsqueeze(1))
@@ -75,8 +76,8 @@ def test_a_student_that_is_the_teacher_is_at_rest():
 
 
 def test_predictions_may_be_scaled_and_shifted():
-    """rho(u, v) = rho(a u + b, v), a > 0: with two classes every softmax row
-    is such an image of every other one of the same order."""
+    """rho(u, v) = rho(a u + b, v), a > 0. With two classes all softmax rows of
+    the same order are related by such a map."""
     z = torch.tensor([[2., -1.], [.3, .1], [5., 4.]])
     other = torch.tensor([[.1, 0.], [7., -7.], [1., .5]])
     assert of_logits(DISTLoss(gamma=0., eps=0.), z,
@@ -84,7 +85,7 @@ def test_predictions_may_be_scaled_and_shifted():
     flipped = of_logits(DISTLoss(beta=1., gamma=0., eps=0.), z,
                         other.flip(1)[:, None])
     torch.testing.assert_close(flipped, torch.full((3, 1), 2.))
-    # rows: teacher = (student + uniform) / 2, made by its logarithm
+    # rows: teacher = (student + uniform) / 2, with its logarithm as logits
     student, _ = random_logits()
     mixed = (.5 * student.softmax(1) + .5 / 5).log()
     assert of_logits(DISTLoss(eps=0.), student, mixed[:, None]).max() < 1e-5
@@ -125,7 +126,7 @@ def test_zero_variance_counts_as_no_correlation(who, eps):
 
 
 def test_a_column_that_is_constant_alone():
-    """Beside columns that are not, against the formula."""
+    """One constant column among others, compared with the formula."""
     student, teachers = random_logits(5, 1, 3)
     p = student.softmax(1)
     p = torch.stack([torch.full((5, ), .2), .8 * p[:, 0] / (p[:, 0] + p[:, 1]),
@@ -141,7 +142,8 @@ def test_a_column_that_is_constant_alone():
 
 
 def test_pixels_are_samples_of_the_columns():
-    """Maps of logits: the batch mean is the loss of all pixels as a batch."""
+    """For maps of logits the batch mean equals the loss of a batch of all
+    pixels."""
     g = torch.Generator().manual_seed(1)
     student = torch.randn(2, 5, 2, 3, generator=g)
     teachers = torch.randn(2, 3, 5, 2, 3, generator=g)
@@ -150,7 +152,7 @@ def test_pixels_are_samples_of_the_columns():
     flat = of_logits(DISTLoss(), student.movedim(1, 3).reshape(12, 5),
                      teachers.movedim(2, 4).movedim(1, 3).reshape(12, 3, 5))
     torch.testing.assert_close(loss, flat.view(2, 6, 3).mean(1))
-    # a single image has columns then
+    # then a single image has columns of several values
     one = of_logits(DISTLoss(beta=0.), student[:1], teachers[:1])
     assert (one > 0).all()
 

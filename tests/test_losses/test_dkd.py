@@ -1,4 +1,4 @@
-"""DKD against its definition in float64, and its relation to KD."""
+"""DKD compared with its definition in float64, and its relation to KD."""
 
 import numpy as np
 import pytest
@@ -110,7 +110,7 @@ def test_one_number_per_sample():
 
 
 def test_a_teacher_that_is_sure_keeps_its_digits():
-    """p_y = 1 in float32: from probabilities NCKD would be 0 / 0."""
+    """p_y = 1 in float32: NCKD computed from probabilities would be 0 / 0."""
     teacher = torch.tensor([[60., 2., 1., 0.]])
     student = torch.tensor([[50., 0., 1., 3.]])
     y = torch.tensor([0])

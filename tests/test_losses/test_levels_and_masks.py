@@ -1,4 +1,4 @@
-"""Terms of several levels, and what is left out of maps; against loops."""
+"""Terms with several levels, and masked maps, compared with loops."""
 
 import math
 
@@ -10,8 +10,8 @@ from mmkd_rl.losses import CWDLoss, DISTLoss, FitNetLoss, KDLoss, NDLoss
 from mmkd_rl.records import Output, OutputSpec, Pair, Truth
 from tests.toy import spec
 
-#: Of 4x6 images: half of one, all, a part with a point that counts a half,
-#: and none of the last.
+#: Valid points of 4x6 images: half of the first, all of the second, a part of
+#: the third with a point that counts a half, and none of the last.
 VALID = torch.zeros(4, 4, 6)
 VALID[0, :, :3] = 1
 VALID[1] = 1
@@ -126,7 +126,7 @@ def test_a_mask_of_ones_is_none(term, reference):
 @pytest.mark.parametrize('term', [FitNetLoss(), CWDLoss()])
 @pytest.mark.parametrize('size', [(4, 6), (2, 2)])
 def test_padding_through_the_whole_feature_term(term, size):
-    """Images of 8x12 padded to the right; maps coarser than them."""
+    """Images of 8x12 with padding on the right, and coarser maps."""
     torch.manual_seed(0)
     valid = torch.zeros(4, 8, 12)
     valid[:, :, :6] = 1
@@ -151,7 +151,7 @@ def test_padding_through_the_whole_feature_term(term, size):
 
 
 def test_padding_through_the_whole_logit_term():
-    """The teacher's map has another resolution than the student's."""
+    """The resolutions of the teacher's and the student's map differ."""
     valid = torch.zeros(4, 8, 12)
     valid[:, :, :6] = 1
     truth = Truth(None, valid, valid.sum((1, 2)))
@@ -169,7 +169,7 @@ def test_padding_through_the_whole_logit_term():
 
 @pytest.mark.parametrize('term', [FitNetLoss(), CWDLoss()])
 def test_several_levels_of_features(term):
-    """The mean of what each level alone gives, by its own projector."""
+    """The gap is the mean of the levels' gaps, each with its own projector."""
     torch.manual_seed(0)
     shapes, other = ((3, 4, 6), (6, 2, 3)), ((5, 4, 6), (4, 2, 3))
     term.build(OutputSpec('student', shapes),
@@ -281,7 +281,7 @@ def test_dist_leaves_no_pixel_out():
 
 
 def test_a_projector_without_batch_norm():
-    """Padding does not reach what is valid through statistics."""
+    """Without batch statistics padding has no effect on valid points."""
     for norm in (False, True):
         torch.manual_seed(0)
         term = FitNetLoss()

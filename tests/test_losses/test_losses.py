@@ -1,4 +1,4 @@
-"""KD and FitNet against PyTorch's own functions and what they must do."""
+"""KD and FitNet compared with PyTorch's functions; their properties."""
 
 import pytest
 import torch
@@ -36,13 +36,13 @@ def test_a_teacher_that_is_the_student_costs_nothing(logits):
     assert student.grad.abs().max() < 1e-6
     other = of_logits(KDLoss(), student, logits[1])
     assert (other > 1e-3).all()
-    # the softmax does not see a constant
+    # a constant has no effect on the softmax
     torch.testing.assert_close(
         of_logits(KDLoss(), student + 7, logits[1]), other)
 
 
 def test_t_squared_keeps_the_gradients_size(logits):
-    """For large T, T^2 dKL/dz -> (z_S - z_m, both centred) / C, whatever T."""
+    """For large T, T^2 dKL/dz -> (z_S - z_m, both centred) / C for any T."""
     student, teachers = logits
     teacher = teachers[:, 0]
     centred = (student - student.mean(1, keepdim=True)) - (
@@ -56,7 +56,7 @@ def test_t_squared_keeps_the_gradients_size(logits):
 
 
 def test_one_number_per_sample(logits):
-    """No sample and no teacher looks at another."""
+    """The number of a sample and teacher does not depend on the others."""
     student, teachers = logits
     pairs = [(student, teachers[:, m]) for m in range(4)]
     for whole, alone in (
@@ -106,7 +106,7 @@ def test_fitnet_is_the_mean_squared_error(shape):
 
 
 def test_fitnets_gradient():
-    """2 (r - f) / n, also where the two are equal."""
+    """The gradient is 2 (r - f) / n, also if r and f are equal."""
     r, f = torch.rand(3, 4, 2, 2), torch.rand(3, 4, 2, 2)
     r[1] = f[1]
     r.requires_grad_()

@@ -1,4 +1,4 @@
-"""ND against its definition, and where its class means come from."""
+"""ND compared with its definition, and the source of its class means."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def random_means(widths=WIDTHS, classes=4):
 
 
 def reference(pairs, means, targets):
-    """By loops in float64."""
+    """ND by loops in float64."""
     loss = np.zeros((len(targets), len(pairs)))
     for m, (student, teacher) in enumerate(pairs):
         for i, y in enumerate(targets.tolist()):
@@ -53,7 +53,8 @@ def reference(pairs, means, targets):
 
 
 def test_against_the_definition():
-    """Teachers of the same and of other widths, a class without images."""
+    """With teachers of the same and of other widths, and a class without
+    images."""
     pairs, means = random_pairs(), random_means()
     counts = torch.tensor([5., 1., 2., 0.])
     loss = make()
@@ -73,8 +74,9 @@ def ready(**kwargs):
 
 
 def test_what_it_is_at_rest_with():
-    """Zero exactly for a student along the class's direction and at least as
-    long as the teacher's feature; it costs to be short or turned."""
+    """ND is exactly zero for a student's feature in the direction of the
+    class mean that is at least as long as the teacher's, and positive if it is
+    shorter or has another direction."""
     loss = ready()
     e = torch.nn.functional.normalize(random_means()[0], dim=1)[TARGETS]
     others = random_pairs()[1:]
@@ -136,7 +138,7 @@ def test_running_means_are_means_of_all_that_came(soft):
             loss.get_buffer(f'mean{m}').double(), means[m], rtol=1e-4,
             atol=1e-6)
     torch.testing.assert_close(loss.counts.double(), y.sum(0))
-    if not soft:  # this batch was in the means that it was measured by
+    if not soft:  # the means include this batch
         torch.testing.assert_close(
             got, reference(pairs, means, labels[-1].argmax(1)))
 
@@ -144,7 +146,7 @@ def test_running_means_are_means_of_all_that_came(soft):
 @pytest.mark.parametrize('soft', [False, True])
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_running_means_keep_nothing_that_is_not_finite(soft, value):
-    """As if that image had not been there, for none of the teachers."""
+    """An image with such a feature is ignored for all teachers."""
     y = torch.rand(6, 4).softmax(1) if soft else TARGETS
     pairs = random_pairs()
     rest = make('running').train()
@@ -158,7 +160,7 @@ def test_running_means_keep_nothing_that_is_not_finite(soft, value):
 
 
 def test_running_means_are_of_all_processes(monkeypatch):
-    """As if the other process had the same images three times."""
+    """Simulates another process with the same images three times."""
     alone, many = make('running').train(), make('running').train()
     of_features(alone, random_pairs(), TARGETS)
     monkeypatch.setattr('mmengine.dist.all_reduce',

@@ -1,4 +1,5 @@
-"""The projector brings the finer map to the coarser, either way."""
+"""The projector resizes the finer map to the coarser one, whether it is the
+student's or the teacher's."""
 
 import pytest
 import torch
@@ -54,7 +55,8 @@ def test_act(shapes):
 @pytest.mark.parametrize('shapes, norms', [
     (((3, 2, 2), (5, 2, 2)), 1), (((3, ), (5, )), 0)])
 def test_norm(shapes, norms):
-    """Of maps only; without it the convolution has a bias instead."""
+    """Only projectors of maps have a norm; without it the convolution has a
+    bias."""
     for norm in (True, False):
         layers = Projector(*shapes, norm=norm).layers
         found = [m for m in layers if isinstance(m, torch.nn.BatchNorm2d)]
@@ -63,7 +65,7 @@ def test_norm(shapes, norms):
 
 
 def test_a_map_of_one_value_a_channel_has_no_variance():
-    """Then the running statistics are used, and are not touched."""
+    """In this case the running statistics are used, and not changed."""
     projector = Projector((3, 1, 1), (5, 1, 1)).train()
     norm = projector.layers[1]
     before = {k: v.clone() for k, v in norm.state_dict().items()}

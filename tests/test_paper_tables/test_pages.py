@@ -1,4 +1,4 @@
-"""Our numbers as data, and the tables that are made of them."""
+"""Data of our results, and the tables made from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tool():
 
 @pytest.mark.parametrize('key', MEASURED, ids='-'.join)
 def test_each_number_belongs_to_a_cell(tool, key):
-    """And the command that repeats it asks for these cells."""
+    """The command that repeats the measurement has these cells."""
     name, scale, spoil = key
     table = TABLES[name]
     found = [measured(table, cell, scale, spoil) for cell in table.cells]
@@ -39,7 +39,8 @@ def test_each_number_belongs_to_a_cell(tool, key):
 
 
 def test_what_a_spoiled_teacher_costs():
-    """(26.01 + 25.90 - 24.03 - 23.99) / 2, of two of three seeds."""
+    """The loss is (26.01 + 25.90 - 24.03 - 23.99) / 2, for the two of three
+    seeds that both have."""
     lines = pages.render_spoiled('table1', 'short', 'wrn10-2').splitlines()
     row = next(line for line in lines if 'AVER (KD+FitNet)' in line)
     assert [cell.strip() for cell in row.split('|')][2:6] == [

@@ -1,4 +1,4 @@
-"""Which runs a request needs: order, identity, what is shared, messages."""
+"""Plan of a request: order, identity and sharing of runs, and messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def hooks(run):
 
 
 def finish(run, last=50.):
-    """As if it had been run."""
+    """Write the files of a finished run."""
     run.folder.mkdir(parents=True, exist_ok=True)
     run.output.write_text('')
     runs.write_json(
@@ -37,7 +37,7 @@ def finish(run, last=50.):
 
 
 def cell(method):
-    """Table 1's of ResNet-56."""
+    """Cell of Table 1 for ResNet-56."""
     found, = TABLES['table1'].select(['resnet56'], [method])
     return found
 
@@ -81,7 +81,7 @@ def test_paper_scale_is_the_config(tmp_path):
 
 
 def test_identity_is_what_is_run(tmp_path):
-    """Paths do not change it; the seed, a loss and a teacher do."""
+    """Paths do not change the identity; the seed, a loss and a teacher do."""
     one = list(plan(tmp_path / 'a', scale='short').runs.values())
     moved = list(plan(tmp_path / 'b', scale='short',
                       data_root='elsewhere').runs.values())
@@ -129,7 +129,7 @@ def test_tables_share_the_runs_of_equal_cells(tmp_path):
 
 @pytest.mark.parametrize('scale', ['tiny', 'short'])
 def test_small_scales_share_equal_cells_of_both_data_sets(tmp_path, scale):
-    """One config spells a type with its scope, the other without."""
+    """One config writes a type with its scope, the other without."""
     one, other = (
         plan(tmp_path, table, scale, methods=['mtkd-rl']).cells[0][1][0]
         for table in ('table1', 'table7'))
@@ -174,7 +174,7 @@ def test_given_weights_are_used(tmp_path):
     ([], "--teacher wrn10-2='.*' holds no weights"),
 ])
 def test_given_weights_are_looked_into(tmp_path, content, message):
-    """When it is planned, not hours later."""
+    """Files of weights are checked when a run is planned."""
     file = tmp_path / 'w.pth'
     if isinstance(content, str):
         file.write_text(content)
@@ -185,7 +185,7 @@ def test_given_weights_are_looked_into(tmp_path, content, message):
 
 
 def test_public_teachers_are_not_trained(tmp_path, monkeypatch):
-    """Their files are named all at once, and taken once they are there."""
+    """One message names all missing files; files that exist are used."""
     monkeypatch.chdir(tmp_path)
 
     def made(methods=('aver', 'mtkd-rl'), **kwargs):
@@ -208,12 +208,12 @@ def test_public_teachers_are_not_trained(tmp_path, monkeypatch):
     for _, (run, ) in made().cells:
         assert not run.needs
         assert set(run.checkpoints) == set(files.values())
-    # One is elsewhere.
+    # One file is in another folder.
     (tmp_path / files['deit-base']).rename('mine.pth')
     (_, (run, )), = made(methods=['aver'],
                          weights={'deit-base': 'mine.pth'}).cells
     assert 'mine.pth' in run.checkpoints and not run.needs
-    # The teacher that is to be wrong must be trained.
+    # A spoiled teacher must be trained.
     spoiled = made(methods=['aver'], spoil='deit-base')
     assert len(spoiled.cells[0][1][0].needs) == 1
 
@@ -270,7 +270,7 @@ def test_unknown_table_and_file(tmp_path):
 
 
 def test_tables_say_what_the_paper_says():
-    """Its text: gains over all students, worked out from the cells."""
+    """The mean gains in the paper's text follow from the cells."""
     table = TABLES['table1']
     cells = {(c.student, c.method): c.mean for c in table.cells}
 
@@ -309,7 +309,8 @@ def test_broken_records_count_as_nothing(tmp_path):
 
 
 def test_resume_point_needs_the_accuracy(tmp_path):
-    """Killed between checkpoint 2 and its validation: back to 1."""
+    """A run that was killed between checkpoint 2 and its validation resumes
+    from checkpoint 1."""
     assert runs.resume_point(tmp_path, 3, 1) is None
     log = tmp_path / '20260101_000000' / 'vis_data' / 'scalars.json'
     log.parent.mkdir(parents=True)
@@ -318,7 +319,7 @@ def test_resume_point_needs_the_accuracy(tmp_path):
     for epoch in (1, 2):
         (tmp_path / f'epoch_{epoch}.pth').write_text('')
     assert runs.resume_point(tmp_path, 3, 1).name == 'epoch_1.pth'
-    # Validated every third epoch only: nothing is missing at 2.
+    # With a validation every third epoch none is missing at epoch 2.
     assert runs.resume_point(tmp_path, 3, 3).name == 'epoch_2.pth'
     later = tmp_path / '20260101_000100' / 'vis_data' / 'scalars.json'
     later.parent.mkdir(parents=True)
@@ -343,8 +344,8 @@ def flow_plan(root, table='kf-halves', scale=None, methods=None, seeds=(0, ),
 
 
 def test_teachers_of_a_flow_and_of_a_beginning_are_one_run(tmp_path):
-    """Fine-tuned from a network that is another's teacher: trained once,
-    first."""
+    """A network that is a teacher of one student and the start of another is
+    trained once, before both."""
     made = flow_plan(tmp_path, methods=['kf-both', 'finetune-classes'])
     names = [run.name.split(' [')[0] for run in made.runs.values()]
     assert names == [

@@ -1,4 +1,4 @@
-"""The tables' arithmetic and text; the tool's own messages."""
+"""Arithmetic and text of reports; messages of tools/reproduce.py."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tool():
 
 
 def pretend(run, curve, shift=0.):
-    """The folder of a finished run."""
+    """Write the folder of a finished run."""
     values = [v + shift for v in curve]
     run.folder.mkdir(parents=True, exist_ok=True)
     run.output.write_text('')
@@ -53,7 +53,7 @@ def pretend(run, curve, shift=0.):
 
 def make(root, spoil=None, seeds=(0, 1, 2), shift=0.,
          methods=('aver', 'mtkd-rl')):
-    """A table of methods of which the first is finished."""
+    """Make a report of methods of which the first is finished."""
     def planner(spoiled):
         return Planner(SCALES['tiny'], root, spoil=spoiled)
 
@@ -103,7 +103,7 @@ def test_the_table(tmp_path):
 
 
 def test_equal_weights_are_all_seen():
-    """Their dashes fill the line without lying on each other."""
+    """The dashes of equal lines fill the line without overlapping."""
     record = WeightRecord(['a', 'b', 'c'], [1, 2], [[.2] * 3] * 2,
                           [[.1, .1, .8]] * 2, [[1., 1.]] * 2)
     logit, feature = plot_weights({'AVER': [record]}, 'title').axes
@@ -127,7 +127,7 @@ def test_earlier_seeds_are_in_the_table(tmp_path):
 
 
 def test_methods_that_must_be_named_are_in_the_table(tmp_path):
-    """Now, and in later tables that do not name them."""
+    """Extra methods are in this table and in later ones of other requests."""
     asked = make(tmp_path, seeds=(0, ), methods=['mtkd-rl_official'])
     for report in (asked, make(tmp_path, seeds=(0, ))):
         assert 'mtkd-rl_official' in [r.cell.method for r in report.rows]
@@ -194,7 +194,7 @@ def test_dry_run(tool, capsys, tmp_path):
 
 
 def test_flows_are_means_over_seeds():
-    """Two seeds, two layers: the student's mean is the line's height."""
+    """For two seeds and two layers the line shows the student's mean."""
     def record(p):
         rows = [[[q, 1 - q], [1., 0.]] for q in p]
         return FlowRecord(['a', 'b'], [['student', 't:x'], ['student', 't:y']],

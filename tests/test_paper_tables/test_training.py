@@ -1,4 +1,4 @@
-"""Real runs on the embedded digits: killed and resumed, and not."""
+"""Real runs on the embedded digits, with and without interruption."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOOL = Path(__file__).parents[2] / 'tools' / 'train.py'
 
 
 def start(run):
-    """The run's own command in a fork, which has all imports already."""
+    """Start the run's command in a fork, which has all imports already."""
     run.folder.mkdir(parents=True, exist_ok=True)
     command = run.prepare()
     pid = os.fork()
@@ -39,7 +39,7 @@ def start(run):
 
 
 def train(run):
-    """To its end."""
+    """Train to the end."""
     code = os.waitstatus_to_exitcode(os.waitpid(start(run), 0)[1])
     assert code == 0, (run.folder / 'log.txt').read_text()[-2000:]
     run.ended(1., 1., 1, True)
@@ -47,9 +47,9 @@ def train(run):
 
 
 def test_killed_and_resumed_is_the_same(tmp_path):
-    """Teachers once; a student in one go; another killed after its first
-    epoch, in the middle of the second, and resumed: the same accuracies, the
-    same weights to the bit. An MTKD-RL run: agent and history go along."""
+    """A student with MTKD-RL that is trained without interruption, and one
+    that is killed in the second epoch and resumed, have the same accuracies
+    and weights bit for bit; agent and history are resumed, too."""
     torch.set_num_threads(1)
     plan = Planner(SCALES['tiny'], tmp_path, tool=str(TOOL)).plan(
         TABLES['fig2'], None, ['teachers-1'], [0])

@@ -1,4 +1,4 @@
-"""A tap reads just what it was told to, and leaves no trace."""
+"""A tap reads exactly the configured outputs, and removes its hooks."""
 
 from copy import deepcopy
 
@@ -10,7 +10,8 @@ from mmkd_rl.taps import OutputTaps, Tap
 
 
 class Net(nn.Module):
-    """Calls one ReLU twice, gives tuples and dicts, never calls ``aux``."""
+    """Network that calls one ReLU twice, returns tuples and dicts, and never
+    calls ``aux``."""
 
     class Pair(nn.Module):
 
@@ -133,7 +134,7 @@ def test_no_hook_is_left_after_an_exception(net):
         net(torch.zeros(2, 5))
     assert hooks_of(net) == 0
     with taps.recording(net) as recording:
-        net(images())  # nothing of the failed pass comes up later
+        net(images())  # outputs of the failed pass are not returned later
     logits, = recording.output().logits
     assert torch.equal(logits, net(images()))
 
@@ -193,7 +194,7 @@ def test_all_elements_are_levels(net):
 
 
 def test_all_calls_are_levels(net):
-    """A detector's head runs once a level of its pyramid."""
+    """A detector's head is called once for each level of the pyramid."""
     one = net.backbone.first(images()).relu()
     two = net.backbone.second(one).relu()
     taps = OutputTaps(net, ['head'],
@@ -205,7 +206,7 @@ def test_all_calls_are_levels(net):
 
 
 def test_all_calls_of_all_elements(net):
-    """Call by call; a single call is a single level."""
+    """Outputs have the order of calls; a single call gives one level."""
     with Tap(net, 'pair', call='all', index='all').listen(net) as listener:
         net(images())
         net(images() / 2)
@@ -277,7 +278,7 @@ def test_a_converters_batch_norm_is_read():
 
 
 def test_a_copy_is_listened_to_alone(net):
-    """EMA's copy and the model have the same paths."""
+    """The copy that EMA averages has the same module paths as the model."""
     taps = OutputTaps(net, ['backbone.first'], ['head'], 'student')
     twin = deepcopy(net)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Where a classifier keeps its output, and how its targets are written."""
+"""Outputs of classifiers, and formats of their targets."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,8 @@ def test_default_taps_of_an_image_classifier():
 
 
 def test_taps_in_loss_mode_are_those_of_the_same_pass():
-    """So that nothing is computed twice."""
+    """Taps in loss mode give the outputs of the same forward pass, so that
+    nothing is computed twice."""
     task, model = ClassificationTask(), build(classifier())
     images, labels = World().batch(3)
     calls = []
@@ -67,7 +68,7 @@ def test_networks_without_the_usual_parts():
 
 
 def targets(data_samples):
-    """Of a batch of these; every image counts once."""
+    """Targets of a batch of data samples; checks that each image counts 1."""
     truth = ClassificationTask().truth(
         Batch(torch.zeros(len(data_samples), 3, 4, 4), data_samples))
     assert truth.valid is None

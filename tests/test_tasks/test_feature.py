@@ -1,4 +1,4 @@
-"""Networks of any kind by their features: which points count, what is run."""
+"""Features of any kind of network: valid points, and which parts are run."""
 
 import pytest
 import torch
@@ -41,8 +41,8 @@ def test_nothing_is_masked_where_nothing_is_padded():
 
 
 def test_a_sample_that_does_not_know_the_padded_size_is_not_believed():
-    """It may have been resized since its file was read; MMSegmentation's
-    knows the size under another name."""
+    """The image may have been resized since its file was read; samples of
+    MMSegmentation have the padded size under another name."""
     images = torch.rand(1, 3, 4, 6)
     for padded in (dict(), dict(pad_shape=(3, 3, 3)),
                    dict(batch_input_shape=(8, 8))):
@@ -60,7 +60,7 @@ def test_an_image_that_is_larger_than_the_batch_is_cut():
 
 
 def test_a_summary_for_the_agent_leaves_padding_out():
-    """And is the same whatever is in there."""
+    """The summary does not depend on the values in the padding."""
     task, found = FeatureTask(), truth((4, 3), (4, 6))
     fine, coarse = torch.rand(2, 3, 4, 6), torch.rand(2, 2, 2, 2)
     sums = []
@@ -79,7 +79,7 @@ def test_a_summary_for_the_agent_leaves_padding_out():
 
 
 class Net(nn.Module):
-    """Two levels; a head that must not be run."""
+    """Network with two levels, and a head that must not be run."""
 
     def __init__(self, neck=True):
         super().__init__()
@@ -133,8 +133,8 @@ def test_a_network_that_has_no_extract_feat():
 
 
 def test_a_network_whose_extract_feat_is_of_no_use():
-    """TimmClassifier's does not run what is behind the pooling, and
-    TorchVisionClassifier has none."""
+    """``extract_feat`` of TimmClassifier does not run the layers behind the
+    pooling, and TorchVisionClassifier has no ``extract_feat``."""
     task, images = FeatureTask(), torch.rand(2, 3, 32, 32)
     for kind, path in (('mmkd_rl.TimmClassifier', 'model.global_pool'),
                        ('mmkd_rl.TorchVisionClassifier', 'model.layer4')):
@@ -150,7 +150,7 @@ def test_a_network_whose_extract_feat_is_of_no_use():
 
 
 def test_class_maps_have_no_meaning():
-    """Refused when the model is built."""
+    """Class maps are refused when the model is built."""
     teacher = dict(name='a', config=classifier(8), checkpoint='untrained',
                    class_map=[0, 1, 2, 3, 4])
     with pytest.raises(ValueError, match="teacher 'a': class_map has no effect"

@@ -1,4 +1,4 @@
-"""Teachers that know other classes than the student's."""
+"""Teachers with other classes than the student."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def logits():
 
 
 def completed_by(row, teacher, student, num_teacher=4):
-    """The teacher's logits as a logit term sees them."""
+    """Logits of the teacher as a logit term gets them."""
     class_map = ClassMap(row, num_teacher, CLASSES, 't')
     return complete(class_map.select(teacher), student, class_map.known, T)
 
@@ -58,7 +58,7 @@ def test_completed_with_what_the_student_believes(logits):
 
 
 def test_nothing_is_said_about_unknown_classes(logits):
-    """KL(p' || q) = q(K) KL(p(.|K) || q(.|K)), its gradient on K alone."""
+    """KL(p' || q) = q(K) KL(p(.|K) || q(.|K)), with a gradient only on K."""
     teacher, student = logits
     row = [2, -1, 0, -1, 3]
     known = torch.tensor([0, 2, 4])
@@ -77,8 +77,8 @@ def test_nothing_is_said_about_unknown_classes(logits):
 
 @pytest.mark.parametrize('temperature', [.5, 1., T])
 def test_completing_is_a_divergence_under_a_mask(logits, temperature):
-    """Of known classes alone, weighed with the student's own belief in them,
-    which is not trained: the same value and the same gradient."""
+    """Value and gradient equal those of a divergence over the known classes,
+    multiplied by the student's probability of them as a constant."""
     teacher, student = logits
     known = torch.tensor([True, False, True, False, True])
     class_map = ClassMap([2, -1, 0, -1, 3], 4, CLASSES, 't')
@@ -109,7 +109,7 @@ def test_what_stands_at_unknown_classes_does_not_matter(logits):
 
 
 def test_a_term_completes_by_what_it_was_built_for(logits):
-    """Teachers with and without a map, in one term."""
+    """A term can have teachers with and without a class map."""
     teacher, student = (x.float() for x in logits)
     class_map = ClassMap([2, -1, 0, -1, 3], 4, CLASSES, 't')
     whole = torch.randn(6, CLASSES)
@@ -129,7 +129,7 @@ def test_a_term_completes_by_what_it_was_built_for(logits):
 @pytest.mark.parametrize('loss', [
     DISTLoss(temperature=T), DKDLoss(temperature=T)])
 def test_other_losses_tie_known_and_unknown_classes_together(logits, loss):
-    """What the docstring says of them."""
+    """Checks the statement in the docstring."""
     teacher, student = logits
     z = student.float().requires_grad_()
     completed = completed_by([2, -1, 0, -1, 3], teacher, z)
@@ -179,7 +179,7 @@ def test_weights_go_to_those_who_know():
     torch.testing.assert_close(
         restricted(logit, knows),
         torch.tensor([[.5, .25, .25], [0, .5, .5], [0, 0, 1.], [0, 0, 0]]))
-    half = torch.tensor([[.5, .5, .5]])  # soft targets, half of them known
+    half = torch.tensor([[.5, .5, .5]])  # soft targets, half of each known
     torch.testing.assert_close(restricted(logit[:1], half), logit[:1] / 2)
     torch.testing.assert_close(
         restricted(3 * logit[1:2], knows[1:2]).sum(), torch.tensor(3.))
@@ -205,7 +205,7 @@ def build(teachers, **kwargs):
 
 
 def few_classes(tmp_path, count=3):
-    """A teacher of the last ``count`` of the student's classes."""
+    """A teacher with the last ``count`` classes of the student."""
     world = World()
     path = teacher_file(tmp_path / 'few.pth', world.prototypes,
                         6 * EYE[-count:])
@@ -242,8 +242,8 @@ def test_a_step_with_a_teacher_of_fewer_classes(tmp_path, strategy):
     dict(type='MTKDRL')
 ])
 def test_a_teacher_is_judged_without_the_student(tmp_path, weighting):
-    """However sure the student is of a class that the teacher does not know,
-    the teacher's entropy and cross entropy are its own."""
+    """The teacher's entropy and cross entropy do not depend on the student's
+    probability of classes that the teacher does not know."""
     model = build([*toy_teachers(tmp_path, 1), few_classes(tmp_path)],
                   weighting=weighting)
     images, labels = World().batch(40)
@@ -259,12 +259,12 @@ def test_a_teacher_is_judged_without_the_student(tmp_path, weighting):
         else:
             found.append(weights.logit)
     torch.testing.assert_close(found[0], found[1])
-    # and the two teachers, right and sure alike, are trusted alike
+    # and the teachers, equally right and sure, have equal weights
     assert ((found[0].mean(0) - .5).abs() < .2).all()
 
 
 def test_a_class_that_no_teacher_has_seen(tmp_path):
-    """Its images teach nothing by logits; the student's own loss stays."""
+    """Images of this class have no logit loss, only the student's own."""
     model = build([few_classes(tmp_path)], feature_loss=None)
     images, labels = World().batch(40)
     unseen = labels < 2
@@ -345,7 +345,7 @@ def test_other_classes_without_a_map(tmp_path):
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('strategy', STRATEGIES)
 def test_one_image_of_one_pixel(tmp_path, strategy):
-    """Batch norm in the projectors has one value a channel."""
+    """Batch norm in the projectors gets a single value for each channel."""
     model = build(toy_teachers(tmp_path), weighting=dict(type=strategy))
     images, labels = World().batch(1)
     losses = model(images, samples(labels), mode='loss')

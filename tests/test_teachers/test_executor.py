@@ -1,5 +1,5 @@
-"""Spikes: a compiled and a stored teacher fit the executor's interface without
-a change elsewhere; both give what the eager one gives."""
+"""Compiled and stored teachers work with the executor's interface without
+changes elsewhere, and give the outputs of the eager one (proof of concept)."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ from tests.toy import World, classifier, distiller, samples, toy_teachers
 
 
 class Compiled(Executor):
-    """All from the student's images to the tapped tensors in one graph, batch
-    norm folded."""
+    """Executor with one graph from the student's images to the tapped tensors,
+    in which batch norm is folded."""
 
     def __init__(self, backend='inductor', **kwargs):
         super().__init__(**kwargs)
@@ -28,13 +28,13 @@ class Compiled(Executor):
 
 
 class Stored(Executor):
-    """A dictionary in memory, keyed by (index, view)."""
+    """Executor with outputs from a dictionary in memory, by (index, view)."""
 
     gives_inner_layers = False
     store: dict = {}
 
     def __call__(self, batch):
-        if batch.keys is None:  # a grey image, for the sizes
+        if batch.keys is None:  # the probe with a grey image, for the sizes
             return self.network(batch.images)
         rows = [self.store[self.name, key] for key in batch.keys]
         return ((torch.stack([f for f, _ in rows]), ),
@@ -71,11 +71,11 @@ def test_compiled(tmp_path, backend):
     eager = pool(tmp_path, 'eager')(batch)
     compiled = pool(tmp_path, dict(type='compiled', backend=backend))
     same(compiled(batch), eager)
-    assert [t.executor.calls for t in compiled] == [2, 2]  # the probe, this
+    assert [t.executor.calls for t in compiled] == [2, 2]  # probe and call
 
 
 def test_compiled_with_inner_layers(tmp_path):
-    """Inner layers are named after the probe, which compiles once more."""
+    """The taps of inner layers are known only after the probe."""
     images, labels = World().batch(4)
     steps = []
     for executor in ('eager', dict(type='compiled', backend='aot_eager')):

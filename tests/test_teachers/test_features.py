@@ -1,4 +1,4 @@
-"""Teachers of which the backbone alone is run, for its inner layers."""
+"""Teachers of which only the backbone is run, for its inner layers."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def build(cfg, scope=None):
 
 
 def shuffled(model):
-    """Weights and statistics that no initialisation would give."""
+    """Set weights and statistics to values that no initialisation gives."""
     with torch.no_grad():
         for value in model.state_dict().values():
             if value.is_floating_point():
@@ -42,7 +42,7 @@ def backbones(teachers):
 
 
 def read(cfg, images, path=''):
-    """The one feature of one teacher."""
+    """The only feature of the only teacher."""
     pool = backbones([dict(name='t', **cfg)])
     network = pool[0].root
     pool.listen([[Tap(network, path or list(dict(
@@ -71,7 +71,7 @@ IMAGES = torch.randn(2, 3, 32, 32)
 ])
 def test_checkpoints_of_backbones_and_of_whole_models(tmp_path, resnet, wrap,
                                                       prefix):
-    """Heads beside it, of whatever class count, do not matter."""
+    """Heads in a checkpoint, with any number of classes, are ignored."""
     state = {prefix + n: t for n, t in resnet.state_dict().items()}
     root = prefix.removesuffix('backbone.')
     if prefix:
@@ -113,8 +113,8 @@ def whole(kind):
 @pytest.mark.parametrize('kind', ['classifier', 'detector', 'segmentor'])
 @pytest.mark.parametrize('given', ['file', 'dict', 'backbone'])
 def test_models_of_other_tasks(tmp_path, kind, given):
-    """Only the backbone is built, of the package that its model is of, and
-    it sees what its own preprocessor would give it."""
+    """Only the backbone is built, from the package of its model, and it gets
+    the images that its own preprocessor would make."""
     cfg, package = whole(kind)
     model = shuffled(build(dict(cfg), package))
     path = saved(model, tmp_path / 'a.pth')
@@ -153,8 +153,7 @@ def test_a_config_of_an_installed_package(tmp_path):
     (CAFFE, None), (None, CAFFE), (IMAGENET, CAFFE)])
 def test_another_normalisation_sees_the_same_pixels(tmp_path, resnet,
                                                     preprocessor, explicit):
-    """The teacher's feature is that of its own preprocessing of the
-    pictures."""
+    """The teacher's feature equals that with its own preprocessing."""
     cfg = dict(type='mmpretrain.ImageClassifier', backbone=TINY)
     if preprocessor:
         cfg['data_preprocessor'] = preprocessor
@@ -187,7 +186,7 @@ def test_another_input_size(resnet, size, shape):
 
 
 def test_untrained_is_random_and_frozen():
-    """As its init_cfg says (Sec. 7.4.1), without gradient, in eval."""
+    """Weights follow init_cfg (Sec. 7.4.1), without gradient, in eval mode."""
     pool, feature = read(dict(config=TINY, checkpoint='untrained'), IMAGES)
     network = pool[0].root
     pool[0].train()
@@ -220,7 +219,8 @@ def test_the_gone_are_not_run():
 
 
 def test_what_knowledge_flow_has_trained_is_a_teacher(tmp_path):
-    """Its config and its checkpoint as they are, in either pool."""
+    """Config and checkpoint of a run with Knowledge Flow can be used unchanged
+    as a teacher in both kinds of pool."""
     first = flow_classifier(toy_teachers(tmp_path))
     runner = toy_runner(tmp_path / 'a', first, epochs=1,
                         hooks=[dict(type='KnowledgeFlowHook')])
@@ -288,7 +288,7 @@ def test_checkpoints_that_do_not_fit(tmp_path, resnet):
 
 
 def test_images_that_are_too_small():
-    """Said as the teacher's."""
+    """The message names the teacher."""
     teacher = dict(name='t', config=dict(type='mmkd_rl.ToyBackbone'),
                    checkpoint='untrained')
     with pytest.raises(ValueError, match="teacher 't' fails on images of "
@@ -297,7 +297,7 @@ def test_images_that_are_too_small():
 
 
 def test_a_backbone_with_a_preprocessor_beside_it():
-    """As a model's config has it; it says how images are normalised."""
+    """The preprocessor in a model's config gives the normalisation."""
     norm = dict(mean=[1., 2., 3.], std=[4., 5., 6.], to_rgb=True)
     pool = backbones([dict(
         name='t', checkpoint='untrained',

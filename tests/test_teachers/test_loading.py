@@ -1,4 +1,5 @@
-"""From a user's words to a network with its weights, or a clear message."""
+"""Loads a network with its weights from a user's options, or raises a clear
+message."""
 
 import os
 import pickle
@@ -23,7 +24,7 @@ def build(teachers, **changes):
 
 
 class Payload:
-    """A pickle that makes a file when it is read carelessly."""
+    """Object whose pickle creates a file if it is loaded without checks."""
 
     def __init__(self, path, by='open'):
         self.path, self.by = path, by
@@ -128,15 +129,15 @@ def test_a_pickle_with_code_is_not_run(teachers, tmp_path, how, by, name):
         build(teachers, checkpoint=str(path))
     assert not trace.exists()
     if how == 'pickle':
-        return  # of tensors' inner types already
+        return  # rejected in the internal types of tensors already
     assert f'({name}); it was not run' in str(error.value)
-    # else the payload is none, and the test shows nothing
+    # otherwise the payload does nothing, and the test could not fail
     torch.load(path, weights_only=False)
     assert trace.exists()
 
 
 def test_getattr_is_for_log_buffers_only(tmp_path):
-    """MMEngine's checkpoints need it for those."""
+    """Checkpoints of MMEngine need ``getattr`` for their log buffers."""
     from mmengine.logging import HistoryBuffer
 
     class Lookup:
@@ -222,7 +223,8 @@ def test_whichever_way_it_wraps_them(teachers, tmp_path, wrap):
 
 
 def test_a_real_runs_checkpoint_is_read_without_running_it(tmp_path):
-    """MMEngine writes its own types in: they are allowed by name."""
+    """MMEngine writes its own types into checkpoints; these are allowed by
+    name."""
     from tests.toy import toy_runner
     toy_runner(
         tmp_path, classifier(), epochs=1, size=8,
@@ -320,7 +322,7 @@ def test_an_installed_packages_config_is_a_teacher():
     teacher, = model.distillation.teachers
     context = model.distillation.weighting.context
     assert context.teachers[0].features == ((512, 1, 1), )
-    # its config's normalisation differs from the student's, which has none
+    # its config has a normalisation, the student's has none
     assert teacher.tapped.adapter.affine
 
 

@@ -1,4 +1,5 @@
-"""Frozen, hidden, and fed with the images that each was trained on."""
+"""Teachers are frozen, are not part of the model's state, and get images as in
+their training."""
 
 import copy
 
@@ -52,8 +53,8 @@ NONE = dict(mean=None, std=None)
                                               (IMAGENET, NONE)])
 def test_a_teacher_sees_the_images_that_it_was_trained_on(
         student, teacher, student_rgb, teacher_rgb):
-    """From raw pixels by its own preprocessor, or by the student's and the
-    adapter: the same."""
+    """The teacher's own preprocessor, and the student's followed by the
+    adapter, give the same images from raw pixels."""
     pixels = torch.randint(
         0, 256, (2, 3, 5, 6), dtype=torch.uint8,
         generator=torch.Generator().manual_seed(0))
@@ -69,8 +70,8 @@ def test_a_teacher_sees_the_images_that_it_was_trained_on(
 
 @pytest.mark.parametrize('how', ['its config', 'the user'])
 def test_normalization_through_the_whole_distiller(tmp_path, how):
-    """The teacher's logits in the distiller are those of the lone teacher
-    with its own preprocessor, on raw BGR pixels."""
+    """The teacher's logits in the distiller equal those outside of it with its
+    own preprocessor, for raw BGR pixels."""
     cfg, = toy_teachers(tmp_path, count=1, scale=.01)
     lone = classifier(5, data_preprocessor=preprocessor(True, **OTHER))
     if how == 'its config':
@@ -105,7 +106,7 @@ def test_bad_normalizations(tmp_path, cfg):
 
 
 def test_input_size(tmp_path):
-    """A teacher of 4x4 images beside a student of 8x8."""
+    """A teacher for 4x4 images with a student for 8x8."""
     teacher, = toy_teachers(tmp_path, count=1)
     model = MODELS.build(
         distiller([dict(teacher, input_size=4)], probe_size=8))
@@ -119,7 +120,7 @@ def test_input_size(tmp_path):
 
 
 def test_a_student_of_another_size_is_told_what_to_set(tmp_path):
-    """A toy network with a hidden layer takes 4x4 only in its head."""
+    """The head of a toy network with a hidden layer needs images of 4x4."""
     with pytest.raises(ValueError, match='student fails on images of shape '
                        r'\(2, 3, 2, 2\).*probe_size'):
         MODELS.build(distiller(toy_teachers(tmp_path), probe_size=2))
@@ -153,7 +154,7 @@ def test_a_student_of_another_size_is_told_what_to_set(tmp_path):
         num_classes=5), None),
 ])
 def test_networks_of_timm_and_torchvision(tmp_path, config, channels):
-    """Their checkpoints are those of their own packages."""
+    """Networks of timm and torchvision load their packages' checkpoints."""
     torch.manual_seed(0)
     if 'Timm' in config['type']:
         import timm
@@ -202,7 +203,7 @@ def test_copies_share_the_teachers(model):
     twin = copy.deepcopy(model)
     assert teachers_of(twin) is teachers_of(model)
     assert twin.distillation is not model.distillation
-    # the twin's taps listen to the twin's student
+    # the taps of the copy read the copy's student
     with torch.no_grad():
         for p in (*twin.backbone.parameters(), *twin.head.parameters()):
             p.zero_()
@@ -248,7 +249,7 @@ def test_teachers_stay_in_eval_and_without_gradient(tmp_path):
     assert len(output.tensors()) == 2
     for tensor in output.tensors():
         assert not tensor.requires_grad
-        # neither an inference tensor: the student's losses must save it
+        # not an inference tensor, as the student's losses must save it
         assert not tensor.is_inference()
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
@@ -269,7 +270,7 @@ def test_a_later_nan_is_remembered_and_named(model):
     weight = bad.model.head.fc.weight.data
     kept = weight.clone()
     weight[0, 0] = float('inf')
-    # does not look: the device would be waited for
+    # no check here, as it would wait for the device
     teachers_of(model)(Batch(images))
     weight.copy_(kept)
     teachers_of(model)(Batch(images))
@@ -282,8 +283,8 @@ def test_a_later_nan_is_remembered_and_named(model):
     ('float32', torch.float32)])
 @pytest.mark.parametrize('student', [torch.float32, torch.bfloat16])
 def test_a_precision_of_its_own(tmp_path, precision, inside, student):
-    """It computes in its own whatever the student does, and is read in
-    float32; without one in the student's."""
+    """A teacher with a precision computes in it, independently of the student,
+    and its outputs are float32; otherwise it has the student's precision."""
     first, second = toy_teachers(tmp_path)
     if precision:
         first['precision'] = precision
@@ -317,7 +318,8 @@ def test_a_precision_that_there_is_not(tmp_path):
 @pytest.mark.parametrize('kwargs, used', [
     (dict(), True), (dict(feature_loss=None), False)])
 def test_a_feature_that_is_not_finite(tmp_path, value, kwargs, used):
-    """Also where the logits are: a classifier may not look at a channel."""
+    """Features are checked also if logits are finite, as a classifier may not
+    use all channels."""
     model = MODELS.build(distiller(toy_teachers(tmp_path), **kwargs)).train()
     images, _ = World().batch(4)
     teachers_of(model)(Batch(images))
@@ -338,7 +340,7 @@ def test_a_feature_that_is_not_finite(tmp_path, value, kwargs, used):
 
 
 def test_an_untrained_teacher_has_all_its_values(monkeypatch):
-    """Parameters that are memory of no meaning until init_weights."""
+    """Parameters are uninitialised memory until init_weights is called."""
     @MODELS.register_module(force=True)
     class Unset(ToyBackbone):
         def __init__(self, **kwargs):

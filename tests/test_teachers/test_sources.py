@@ -1,5 +1,5 @@
-"""Teachers by the name of a package's network: they see what they were trained
-on, and take their own checkpoints."""
+"""Teachers given by the name of a package's network: they get images as in
+their training, and load their package's checkpoints."""
 
 import pytest
 import timm
@@ -18,7 +18,7 @@ MEAN, STD = [10., 20., 30.], [50., 60., 70.]
 
 
 def tiny(num_classes=5):
-    """A plain module, found by its import path."""
+    """Build a plain module; teachers name this function by its import path."""
     return torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1),
         torch.nn.Flatten(), torch.nn.Linear(4, num_classes))
@@ -44,7 +44,7 @@ def built(teacher, classes=5, size=64):
      lambda: torchvision.models.squeezenet1_1(num_classes=5),
      (.485, .456, .406), (.229, .224, .225))])
 def test_it_sees_what_it_was_trained_on(tmp_path, config, network, mean, std):
-    """The same logits as its package gives for the same pixels."""
+    """The logits equal those of the package for the same pixels."""
     net = network().eval()
     file = tmp_path / 'own.pth'
     torch.save(net.state_dict(), file)
@@ -101,7 +101,7 @@ def test_what_a_later_run_could_not_import(network):
 
 @pytest.fixture(params=['ViT', 'ResNet'])
 def folder(request, tmp_path):
-    """A model and its processor as transformers saves them."""
+    """Folder with a model and its processor, saved by transformers."""
     transformers = pytest.importorskip('transformers')
     config = dict(
         ViT=lambda: transformers.ViTConfig(
@@ -119,7 +119,8 @@ def folder(request, tmp_path):
 
 
 def test_a_model_of_transformers(folder):
-    """The same logits, from its own file; a ViT gets its own size."""
+    """The logits are the same with the model's own file; a ViT gets images of
+    its own size."""
     from transformers import AutoImageProcessor
     path, net = folder
     teacher = dict(config=f'transformers::{path}',
@@ -127,7 +128,7 @@ def test_a_model_of_transformers(folder):
     side = 64 if hasattr(net.config, 'image_size') else 32
     model = built(teacher, size=side)
     pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
-    if side == 64:  # 2 x 2 equal pixels, of which any resizing gives one
+    if side == 64:  # 2 x 2 equal pixels: all kinds of resizing agree
         shown = pixels.repeat_interleave(2, 2).repeat_interleave(2, 3)
         flat = pixels.float().mean((2, 3), keepdim=True).round()
         pixels = flat.expand(pixels.shape).to(torch.uint8)

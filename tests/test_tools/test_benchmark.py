@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: parts add up, memory is counted."""
+"""The benchmark's parts add up, and all memory is counted."""
 
 import importlib.util
 import json
@@ -48,12 +48,12 @@ def test_report_of_a_real_config(benchmark, tmp_path, monkeypatch, capsys):
     figures = json.loads(out.read_text())
     steps = figures['steps']
     assert list(steps) == ['baseline', 'teachers', 'floor', 'aver', 'strategy']
-    # The agent's update is part of the strategy's step, and costs something.
+    # The agent's update is part of the strategy's step, and takes time.
     own = steps['strategy']
     assert 0 < own['update_s'] < own['step_s']
     assert steps['floor']['over_floor'] == 1 < own['over_floor']
-    # Three teachers weigh more than the student alone; the agent and its
-    # history come on top of equal weights.
+    # Three teachers need more memory than the student; the agent and its
+    # history are needed in addition to AVER's memory.
     memory = {name: row.get('peak_mb') for name, row in steps.items()}
     assert 0 < memory['baseline'] < memory['aver'] < memory['strategy']
     # The config's agent is trained once an epoch.
@@ -79,7 +79,7 @@ def test_comparison_of_strategies(benchmark, tmp_path, monkeypatch, capsys):
     assert rows['mmkd']['interval'] == 5
     assert rows['aver']['over_aver'] == rows['aver']['memory_over_aver'] == 1
     assert rows['baseline']['memory_over_aver'] < 1
-    # An agent, or networks with a buffer, need room.
+    # An agent, or networks with a buffer, need memory.
     for name in ('mtkd_rl', 'mmkd'):
         assert rows[name]['memory_over_aver'] > 1
     text = capsys.readouterr()
@@ -123,8 +123,8 @@ def test_a_step_has_its_share_of_the_updates(monkeypatch, from_all, expected):
     ([dict(type='mmkd_rl.MetaWeightingHook')], 7),
 ])
 def test_the_interval_is_that_of_the_learners_hook(toy, hooks, expected):
-    """Of epochs of 7 iterations; another learner's hook is not meant, and
-    without a hook it is the strategy's."""
+    """With epochs of 7 iterations; the hook of another learner is ignored, and
+    without a hook in the config the strategy's is used."""
     cfg, _ = toy(weighting=dict(type='MTKDRL'))
     weighting = MODELS.build(cfg.model).distillation.weighting
     cfg.custom_hooks = hooks
@@ -132,7 +132,8 @@ def test_the_interval_is_that_of_the_learners_hook(toy, hooks, expected):
 
 
 def test_a_learner_of_any_kind_says_what_it_holds(toy):
-    """All tensors, and the history when it is full: 3 of 100 batches fit."""
+    """The learner's bytes include all tensors and the full history, into which
+    3 of 100 batches fit."""
     cfg, data = toy(weighting=dict(type='MTKDRL'))
     contestant = DistilledContestant(MODELS.build(cfg.model), cfg, data, 100)
     contestant.step()
@@ -156,8 +157,8 @@ def test_a_learner_of_any_kind_says_what_it_holds(toy):
     ('mtkd_rl', dict(weighting=dict(type='mmkd_rl.MTKDRL', history_bytes=9))),
 ])
 def test_a_strategy_is_what_its_recipe_says(name, expected):
-    """Terms that are like AVER's are the config's, and so are the options of
-    its own strategy."""
+    """Terms that equal AVER's are those of the config, and so are the options
+    of the config's own strategy."""
     model = dict(weighting=dict(type='mmkd_rl.MTKDRL', history_bytes=9),
                  logit_loss='mine')
     made = with_strategy(model, name)
@@ -222,7 +223,7 @@ def test_unknown_strategy(benchmark, monkeypatch, capsys, name, message):
 
 @pytest.fixture
 def toy(tmp_path):
-    """From a distiller's options to its config and a batch."""
+    """Config of a distiller with the given options, and a batch."""
     def make(**options):
         cfg = Config(
             dict(
@@ -238,7 +239,7 @@ def toy(tmp_path):
 
 
 def test_the_student_alone_is_plain(benchmark, toy):
-    """Its own losses and nothing of a distillation, in a contestant."""
+    """The contestant has the student's own losses and no distillation."""
     cfg, data = toy()
     distilled = MODELS.build(cfg.model)
     student = plain_copy(distilled)
@@ -250,7 +251,7 @@ def test_the_student_alone_is_plain(benchmark, toy):
 
 
 def test_a_student_is_named_by_its_path(benchmark, toy, tmp_path):
-    """Then its config is read where it is."""
+    """A student that is given as a path is read from there."""
     path = tmp_path / 'student.py'
     path.write_text(f"default_scope = 'mmpretrain'\n"
                     f'model = {classifier(8, hidden=6)!r}\n')
@@ -260,7 +261,7 @@ def test_a_student_is_named_by_its_path(benchmark, toy, tmp_path):
 
 
 def test_teachers_are_counted(toy):
-    """They are no part of the model, but live as long."""
+    """Teachers are not part of the model's state, but live as long."""
     cfg, data = toy()
     model = MODELS.build(cfg.model)
     found = {id(t) for t in timing.Contestant(model, cfg, data).resident()}
@@ -272,8 +273,8 @@ def test_teachers_are_counted(toy):
 
 @pytest.mark.parametrize('reward_time', ['before', 'after'])
 def test_a_step_goes_into_the_history(benchmark, toy, reward_time):
-    """As the agent's hook puts it there, with another look if the reward is
-    of after the step."""
+    """The step is added to the history as by the agent's hook, with another
+    forward pass if the reward is computed after the step."""
     cfg, data = toy(weighting=dict(type='MTKDRL', reward_time=reward_time))
     contestant = DistilledContestant(
         MODELS.build(cfg.model), cfg, data)
@@ -288,7 +289,7 @@ def test_a_step_goes_into_the_history(benchmark, toy, reward_time):
 
 
 def test_what_is_kept_of_a_batch_is_counted(benchmark, toy):
-    """Images and teachers' outputs wait for the second look."""
+    """Images and teachers' outputs are kept for the second forward pass."""
     cfg, data = toy(weighting=dict(type='MMKD'))
     contestant = DistilledContestant(
         MODELS.build(cfg.model), cfg, data)

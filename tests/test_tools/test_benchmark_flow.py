@@ -1,4 +1,4 @@
-"""The benchmark of Knowledge Flow: what is compared is what is said."""
+"""The benchmark of Knowledge Flow compares the documented parts."""
 
 import json
 import sys
@@ -35,7 +35,8 @@ def test_report_of_a_real_config(benchmark, tmp_path, monkeypatch,  # noqa: F811
     assert all(s > 0 for s in figures['seconds'].values())
     memory = figures['peak_mb']
     assert set(memory) == parts - {'q_update'}
-    # Teachers, Q and theta_old come on top; teachers and Q stay.
+    # Teachers, Q and theta_old need additional memory; after withdrawal
+    # teachers and Q still do.
     assert memory['student'] < memory['alone'] < memory['flow'] < memory['kl']
     assert figures['memory_flow_over_floor'] == pytest.approx(
         memory['flow'] / (memory['student'] + memory['teachers'] +
@@ -58,7 +59,7 @@ def test_report_of_a_real_config(benchmark, tmp_path, monkeypatch,  # noqa: F811
 
 def test_lent_teachers_are_the_distillers(benchmark, tmp_path,  # noqa: F811
                                           monkeypatch, capsys):
-    """They are part of the plain student's step, and counted there once."""
+    """Lent teachers are part of the plain student's step, and count once."""
     out = tmp_path / 'cost.json'
     assert run(benchmark, monkeypatch, *DIGITS, 'aver_kd+knowledge_flow',
                '--untrained', '--json', out,

@@ -1,8 +1,8 @@
-"""Converted weights give the logits that they gave under their old names.
+"""Converted weights give the same logits as under their old names.
 
-torchvision and timm are here to compare with. The CRD repository's networks
-are written down a second time, as functions over its names, which draw a
-weight when they first need it.
+Networks of torchvision and timm are compared directly. Those of the CRD
+repository are implemented here as functions of the old names, which draw a
+weight at its first use.
 """
 
 import importlib.util
@@ -46,7 +46,8 @@ def build(backbone, width, classes, head='LinearClsHead', neck=True):
 
 
 def perturb(model):
-    """Statistics and scales of norms start as ones and zeros."""
+    """Change statistics and scales of norms, which are initially ones and
+    zeros."""
     generator = torch.Generator().manual_seed(0)
     for tensor in model.state_dict().values():
         if tensor.is_floating_point() and tensor.ndim <= 1:
@@ -97,7 +98,7 @@ def test_timm(tool, name, kind, head):
 
 
 class Old:
-    """Layers by their names in a checkpoint; weights come as needed."""
+    """Layers by their names in a checkpoint; weights are drawn as needed."""
 
     def __init__(self):
         self.generator = torch.Generator().manual_seed(0)

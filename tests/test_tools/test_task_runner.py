@@ -27,7 +27,7 @@ from task_runner import (
 
 @dataclass
 class Script(Job):
-    """Runs a few lines; done when they wrote the file ``out``."""
+    """Job that runs a few lines of Python; done if the file ``out`` exists."""
     code: str = 'open("out", "w").write("x")'
 
     def done(self):
@@ -54,7 +54,7 @@ def script(root, name, code=None, needs=()):
 
 
 def test_order_follows_the_needs(tmp_path):
-    """b is listed first but needs a; each notes what it saw."""
+    """b is listed first but needs a; each job writes which outputs exist."""
     jobs = [
         script(tmp_path, 'b', 'open("out", "w").write('
                'str(os.path.exists("../a/out")))', ['a']),
@@ -106,7 +106,7 @@ def test_failure_stops_only_what_needs_it(tmp_path, code, reason):
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_interruption_ends_the_processes(tmp_path, number):
-    """The child's own child, too: a data loader must not stay behind."""
+    """Children of the process end as well, e.g. workers of a data loader."""
     code = ('import subprocess\n'
             'p = subprocess.Popen([sys.executable, "-S", "-c", '
             '"import time; time.sleep(60)"])\n'
@@ -136,7 +136,7 @@ def test_interruption_ends_the_processes(tmp_path, number):
 
 
 def _alive(pid):
-    """Whether it runs; a zombie that nobody has reaped does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         with open(f'/proc/{pid}/stat') as file:
             return file.read().rpartition(')')[2].split()[0] != 'Z'
@@ -171,7 +171,7 @@ def test_the_first_in_order_starts_first(tmp_path):
 
 
 def test_who_waits_leaves_its_place_to_others(tmp_path):
-    """The lock of a is free only when b is done."""
+    """Job b runs while a waits; the lock of a is free only when b is done."""
     a, b = script(tmp_path, 'a'), script(tmp_path, 'b')
     a.folder.mkdir()
     with (a.folder / LOCK).open('w') as lock:
@@ -187,7 +187,7 @@ def test_who_waits_leaves_its_place_to_others(tmp_path):
 
 
 def test_a_process_outlives_its_killed_runner_with_the_lock(tmp_path):
-    """What the orphan trains is not trained a second time."""
+    """The training of the orphaned process is not started a second time."""
     code = ('open("pids", "a").write("x"); time.sleep(1.5)\n'
             'open("out", "w").write("the orphan")')
     tests = Path(__file__).parent
@@ -211,7 +211,7 @@ def test_a_process_outlives_its_killed_runner_with_the_lock(tmp_path):
 
 
 def test_a_fault_in_a_job_keeps_its_traceback(tmp_path):
-    """It fails like others do, and they go on."""
+    """The job counts as failed, and other jobs are run."""
     said = []
     broken, other = script(tmp_path, 'a'), script(tmp_path, 'b')
     broken.prepare = lambda: [][0]

@@ -1,4 +1,4 @@
-"""Arguments of a model's call, and losses of one name."""
+"""Arguments of a model's call, and losses with the same name."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is mended in MMEngine, and that importing mends nothing."""
+"""Patches of MMEngine, which are not applied by importing the package."""
 
 import os
 import subprocess
@@ -29,13 +29,13 @@ def test_mmengines_checkpoints_are_whole_or_not_there(tmp_path, monkeypatch):
             save_checkpoint(
                 dict(state_dict=dict(w=torch.zeros(3))),
                 str(path.with_name(name)))
-    # The old one is as it was, of the new one there is nothing.
+    # The old file is unchanged, and no part of the new one is left.
     assert os.listdir(path.parent) == ['epoch_1.pth']
     assert _load_checkpoint(str(path))['state_dict']['w'].sum() == 3
 
 
 def test_importing_leaves_mmengine_as_it_is():
-    """All of our modules, in a process of its own."""
+    """Import all modules of the package in a separate process."""
     script = """
 import pkgutil
 import mmengine.runner.activation_checkpointing as checkpointing

@@ -1,4 +1,4 @@
-"""The record of a knowledge flow, its means and its picture."""
+"""The record of Knowledge Flow's weights, its means and its picture."""
 
 import importlib.util
 import json
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def synthetic(layers=2, teachers=('a', 'b'), links=1, points=30, **kwargs):
-    """Random weights of sum one."""
+    """Record of random weights with sum one."""
     rng = np.random.default_rng(0)
     candidates = [['student'] + [
         f'{t}:layer{j}.{k}' for t in teachers for k in range(links)
@@ -29,7 +29,8 @@ def synthetic(layers=2, teachers=('a', 'b'), links=1, points=30, **kwargs):
 
 @pytest.fixture
 def record():
-    """Two layers with unlike candidates, two points, worked by hand."""
+    """Record of two layers with different candidates at two points, with
+    values for computation by hand."""
     return FlowRecord(
         layers=['x', 'y'],
         candidates=[['student', 'a:1', 'a:2', 'b:1'], ['student', 'b:2']],
@@ -49,7 +50,7 @@ def test_means_by_hand(record):
 
 @pytest.mark.parametrize('layers, teachers, links', [
     (1, ('a', ), 1), (8, ('a', 'b', 'c'), 2),
-    # one name begins with another and a colon
+    # a teacher whose name begins with another's and a colon
     (3, ('a', 'a:layer0', 'ab'), 2),
 ])
 def test_means_are_sums_of_links_and_sum_to_one(layers, teachers, links):
@@ -106,7 +107,7 @@ def legend(holder):
 
 
 def curves(axis):
-    """Without the lines of retirement, which are two points high."""
+    """Lines of a plot without those of retirement, which have two points."""
     return [line for line in axis.lines if line.get_linestyle() != ':']
 
 
@@ -165,7 +166,8 @@ def test_marked_and_retired_teachers_are_told_apart(record):
 @pytest.mark.parametrize('layers, teachers, links', [
     (1, 1, 1), (3, 2, 2), (4, 2, 1), (8, 3, 2), (12, 5, 2)])
 def test_any_size_is_readable(layers, teachers, links):
-    """No panel is squeezed, no legend covers a panel or leaves the page."""
+    """Panels have a minimum size, and legends neither cover panels nor leave
+    the page."""
     names = [f'teacher{m}-{"long" * 9 * (m % 2)}' for m in range(teachers)]
     record = synthetic(layers, names, links)
     record.retired = {names[0]: 200}
@@ -202,7 +204,7 @@ def test_one_point_and_an_empty_record_can_be_drawn():
 
 @pytest.fixture(params=['flow', 'weights'])
 def tool(request, record):
-    """A tool of tools/analysis, its file and a record for it."""
+    """A tool of tools/analysis, its file name and a record for it."""
     spec = importlib.util.spec_from_file_location(
         'tool', ROOT / 'tools' / 'analysis' / f'plot_{request.param}.py')
     module = importlib.util.module_from_spec(spec)

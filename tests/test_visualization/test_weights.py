@@ -1,4 +1,4 @@
-"""The record of weights, and what the pictures show."""
+"""The record of weights, and the content of its pictures."""
 
 import json
 import os

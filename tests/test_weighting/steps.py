@@ -1,4 +1,4 @@
-"""What every strategy must pass: real training of the toy student."""
+"""Checks for every strategy in a real training of the toy student."""
 
 import copy
 from pathlib import Path
@@ -17,15 +17,15 @@ from tests.toy import (
 
 def check_training(folder, weighting: dict, count: int = 2,
                    own_parameters: int = 0, hooks=()) -> None:
-    """Two iterations of a runner with every combination of losses; then the
+    """Run two iterations with every combination of losses, and check the
     checkpoint, the export and a copy.
 
     Args:
-        folder: For files.
+        folder: Folder for files.
         weighting: Config of the strategy.
-        count: Teachers.
-        own_parameters: How many tensors the strategy trains.
-        hooks: ``custom_hooks``.
+        count: Number of teachers.
+        own_parameters: Number of tensors that the strategy trains.
+        hooks: ``custom_hooks`` of the config.
     """
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
@@ -80,6 +80,6 @@ def check_training(folder, weighting: dict, count: int = 2,
 
 
 def remember(model):
-    """What the hook does after each iteration."""
+    """Do the hook's work after an iteration."""
     distillation = model.distillation
     distillation.weighting.learner.remember(distillation.last_step.weights.record)

@@ -1,5 +1,5 @@
-"""AE-KD: its quadratic programme against scipy's, its gradients against the
-formula of KD's."""
+"""AE-KD: its quadratic programme compared with scipy's solution, its gradients
+with the formula of KD's gradient."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def strategy(count=3, ctx=None, **cfg):
 
 
 def slsqp(gram, C):
-    """The same programme by scipy."""
+    """Solve the same programme with scipy."""
     count = len(gram)
     scale = np.trace(gram) / count
     result = minimize(
@@ -78,8 +78,8 @@ def test_minimum_norm_where_the_solution_is_not_unique(count):
 
 
 def test_two_teachers_in_closed_form():
-    """Opposite gradients of lengths 1 and 3 cancel at 3/4 and 1/4; C = 0.6
-    stops before."""
+    """Opposite gradients of lengths 1 and 3 cancel with weights 3/4 and 1/4;
+    with C = 0.6 the weights stop at the bound before."""
     rows = torch.tensor([[1., 0.], [-3., 0.]], dtype=torch.float64)
     gram = rows @ rows.T
     torch.testing.assert_close(
@@ -113,7 +113,7 @@ def kd_batch(count=3, size=6, seed=0, dtype=torch.float32, scale=1.):
 
 
 def gradients_of_kd(batch, temperature=4.):
-    """T (p_S - p_m), by the formula, [M, B, C]."""
+    """Gradients T (p_S - p_m) by the formula, [M, B, C]."""
     def soft(z):
         e = np.exp(z.detach().double().numpy() / temperature)
         return e / e.sum(1, keepdims=True)
@@ -158,7 +158,7 @@ def test_feature_own_is_of_the_feature_losses():
     torch.testing.assert_close(
         weights.feature, expected.expand(6, 3), atol=2e-4, rtol=0)
     assert not torch.allclose(weights.feature, weights.logit, atol=1e-3)
-    # logits off: these are all that there is
+    # without logit terms these are the only gradients
     alone = random_batch(
         student=batch.student,
         gaps=Gaps(None, batch.gaps.feature, None))
@@ -172,8 +172,8 @@ def test_feature_own_is_of_the_feature_losses():
 
 
 def test_the_later_backward_pass_is_undisturbed():
-    """The gradient with weights is that of the weighted sum, and nothing was
-    accumulated before."""
+    """The gradient of the loss is that of the weighted sum, and AE-KD has
+    added nothing to it before."""
     for feature in ('same', 'own'):
         batch = kd_batch()
         weights = strategy(feature=feature)(batch)
@@ -193,7 +193,7 @@ def test_identical_teachers_weigh_the_same():
     for options in (dict(), dict(normalize=True), dict(C=1.)):
         torch.testing.assert_close(
             strategy(**options)(same).logit, torch.full((6, 3), 1 / 3))
-    # ... and with no gradient at all, or one that overflowed
+    # ... and without gradient, or with one that overflowed
     for factor in (0., torch.inf):
         none = random_batch(
             student=batch.student, gaps=Gaps(factor * gap, None, None))
@@ -223,7 +223,8 @@ def test_a_lone_zero_gradient_with_normalize():
 
 @pytest.mark.parametrize('average', [False, True])
 def test_what_a_teacher_does_not_know_does_not_count(average):
-    """An image's gradient is multiplied by how much of its label is known."""
+    """The gradient of an image is multiplied by the share of its label on
+    classes that the teacher knows."""
     batch = kd_batch()
     knows = torch.tensor([[1., 1., 0.]] * 2 + [[1., .5, 1.]] * 4)
     weights = strategy(average_gradients=average)(
@@ -233,12 +234,12 @@ def test_what_a_teacher_does_not_know_does_not_count(average):
     expected = torch.tensor(slsqp(rows @ rows.T, .6)).float().expand(6, 3)
     torch.testing.assert_close(weights, expected, atol=2e-4, rtol=0)
     everything = strategy(average_gradients=average)(batch).logit
-    # of the averaged gradients the same teachers stop at the same bounds
+    # with averaged gradients the same teachers are at the same bounds
     assert average or (weights - everything).abs().max() > .01
 
 
 def test_unknown_classes_in_the_distiller(tmp_path):
-    """A teacher without a class pulls at nothing on its images."""
+    """A teacher without a class gives no gradient for images of the class."""
     torch.manual_seed(0)
     teacher, = toy_teachers(tmp_path, 1)
     model = MODELS.build(
@@ -274,8 +275,8 @@ def test_without_gradients_weights_are_equal():
 
 @pytest.mark.parametrize('dtype', [torch.half, torch.bfloat16])
 def test_half_precision_does_not_underflow(dtype):
-    """A student that nearly agrees, in a large batch: gradients of the mean
-    would vanish in half precision."""
+    """For a student that nearly agrees with its teachers in a large batch,
+    gradients of the mean would vanish in half precision."""
     weights = {}
     for kind in (dtype, torch.float32):
         batch = kd_batch(size=2048, dtype=kind, scale=1e-4)
@@ -302,8 +303,7 @@ def test_training(tmp_path):
 
 
 def test_the_distillers_gradients_are_as_with_given_weights(tmp_path):
-    """A step accumulates the gradient of the weighted loss and nothing
-    else."""
+    """A step accumulates only the gradient of the weighted loss."""
     torch.manual_seed(0)
     model = MODELS.build(
         distiller(toy_teachers(tmp_path, 3), weighting=dict(type='AEKD')))

@@ -1,5 +1,5 @@
-"""AMTML-KD: its target is the mixture, with all gradients; its relations
-against loops."""
+"""AMTML-KD: its target is the teachers' mixture, with all gradients; its
+relations are compared with loops."""
 
 import copy
 import math
@@ -48,7 +48,7 @@ def strategy(count=3, ctx=None, random=True, **cfg):
 
 
 def added(made, batch, weights):
-    """What the strategy adds to the student's losses."""
+    """Losses that the strategy adds to those of the student."""
     return {
         term.name: term(batch.student, batch.teachers, batch.truth, weights)
         for term in made.mixture_terms()
@@ -56,13 +56,13 @@ def added(made, batch, weights):
 
 
 def divergences(z, teachers):
-    """KD's, [B, M]."""
+    """Divergences of KD, [B, M]."""
     return kd_divergence(
         z, torch.stack([t.logits[0] for t in teachers], 1), None, 4.)
 
 
 def kd_batch(count=3, size=6, space=(), seed=0):
-    """A batch whose gaps are KD's; its feature is a leaf."""
+    """A batch with the gaps of KD, whose feature is a leaf tensor."""
     batch = random_batch(size, count, seed)
     torch.manual_seed(seed)
     z = torch.randn(size, 5, *space, requires_grad=True)
@@ -138,7 +138,7 @@ def test_the_target_is_the_mixture_with_all_gradients(count, space):
 
 
 def test_the_feature_is_the_largest_of_valid_points():
-    """u is not looked for in padding, and 0 where all of it is padding."""
+    """u is the maximum of valid points, and 0 if all points are padding."""
     made, batch = strategy(), kd_batch()
     valid = torch.ones(6, 2, 3)
     valid[1, :, 2] = valid[5] = 0
@@ -161,7 +161,7 @@ def test_the_feature_is_the_largest_of_valid_points():
 
 
 def test_the_mixture_is_of_valid_points():
-    """Of dense logits with padding, and an image that is all padding."""
+    """For dense logits with padding, and an image that is only padding."""
     made, batch = strategy(2, **PLAIN), kd_batch(2, space=(2, 3))
     valid = (torch.rand(6, 2, 3) > .4).float()
     valid[5] = 0
@@ -188,7 +188,7 @@ def test_another_logit_loss_integrates_losses():
 
 
 def test_teachers_that_were_left_out_are_not_in_the_mixture():
-    """The distiller may take weights away, all of a sample's even."""
+    """The distiller may set weights to zero, even all of a sample."""
     made, batch = strategy(2, **PLAIN), kd_batch(2)
     w = torch.tensor([[1., 0.], [0., 0.], [.5, .5], [.25, .25]] + [[0., 1.]] *
                      2)
@@ -202,7 +202,7 @@ def test_teachers_that_were_left_out_are_not_in_the_mixture():
 
 
 def test_identical_teachers_keep_equal_weights():
-    """Nothing is to be gained by preferring one."""
+    """The loss does not depend on the weights, so they stay equal."""
     batch = kd_batch()
     same = random_batch(
         student=batch.student,
@@ -220,7 +220,7 @@ def test_identical_teachers_keep_equal_weights():
 
 
 def test_training_prefers_the_nearer_teacher():
-    """The mixture nearest to the student is the teacher that agrees."""
+    """The mixture closest to the student is the teacher that agrees."""
     z = torch.randn(32, 5, generator=torch.Generator().manual_seed(0))
     teachers = tuple(output(t, torch.zeros(32, 4)) for t in (-z, z))
     batch = random_batch(
@@ -298,7 +298,7 @@ def test_relation_losses_are_as_in_loops():
 
 
 def test_relations_are_of_valid_points():
-    """What is said of padding changes nothing."""
+    """Values in the padding have no effect."""
     valid = torch.zeros(6, 4, 6)
     valid[:, :2] = 1
     valid[0] = 1
@@ -329,7 +329,7 @@ def test_relations_of_one_point_have_finite_gradients():
     for points in (x, torch.ones(6, 4), x[:3]):
         points = points.clone().requires_grad_()
         cosines = angles(points)
-        # Unequal factors: equal ones would cancel at the same point.
+        # Different factors, as equal ones would cancel.
         (distances(points).square().sum() +
          (cosines * torch.arange(len(cosines))).sum()).backward()
         assert points.grad.isfinite().all()
@@ -382,7 +382,8 @@ def test_half_precision_and_vectors(dtype):
 
 @pytest.mark.parametrize('kind', ['AverageWeighting', 'EBKD'])
 def test_relations_beside_another_strategy(tmp_path, kind):
-    """As terms of the config, by that strategy's mean feature weights."""
+    """Relations are terms of the config, with the mean feature weights of the
+    other strategy."""
     torch.manual_seed(0)
     model = MODELS.build(
         distiller(
@@ -411,7 +412,7 @@ def test_relations_beside_another_strategy(tmp_path, kind):
             factor * huber(relate(s[:count]), target), rel=1e-4)
     (losses['loss_distance'] + losses['loss_angle']).backward()
     assert model.backbone.conv.weight.grad.abs().max() > 0
-    # they have no weights, and are nobody's who loads a checkpoint
+    # they have no parameters and are not in checkpoints
     assert not any(n.startswith('distillation.')
                    for n in model.state_dict())
 
@@ -429,8 +430,8 @@ def test_bad_relations(tmp_path, cfg, message):
 
 
 def test_the_distillers_loss_is_the_mixtures(tmp_path):
-    """Through the distiller, and the optimiser trains what is the
-    strategy's."""
+    """The loss of the distiller is that of the mixture, and the optimiser
+    trains the strategy's parameters."""
     torch.manual_seed(0)
     model = MODELS.build(
         distiller(

@@ -1,4 +1,5 @@
-"""CA-MKD against loops over its formulas; classifiers on mapped features."""
+"""CA-MKD compared with loops over its formulas; classifiers on features that a
+projector has mapped."""
 
 import math
 from dataclasses import replace
@@ -188,13 +189,13 @@ def test_a_classifier_that_cannot_run_alone_is_found_at_build(tmp_path):
     model = MODELS.build(cfg)
     images, labels = World().batch(4)
     model(images, samples(labels), mode='loss')
-    # where features are not distilled nobody needs it
+    # it is not needed without feature terms
     MODELS.build(
         distiller(teachers, weighting=dict(type='CAMKD'), feature_loss=None))
 
 
 def flat(classes=CLASSES, side=2):
-    """A network whose classifier reads a map of one size only."""
+    """Config of a network whose classifier needs a map of a fixed size."""
     return dict(
         classifier(classes),
         backbone=dict(type='mmkd_rl.SideBackbone', width=classes, side=side),
@@ -207,7 +208,7 @@ def flat(classes=CLASSES, side=2):
 
 @MODELS.register_module(force=True)
 class SideBackbone(ToyBackbone):
-    """Maps of a given side; flattened where that is wanted."""
+    """Backbone with maps of a given side, optionally flattened."""
 
     def __init__(self, width=8, side=2):
         super().__init__(width)
@@ -224,8 +225,8 @@ class SideBackbone(ToyBackbone):
 ])
 def test_a_classifier_is_tried_on_what_the_projector_gives(
         tmp_path, student, why):
-    """A classifier that flattens a 2 x 2 map cannot read a student's feature
-    that is pooled: found when it is built, not in the first iteration."""
+    """A classifier that flattens a 2 x 2 map does not fit a student's pooled
+    feature; the error is raised when the model is built."""
     teacher = dict(
         name='flat', checkpoint='untrained',
         config=dict(flat(), neck=dict(type='mmkd_rl.Flatten')))
@@ -248,7 +249,7 @@ def test_a_classifier_is_tried_on_what_the_projector_gives(
 
 @MODELS.register_module(force=True)
 class Flatten(nn.Module):
-    """A map as a vector."""
+    """Neck that flattens a map."""
 
     def forward(self, xs):
         return tuple(x.flatten(1) for x in xs)

@@ -1,4 +1,4 @@
-"""EB-KD against loops over its formula, and the edges of an entropy."""
+"""EB-KD compared with loops over its formula; extreme entropies."""
 
 import math
 
@@ -79,14 +79,14 @@ def test_identical_teachers_weigh_the_same():
 @pytest.mark.parametrize('dtype', [torch.float32, torch.half, torch.bfloat16])
 @pytest.mark.parametrize('scale', ['unit', 'paper'])
 def test_no_entropy_at_all(dtype, scale):
-    """p ln p at p = 0, and 0 / 0."""
+    """Zero entropies: p ln p at p = 0, and weights of 0 / 0."""
     z = torch.zeros(2, 5, dtype=dtype)
     z[:, 1] = 1e4
     weights = strategy(3, scale=scale)(with_logits(z, z, z)).logit
     total = 1. if scale == 'unit' else 2.
     assert weights.dtype == torch.float32
     torch.testing.assert_close(weights, torch.full((2, 3), total / 3))
-    # one of two has some entropy: the other has all the weight
+    # if only one of two has an entropy > 0, the other has all the weight
     weights = strategy(2, scale=scale)(with_logits(z, z * 0)).logit
     torch.testing.assert_close(weights, torch.tensor([[1., 0.]] * 2))
 
@@ -109,7 +109,8 @@ def test_one_kind_of_distillation_alone_and_soft_targets(off):
 
 
 def test_what_an_entropy_is_the_task_says():
-    """One that averages over space, as a dense task would."""
+    """The task computes the entropy, e.g. a dense task with a mean over
+    space."""
 
     class Dense(ClassificationTask):
 

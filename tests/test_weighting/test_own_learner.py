@@ -1,5 +1,5 @@
-"""A strategy with networks of its own, registered from outside: one file, its
-hook by name, and nothing else of the package is touched."""
+"""A strategy with networks of its own can be registered from one file outside
+of the package, with its hook by name and without other changes."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from tests.toy import classifier, distiller, toy_runner, toy_teachers
 
 
 class TableLearner(Learner):
-    """One weight a teacher, pulled towards teachers of small gaps."""
+    """Learner with one weight a teacher, trained to prefer small gaps."""
 
     noun = 'table'
     plural = False
@@ -55,7 +55,7 @@ class TableLearner(Learner):
 
 
 class Table(WeightingStrategy):
-    """Weights from :class:`TableLearner`."""
+    """Strategy with weights from :class:`TableLearner`."""
 
     hooks = (dict(type='mmkd_rl.LearnerHook', warmup=2, interval=2,
                   by_epoch=False), )

@@ -1,5 +1,5 @@
-"""What strategies and the agent do without a teacher's word: on classes that a
-teacher does not know, and for tasks without labels."""
+"""Strategies and the agent with classes that a teacher does not know, and for
+tasks without labels."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from .steps import remember
 
 
 def with_few(tmp_path):
-    """Three teachers, the second of which knows the classes 0 and 1."""
+    """Three teachers, of which the second knows only the classes 0 and 1."""
     teachers = toy_teachers(tmp_path, 3)
     teachers[1]['class_map'] = {0: 0, 1: 1}
     return teachers
@@ -65,8 +65,8 @@ def test_on_unknown_classes_the_agent_learns_nothing_of_a_teacher(
 
 
 def test_the_steps_weights_are_those_that_were_used(tmp_path):
-    """What the reward is told of the step: a teacher that does not know the
-    class had no weight for its logits, whatever the agent's action was."""
+    """The step's record for the reward: a teacher that does not know the class
+    has no weight for its logits, for any action of the agent."""
     torch.manual_seed(0)
     model = MODELS.build(
         distiller(
@@ -87,7 +87,7 @@ def test_the_steps_weights_are_those_that_were_used(tmp_path):
         torch.testing.assert_close(step.weights[:, 1], used.feature)
         assert not step.weights[labels > 1, 0, 1].any()
         assert (step.weights[labels > 1, 1, 1] > .05).all()
-        # the loss in the reward is the one that the student was trained with
+        # the loss in the reward is that of the student's training
         gaps = found[-1].gaps
         own = step.ce + (used.logit * gaps.logit).sum(1) + 5 * (
             used.feature * gaps.feature).sum(1)
@@ -101,8 +101,8 @@ def test_the_steps_weights_are_those_that_were_used(tmp_path):
 
 @pytest.mark.parametrize('kind', ['likelihood', 'margin'])
 def test_likelihood_is_of_the_teachers_own_logits(tmp_path, kind):
-    """Also with a class map: what a teacher does not know is not filled in
-    with what the student believes."""
+    """Also with a class map: logits of unknown classes are not replaced by
+    those of the student."""
     torch.manual_seed(0)
     model = MODELS.build(
         distiller(
@@ -160,7 +160,8 @@ def test_the_default_reward_is_refused_without_labels(tmp_path):
 
 @pytest.mark.parametrize('reward_time', ['before', 'after'])
 def test_the_agent_learns_without_labels(tmp_path, reward_time):
-    """Who is nearer earns more and gains weight."""
+    """A teacher that is closer to the student has a higher reward and gains
+    weight."""
     torch.manual_seed(0)
     model = MODELS.build(
         distiller(
@@ -172,7 +173,7 @@ def test_the_agent_learns_without_labels(tmp_path, reward_time):
                 updater=dict(optimizer=dict(type='Adam', lr=.01))))).train()
     strategy = model.distillation.weighting
     assert strategy.build_state.parts == ('feature', 'similarity')
-    # the last teacher's projector is far off
+    # the last teacher's projector is far from the student's feature
     far = model.distillation.terms[0].projectors[2][0].layers[0]
     torch.nn.init.constant_(far.bias, 3.)
     world = World()

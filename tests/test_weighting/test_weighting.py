@@ -1,4 +1,4 @@
-"""Strategies: rows sum to one, and MTKD-RL's phases."""
+"""Weights of all strategies sum to one; phases of MTKD-RL."""
 
 import logging
 
@@ -35,7 +35,7 @@ def strategy(count=3, ctx=None, **cfg):
 
 
 def updated(made, batch):
-    """After the warm-up."""
+    """A strategy after the warm-up."""
     made.learner.remember(made(batch).record)
     made.learner.update()
     return made
@@ -187,7 +187,7 @@ def test_bad_configs(cfg, error, message):
 
 
 def test_inherited_options_are_named():
-    """All that a user can write, nothing that only the code can."""
+    """The options include all that a config can set, and no others."""
     with pytest.raises(TypeError, match='weighting.updater: PPO has no opt'
                        "ion 'clp'.*did you mean 'clip'") as error:
         strategy(updater=dict(type='PPO', clp=.2))
@@ -215,8 +215,8 @@ def test_warns_once_without_the_hook(caplog):
 
 
 def test_reward_after_the_update_is_of_the_updated_student(tmp_path):
-    """Compared by hand; the student has batch norm, whose statistics must
-    not notice the second look."""
+    """The reward is computed by hand. The student has batch norm, whose
+    statistics must not change in the second forward pass."""
     torch.manual_seed(0)
     student = dict(
         type='mmpretrain.ImageClassifier',
@@ -245,7 +245,7 @@ def test_reward_after_the_update_is_of_the_updated_student(tmp_path):
         assert torch.equal(buffer, buffers[name]), name
     (transition, ) = strategy.learner.history
 
-    # The same by another way: a normal forward pass in training mode.
+    # The same in another way: a normal forward pass in training mode.
     teachers = model.distillation.teachers(batch(images, labels))
     feature, = model.backbone(images)
     logits = model.head(model.neck((feature, )))
@@ -262,7 +262,7 @@ def test_reward_after_the_update_is_of_the_updated_student(tmp_path):
         expected[:, m] = -ce - kd - 5 * mse
     torch.testing.assert_close(
         transition.reward, expected, rtol=1e-4, atol=1e-4)
-    # ... and not the one of before
+    # ... and not the one before the update
     assert abs(again - before) > 1e-3
 
 
@@ -275,7 +275,7 @@ def test_reward_before_is_of_the_student_that_made_the_loss(tmp_path):
                 type='MTKDRL', reward=dict(type='DistanceReward')))).train()
     images, labels = World().batch(8)
     losses = model(images, samples(labels), mode='loss')
-    assert model.distillation.last_step.seen is None  # nobody asked
+    assert model.distillation.last_step.seen is None  # not requested
     remember(model)
     (transition, ) = model.distillation.weighting.learner.history
     # with equal weights, minus the mean reward is the loss of Eq. (2)

@@ -1,4 +1,4 @@
-"""Draw how much a student relied on its teachers' features."""
+"""Plot the weights p_w of student and teachers in Knowledge Flow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mmkd_rl.visualization.flow import FILE_NAME, TITLE
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Plot."""
+    """Run the command line."""
     draw_record(
         __doc__,
         FlowRecord,

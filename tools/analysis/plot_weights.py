@@ -1,4 +1,4 @@
-"""Draw the weights that a run gave its teachers."""
+"""Plot the teachers' weights over the training of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mmkd_rl.visualization.command import draw_record
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Plot."""
+    """Run the command line."""
     draw_record(
         __doc__,
         WeightRecord,

@@ -1,4 +1,4 @@
-"""Write CIFAR-100 as folders of PNG: OUT/train/CLASS/*.png, OUT/test/..."""
+"""Convert CIFAR-100 to PNG files: OUT/train/CLASS/*.png, OUT/test/..."""
 
 import argparse
 import os
@@ -13,30 +13,30 @@ from mmkd_rl.utils.cli import clear_errors
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        'source', help='folder in which the original cifar-100-python lies')
-    parser.add_argument('out', help='folder to write, must not exist yet')
+        'source', help='folder that contains the original cifar-100-python')
+    parser.add_argument('out', help='folder to write; it must not exist')
     parser.add_argument(
         '--download',
         action='store_true',
-        help='fetch the original into SOURCE first if it is not there')
+        help='download the original into SOURCE if it is not there')
     return parser.parse_args()
 
 
 def convert(source: str, out: str, download: bool = False) -> int:
-    """Write all images; the folder appears under its name when complete.
+    """Write all images; the folder gets its name when it is complete.
 
     Args:
-        source: Folder in which ``cifar-100-python`` lies. torchvision checks
-            its files against their known checksums before it reads them.
+        source: Folder that contains ``cifar-100-python``. torchvision checks
+            the checksums of its files before it reads them.
         out: Folder to write.
-        download: Fetch the original first.
+        download: Download the original if it is not in ``source``.
 
     Returns:
         Number of images.
 
     Raises:
         FileExistsError: ``out`` exists.
-        FileNotFoundError: No intact original in ``source``.
+        FileNotFoundError: ``source`` has no intact original.
     """
     if os.path.exists(out):
         raise FileExistsError(f'out={out!r} exists; name another folder or '

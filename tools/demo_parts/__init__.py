@@ -1,1 +1,1 @@
-"""The demo: its steps, and what is made of their results."""
+"""Parts of the demo: steps, summary and pictures."""

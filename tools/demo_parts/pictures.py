@@ -1,4 +1,4 @@
-"""A picture of what the demo's detectors find."""
+"""Picture of the detections of the demo's detectors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pycocotools.coco import COCO
 
 
 def draw_detections(root: Path, out: Path, scenes: int = 4) -> None:
-    """Test scenes: what is there, and what each detector found.
+    """Draw test scenes with the true objects and those of each detector.
 
     Args:
         root: The demo's folder.
-        out: Picture to write.
-        scenes: How many scenes, one a row.
+        out: Picture file to write.
+        scenes: Number of scenes, one a row.
     """
     data = root / 'scenes' / 'data'
     with contextlib.redirect_stdout(None):

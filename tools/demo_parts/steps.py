@@ -1,4 +1,4 @@
-"""The demo's steps: what is run, and when it counts as done."""
+"""Steps of the demo: their commands, and when a step counts as done."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-import mmkd_rl  # noqa: F401  (makes the scope known)
+import mmkd_rl  # noqa: F401  (registers the scope mmkd_rl)
 from paper_tables.identity import file_identity
 from paper_tables.runs import write_json
 from task_runner import LOCK, Job
@@ -24,13 +24,14 @@ RECORD = 'done.json'
 
 @dataclass
 class Step(Job):
-    """One command, which is run from the repository's folder.
+    """One command, which is run in the repository's folder.
 
     Attributes:
-        command: Arguments after the interpreter.
-        output: The file whose presence and content say that it is done.
-        inputs: Outputs of the steps that it needs.
-        config: For training steps, the config they run.
+        command: Arguments of the Python interpreter.
+        output: File that the command writes; the step is done if the file is
+            there with the recorded content.
+        inputs: Outputs of the steps that this step needs.
+        config: Config of a training step.
     """
     command: list[str] = field(default_factory=list)
     output: Path = Path()
@@ -38,8 +39,8 @@ class Step(Job):
     config: str | None = None
 
     def record(self) -> dict | None:
-        """What is known about the finished step, with its ``seconds`` and
-        ``metrics``; ``None`` if it is not finished."""
+        """Record of the finished step, with ``seconds`` and ``metrics``;
+        ``None`` if the step is not finished."""
         try:
             record = json.loads((self.folder / RECORD).read_text())
             same = record['output'] == file_identity(str(self.output))
@@ -55,13 +56,14 @@ class Step(Job):
         return describe(record['metrics'])
 
     def prepare(self) -> list[str]:
-        """Empty the folder: a step that was cut off begins anew."""
+        """Empty the folder: an interrupted step starts again from the
+        beginning."""
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
             elif path.name != LOCK:
                 path.unlink()
-        # Now: somebody may edit the config while it is run.
+        # Computed before the run, as the config may be edited meanwhile.
         self._started = self._key()
         return [sys.executable, *self.command]
 
@@ -80,7 +82,7 @@ class Step(Job):
         return describe(metrics)
 
     def _key(self) -> str:
-        """Everything that the step depends on, in one string."""
+        """Hash of the command, the config and the inputs."""
         text = '' if self.config is None else \
             Config.fromfile(self.config).pretty_text
         inputs = [file_identity(str(path)) for path in self.inputs]
@@ -89,7 +91,13 @@ class Step(Job):
 
 
 def plan(root: Path, seed: int, tiny: bool) -> list[Step]:
-    """All steps, in the order in which they are started."""
+    """Make all steps, in the order in which they are started.
+
+    Args:
+        root: Folder of the demo.
+        seed: Seed of the trainings.
+        tiny: Only a few iterations a step.
+    """
     def step(name: str, command: list[str], needs: list[Step],
              output: str | Path, **kwargs: Any) -> Step:
         return Step(name, root / name, [s.name for s in needs],
@@ -197,7 +205,7 @@ def _tiny_options(config: str) -> dict[str, Any]:
 
 
 def last_metrics(folder: Path) -> dict[str, float]:
-    """The numbers that MMEngine's last validation wrote."""
+    """Metrics of the last validation, as MMEngine logged them."""
     metrics: dict[str, float] = {}
     for log in sorted(folder.glob('*/vis_data/scalars.json')):
         for line in log.read_text().splitlines():
@@ -208,7 +216,7 @@ def last_metrics(folder: Path) -> dict[str, float]:
 
 
 def describe(metrics: dict[str, float]) -> str:
-    """A step's result in a few words."""
+    """Result of a step in a few words."""
     if 'accuracy/top1' in metrics:
         return f'accuracy {metrics["accuracy/top1"]:.1f} %'
     if 'coco/bbox_mAP' in metrics:

@@ -1,4 +1,4 @@
-"""The demo's results: as data, as a table, and in words."""
+"""Results of the demo: as data, as a table, and in words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ NETWORKS = dict(mask_rcnn='Mask R-CNN', pspnet='PSPNet')
 
 
 def summarize(records: dict[str, dict], seed: int, iterations: int) -> dict:
-    """The content of summary.json; results are fractions of 1."""
+    """Content of summary.json; results are fractions of 1.
+
+    Args:
+        records: Record of each step by name, see :class:`.steps.Step`.
+        seed: Seed of the trainings.
+        iterations: Iterations of a student's training.
+    """
 
     def value(step: str, key: str) -> float:
         number = records[step]['metrics'][key]
@@ -41,7 +47,7 @@ def summarize(records: dict[str, dict], seed: int, iterations: int) -> dict:
 
 
 def table(summary: dict, records: dict[str, dict]) -> str:
-    """The results, one line a network."""
+    """Table of the results, one line a network."""
     seconds = summary['seconds']
     rows: list[Any] = []
 
@@ -74,11 +80,11 @@ def table(summary: dict, records: dict[str, dict]) -> str:
         colalign=('left', 'right', 'right'))
 
 def explain(summary: dict, weights: dict | None, images: int) -> str:
-    """Text about what the numbers show and do not show.
+    """Text about the results and about differences that may be chance.
 
     Args:
-        summary: Of :func:`summarize`.
-        weights: The weights' record over training, see
+        summary: Result of :func:`summarize`.
+        weights: Record of the teachers' weights over the training, see
             :class:`mmkd_rl.visualization.WeightRecord`.
         images: Number of test images.
     """
@@ -89,7 +95,7 @@ def explain(summary: dict, weights: dict | None, images: int) -> str:
     chance = 200 * math.sqrt(2 * alone * (1 - alone) / images)
 
     def versus(new: float, old: float) -> tuple[str, bool]:
-        """How they compare, and whether chance could have done it."""
+        """Difference in words, and whether it may be chance."""
         points = 100 * (new - old)
         text = f'{abs(points):.1f} points ' + (
             'above' if points >= 0 else 'below')

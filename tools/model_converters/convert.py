@@ -1,24 +1,24 @@
-r"""Rename the weights in a published checkpoint to what our configs load.
+r"""Rename the weights of a published checkpoint for this project's configs.
 
     python tools/model_converters/convert.py SOURCE OUT --from FORMAT \
         [--config CONFIG]
 
-FORMAT says whose names the file has:
+FORMAT is the library whose names the weights in the file have:
 
 - ``torchvision``: ResNet, ResNeXt and Wide ResNet, for MMPretrain's networks
-  of these names. (``TorchVisionClassifier`` loads torchvision's files as they
-  are, of any network.)
-- ``timm``: DeiT and ViT with a class token, timm's and Facebook's own files,
-  for MMPretrain's ``VisionTransformer`` and, with a distillation token,
-  ``DistilledVisionTransformer``. (``TimmClassifier`` loads timm's
-  files as they are, of any network.)
-- ``crd``: the CIFAR networks of the CRD repository and of what has grown from
-  it, MTKD-RL's published code included: ResNet, WRN, VGG, MobileNetV2,
-  ShuffleNetV2 and the RegNets, for our ``Cifar...`` backbones. Which of them
-  it is can be seen from the names.
+  of these names. (``TorchVisionClassifier`` loads torchvision's files of any
+  network without conversion.)
+- ``timm``: DeiT and ViT with a class token, from timm or Facebook, for
+  MMPretrain's ``VisionTransformer`` and, with a distillation token,
+  ``DistilledVisionTransformer``. (``TimmClassifier`` loads timm's files of
+  any network without conversion.)
+- ``crd``: CIFAR networks of the CRD repository and of code that is based on
+  it, such as MTKD-RL's published code: ResNet, WRN, VGG, MobileNetV2,
+  ShuffleNetV2 and RegNets, for the ``Cifar...`` backbones of this project. The
+  network is detected from the names of its weights.
 
-With ``--config`` the result is loaded into that config's model first, so that
-a wrong file is found out here.
+With ``--config`` the result is first loaded into the model of that config, to
+check that all weights fit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import re
 
 from torch import Tensor
 
-import mmkd_rl  # noqa: F401  (makes the scope known)
+import mmkd_rl  # noqa: F401  (registers the scope mmkd_rl)
 from mmkd_rl.teachers.loading import (
     build_network,
     load_model_config,
@@ -38,7 +38,7 @@ from mmkd_rl.teachers.loading import (
 from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.cli import clear_errors
 
-# Patterns of whole names and what they become; the first that fits counts.
+# (pattern of a complete name, replacement); the first match is applied.
 Rules = tuple[tuple[str, str], ...]
 _END = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
 _HEAD: Rules = ((rf'(?:fc|linear)\.{_END}', r'head.fc.\1'), )
@@ -69,7 +69,7 @@ TIMM: Rules = (
 _STEM_AND_HEAD: Rules = ((rf'((?:conv|bn)[12]\.{_END})', r'backbone.\1'),
                          *_HEAD)
 
-# family: (a name that only it has, rules)
+# family: (pattern of a name that only this family has, rules)
 CRD: dict[str, tuple[str, Rules]] = {
     'wrn': (r'block1\.layer\.0\.bn1\.weight', (
         (rf'block(\d)\.layer\.(\d+)\.((?:conv|bn)\d\.{_END})',
@@ -107,7 +107,7 @@ CRD: dict[str, tuple[str, Rules]] = {
         *_STEM_AND_HEAD,
     )),
     'mobilenetv2': (r'blocks\.0\.0\.conv\.0\.weight', (
-        # its seven groups of blocks are four stages here
+        # The seven groups of blocks are four stages in this project.
         *((rf'blocks\.{old}\.{j}\.conv\.{k}\.{_END}',
            rf'backbone.layer{stage}.{first + j}.{new}.\1')
           for old, stage, first, depth in ((0, 1, 0, 1), (1, 1, 1, 2),
@@ -122,7 +122,7 @@ CRD: dict[str, tuple[str, Rules]] = {
         (r'classifier\.(?:0\.)?(weight|bias)', r'head.fc.\1'),
     )),
     'vgg': (r'block0\.0\.weight', (
-        # of conv, bn, relu, the third has no weights
+        # Blocks repeat conv, bn, relu; the third has no weights.
         *((rf'block{i}\.{3 * j + k}\.{_END}',
            rf'backbone.layer{i + 1}.{j}.{new}.\1')
           for i in range(5) for j in range(4)
@@ -135,14 +135,14 @@ FORMATS = ('torchvision', 'timm', 'crd')
 
 
 def convert(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The same weights under the names of MMPretrain's or our networks.
+    """Rename weights to the names in MMPretrain's or this project's networks.
 
     Args:
-        weights: Of a whole classifier.
-        source: One of ``FORMATS``.
+        weights: Weights of a complete classifier by name.
+        source: Format of the names, one of ``FORMATS``.
 
     Raises:
-        ValueError: Another format, or names that it does not have.
+        ValueError: Unknown format, or a name that the format does not have.
     """
     if source == 'torchvision':
         return rename(weights, TORCHVISION,
@@ -163,8 +163,13 @@ def rename(weights: dict[str, Tensor], rules: Rules,
            whose: str) -> dict[str, Tensor]:
     """Apply ``rules`` to every name.
 
+    Args:
+        weights: Weights by name.
+        rules: See ``Rules``.
+        whose: Networks that the rules are for, for the message.
+
     Raises:
-        ValueError: No rule fits a name.
+        ValueError: No rule matches a name.
     """
     renamed = {}
     unknown = []
@@ -187,7 +192,7 @@ def _some(names) -> str:
 
 
 def read(path: str) -> dict[str, Tensor]:
-    """The weights in a file, under whichever key it keeps them.
+    """Read the weights of a checkpoint, under any of the usual keys.
 
     Raises:
         FileNotFoundError, ValueError: See
@@ -204,7 +209,7 @@ def read(path: str) -> dict[str, Tensor]:
 
 
 def parse_args() -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('source', help='file or address of the checkpoint')
     parser.add_argument('out', help='file to write')
@@ -213,14 +218,15 @@ def parse_args() -> argparse.Namespace:
         dest='source_format',
         required=True,
         choices=FORMATS,
-        help='whose names the weights have')
+        help='library whose names the weights have')
     parser.add_argument(
-        '--config', help='config (or package::path) whose model must fit')
+        '--config',
+        help='config (or package::path) into whose model the weights must fit')
     return parser.parse_args()
 
 
 def main() -> None:
-    """Convert."""
+    """Convert, check and write the weights."""
     args = parse_args()
     with clear_errors():
         weights = convert(read(args.source), args.source_format)

@@ -1,1 +1,1 @@
-"""The papers' tables, run again: what to run, running it, what came out."""
+"""Reproduction of the papers' tables: plans, runs and reports."""

@@ -1,4 +1,4 @@
-"""A table of a paper: its cells, students and methods."""
+"""Records of a paper's table and of its cells."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table.
+    """One number of a table, and the training that reproduces it.
 
     Attributes:
-        student: Name as in the configs' names.
-        method: Likewise; an ablation adds what it changes.
-        title: The method's name in the paper.
-        config: File under ``configs/``: the training of the student alone.
-        strategy: What is distilled, from ``configs/_base_/strategies``;
-            ``''``: nothing.
-        pool: The teachers, from ``configs/_base_/pools``; ``NAME:N``: the
-            first N; ``NAME:A,B``: those of these names.
-        terms: Distillation terms in place of the strategy's.
-        changes: Settings that differ then, as ``--cfg-options`` has them.
-        mean: The paper's number; ``None``: it has none.
-        std: Its standard deviation; ``None``: not printed.
-        extra: Not the paper's: run only when it is asked for by name.
+        student: Name of the student, as in the names of configs.
+        method: Name of the method, for ``--methods``; an ablation has the
+            changed setting in its name.
+        title: Name of the method in the paper.
+        config: File under ``configs/`` that trains the student alone.
+        strategy: Name of the strategy in ``configs/_base_/strategies``; ``''``
+            if the student is trained without distillation.
+        pool: Name of the teacher pool in ``configs/_base_/pools``; ``NAME:N``
+            for the first N teachers, ``NAME:A,B`` for the teachers A and B.
+        terms: Distillation terms that replace the strategy's.
+        changes: Changed settings, in the form of ``--cfg-options``.
+        mean: Accuracy in the paper, %; ``None`` if the paper has none.
+        std: Standard deviation in the paper; ``None`` if it prints none.
+        extra: A method of this project, which is run only if ``--methods``
+            names it.
     """
     student: str
     method: str
@@ -45,20 +47,20 @@ class Table:
     """A table or figure of a paper.
 
     Attributes:
-        name: As on the command line.
-        title: What it shows.
-        source: Where it stands.
-        data: The data set of the paper's experiment.
-        cells: Row by row.
-        students: The paper's names of the students.
-        stand_in: Whose configs are shrunk at the small scales, where all
-            students become one.
-        note: What the reader must know about our version.
-        scales: At which it is run; the first one is the default.
-        as_is: No student stands in for all: a small scale is the configs as
-            they are (``short``) or each made smaller (``tiny``).
-        seconds: Expected of a run at the scale ``short`` on one core, by
-            method or teacher; for ``as_is`` only.
+        name: Name on the command line.
+        title: Subject of the table.
+        source: Paper and number of the table.
+        data: Data set of the paper's experiment.
+        cells: Cells row by row.
+        students: Names of the students in the paper, by their names here.
+        stand_in: Student whose configs are used at the small scales, where
+            one small student replaces all students.
+        note: Differences from the paper's table, for the report.
+        scales: Names of the scales; the first one is the default.
+        as_is: Keep all students at the small scales: ``short`` runs the
+            configs as they are, ``tiny`` makes each of them smaller.
+        seconds: Expected time of a run at scale ``short`` on one core, by
+            method or teacher; used with ``as_is`` only.
     """
     name: str
     title: str
@@ -74,19 +76,24 @@ class Table:
 
     @property
     def methods(self) -> dict[str, str]:
-        """Titles by name, in the table's order."""
+        """Titles of the methods by name, in the order of the table."""
         return {cell.method: cell.title for cell in self.cells}
 
     def select(self,
                students: Iterable[str] | None = None,
                methods: Iterable[str] | None = None) -> list[Cell]:
-        """The cells of some students and methods; ``None``: of all but extras.
+        """Cells of some students and methods.
+
+        Args:
+            students: Names of students; ``None`` for all.
+            methods: Names of methods; ``None`` for all except extra ones.
 
         Raises:
-            ValueError: A name that the table does not have.
+            ValueError: The table does not have one of the names.
         """
         students = list(students or self.students)
-        # 'MTKD_RL' and 'mtkd-rl' are one, but some names have both signs.
+        # 'MTKD_RL' and 'mtkd-rl' are the same method. Names are looked up, not
+        # rewritten, because some contain both '_' and '-'.
         spelled = {_spelling(name): name for name in self.methods}
         named = [spelled.get(_spelling(n), n) for n in methods or []]
         check_names('--students', students, self.students, self.name)
@@ -103,7 +110,13 @@ def _spelling(name: str) -> str:
 
 def check_names(key: str, given: Iterable[str], known: Iterable[str],
                 where: str) -> None:
-    """Refuse unknown names and tell the nearest.
+    """Check names; the message lists similar ones and all known ones.
+
+    Args:
+        key: Option of the user, for the message.
+        given: Names to check.
+        known: Allowed names.
+        where: Name of the table or pool that has them, for the message.
 
     Raises:
         ValueError: One of ``given`` is not in ``known``.

@@ -1,4 +1,4 @@
-"""A cell of a table as the config that is run, and as one command."""
+"""Config of a cell of a table, and the command that trains it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paper_tables.cells import Cell
 
 
 def load(name: str) -> Config:
-    """A config of ours.
+    """Load a config of this project.
 
     Args:
         name: File under ``configs/``.
@@ -24,7 +24,7 @@ def load(name: str) -> Config:
         A copy that the caller may change.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: There is no such file.
     """
     path = configs_of('mmkd_rl') / name
     if not path.is_file():
@@ -33,10 +33,10 @@ def load(name: str) -> Config:
 
 
 def load_named(name: str) -> Config:
-    """A config as a teacher names it: a path, or ``mmkd_rl::...``.
+    """Load the config of a teacher: a path, or ``package::path``.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: There is no such file.
     """
     if name.startswith('mmkd_rl::'):
         return load(name.partition('::')[2])
@@ -49,7 +49,7 @@ def load_named(name: str) -> Config:
 
 
 def read(cell: Cell) -> Config:
-    """What a cell runs at the scale of its paper.
+    """Config of a cell at the paper's scale.
 
     Raises:
         FileNotFoundError, ValueError: See :func:`load` and
@@ -59,24 +59,25 @@ def read(cell: Cell) -> Config:
     if cell.strategy:
         cfg = distill(cfg, cell.strategy, pool=cell.pool,
                       terms=cell.terms or None)
-        # Each run has a folder of its own.
+        # The plan gives each run its own folder.
         cfg.pop('work_dir')
     merge_options(cfg, cell.changes)
     return cfg
 
 
 def command(cell: Cell) -> str:
-    """A cell as one command of ``tools/train.py``, its lines folded."""
+    """Command of ``tools/train.py`` for a cell, wrapped over lines."""
     words = [f'mmkd_rl::{cell.config}', *options(cell)]
     if cell.changes or cell.terms or ':' in cell.pool:
-        # The folder's usual name says config and strategy only.
+        # The default work dir is named after config and strategy only, and
+        # cells that differ in other settings would share it.
         words.append('--work-dir work_dirs/'
                      f'{Path(cell.config).stem}_{cell.method}')
     return 'python tools/train.py ' + ' \\\n    '.join(words)
 
 
 def options(cell: Cell) -> list[str]:
-    """Options of ``tools/train.py`` for a cell."""
+    """Options of ``tools/train.py`` for a cell, without its config."""
     found = []
     if cell.strategy:
         found.append(f'--distill {cell.strategy} --pool {cell.pool}')
@@ -90,7 +91,7 @@ def options(cell: Cell) -> list[str]:
 
 
 def _word(value: Any) -> str:
-    """A value as ``--cfg-options`` reads it."""
+    """Format a value for ``--cfg-options``."""
     if not isinstance(value, list | tuple):
         return str(value)
     left, right = '[]' if isinstance(value, list) else '()'
@@ -99,5 +100,5 @@ def _word(value: Any) -> str:
 
 @lru_cache(maxsize=256)
 def _read(path: Path) -> Config:
-    """A plan reads some configs dozens of times."""
+    """Read a config; cached, as a plan needs some configs dozens of times."""
     return Config.fromfile(path)

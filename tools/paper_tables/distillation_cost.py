@@ -1,9 +1,9 @@
-"""Cost of a step of a distillation, compared with its necessary parts.
+"""Cost of a distillation step, compared with its necessary parts.
 
-In turns: the student's plain step, the teachers' forward pass, the step with
-equal weights (AVER) and the steps with other strategies. A strategy's step
-includes its share of the updates of its own networks. Strategies are asked
-through their :class:`mmkd_rl.weighting.Learner`, of whatever kind it is.
+Timed in turns: the student's step without teachers, the teachers' forward
+pass, the step with equal weights (AVER) and the steps with other strategies. A
+strategy's step includes its share of the updates of the strategy's own
+networks, which are made through :class:`mmkd_rl.weighting.Learner`.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ from paper_tables.timing import (
 
 
 class DistilledContestant(Contestant):
-    """A contestant whose strategy, if it has one, may have a learner.
+    """A distiller, or a plain student, that makes training steps. The
+    strategy of a distiller may have a learner.
 
     Args:
         model, cfg, data: See :class:`Contestant`.
-        epoch: The student's iterations in one.
+        epoch: Number of the student's iterations in an epoch.
     """
 
     def __init__(self, model: Any, cfg: Config, data: dict,
@@ -55,14 +56,15 @@ class DistilledContestant(Contestant):
         self.learner = self.distillation and \
             self.distillation.weighting.learner
         if self.learner:
-            # Its hook's work is done here: nothing to warn of.
+            # update() does the work of the learner's hook; this turns off the
+            # warning that the hook is missing.
             self.learner.has_hook = True
             assert self.distillation is not None
             self.interval = update_interval(self.distillation.weighting, cfg,
                                             epoch)
 
     def step(self) -> None:
-        """Run one iteration as the runner and the hooks do."""
+        """Run an iteration as the runner and the hooks do."""
         super().step()
         if self.learner:
             assert self.distillation is not None
@@ -79,14 +81,16 @@ class DistilledContestant(Contestant):
         return Student(self.model, self.distillation, self.optimizer)
 
     def resident(self) -> Iterable[Tensor]:
-        """Tensors that live from one step to the next, but the learner's."""
+        """Tensors that live from one step to the next, without those of the
+        learner."""
         yield from super().resident()
         last = self.distillation and self.distillation.last_step
         if last and last.seen:
             yield from _seen_tensors(last.seen)
 
     def learner_memory(self) -> int:
-        """Bytes of the learner before an update, when it has most."""
+        """Bytes of the learner just before an update, when it holds most
+        samples."""
         if not self.learner:
             return 0
         self.step()
@@ -101,12 +105,15 @@ class DistilledContestant(Contestant):
 
 
 def update_interval(weighting: Any, cfg: Config, epoch: int) -> int:
-    """The student's iterations between two of a learner's updates, at most.
+    """Largest number of the student's iterations between two updates of a
+    learner.
 
     Args:
-        weighting: The strategy that has it.
-        cfg: Whose hook trains it; else that which the strategy names.
-        epoch: The student's iterations in one.
+        weighting: Strategy with the learner.
+        cfg: Config of the training. The learner's hook is looked up in its
+            ``custom_hooks`` first, then in the strategy's own hooks.
+        epoch: Number of the student's iterations in an epoch, which is also
+            the result if there is no hook.
     """
     for hook in (*(cfg.get('custom_hooks') or ()), *weighting.hooks):
         kind = HOOKS.get(class_name(hook['type']))
@@ -122,16 +129,17 @@ def in_turns_with_updates(
     contestants: Mapping[str, DistilledContestant], others: dict[str, Step],
     warmup: int, iters: int
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Time contestants, with their share of their learners' updates.
+    """Time steps of contestants including their share of learner updates.
 
     Args:
-        contestants: By name.
-        others: Steps to time beside theirs.
-        warmup: Turns that do not count.
-        iters: Turns that do.
+        contestants: Contestants by name.
+        others: Further steps to time, by name.
+        warmup: Number of turns before the timed ones.
+        iters: Number of timed turns.
 
     Returns:
-        Seconds of each turn by name, and the updates' share of a step.
+        Seconds of each turn by name, and seconds of the updates' share of a
+        step by contestant.
     """
     steps = {**others, **{n: c.step for n, c in contestants.items()}}
     shares: dict[str, list[float]] = {}
@@ -141,7 +149,7 @@ def in_turns_with_updates(
         elif contestant.learner.learns_from_all:
             shares[name] = [_share(contestant, max(2, warmup))] * iters
         else:
-            contestant.step()  # so that there is something to learn from
+            contestant.step()  # the update learns from the last step
             steps[f'{name}, update'] = contestant.update
     times = in_turns(steps, warmup, iters)
     for name, contestant in contestants.items():
@@ -153,7 +161,8 @@ def in_turns_with_updates(
 
 
 def _share(contestant: DistilledContestant, steps: int) -> float:
-    """Seconds of an update after some steps, for each of them."""
+    """Seconds of an update that learns from ``steps`` steps, divided by their
+    number."""
     took = []
     for _ in range(3):
         for _ in range(steps):
@@ -167,16 +176,17 @@ def measure(cfg: Config, models: Mapping[str, Mapping], data: dict, epoch: int,
     """Time models in turns with AVER and the student alone.
 
     Args:
-        cfg: Of a distillation.
-        models: By name, what else to time: configs of its model.
-        data: A batch as the data loader gives it.
-        epoch: The student's iterations in one.
-        device: Where to.
-        warmup: Turns that do not count.
-        iters: Turns that do.
+        cfg: Config of a distillation.
+        models: Configs of further models to time, by name.
+        data: A batch in the data loader's format.
+        epoch: Number of the student's iterations in an epoch.
+        device: Device of the models.
+        warmup: Number of turns before the timed ones.
+        iters: Number of timed turns.
 
     Returns:
-        ``steps``, a row a step, and what they must be read beside.
+        ``steps``, with a row for each step (seconds, MiB and ratios), and the
+        entries of :func:`.timing.setting`.
     """
     equal = copy.deepcopy(cfg.model)
     equal.weighting = dict(type='mmkd_rl.AverageWeighting')
@@ -203,7 +213,8 @@ def measure(cfg: Config, models: Mapping[str, Mapping], data: dict, epoch: int,
         nbytes(tensors_of(t)) for t in pool)
     rows = {}
     for name in ('baseline', 'teachers', 'floor', 'aver', *models):
-        # Ratios are turn by turn, so that a slow moment hits both sides.
+        # Ratios are of the same turn, so that a slow moment affects numerator
+        # and denominator alike.
         rows[name] = dict(
             step_s=statistics.median(times[name]),
             over_floor=ratio(times[name], times['floor']),
@@ -220,8 +231,14 @@ def measure(cfg: Config, models: Mapping[str, Mapping], data: dict, epoch: int,
 
 
 def with_strategy(model: Mapping, name: str) -> Mapping:
-    """A distiller's config with another strategy: what it does otherwise than
-    AVER, or the config's own options where the strategy is the config's."""
+    """Config of a distiller with another strategy.
+
+    Args:
+        model: Config of the distiller.
+        name: Name of the strategy. Its settings replace those of ``model``
+            where they differ from AVER's. If it is the strategy of ``model``,
+            the options of ``model`` are kept.
+    """
     made, settings = copy.deepcopy(dict(model)), read_strategy(name)
     plain = read_strategy('aver')
     own = made.get('weighting', {})
@@ -235,7 +252,7 @@ def with_strategy(model: Mapping, name: str) -> Mapping:
 
 
 def report(result: Mapping[str, Any]) -> str:
-    """:func:`measure`'s figures as text, beside Table 6(c) of the paper."""
+    """Format the result of :func:`measure` beside the paper's Table 6(c)."""
     rows = []
     for name, row in result['steps'].items():
         paper = COSTS.get(name.replace('_', '-'), ())
@@ -260,7 +277,7 @@ def _text(row: Mapping[str, float], key: str, digits: int,
 
 
 def _seen_tensors(seen: SeenBatch) -> Iterable[Tensor]:
-    """Tensors that are kept of a batch until the student's update is done."""
+    """Tensors of a batch that are kept until the student's update is done."""
     yield seen.batch.images
     for output in seen.teachers.outputs:
         yield from output.tensors()

@@ -1,16 +1,16 @@
 """Cost of a step with Knowledge Flow, compared with its necessary parts.
 
-In turns: the student's plain step (the same model with a plain backbone), the
-teachers' forward pass, all Q forward and backward (on features and gradients
-of the sizes that they see in training) and the optimiser's step on them, the
-student's forward pass in training mode without gradient (what theta_old of
-Eq. 6 needs at least), and the step with Knowledge Flow without the KL term,
-with it, and when the student is alone. The floor is student + teachers + Q
-with its optimiser; in a distiller that lends its teachers they are part of
-the student's step. What is above the floor is p_w, the mixing and the hooks.
+Timed in turns: the student's plain step (the same model with a plain
+backbone); the teachers' forward pass; forward and backward pass of all
+transforms Q, with features and gradients of the sizes in training, and the
+optimiser's step for Q; the student's forward pass in training mode without
+gradient (the minimum for theta_old of Eq. 6); and the step with Knowledge Flow
+without the KL term, with it, and after the teachers' withdrawal. The floor is
+student + teachers + Q with its optimiser; if a distiller lends its teachers,
+their forward pass is part of the student's step. The rest of a step above the
+floor is spent on p_w, the mixing of features and the hooks.
 
-The look at the weights that the hook takes every ``interval`` iterations is
-not in it.
+The hook's check of the weights every ``interval`` iterations is not measured.
 """
 
 from __future__ import annotations
@@ -45,16 +45,18 @@ from paper_tables.timing import (
     tensors_of,
 )
 
-#: Of the schedule here: before and after the student is alone.
+#: Iterations of the schedule used here: with teachers, and after withdrawal.
 WITH_TEACHERS, ALONE = 0, 1
 
 
 def flow_configs(model: Any) -> Iterator[dict]:
-    """The KnowledgeFlowBackbones in a model's config; those of its teachers
-    are not meant.
+    """Configs of the KnowledgeFlowBackbones in a model, except in teachers.
 
     Args:
-        model: The config; the dicts come as they stand in it.
+        model: Config of the model.
+
+    Yields:
+        The dicts of ``model`` themselves, not copies.
     """
     if isinstance(model, dict):
         if _is(model, 'KnowledgeFlowBackbone'):
@@ -69,7 +71,7 @@ def flow_configs(model: Any) -> Iterator[dict]:
 
 
 def plain(model: dict) -> dict:
-    """The same model without Knowledge Flow."""
+    """Config of the same model without Knowledge Flow."""
     model = copy.deepcopy(model)
     for cfg in flow_configs(model):
         student = cfg['student']
@@ -79,7 +81,7 @@ def plain(model: dict) -> dict:
 
 
 def untrained(model: dict) -> None:
-    """Take teachers without their checkpoints, in place."""
+    """Replace the checkpoints of all teachers by random weights, in place."""
     for part in (model, *flow_configs(model)):
         teachers = part.get('teachers', ())
         for teacher in () if isinstance(teachers, str) else teachers:
@@ -87,11 +89,11 @@ def untrained(model: dict) -> None:
 
 
 class FlowContestant(Contestant):
-    """A model with a knowledge flow, and its hook.
+    """A model with Knowledge Flow that makes training steps.
 
     Args:
         model, cfg, data: See :class:`Contestant`.
-        kl: Whether it computes the KL term, if the config says how.
+        kl: Whether to compute the KL term, if the config has one.
     """
 
     def __init__(self, model: Any, cfg: Config, data: dict, kl: bool) -> None:
@@ -107,52 +109,53 @@ class FlowContestant(Contestant):
 
     @property
     def has_kl(self) -> bool:
-        """Whether its losses have the KL term now."""
+        """Whether the losses include the KL term."""
         return self.joint.old is not None
 
     def step(self) -> None:
-        """What the runner and the hook do in an iteration."""
+        """Run an iteration as the runner and the hook do."""
         self.joint.begin(self.iteration)
         super().step()
         self.flow.forget()
 
     def resident(self) -> Iterator[Tensor]:
-        """Also teachers and theta_old."""
+        """Tensors that live from one step to the next, including those of the
+        teachers and of theta_old."""
         parts = [super().resident(),
                  *(tensors_of(t.model) for t in self.flow.pool)]
         if self.joint.old is not None:
             parts.append(self.joint.old.tensors())
-        # A distiller's teachers are lent.
+        # Teachers that a distiller lends are in two parts, and count once.
         yield from {id(t): t for t in chain(*parts)}.values()
 
 
 def measure(cfg: Config, data: dict, device: str, warmup: int,
             iters: int) -> dict[str, Any]:
-    """Time all that is named above.
+    """Time the steps that are listed in this module's docstring.
 
     Args:
-        cfg: Of the training; its model has one KnowledgeFlowBackbone.
-        data: A batch as the data loader gives it.
-        device: Where to.
-        warmup: Turns that do not count.
-        iters: Turns that do.
+        cfg: Config of the training; its model has one KnowledgeFlowBackbone.
+        data: A batch in the data loader's format.
+        device: Device of the models.
+        warmup: Number of turns before the timed ones.
+        iters: Number of timed turns.
 
     Returns:
-        Seconds, peak memory in MiB and the ratios; ``None`` where there is no
-        KL term.
+        Seconds, peak memory in MiB and the ratios; ``kl_over_forward`` is
+        ``None`` if there is no KL term.
 
     Raises:
-        ValueError: No KnowledgeFlowHook in the config.
+        ValueError: The config has no KnowledgeFlowHook.
     """
     _hook_config(cfg)
     student = Contestant(
         MODELS.build(plain(cfg.model)).to(device), cfg, data)
-    # Copies share the teachers.
+    # Copies of the model share the teachers.
     model = MODELS.build(copy.deepcopy(cfg.model)).to(device)
     flow = FlowContestant(copy.deepcopy(model), cfg, data, kl=False)
     kl = FlowContestant(copy.deepcopy(model), cfg, data, kl=True)
     alone = FlowContestant(model, cfg, data, kl=False)
-    alone.step()  # so that the optimiser has met Q
+    alone.step()  # with teachers, so that the optimiser has state for Q
     alone.iteration = ALONE
     images = student.model.data_preprocessor(data, True)['inputs']
     pool, everybody = flow.flow.pool, [True] * len(flow.flow.teacher_names)
@@ -209,7 +212,7 @@ def measure(cfg: Config, data: dict, device: str, warmup: int,
 
 
 def report(result: Mapping[str, Any]) -> str:
-    """:func:`measure`'s figures as text."""
+    """Format the result of :func:`measure`."""
     names = dict(
         student='student, plain step',
         teachers='teachers, forward',
@@ -245,7 +248,8 @@ def report(result: Mapping[str, Any]) -> str:
 
 
 class _OnlyQ:
-    """All Q of a contestant, trained on their own."""
+    """All transforms Q of a contestant, trained without the rest of the model
+    on recorded features and random gradients."""
 
     def __init__(self, contestant: FlowContestant, cfg: Config) -> None:
         seen: list[tuple] = []
@@ -275,17 +279,17 @@ class _OnlyQ:
                     for q, feature, own, image in self._jobs]
 
     def step(self) -> None:
-        """Forward and backward."""
+        """Forward and backward pass of all Q."""
         for p in self._transforms.parameters():
             p.grad = None
         torch.autograd.backward(self._forward(), self._gradients)
 
     def update(self) -> None:
-        """The optimiser's step."""
+        """Step of the optimiser for all Q."""
         self._optimizer.step()
 
     def resident(self) -> Iterator[Tensor]:
-        """Weights, gradients, momentum."""
+        """Weights, gradients and optimiser state of all Q."""
         yield from tensors_of(self._transforms)
         yield from (p.grad for p in self._transforms.parameters()
                     if p.grad is not None)

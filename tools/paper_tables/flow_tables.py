@@ -1,9 +1,10 @@
-"""Knowledge Flow's tables (Liu, Peng and Schwing, ICLR 2019) as records.
+"""Tables of Knowledge Flow (Liu, Peng and Schwing, ICLR 2019) as records.
 
-The paper prints test errors; here are accuracies, 100 minus them, in %, means
-of three runs. Tables 3 to 6 and the ablations of Sec. 7.4 to 7.6 on a
-supervised task; and two of this project, of minutes, without numbers. Their
-"students" are tasks: no two have the same network and data.
+The paper prints test errors in %, means of three runs; the records have
+accuracies, 100 minus the error. Included are Tables 3 to 6, the ablations of
+Sec. 7.4 to 7.6 on a supervised task, and two tables of this project, which
+take minutes and have no numbers in the paper. The "students" of these tables
+are tasks, each with a network and data of its own.
 """
 
 from __future__ import annotations
@@ -18,21 +19,22 @@ from paper_tables.cells import Cell, Table
 _PAPER = 'Knowledge Flow (ICLR 2019)'
 _BIG = ('paper', 'tiny')
 _SMALL = ('short', 'tiny')
-_ERRORS = 'The paper prints errors; here 100 minus them.'
-#: Our strategy has handover, the paper's has not.
+_ERRORS = 'The paper prints errors; this table has accuracies, 100 - error.'
+#: Our strategy has the hand-over, the paper's has not.
 _OURS, _OF_PAPER = 'knowledge_flow', 'knowledge_flow_paper'
 
 
 def _cell(task: str, method: str, title: str, net: str,
           error: float | None = None, pool: str = '', **kwargs: Any) -> Cell:
-    """A student's own config, and what is distilled into it.
+    """Cell of a student, with the paper's strategy if it has teachers.
 
     Args:
         task, method, title, kwargs: See :class:`Cell`.
-        net: The config's name in ``configs/knowledge_flow``, or a file of
-            another folder.
-        error: The paper's, in %.
-        pool: Teachers, from ``configs/_base_/pools/knowledge_flow_*``.
+        net: Name of the student's config in ``configs/knowledge_flow``, or a
+            file in another folder of ``configs``.
+        error: Test error in the paper, %; ``None`` if it has none.
+        pool: Name of the pool, without ``knowledge_flow_``; ``''`` for no
+            teachers.
     """
     if pool:
         kwargs.setdefault('strategy', _OF_PAPER)
@@ -44,8 +46,8 @@ def _cell(task: str, method: str, title: str, net: str,
 
 def _tuned(task: str, method: str, title: str, net: str, source: str,
            error: float | None = None) -> Cell:
-    """A student whose backbone begins with the weights of ``source``, a
-    config of the same network for another task."""
+    """Cell of a fine-tuned student: its backbone starts from the weights of
+    ``source``, a config of the same network for another task."""
     (epochs, ) = re.findall(r'_(\d+)e_', source)
     begin = dict(type='Pretrained', prefix='backbone.',
                  checkpoint=f'work_dirs/{source}/epoch_{epochs}.pth')
@@ -54,13 +56,13 @@ def _tuned(task: str, method: str, title: str, net: str, source: str,
 
 
 def _of_hook(**options: Any) -> dict[str, Any]:
-    """Options of the hook, as changes of the config."""
+    """Changed options of the KnowledgeFlowHook, see :attr:`Cell.changes`."""
     return {f'custom_hooks.KnowledgeFlowHook.{k}': v
             for k, v in options.items()}
 
 
 def _untrained(teachers: int) -> dict[str, Any]:
-    """Random weights for the first N teachers, as changes of the config."""
+    """Random weights for the first teachers, see :attr:`Cell.changes`."""
     return {f'model.backbone.teachers.{i}.checkpoint': 'untrained'
             for i in range(teachers)}
 
@@ -101,7 +103,7 @@ def _table4() -> Table:
                      'table4:resnet50', (30.24, 30.04, 29.05))[:3],
     ]
     return Table(
-        'kf-table4', 'a smaller network of the same task',
+        'kf-table4', 'larger teachers of the same task',
         f'{_PAPER}, Table 4', 'MNIST, CIFAR-100, ImageNet', tuple(cells),
         dict(mnist='MNIST', cifar100='C100', imagenet='ImageNet')
         | {'mnist-no3': "MNIST w/o digit '3'"}, 'mnist', _ERRORS, _BIG,
@@ -112,13 +114,13 @@ def _against_kd(task: str, net: str, pool: str,
                 errors: tuple = (None, None, None),
                 kd: Mapping[str, Any] | None = None,
                 strategy: str = _OF_PAPER) -> list[Cell]:
-    """Alone, KD, ours, and the last two together.
+    """Cells of the student alone, with KD, with Knowledge Flow, and with both.
 
     Args:
         task, net, pool: See :func:`_cell`.
-        errors: The paper's, of the first three.
-        kd: What is changed where KD takes part.
-        strategy: Ours.
+        errors: Test errors of the first three in the paper, %.
+        kd: Changed settings of the cells with KD.
+        strategy: Strategy of the cells with Knowledge Flow.
     """
     alone, of_kd, ours = errors
     kd = kd or {}
@@ -146,7 +148,7 @@ def _table5() -> Table:
         _cell(task, 'kf-digits', 'Ours (EMNIST digit)', net, 8.11,
               'table5:digits'),
     )
-    return Table('kf-table5', 'experts, half an expert and others',
+    return Table('kf-table5', 'expert, half-expert and non-expert teachers',
                  f'{_PAPER}, Table 5', 'EMNIST letters', cells,
                  dict(emnist='EMNIST letters'), task, _ERRORS, _BIG,
                  as_is=True)
@@ -165,8 +167,9 @@ def _table6() -> Table:
         _cell(task, 'kf-both', 'Ours (C10, C100)', net, 11.09,
               'table6:cifar10,cifar100'),
     )
-    return Table('kf-table6', 'few images', f'{_PAPER}, Table 6', 'STL-10',
-                 cells, dict(stl10='STL-10'), task, _ERRORS, _BIG, as_is=True)
+    return Table('kf-table6', 'few training images', f'{_PAPER}, Table 6',
+                 'STL-10', cells, dict(stl10='STL-10'), task, _ERRORS, _BIG,
+                 as_is=True)
 
 
 def _ablations() -> Table:
@@ -190,8 +193,9 @@ def _ablations() -> Table:
     )
     return Table('kf-ablations', 'ablations', f'{_PAPER}, Sec. 7.4 to 7.6',
                  'CIFAR-10', cells, dict(cifar10='C10'), 'cifar10',
-                 "The paper's ablations are of reinforcement learning; here "
-                 'the same is changed in Table 3 (a). ' + _ERRORS, _BIG,
+                 "The paper's ablations are of reinforcement learning; this "
+                 'table makes the same changes to Table 3 (a). ' + _ERRORS,
+                 _BIG,
                  as_is=True)
 
 
@@ -215,7 +219,7 @@ def _halves() -> Table:
         flow('both', 'flow from both'),
         flow('untrained', 'flow from both, untrained', changes=_untrained(2)),
         flow('noise', 'flow from a poor teacher', 'noise'),
-        flow('good-and-poor', 'flow from a good and a poor one',
+        flow('good-and-poor', 'flow from a good and a poor teacher',
              'classes,noise'),
         flow('paper', "flow from both, the paper's losses only",
              strategy=_OF_PAPER),
@@ -223,14 +227,15 @@ def _halves() -> Table:
              changes=_of_hook(kl_weight=0.)),
     )
     return Table(
-        'kf-halves', 'a half of CIFAR-100 from the other half',
+        'kf-halves', 'teachers of the other half of CIFAR-100',
         'After Knowledge Flow (ICLR 2019), Sec. 4.2 and 7.4',
         'CIFAR-100, classes 50 to 99, a fifth of their training images',
         cells, {task: 'ResNet-14 on classes 50 to 99'}, task,
         'Teachers and student are ResNet-14, so that the student can be '
-        "fine-tuned from a teacher. Teachers saw the other half's images "
-        'only: with their classes, turned by quarters (rotations), or with '
-        'labels drawn by lot (poor). "Flow" ends with the student alone.',
+        'fine-tuned from a teacher. Teachers are trained on images of classes '
+        '0 to 49 only: with their classes, with rotations by multiples of 90 '
+        'degrees as classes, or with random labels (poor teacher). "Flow" '
+        'ends with the student alone.',
         _SMALL, as_is=True,
         seconds={c.method: 200 if 'kf' in c.method else 130 for c in cells}
         | {f'{teacher}{task}': 250 for task in ('', '_rotations', '_noise')})
@@ -242,14 +247,15 @@ def _digits() -> Table:
         for cell in _against_kd(task, f'mlp-800_12e_{task}', 'digits',
                                 kd={'model.probe_size': 32}, strategy=_OURS)]
     return Table(
-        'kf-digits', 'with and without digit 3',
+        'kf-digits', 'student trained with and without digit 3',
         'After Knowledge Flow (ICLR 2019), Table 4', 'the embedded digits',
         tuple(cells),
         {'digits': 'Digits', 'digits-no3': "Digits w/o '3'"}, 'digits',
-        'MLP of 800 and 800 units from one of 1200 and 1200. All are tested '
-        'on all digits, of which a tenth are 3; the teacher has seen them. '
-        'The paper does not say how a student without a 3 in its targets '
-        'comes to name one; KD tells it.', _SMALL, as_is=True,
+        'The student is an MLP with two hidden layers of 800 units, the '
+        'teacher one with 1200. The test set has all digits, a tenth of them '
+        '3; the teacher is trained on all digits. The paper does not say how '
+        'a student without the class 3 in its labels learns to predict it; '
+        "with KD it learns it from the teacher's logits.", _SMALL, as_is=True,
         seconds={'mlp-1200_12e_digits': 130, 'baseline': 60, 'kd': 80,
                  'kf': 120, 'kfkd': 130})
 

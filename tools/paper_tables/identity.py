@@ -11,7 +11,12 @@ from mmkd_rl.utils import checkpoint_io
 
 
 def config_identity(cfg: Config, teachers: list[str]) -> str:
-    """Hash of what is run; paths and seeds are not in it."""
+    """Hash of a training without its seed, folders and data loader workers.
+
+    Args:
+        cfg: Complete config of the training.
+        teachers: Identities of the teachers' weights.
+    """
     content = cfg.to_dict()
     for key in ('work_dir', 'randomness', 'resume', 'load_from', 'log_level',
                 'data_root'):
@@ -24,7 +29,7 @@ def config_identity(cfg: Config, teachers: list[str]) -> str:
 
 
 def file_identity(path: str) -> str:
-    """Identity of given weights: hash of the file, or the URL."""
+    """Hash of a file's content; a URL is returned as it is."""
     if '://' in path:
         return path
     digest = hashlib.sha256()
@@ -35,10 +40,14 @@ def file_identity(path: str) -> str:
 
 
 def check_weights(path: str, key: str) -> None:
-    """Look into a checkpoint before hours are spent.
+    """Check before the training whether a file contains weights.
+
+    Args:
+        path: Path of the checkpoint.
+        key: Option of the user, for the message.
 
     Raises:
-        ValueError: It cannot be read, or there are no weights in it.
+        ValueError: The file cannot be read, or it contains no weights.
     """
     content = checkpoint_io.load(path, key)
     if not isinstance(content, dict) or not content:

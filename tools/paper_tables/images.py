@@ -1,4 +1,4 @@
-"""The images of a config: where they lie, and a teacher's labels."""
+"""Changes of a config's data sets: image folders and permuted labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmkd_rl.utils.configs import class_name
 
 
 def folders(cfg: Config) -> list[str]:
-    """Folders of images that the config reads."""
+    """Image folders of the training and validation data."""
     found = []
     for key in ('train_dataloader', 'val_dataloader'):
         for dataset in datasets(cfg[key].dataset):
@@ -21,7 +21,12 @@ def folders(cfg: Config) -> list[str]:
 
 
 def move(cfg: Config, root: str) -> None:
-    """Put ``root`` in the place of the config's ``data_root``, everywhere."""
+    """Replace the config's ``data_root`` by ``root`` in all paths, in place.
+
+    Args:
+        cfg: Config; unchanged if it has no ``data_root``.
+        root: New folder of the images.
+    """
     old = cfg.get('data_root')
     if not old:
         return
@@ -47,10 +52,14 @@ def move(cfg: Config, root: str) -> None:
 
 
 def permute_labels(cfg: Config, classes: int) -> None:
-    """Let a teacher learn a permutation of the classes, in place.
+    """Permute the classes in a teacher's training data, in place.
+
+    Args:
+        cfg: Config of the teacher's training.
+        classes: Number of classes.
 
     Raises:
-        ValueError: Its training pipeline does not end with PackInputs.
+        ValueError: The training pipeline has no PackInputs.
     """
     for dataset in datasets(cfg.train_dataloader.dataset):
         steps = list(dataset.get('pipeline') or [])
@@ -67,7 +76,7 @@ def permute_labels(cfg: Config, classes: int) -> None:
 
 
 def datasets(dataset: Any) -> Iterator[Any]:
-    """A data set's config and those that it wraps."""
+    """Config of a data set, and of all data sets that it wraps."""
     yield dataset
     for inner in (dataset.get('dataset'), *dataset.get('datasets', ())):
         if inner is not None:

@@ -1,7 +1,8 @@
 """Results that this project has measured, cell by cell.
 
-Pages and ``tools/reproduce.py --list`` show it beside the papers' numbers. Who
-runs a table adds here what ``work_dirs/reproduce/SCALE/TABLE.json`` says.
+The pages and ``tools/reproduce.py --list`` show them beside the papers'
+numbers. After running a table, add the accuracies and times of
+``work_dirs/reproduce/SCALE/TABLE.json`` to ``MEASURED``.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from paper_tables.scales import find_scale
 
 @dataclass(frozen=True)
 class Measured:
-    """The runs of a cell.
+    """Results of a cell's runs.
 
     Attributes:
-        accuracy: Top-1 in % of the last epoch, by seed.
-        cpu_seconds: Of a run, mean; ``None``: not noted.
+        accuracy: Top-1 accuracy of the last epoch in %, by seed.
+        cpu_seconds: Mean processor time of a run; ``None`` if not recorded.
     """
     accuracy: Mapping[int, float]
     cpu_seconds: float | None = None
 
 
 def _runs(*accuracy: float, cpu: float | None = None) -> Measured:
-    """Of seeds 0, 1, ..."""
+    """Results of the seeds 0, 1, ..."""
     return Measured(dict(enumerate(accuracy)), cpu)
 
 
-#: By table, scale and spoiled teacher; then by student and method.
+#: Results by (table, scale, spoiled teacher), then by (student, method).
 MEASURED: dict[tuple[str, str, str], dict[tuple[str, str], Measured]] = {
     ('table1', 'short', ''): {
         ('resnet8', 'baseline'): _runs(14.29, 14.51, 14.49, cpu=110),
@@ -85,14 +86,14 @@ MEASURED: dict[tuple[str, str, str], dict[tuple[str, str], Measured]] = {
 
 def measured(table: Table, cell: Cell, scale: str,
              spoil: str = '') -> Measured | None:
-    """Our runs of a cell at a scale; ``None``: there are none.
+    """Results of a cell at a scale; ``None`` if there are none.
 
     Args:
-        table: The cell's.
-        cell: Which; at a scale where one student stands in for all, all
-            cells of a method have the same runs.
+        table: Table of the cell.
+        cell: The cell. If one student replaces all students at this scale,
+            all cells of a method have the same results.
         scale: Name of the scale.
-        spoil: The spoiled teacher.
+        spoil: Teacher that was trained on permuted labels; ``''`` for none.
     """
     if scale not in table.scales:
         return None
@@ -102,7 +103,7 @@ def measured(table: Table, cell: Cell, scale: str,
 
 
 def command(table: Table, scale: str, spoil: str = '') -> str:
-    """Command that repeats all measured cells of a table at a scale."""
+    """Command that reruns all measured cells of a table at a scale."""
     found = MEASURED[table.name, scale, spoil]
     seeds = sorted({seed for runs in found.values() for seed in runs.accuracy})
     methods = dict.fromkeys(method for _, method in found)

@@ -1,15 +1,17 @@
-"""The tables of the papers' and our numbers in READMEs and docs.
+"""Writes the tables of the papers' and our numbers in READMEs and docs.
 
-``PYTHONPATH=tools python -m paper_tables.pages`` writes each anew between its
-marks, ``<!-- WORDS -->`` and ``<!-- end -->``; a test compares the two. WORDS:
+``PYTHONPATH=tools python -m paper_tables.pages`` replaces the text between
+``<!-- WORDS -->`` and ``<!-- end -->``; a test checks that pages and data
+agree. WORDS are one of:
 
-- ``TABLE``: the paper's numbers of a table, with our own where there are some;
+- ``TABLE``: the paper's numbers of a table, and ours if there are any;
 - ``networks FOLDER``: the configs of a folder;
-- ``measured TABLE SCALE [STUDENT]``: our runs, beside the paper's number of a
+- ``measured TABLE SCALE [STUDENT]``: our results, with the paper's number of a
   student;
-- ``spoiled TABLE SCALE TEACHER``: our runs with a spoiled teacher;
-- ``status PREFIX``: which tables of the sources that begin so were run;
-- ``tables``: what each table shows.
+- ``spoiled TABLE SCALE TEACHER``: our results with a spoiled teacher;
+- ``status PREFIX``: which tables were run, of those whose source begins with
+  PREFIX;
+- ``tables``: name, title and scales of all tables.
 """
 
 from __future__ import annotations
@@ -28,14 +30,14 @@ PAGES = ('configs/cifar100/README.md', 'configs/imagenet/README.md',
          'configs/knowledge_flow/README.md', 'docs/reproduce.md',
          'docs/results/cifar100.md', 'docs/results/knowledge_flow.md',
          'docs/results/tables.md')
-#: Where results are discussed.
+#: Pages in docs/results that discuss the results of a table.
 _DISCUSSED = {'table1': 'cifar100.md', 'fig2': 'cifar100.md',
               'kf-halves': 'knowledge_flow.md',
               'kf-digits': 'knowledge_flow.md#the-missing-digit'}
 
 
 def fill(text: str) -> str:
-    """A page with all its tables written anew."""
+    """Replace all generated tables in the text of a page."""
     def written(match: re.Match) -> str:
         kind, *words = match.group(1).split()
         if kind in TABLES:
@@ -51,9 +53,11 @@ def fill(text: str) -> str:
 
 
 def render(table: Table) -> str:
-    """A table of the paper in Markdown: methods by students, or, where each
-    student has methods of its own, what is changed and how. The last columns
-    are our numbers."""
+    """A paper's table in Markdown, with our numbers in the last columns.
+
+    Rows are methods and columns are students. If there is one student, or
+    each has methods of its own, rows are cells with their options.
+    """
     own = [scale for scale in table.scales
            if not table.as_is and (table.name, scale, '') in MEASURED]
     ours = [f'ours, `{scale}`' for scale in own]
@@ -74,7 +78,7 @@ def render(table: Table) -> str:
 
 
 def _changed(table: Table, own: list[str], ours: list[str]) -> str:
-    """Cell by cell, with its options."""
+    """Table with one row for each cell and its options."""
     head = ['what', 'paper, top-1 %', *ours, 'options']
     rows = [[cell.title, _paper(cell), *(_mean(table, cell, s) for s in own),
              _options(cell)] for cell in table.cells]
@@ -88,7 +92,7 @@ def _changed(table: Table, own: list[str], ours: list[str]) -> str:
 
 
 def render_networks(folder: str) -> str:
-    """The configs of a folder, by the first lines of their docstrings."""
+    """Configs of a folder with the first sentences of their docstrings."""
     return markdown(['what', 'config'], [
         [re.match(r'r?"""(.*)\.', path.read_text())[1],  # type: ignore[index]
          f'[{path.stem}]({path.name})'] for path in sorted(
@@ -96,12 +100,13 @@ def render_networks(folder: str) -> str:
 
 
 def render_measured(name: str, scale: str, student: str = '') -> str:
-    """Our runs of a table.
+    """Our results of a table.
 
     Args:
-        name: Of the table.
-        scale: Of the runs.
-        student: Whose numbers of the paper stand beside; ``''``: nobody's.
+        name: Name of the table.
+        scale: Name of the scale.
+        student: Student whose rows and numbers in the paper are shown; ``''``
+            for a table without numbers in the paper.
     """
     table = TABLES[name]
     one = len({c.student for c in table.cells}) == 1 or not table.as_is
@@ -126,7 +131,13 @@ def render_measured(name: str, scale: str, student: str = '') -> str:
 
 
 def render_spoiled(name: str, scale: str, teacher: str) -> str:
-    """Our runs with a spoiled teacher, beside those with none."""
+    """Our results with a spoiled teacher beside those with unspoiled ones.
+
+    Args:
+        name: Name of the table.
+        scale: Name of the scale.
+        teacher: Name of the spoiled teacher.
+    """
     table, rows = TABLES[name], {}
     for cell in table.cells:
         runs = measured(table, cell, scale, teacher)
@@ -144,10 +155,10 @@ def render_spoiled(name: str, scale: str, teacher: str) -> str:
 
 
 def render_status(*prefix: str) -> str:
-    """Which tables were run, and how.
+    """Which tables were run, at which scales and with which seeds.
 
     Args:
-        *prefix: Words with which their sources begin.
+        *prefix: First words of the source of the tables to list.
     """
     rows = []
     for table in TABLES.values():
@@ -169,7 +180,7 @@ def render_status(*prefix: str) -> str:
 
 
 def render_tables() -> str:
-    """Overview of all tables, as a table."""
+    """Name, title and scales of all tables."""
     return markdown(
         ['TABLE', 'what it shows', 'scales'],
         [[f'`{t.name}`', f'{t.source}: {t.title}', ', '.join(t.scales)]
@@ -205,13 +216,13 @@ def _command(table: Table, scale: str, spoil: str = '') -> str:
 
 
 def _options(cell: Cell) -> str:
-    """A cell's command behind its config."""
+    """Command-line options of a cell, or "alone"."""
     return f'`{" ".join(commands.options(cell))}`' if commands.options(cell) \
         else 'alone'
 
 
 def main() -> None:
-    """Write the pages of this checkout."""
+    """Write the pages; run in the repository's folder."""
     for name in PAGES:
         path = Path(name)
         path.write_text(fill(path.read_text()))

@@ -1,4 +1,4 @@
-"""Pictures of a table's results: accuracy, teachers' weights, p_w."""
+"""Plots of a table's results: accuracy, teachers' weights, p_w."""
 
 from __future__ import annotations
 
@@ -21,31 +21,32 @@ from paper_tables.text import plus_minus
 if TYPE_CHECKING:
     from paper_tables.report import Report, Row
 
-# Shares that are nearer than this are one line in the picture.
+# Largest difference of shares that are drawn as one line.
 _SAME = .01
 _COLOURS = ('#444444', '#8c564b', '#1f77b4', '#17becf', '#2ca02c', '#bcbd22',
             '#ff7f0e', '#9467bd', '#d62728', '#e377c2', '#7f7f7f', '#aec7e8',
             '#98df8a', '#c5b0d5', '#ffbb78', '#000080')
 
 
-#: Of a teacher whose classes were permuted.
+#: Note for a teacher that was trained on permuted classes.
 SPOILED = 'labels permuted'
 
 
 def draw(report: Report, folder: Path, stem: str) -> list[Path]:
-    """Write the pictures of a report, those of each student.
+    """Write the pictures of a report, for each student.
 
     Args:
-        report: With its rows.
-        folder: Where to.
-        stem: Of their names.
+        report: Report with its rows.
+        folder: Folder to write to.
+        stem: First part of the file names.
 
     Returns:
         The files.
     """
     out = []
     students = list(dict.fromkeys(row.student for row in report.rows))
-    # By the table's order, so that a method keeps its colour.
+    # By the position in the table, so that a method has the same colour in
+    # all pictures.
     colours = {name: _COLOURS[i % len(_COLOURS)]
                for i, name in enumerate(report.table.methods)}
     mark = {report.spoil: SPOILED} if report.spoil else {}
@@ -70,7 +71,17 @@ def draw(report: Report, folder: Path, stem: str) -> list[Path]:
 
 
 def _found(rows: Iterable[Row], key: str, kind: Any) -> dict[str, list]:
-    """Records of a kind by method, one a seed, of the first one's teachers."""
+    """Load the records of finished runs.
+
+    Args:
+        rows: Rows of the report.
+        key: Attribute of a result with the file's name.
+        kind: Class of the record.
+
+    Returns:
+        Records by the method's title, one a seed; those whose teachers differ
+        from the first seed's are left out.
+    """
     out = {}
     for row in rows:
         found = []
@@ -88,12 +99,13 @@ def _found(rows: Iterable[Row], key: str, kind: Any) -> dict[str, list]:
 
 def plot_accuracy(rows: Sequence[Row], title: str,
                   colours: Mapping[str, str]) -> Figure:
-    """Mean accuracy of each method over epochs; seeds as faint lines.
+    """Plot the mean accuracy of each method over epochs; seeds are faint
+    lines.
 
     Args:
-        rows: Each with at least one result.
-        title: Of the figure.
-        colours: By method.
+        rows: Rows with at least one result each.
+        title: Title of the figure.
+        colours: Colours by the method's name.
     """
     figure = Figure(figsize=(9, 5), layout='constrained')
     FigureCanvasAgg(figure)
@@ -102,7 +114,7 @@ def plot_accuracy(rows: Sequence[Row], title: str,
         colour = colours[row.cell.method]
         curves = [{int(epoch): top1 for epoch, top1 in r.accuracy}
                   for r in row.results.values()]
-        # Only where all seeds were validated: else the mean would jump.
+        # Only epochs that all seeds have; otherwise the mean would jump.
         epochs = sorted(set(curves[0]).intersection(*curves))
         means = [statistics.fmean(c[e] for c in curves) for e in epochs]
         for curve in curves if len(curves) > 1 else ():
@@ -125,15 +137,18 @@ def plot_accuracy(rows: Sequence[Row], title: str,
 def plot_weights(records: Mapping[str, Sequence[WeightRecord]], title: str,
                  mark: Mapping[str, str] | None = None,
                  off: Mapping[str, Sequence[str]] | None = None) -> Figure:
-    """Mean weights of the teachers over training, a row a method.
+    """Plot the teachers' mean weights over the training, a row a method.
+
+    Weights are shown as shares of their sum. Lines of teachers with the same
+    shares are dashed in alternation, so that all of them are visible.
 
     Args:
-        records: By method, one a seed; weights are shown as shares.
-        title: Of the figure.
-        mark: Notes by teacher; those are drawn dashed. Teachers whose
-            shares are the same take turns along their line.
-        off: By method, the kinds (``'logit'``, ``'feature'``) that it does
-            not distil.
+        records: Records by the method's title, one a seed.
+        title: Title of the figure.
+        mark: Notes by teacher for the legend; these teachers' lines are
+            dashed.
+        off: Kinds of distillation (``'logit'``, ``'feature'``) that a method
+            turns off, by the method's title.
     """
     mark, off = mark or {}, off or {}
     figure = Figure(
@@ -195,7 +210,8 @@ def _plot_shares(axis: Any, group: Sequence[WeightRecord], kind: str,
 
 def _in_turns(shares: Sequence[Sequence[float]],
               m: int) -> tuple[float, tuple[float, float]] | None:
-    """Dashes of a line that lies on others, so that each is seen."""
+    """Line style of teacher ``m`` if other teachers have the same shares:
+    dashes that alternate with theirs. ``None`` if no other teacher has."""
     together = [
         k for k, other in enumerate(shares)
         if all(abs(a - b) < _SAME for a, b in zip(shares[m], other))
@@ -208,13 +224,13 @@ def _in_turns(shares: Sequence[Sequence[float]],
 
 def plot_flows(records: Mapping[str, Sequence[FlowRecord]],
                title: str) -> Figure:
-    """p_w of student and teachers, mean over layers: Fig. 1c and 7 of
-    Knowledge Flow, a panel a method.
+    """Plot p_w of student and teachers, mean over layers, as in Fig. 1c and 7
+    of Knowledge Flow; a panel a method.
 
     Args:
-        records: By method, one a seed: each is a faint line, their mean a
-            strong one.
-        title: Of the figure.
+        records: Records by the method's title, one a seed. Seeds are faint
+            lines, their mean is a strong one.
+        title: Title of the figure.
     """
     columns = min(3, len(records))
     rows = math.ceil(len(records) / columns)

@@ -1,12 +1,12 @@
-"""Which runs a request needs, and in which order.
+"""Plans the runs of a request, and their order.
 
-A run is what its complete config says: losses, strategy, networks, data,
-schedule, seed, and the same of its teachers. The hash of that is its identity
-and part of its folder's name, so that a run with another config is never taken
-for done, and two tables that share a cell share its run. Not part of it: where
-images, weights and outputs lie, how many processes run side by side, and the
-package's code (``result.json`` notes its commit; delete a folder to run it
-again).
+The identity of a run is a hash of its complete config (losses, strategy,
+networks, data, schedule, seed) and of the identities of its teachers. The
+folder of a run has a part of the hash in its name, so that a run with another
+config is never taken as done, and two tables with the same cell share its run.
+The identity does not include the folders of images, weights and outputs, the
+number of processes at the same time, and the code of the package
+(``result.json`` has its commit; delete a folder to run it again).
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from paper_tables.training import Run
 
 @dataclass
 class Plan:
-    """Teachers and cells that a request needs.
+    """Runs of a request.
 
     Attributes:
-        runs: By name, teachers first.
-        cells: The table's cells with their runs, one a seed.
-        missing: Cells without a config yet, with the reason.
-        notes: What the reader of the table must know.
+        runs: Runs by name, teachers first.
+        cells: Cells of the table with their runs, one a seed.
+        missing: Cells whose config or teachers' weights are missing, with the
+            reason.
+        notes: Differences from the paper, for the report.
     """
     runs: dict[str, Run] = field(default_factory=dict)
     cells: list[tuple[Cell, list[Run]]] = field(default_factory=list)
@@ -50,7 +51,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
     def needed(self) -> list[Run]:
-        """The runs without teachers that only finished students need."""
+        """All students, and the teachers of students that are not done."""
         wanted = {
             name for run in self.runs.values()
             if not run.is_teacher and not run.done() for name in run.needs
@@ -60,16 +61,21 @@ class Plan:
 
 
 class Planner:
-    """Makes runs of cells.
+    """Makes the runs of cells.
 
     Args:
-        scale: The budget.
-        work_dir: Where everything goes; a folder a scale in it.
-        data_root: Of the images; ``None``: the configs' own.
-        spoil: The teacher that learns permuted labels.
-        weights: Checkpoints of teachers that the user has, by name.
-        tool: ``tools/train.py``.
-        gpus: Processes of one run; 0: no launcher.
+        scale: Scale of the runs.
+        work_dir: Folder of all outputs, with a folder for each scale.
+        data_root: Folder of the images; ``None`` for that of the configs.
+        spoil: Name of the teacher to train on permuted labels.
+        weights: The user's checkpoints of teachers, by teacher.
+        tool: Path of ``tools/train.py``.
+        gpus: Number of processes of a run; 0 to start it without launcher.
+
+    Raises:
+        FileNotFoundError: A file of ``weights`` does not exist.
+        ValueError: A file of ``weights`` contains no weights, or the pool has
+            no teacher of a name.
     """
 
     def __init__(self,
@@ -85,7 +91,8 @@ class Planner:
         self.weights = dict(weights or {})
         self.tool, self.gpus = tool, gpus
         self._pool: dict[str, Teacher] = {}
-        # By identity: two tables' names for one network are one run.
+        # By identity: a network with different names in two tables is trained
+        # once.
         self._trained: dict[str, Run] = {}
         for name, path in self.weights.items():
             if not Path(path).is_file():
@@ -106,20 +113,22 @@ class Planner:
              methods: Iterable[str] | None = None,
              seeds: Iterable[int] = (0, 1, 2),
              strict: bool = True) -> Plan:
-        """All runs of a request.
+        """Plan all runs of a request.
 
         Args:
-            table: Of which table.
-            students: Which; ``None``: all. At the small scales all become
-                one, and these say whose configs are shrunk: the first one's.
-            methods: Which; ``None``: all.
-            seeds: One run each.
-            strict: Raise where a cell has no config; else note it.
+            table: The table.
+            students: Names of students; ``None`` for all. If one student
+                replaces all at this scale, the configs of the first name are
+                used, and by default those of ``table.stand_in``.
+            methods: Names of methods; ``None`` for all except extra ones.
+            seeds: Seeds, with one run each.
+            strict: Raise an error if a config or weights of a cell are
+                missing; otherwise add the cell to ``Plan.missing``.
 
         Raises:
-            ValueError: An unknown name, or weights that cannot be read; see
-                also :mod:`.scales`.
-            FileNotFoundError: A config or teachers' weights are missing.
+            ValueError: A name is unknown, or weights cannot be read; see also
+                :mod:`.scales`.
+            FileNotFoundError: A config or weights of a teacher are missing.
         """
         asked = list(students or [])
         cells = table.select(asked or None, methods)
@@ -143,8 +152,8 @@ class Planner:
             check_names('--spoil', [self.spoil], pools,
                         f'what {table.name} was asked for')
         out.notes = list(dict.fromkeys(out.notes))
-        # Teachers first; among students seed by seed, so that a first column
-        # of the table exists early.
+        # Teachers first, then students seed by seed, so that all methods have
+        # a first result early.
         order = sorted(out.runs.values(),
                        key=lambda run: (not run.is_teacher, run.seed))
         out.runs = {run.name: run for run in order}
@@ -152,10 +161,10 @@ class Planner:
 
     def _add(self, out: Plan, table: Table, cell: Cell,
              seeds: list[int]) -> dict[str, None]:
-        """Add a cell's runs and its teachers'.
+        """Add the runs of a cell and of its teachers to a plan.
 
         Returns:
-            The teachers' names.
+            Names of the teachers, as keys.
         """
         leaf = commands.read(cell)
         if self.scale.student is not None:
@@ -208,8 +217,8 @@ class Planner:
                 teacher_configs=[t.config for t in teachers],
                 tool=self.tool,
                 gpus=self.gpus))
-        # Cells that differ in name only (all of Fig. 2's and Table 1's
-        # MTKD-RL) are one run.
+        # Cells with the same config under different names (MTKD-RL in Fig. 2
+        # and in Table 1) share one run.
         known = {run.identity: run for run in out.runs.values()
                  if not run.is_teacher}
         made = [known.get(run.identity, run) for run in made]
@@ -219,7 +228,7 @@ class Planner:
         return dict.fromkeys(names)
 
     def _as_on_disk(self, run: Run) -> Run:
-        """The same run under the name that another table gave it."""
+        """Use the folder of the same run if another table has made one."""
         base = run.identity.rpartition('-')[0][:8]
         if not run.folder.parent.exists():
             others = sorted(self.root.glob(f'*_{base}'))
@@ -246,7 +255,17 @@ class Planner:
         return self._pool[key]
 
     def _teacher(self, entry: Any, table: Table) -> Teacher:
-        """Where a teacher's weights come from."""
+        """Source of a teacher's weights: a file, or the run that trains it.
+
+        Args:
+            entry: Config of the teacher, or an ``init_cfg``.
+            table: The table.
+
+        Raises:
+            NoWeights: A file of public weights is missing.
+            FileNotFoundError: The file is missing, and the teacher's config
+                has no training.
+        """
         small = bool(self.scale.teachers)
         if small:
             name = str(entry.name)
@@ -255,7 +274,8 @@ class Planner:
             name, where = sources.origin(entry)
         if entry.get('checkpoint') == 'untrained':
             return self._untrained(name, where)
-        # Knowledge Flow's pools are many, and one net has several names.
+        # In the pools of Knowledge Flow one network has several names, so its
+        # config's name identifies it.
         stem = Path(where).stem if table.as_is else name
         spoiled = self.spoil in (name, stem)
         given = self.weights.get(name) or self.weights.get(stem)
@@ -307,7 +327,7 @@ class Planner:
                         run.identity, run)
 
     def _untrained(self, name: str, where: str) -> Teacher:
-        """A teacher with the random weights that it was born with."""
+        """A teacher with the random weights of its initialisation."""
         cfg = commands.load_named(where)
         if self.scale.fitted:
             scales.fit(cfg, self.scale)
@@ -320,7 +340,8 @@ class Planner:
 
     def _expected(self, table: Table, name: str, distilled: bool, cfg: Config,
                   folder: Path) -> float | None:
-        """Seconds: of other seeds' runs, else as stated, else ``None``."""
+        """Expected seconds of a run: the mean of finished seeds, otherwise the
+        estimate of the table or scale, otherwise ``None``."""
         seen = []
         for path in [*folder.glob(runs.RESULT),
                      *folder.glob(f'*/{runs.RESULT}')]:
@@ -339,14 +360,14 @@ class Planner:
             return None
         on_cifar = cfg.get('data_preprocessor', {}).get('num_classes') == 100
         if on_cifar and (distilled or name in COSTS):
-            # A method that Table 6(c) does not have counts as its slowest.
+            # Methods that Table 6(c) lacks count as slow as its slowest one.
             epoch, _ = COSTS.get(name, max(COSTS.values()))
             return float(epoch) * cfg.train_cfg.max_epochs
         return None
 
 
 def check_data(plan: Plan) -> None:
-    """Look whether the images are there, before hours are spent.
+    """Check before the training whether the images are there.
 
     Raises:
         FileNotFoundError: A folder is missing or empty.

@@ -1,8 +1,8 @@
-"""A table of what came out beside the paper's: Markdown, JSON and pictures.
+"""Report of our results beside the paper's: Markdown, JSON and pictures.
 
-Mean and standard deviation are over seeds; the latter divides by n - 1, and
-one seed has none. "Last" is the last epoch, "best" each run's best one, chosen
-on the test set, as the published code reports it.
+Mean and sample standard deviation (n - 1) are over seeds; one seed has no
+standard deviation. "Last" is the accuracy of the last epoch, "best" that of
+each run's best epoch on the test set, which the published code reports.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ from task_runner import clock
 
 @dataclass
 class Row:
-    """A cell of the paper's table and what came out of its runs.
+    """A cell of the paper's table and the results of its runs.
 
     Attributes:
-        cell: Of the table.
-        student: That was trained, by name.
-        results: Of the finished runs, by seed.
-        folder: Of these runs.
-        paper: The paper's number for each of its students.
-        unspoiled: Last accuracy by seed of the same cell with the unspoiled
-            pool.
-        state: Of runs that are not finished.
-        off: Kinds of distillation that its config turns off.
+        cell: Cell of the table.
+        student: Name of the student that was trained.
+        results: Results of the finished runs, by seed.
+        folder: Folder of the runs.
+        paper: Mean and standard deviation in the paper, by the paper's name
+            of the student.
+        unspoiled: Last accuracy of the same cell with the unspoiled pool, %,
+            by seed.
+        state: State of the runs that are not finished, in words.
+        off: Kinds of distillation that the config turns off.
     """
     cell: Cell
     student: str
@@ -50,18 +51,19 @@ class Row:
     off: Sequence[str] = ()
 
     def values(self, key: str) -> list[float]:
-        """One number of all seeds."""
+        """Attribute ``key`` of the results of all seeds."""
         return [float(getattr(self.results[s], key))
                 for s in sorted(self.results)]
 
     def change(self) -> float | None:
-        """Mean difference to the unspoiled pool, over the seeds of both."""
+        """Mean difference to the unspoiled pool in points, over the seeds that
+        both have; ``None`` if there are none."""
         both = [seed for seed in self.results if seed in self.unspoiled]
         return mean_std([self.results[seed].last - self.unspoiled[seed]
                          for seed in both])[0]
 
     def as_dict(self) -> dict[str, Any]:
-        """For the JSON table."""
+        """Content of the row in the JSON file."""
         (last, last_std), (best, best_std) = map(
             mean_std, (self.values('last'), self.values('best')))
         return dict(
@@ -90,14 +92,14 @@ class Report:
     """A table with its results.
 
     Attributes:
-        table: Of the paper.
-        scale: Of the runs.
-        rows: In the paper's order.
+        table: Table of the paper.
+        scale: Scale of the runs.
+        rows: Rows in the order of the paper.
         teachers: Results of the teachers that were trained, by name.
-        command: That made this.
-        seeds: Asked for.
-        spoil: The spoiled teacher.
-        notes: More for the reader.
+        command: Command that made the report.
+        seeds: Seeds of the request.
+        spoil: Teacher that was trained on permuted labels, if any.
+        notes: Additional notes.
     """
     table: Table
     scale: Scale
@@ -109,7 +111,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> list[Path]:
-        """Write everything.
+        """Write the report into a folder.
 
         Returns:
             The files: Markdown, JSON, pictures.
@@ -122,7 +124,7 @@ class Report:
         return [markdown, data, *pictures]
 
     def as_dict(self) -> dict[str, Any]:
-        """The content of the JSON table."""
+        """Content of the JSON file."""
         return dict(
             table=self.table.name,
             title=self.table.title,
@@ -145,7 +147,11 @@ class Report:
     # ---------------------------------------------------------- Markdown
 
     def markdown(self, pictures: Sequence[str] = ()) -> str:
-        """The Markdown table with its head."""
+        """Text of the Markdown file.
+
+        Args:
+            pictures: File names of the pictures.
+        """
         spoiled = f', teacher {self.spoil} spoiled' if self.spoil else ''
         commits = sorted({c for row in self.rows
                           for r in row.results.values()
@@ -249,7 +255,7 @@ class Report:
 
 
 def machine() -> str:
-    """Cores, processor, GPU and versions."""
+    """Number of cores, processor, GPU and versions as text."""
     name = platform.processor() or platform.machine()
     try:
         for line in Path('/proc/cpuinfo').read_text().splitlines():

@@ -1,7 +1,8 @@
-"""A run's folder: what was run, how far it is, what came out.
+"""Folder of a run: config, logs, checkpoints, times and result.
 
-``config.py`` (complete, for ``tools/train.py``), ``log.txt``, MMEngine's own
-logs and checkpoints, ``times.json`` and, once it is done, ``result.json``.
+A folder has ``config.py`` (complete, for ``tools/train.py``), ``log.txt``,
+MMEngine's logs and checkpoints, ``times.json`` and, when the run is done,
+``result.json``.
 """
 
 from __future__ import annotations
@@ -26,21 +27,24 @@ class Result:
     """Result of a run.
 
     Attributes:
-        identity: Of the run, see :class:`paper_tables.plan.Run`.
-        seed: Of its random generators.
-        accuracy: (epoch, top-1 in %) after each validated epoch.
-        last: The last of them.
-        best: The highest.
-        best_epoch: When.
-        seconds: Wall time, all attempts together.
-        cpu_seconds: Processor time, likewise.
-        attempts: Processes that it took.
-        version: Of the package.
-        commit: Of the repository when it was started; ``''``: unknown; "+":
-            with changes. Several, if it was changed before a resume.
-        weights: Where the teachers' weights are noted; ``''``: nowhere.
-        threads: Of the last process; 0: not limited.
-        flow: Where Knowledge Flow's p_w are noted; ``''``: nowhere.
+        identity: Identity of the run, see :mod:`paper_tables.plan`.
+        seed: Seed of the random generators.
+        accuracy: (epoch, top-1 accuracy in %) of each validated epoch.
+        last: Accuracy of the last epoch, %.
+        best: Highest accuracy, %.
+        best_epoch: Epoch of the highest accuracy.
+        seconds: Wall time of all attempts.
+        cpu_seconds: Processor time of all attempts.
+        attempts: Number of processes that were started.
+        version: Version of the package.
+        commit: Commit of the repository at the start; ``''`` if unknown; with
+            "+" if files were changed. Several commits if it was another one
+            at a resume.
+        weights: File name of the record of the teachers' weights; ``''`` if
+            there is none.
+        threads: Number of threads of the last process; 0 for no limit.
+        flow: File name of the record of Knowledge Flow's p_w; ``''`` if there
+            is none.
     """
     identity: str
     seed: int
@@ -63,11 +67,11 @@ class Times:
     """Cost of a run so far.
 
     Attributes:
-        seconds: Wall time, all attempts together.
-        cpu_seconds: Processor time, likewise.
-        attempts: Processes that it took.
-        threads: Of the last process; 0: not limited.
-        commits: Of the repository, one for each that it was started with.
+        seconds: Wall time of all attempts.
+        cpu_seconds: Processor time of all attempts.
+        attempts: Number of processes that were started.
+        threads: Number of threads of the last process; 0 for no limit.
+        commits: Different commits of the repository at the attempts.
     """
     seconds: float = 0.
     cpu_seconds: float = 0.
@@ -77,12 +81,12 @@ class Times:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write it whole or not at all."""
+    """Write a JSON file completely or not at all."""
     write_text(path, json.dumps(content, indent=1) + '\n')
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write it whole or not at all."""
+    """Write a text file completely or not at all."""
 
     def write(temporary: str) -> None:
         Path(temporary).write_text(text)
@@ -91,7 +95,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_result(folder: Path, identity: str) -> Result | None:
-    """A finished run's result; ``None``: not finished, or another run's."""
+    """Read the result of a finished run; ``None`` if the run is not finished
+    or the result has another identity."""
     try:
         result = Result(**json.loads((folder / RESULT).read_text()))
     except (OSError, ValueError, TypeError):
@@ -100,7 +105,7 @@ def read_result(folder: Path, identity: str) -> Result | None:
 
 
 def read_times(folder: Path) -> Times:
-    """Read the cost so far; zero if the record cannot be read."""
+    """Read the cost of a run so far; zeros if it cannot be read."""
     try:
         return Times(**json.loads((folder / TIMES).read_text()))
     except (OSError, ValueError, TypeError):
@@ -108,8 +113,8 @@ def read_times(folder: Path) -> Times:
 
 
 def read_curve(folder: Path) -> dict[int, float]:
-    """Top-1 accuracy in % by epoch; one that was run twice counts as run
-    last."""
+    """Read the top-1 accuracy in % by epoch; for an epoch that was run twice,
+    that of the later attempt."""
     curve: dict[int, float] = {}
     for log in sorted(folder.glob('*/vis_data/scalars.json')):
         for line in log.read_text().splitlines():
@@ -123,7 +128,7 @@ def read_curve(folder: Path) -> dict[int, float]:
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
-    """Checkpoints by epoch."""
+    """Checkpoint files of a run by epoch."""
     return {
         int(path.stem.partition('_')[2]): path
         for path in folder.glob('epoch_*.pth')
@@ -132,10 +137,11 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def resume_point(folder: Path, epochs: int, val_interval: int) -> Path | None:
-    """The checkpoint to go on from; ``None``: begin anew.
+    """Checkpoint to resume from; ``None`` to start from the beginning.
 
-    The last one whose epoch was validated, if it was to be: MMEngine writes a
-    checkpoint before it validates and never comes back for that.
+    It is the last one whose epoch was validated or is not to be validated:
+    MMEngine writes a checkpoint before the validation of the same epoch, and
+    a resumed run does not make up for that validation.
     """
     curve = read_curve(folder)
     for epoch, path in sorted(checkpoints(folder).items(), reverse=True):
@@ -146,10 +152,17 @@ def resume_point(folder: Path, epochs: int, val_interval: int) -> Path | None:
 
 
 def collect(folder: Path, identity: str, seed: int, epochs: int) -> Result:
-    """Make ``result.json`` of a run that has ended, and tidy up.
+    """Write ``result.json`` of a run that has ended, and delete all
+    checkpoints but the last.
+
+    Args:
+        folder: Folder of the run.
+        identity: Identity of the run.
+        seed: Seed of the run.
+        epochs: Number of epochs of the run.
 
     Raises:
-        FileNotFoundError: Its last checkpoint or accuracy is missing.
+        FileNotFoundError: The last epoch's checkpoint or accuracy is missing.
     """
     curve, found = read_curve(folder), checkpoints(folder)
     if epochs not in found or epochs not in curve:
@@ -181,7 +194,8 @@ def collect(folder: Path, identity: str, seed: int, epochs: int) -> Result:
 
 
 def commit() -> str:
-    """The repository's commit, with ``+`` if something was changed since."""
+    """Commit of the repository, with ``+`` if tracked files are changed;
+    ``''`` if unknown."""
     root = Path(mmkd_rl.__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:
@@ -192,7 +206,7 @@ def commit() -> str:
 
     try:
         if Path(git('rev-parse', '--show-toplevel')).resolve() != root:
-            return ''  # somebody else's repository around an installed copy
+            return ''  # an installed copy inside another repository
         dirty = git('status', '--porcelain', '--untracked-files=no')
         return git('rev-parse', '--short=10', 'HEAD') + ('+' if dirty else '')
     except (OSError, subprocess.SubprocessError):

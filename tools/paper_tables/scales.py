@@ -1,11 +1,11 @@
-"""From a table's config to the one that is run, at one of three scales.
+"""Changes a table's config for one of three scales.
 
-``paper``: the config as it is. ``short`` and ``tiny`` keep what makes the
-experiment (losses, strategy, hooks, number of teachers) and put it on a small
-student, teachers, data and schedule, the same for all of MTKD-RL's tables.
-Knowledge Flow's tables differ in networks and tasks, so no student can stand
-in for all (``Table.as_is``): ``short`` runs the configs that are small
-already, ``tiny`` makes each one smaller.
+``paper`` keeps the config. ``short`` and ``tiny`` keep losses, strategy, hooks
+and number of teachers, and replace student, teachers, data and schedule by
+small ones, which are the same for all of MTKD-RL's tables. The tables of
+Knowledge Flow differ in networks and tasks, so that one student cannot replace
+all (``Table.as_is``): ``short`` runs configs that are small already, ``tiny``
+makes each config smaller.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CPU_TEACHERS = {
     'wrn10-2': 'cifar100/teachers/wrn10-2_1xb128-3e_cifar100.py',
     'resnet20': 'cifar100/teachers/resnet20_1xb128-2e_cifar100.py',
 }
-# What makes a network smaller, for rendered digits of 3x32x32.
+# Options that make a network smaller, for rendered digits of 3x32x32.
 _SMALLER: dict[str, dict] = {
     'CifarDenseNet': dict(depth=10, growth_rate=4),
     'CifarWideResNet': dict(depth=10, widen_factor=1),
@@ -45,24 +45,24 @@ _CPU_STUDENT = 'cifar100/baseline/resnet8_1xb64-6e_cifar100-fifth.py'
 
 @dataclass(frozen=True)
 class Scale:
-    """A budget.
+    """A budget of data, network sizes and time.
 
     Attributes:
-        name: As on the command line.
-        summary: What it is, for the report's head.
-        student: Config of the student that stands in for all, in ``configs``;
-            ``None``: each its own.
-        student_name: Its name.
-        teachers: Configs of the pool, best first, so that a smaller pool is
-            the first ones.
-        interval: Of the weights' record, in iterations.
-        turn: Student's iterations between two turns of an agent, and before
-            the first; ``None``: an epoch.
-        shrink: Changes a small config further, in place.
-        fitted: Configs that are run as they are get what all small runs have,
-            see :func:`fit`.
-        seconds: Expected, by a teacher's name, ``'baseline'`` or
-            ``'distilled'``; on one core of a server's CPU.
+        name: Name on the command line.
+        summary: Description for the head of a report.
+        student: File under ``configs`` of the student that replaces all
+            students; ``None`` to keep the student of each config.
+        student_name: Name of this student.
+        teachers: Configs of the pool by teacher, best first; a smaller pool
+            has the first ones.
+        interval: Interval of the record of weights, in iterations.
+        turn: Number of the student's iterations before the agent is first
+            trained, and between two trainings; ``None`` for an epoch.
+        shrink: Function that makes a config smaller, in place.
+        fitted: Apply :func:`fit` to configs that keep their student.
+        seconds: Expected time of a run on one core of a server's CPU, by
+            teacher or method, and for all others under ``'baseline'`` or
+            ``'distilled'``.
     """
     name: str
     summary: str
@@ -77,14 +77,19 @@ class Scale:
 
 
 def is_distiller(cfg: Config) -> bool:
-    """Whether the config distils."""
+    """Whether the model of a config is a MultiTeacherDistiller."""
     return class_name(cfg.model.type) == 'MultiTeacherDistiller'
 
 
 def on_small(leaf: Config, scale: Scale) -> Config:
-    """The experiment of ``leaf`` on the scale's student, data and schedule.
+    """Config of an experiment with the scale's student, data and schedule.
 
-    Teachers' configs and checkpoints are the planner's to fill in.
+    Args:
+        leaf: Config of the experiment.
+        scale: Scale with a student.
+
+    Returns:
+        A new config. The planner adds configs and checkpoints of teachers.
     """
     assert scale.student is not None
     cfg = small(scale.student, scale)
@@ -96,7 +101,8 @@ def on_small(leaf: Config, scale: Scale) -> Config:
         for key in ('type', 'logit_loss', 'feature_loss', 'losses',
                     'weighting', 'projector') if key in given
     }
-    # With its scope in some leaves: that would be another identity.
+    # Some configs write the type with its scope, which would change the
+    # identity of the run.
     model['type'] = class_name(given.type)
     cfg.model = ConfigDict(
         **copy.deepcopy(model),
@@ -116,31 +122,36 @@ def on_small(leaf: Config, scale: Scale) -> Config:
 
 
 def small(name: str, scale: Scale) -> Config:
-    """A student's or teacher's own config at a small scale."""
+    """Load the config of a student or teacher, fitted to a small scale.
+
+    Args:
+        name: File under ``configs/``.
+        scale: The scale.
+    """
     cfg = load(name)
     fit(cfg, scale)
     return cfg
 
 
 def fit(cfg: Config, scale: Scale) -> None:
-    """Make a config smaller, one process; in place."""
+    """Shrink a config, and load data without worker processes, in place."""
     if scale.shrink is not None:
         scale.shrink(cfg)
-    # Worker processes would change the order of random numbers with --jobs.
+    # With worker processes the random numbers would depend on their order.
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         cfg[key].update(num_workers=0, persistent_workers=False)
     cfg.train_cfg.setdefault('val_interval', 1)
 
 
 def complete(cfg: Config, scale: Scale, marks: dict[str, str]) -> None:
-    """Add what every run of a table has: weights' record, exact resume.
+    """Add the hooks that all runs have: record of weights, exact resume.
 
     Args:
-        cfg: Changed in place.
-        scale: Its interval is the record's.
-        marks: Notes on teachers for the record's picture.
+        cfg: Config, changed in place.
+        scale: Scale, whose ``interval`` is that of the record.
+        marks: Notes by teacher for the picture of the weights.
     """
-    # Variables of the bases: they do nothing, and would mislead a reader.
+    # Variables of base configs have no effect and would mislead a reader.
     for key in set(cfg) - _RUNNER_KEYS:
         cfg.pop(key)
     hooks = list(cfg.get('custom_hooks') or [])
@@ -158,18 +169,19 @@ def complete(cfg: Config, scale: Scale, marks: dict[str, str]) -> None:
             if marks and kind == 'WeightVisualizationHook':
                 hook['mark'] = dict(marks)
     cfg.custom_hooks = hooks
-    # Two: one that is not yet validated is of no use for a resume.
+    # Two checkpoints, because the last one cannot be resumed from before its
+    # epoch is validated.
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=2)
 
 
 def _on_digits(cfg: Config) -> None:
-    """A handful of iterations on the embedded digits."""
+    """Train a classifier for 8 iterations on the embedded digits."""
     _train_on_digits(cfg)
     cfg.model.head.num_classes = 10
 
 
 def _each_on_digits(cfg: Config) -> None:
-    """The same for any classifier, its networks made smaller."""
+    """Train any classifier, with smaller networks, on the embedded digits."""
     _train_on_digits(cfg)
     network = cfg.model.get('student', cfg.model)
     backbone = network.backbone
@@ -187,7 +199,7 @@ def _train_on_digits(cfg: Config) -> None:
     for key in ('data_preprocessor', 'train_dataloader', 'val_dataloader',
                 'test_dataloader', 'val_evaluator', 'test_evaluator'):
         cfg[key] = digits[key]
-    # CIFAR-100's: --data-root must not look for images.
+    # It is that of CIFAR-100; digits need no images from --data-root.
     cfg.pop('data_root', None)
     cfg.train_dataloader.batch_size = 32
     cfg.train_dataloader.drop_last = True
@@ -215,7 +227,8 @@ SCALES = {
             'resnet8',
             _CPU_TEACHERS,
             interval=39,
-            # An epoch of 156 iterations would leave an agent five turns.
+            # With a turn an epoch (156 iterations) the agent would be trained
+            # only five times.
             turn=39,
             seconds=dict(
                 resnet14=290, resnet20=260, baseline=110, distilled=220,
@@ -235,14 +248,14 @@ SCALES = {
                 9.)),
     )
 }
-#: Of tables whose configs are run as they are.
+#: Scales of tables that keep the student of each config.
 AS_IS = {
     scale.name: scale
     for scale in (
         SCALES['paper'],
         Scale(
             'short',
-            'each config as it is: they are made for minutes on a CPU core',
+            'each config as it is; a run takes minutes on a CPU core',
             interval=20,
             fitted=True),
         Scale(
@@ -259,10 +272,10 @@ AS_IS = {
 
 
 def find_scale(table: Table, name: str | None) -> Scale:
-    """A scale of a table; ``None``: its first.
+    """A scale of a table by name; ``None`` for the first one.
 
     Raises:
-        ValueError: The table does not have it.
+        ValueError: The table does not have this scale.
     """
     name = table.scales[0] if name is None else name
     check_names('--scale', [name], table.scales, table.name)

@@ -1,4 +1,4 @@
-"""Parts of a config whose weights come from other runs."""
+"""Finds the parts of a config whose weights come from other runs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _WORK = 'work_dirs'
 
 
 def find(model: Any) -> list[Any]:
-    """Parts of a model's config whose weights come from other runs.
+    """Find the parts of a model's config whose weights come from other runs.
 
-    Teachers of a distiller or of Knowledge Flow, and what a network begins
-    from: an ``init_cfg`` of type ``Pretrained`` with a file in ``work_dirs``.
+    These are teachers of a distiller or of Knowledge Flow, and each
+    ``init_cfg`` of type ``Pretrained`` with a file in ``work_dirs``.
 
     Returns:
-        The parts themselves, in the order in which they stand.
+        The parts themselves, not copies, in the order of the config.
     """
     found = []
     if isinstance(model, dict):
@@ -37,26 +37,33 @@ def find(model: Any) -> list[Any]:
 
 
 def _is_ours(checkpoint: Any) -> bool:
-    """Whether a run here has made it; blank: one whose file is left out."""
+    """Whether a checkpoint is that of a run: in ``work_dirs``, or ``''`` after
+    :func:`fill` has removed the path."""
     return checkpoint == '' or (isinstance(checkpoint, str)
                                 and Path(checkpoint).parts[:1] == (_WORK, ))
 
 
 def fill(source: Any, config: str | dict, checkpoint: str) -> None:
-    """Set the checkpoint of a teacher found by :func:`find`, in place."""
+    """Set the weights of a part that :func:`find` has found, in place.
+
+    Args:
+        source: The part.
+        config: Config of the teacher; unused for an ``init_cfg``.
+        checkpoint: Path of the weights.
+    """
     source['checkpoint'] = checkpoint
     if 'name' in source:
         source['config'] = config
 
 
 def origin(source: Any) -> tuple[str, str]:
-    """Name of a source and of the config that makes its weights.
+    """Name of a source, and the config that trains its weights.
 
-    An ``init_cfg`` has no name; its file tells the config, since
-    ``work_dirs/CONFIG/epoch_N.pth`` is where that one's training puts it.
+    An ``init_cfg`` has no name. Its config is found by the checkpoint's path
+    ``work_dirs/CONFIG/epoch_N.pth``, to which the training of CONFIG writes.
 
     Raises:
-        FileNotFoundError: No config, or several, have that file's name.
+        FileNotFoundError: No config, or several, are named CONFIG.
     """
     if 'name' in source:
         return str(source['name']), str(source['config'])

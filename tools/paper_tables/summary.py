@@ -1,4 +1,4 @@
-"""From the folders of runs to the rows of a table."""
+"""Makes the rows of a table from the folders of runs."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ def gather(
     spoil: str | None,
     failed: Collection[str] = ()
 ) -> tuple[list[Row], dict[str, runs.Result], list[str]]:
-    """Results of a request, and of earlier ones for the same table.
+    """Collect results of a request and of earlier ones for the same table.
 
     Args:
-        planner: Makes one, with a teacher spoiled or with none.
-        table: Which.
-        scale: Of the runs.
-        plan: Of the request.
-        students: As asked for.
-        seeds: Likewise; earlier runs with others are shown, too.
-        spoil: The spoiled teacher.
+        planner: Function that makes a planner, given the spoiled teacher or
+            ``None``.
+        table: The table.
+        scale: Scale of the runs.
+        plan: Plan of the request.
+        students: Students of the request; ``None`` for all.
+        seeds: Seeds of the request; finished runs with other seeds are
+            included, too.
+        spoil: Teacher that was trained on permuted labels, if any.
         failed: Names of the request's runs that failed.
 
     Returns:
-        Rows, results of the teachers by name, notes.
+        Rows, results of the teachers by name, and notes.
     """
     small = scale.student is not None
     shown = students if small else None
-    # Extra methods, too: those that were run once belong in the table.
+    # All methods, including extra ones: each that was run before is shown.
     whole = planner(spoil).plan(
         table, shown, list(table.methods), seeds, strict=False)
     asked = {(cell.student, cell.method) for cell, _ in plan.cells}
@@ -79,7 +81,7 @@ def gather(
 
 
 def _finished(made: list[Run]) -> dict[int, runs.Result]:
-    """Results by seed, of all seeds that lie there."""
+    """Results of all finished seeds in the folder of some runs, by seed."""
     base = made[0].identity.rpartition('-')[0]
     out = {}
     for path in made[0].folder.parent.glob('seed*'):
@@ -92,7 +94,8 @@ def _finished(made: list[Run]) -> dict[int, runs.Result]:
 
 def _paper(table: Table, cell: Cell, students: Sequence[str] | None,
            small: bool) -> dict[str, tuple[float | None, float | None]]:
-    """The paper's numbers: of this student, or of all that one stands for."""
+    """The paper's mean and standard deviation by student: of the cell's
+    student, or, if ``small``, of all students that one student replaces."""
     return {
         table.students[other.student]: (other.mean, other.std)
         for other in table.cells if other.method == cell.method and

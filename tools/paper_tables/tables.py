@@ -1,8 +1,8 @@
-"""The paper's tables as records: what each cell says, and how it is run.
+"""Tables of MTKD-RL (AAAI 2025) as records of numbers and configs.
 
-Numbers: MTKD-RL (AAAI 2025), top-1 accuracy in %; CIFAR-100: mean and
-standard deviation of three runs, ImageNet: one run. A cell that this project
-adds has no number. Knowledge Flow's tables: :mod:`.flow_tables`.
+Numbers are top-1 accuracies in %: for CIFAR-100 mean and standard deviation of
+three runs, for ImageNet one run. Cells that this project adds have no number.
+For the tables of Knowledge Flow see :mod:`.flow_tables`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def find_table(name: str) -> Table:
     """A table by its name.
 
     Raises:
-        ValueError: There is none of this name.
+        ValueError: There is no table of this name.
     """
     check_names('TABLE', [name], TABLES, 'mmkd_rl')
     return TABLES[name]
@@ -25,7 +25,8 @@ def find_table(name: str) -> Table:
 
 # ------------------------------------------------------------------ MTKD-RL
 
-# By the name of its strategy, '-' for '_'; the paper's name.
+# The paper's names of the methods, by the name of the strategy with '-' for
+# '_'.
 METHODS = {
     'baseline': 'Baseline',
     'aver-kd': 'AVER (KD)',
@@ -37,7 +38,8 @@ METHODS = {
     'mmkd': 'MMKD',
     'mtkd-rl': 'MTKD-RL',
 }
-#: Variants beside the papers' rows: (title, only for these data).
+#: Variants that the paper's tables do not have: (title, data set to which the
+#: variant is limited, or '').
 _EXTRAS = {
     'mtkd-rl_paper-rule': ("MTKD-RL, the paper's rule", ''),
     'mtkd-rl_official': ("MTKD-RL, published code's choices", ''),
@@ -52,8 +54,9 @@ CIFAR_STUDENTS = {
 SHUFFLENET = {'shufflenetv2-x1.0': 'ShuffleNetV2'}
 _CIFAR_POOL = 'cifar100_table1'
 _NO_EB_KD = 'The paper has no row for EB-KD.'
-#: Table 6(c) by method: seconds an epoch and peak GB of ShuffleNetV2 on
-#: CIFAR-100, one RTX 4090. AVER is both of its methods.
+#: Table 6(c) by method: seconds of an epoch and peak memory in GB, for
+#: ShuffleNetV2 on CIFAR-100 with one RTX 4090. The paper has one row for AVER,
+#: which is used for both of its variants.
 COSTS: dict[str, tuple[float, float]] = {
     'baseline': (29, 2.3),
     'aver-kd': (41, 2.8),
@@ -66,7 +69,14 @@ COSTS: dict[str, tuple[float, float]] = {
 def _cell(data: str, student: str, method: str, title: str, epochs: int,
           pool: str, mean: float | None = None, std: float | None = None,
           **kwargs: Any) -> Cell:
-    """A student of MTKD-RL's tables with a method."""
+    """Cell of a student and a method in MTKD-RL's tables.
+
+    Args:
+        data: Data set, as in the names of configs.
+        student, method, title, mean, std, kwargs: See :class:`Cell`.
+        epochs: Number of epochs in the config's name.
+        pool: Name of the pool; unused for the baseline.
+    """
     distilled = {} if method == 'baseline' else dict(
         strategy=kwargs.pop('strategy', _strategy(method)), pool=pool)
     return Cell(student, method, title,
@@ -75,14 +85,20 @@ def _cell(data: str, student: str, method: str, title: str, epochs: int,
 
 
 def _strategy(method: str) -> str:
-    """Of 'mtkd-rl_paper-rule': 'mtkd_rl_paper-rule'."""
+    """Name of a method's strategy: 'mtkd_rl_paper-rule' for
+    'mtkd-rl_paper-rule'."""
     name, _, variant = method.partition('_')
     return '_'.join(filter(None, (name.replace('-', '_'), variant)))
 
 
 def _rows(data: str, student: str, epochs: int, pool: str,
           numbers: dict[str, tuple[float, float | None]]) -> list[Cell]:
-    """All methods of one student, and some by other rules."""
+    """Cells of all methods and of the variants in ``_EXTRAS`` for a student.
+
+    Args:
+        data, student, epochs, pool: See :func:`_cell`.
+        numbers: Mean and standard deviation in the paper, by method.
+    """
     return [
         _cell(data, student, method, title, epochs, pool,
               *numbers.get(method, (None, None)))
@@ -94,7 +110,8 @@ def _rows(data: str, student: str, epochs: int, pool: str,
 
 
 def _compared(*values: float | tuple[float, float]) -> dict:
-    """Numbers of a block of Tables 1 to 3, which has no EB-KD."""
+    """Numbers of a student in Tables 1 to 3, which have no EB-KD, by method;
+    a single value is a mean without standard deviation."""
     names = [name for name in METHODS if name != 'eb-kd']
     pairs = [v if isinstance(v, tuple) else (v, None) for v in values]
     return dict(zip(names, pairs, strict=True))
@@ -126,13 +143,13 @@ def _table1() -> Table:
 
 def _imagenet(number: int, title: str, epochs: int,
               students: dict[str, tuple[str, tuple[float, ...]]]) -> Table:
-    """Tables 2 and 3.
+    """Table 2 or 3.
 
     Args:
-        number: Of the table.
-        title: What it shows.
-        epochs: Of each training.
-        students: The paper's name and numbers of each student.
+        number: Number of the table.
+        title: See :class:`Table`.
+        epochs: Number of epochs of each training.
+        students: The paper's name and numbers of each student, by our name.
     """
     cells = [
         cell for student, (_, numbers) in students.items()
@@ -165,7 +182,8 @@ def _table3() -> Table:
 
 def _shufflenet(method: str, title: str, mean: float | None = None,
                 std: float | None = None, **kwargs: Any) -> Cell:
-    """ShuffleNetV2 of Table 1, by MTKD-RL unless the method is another."""
+    """Cell of Table 1's ShuffleNetV2. If ``method`` is not a name in
+    ``METHODS``, the strategy is MTKD-RL."""
     if method not in METHODS:
         kwargs['strategy'] = 'mtkd_rl'
     return _cell('cifar100', 'shufflenetv2-x1.0', method, title, 240,
@@ -174,7 +192,14 @@ def _shufflenet(method: str, title: str, mean: float | None = None,
 
 def _changed(name: str, title: str, key: str, value: Any,
              mean: float | None = None, std: float | None = None) -> Cell:
-    """MTKD-RL's ShuffleNetV2 with one setting changed."""
+    """Cell of Table 1's ShuffleNetV2 with MTKD-RL and one changed setting.
+
+    Args:
+        name: Name of the method.
+        title, mean, std: See :class:`Cell`.
+        key: Setting under ``model``.
+        value: Value of the setting.
+    """
     return _shufflenet(name, title, mean, std, changes={f'model.{key}': value})
 
 
@@ -202,7 +227,7 @@ def _table6b() -> Table:
                  77.46, .21),
         _changed('state-all', 'all', state, performance + gaps, 78.39, .14),
     )
-    return Table('table6b', 'what the agent sees',
+    return Table('table6b', "parts of the agent's state",
                  'MTKD-RL (AAAI 2025), Table 6(b)', 'CIFAR-100', cells,
                  SHUFFLENET, 'shufflenetv2-x1.0')
 
@@ -216,15 +241,16 @@ def _table7() -> Table:
     cells = (
         _cell(*where, 'baseline', 'Baseline', *more, 70.35),
         _cell(*where, 'mtkd-rl', 'MTKD-RL', *more, 72.82),
-        # DIST's settings are its authors' for ImageNet (beta = gamma = 2,
-        # T = 1); the paper prints none.
+        # The paper prints no settings of DIST. These are the ones of its
+        # authors for ImageNet: beta = gamma = 2, T = 1.
         _cell(*where, 'dist', '+DIST', *more, 73.29, strategy='mtkd_rl',
               terms=(dict(type='DISTLoss'), fitnet)),
         _cell(*where, 'nd', '+ND', *more, 73.61, strategy='mtkd_rl',
               terms=(kd, dict(type='NDLoss'))),
     )
-    return Table('table7', 'with other losses', 'MTKD-RL (AAAI 2025), Table 7',
-                 'ImageNet', cells, dict(resnet18='ResNet-18'), student)
+    return Table('table7', 'other distillation losses',
+                 'MTKD-RL (AAAI 2025), Table 7', 'ImageNet', cells,
+                 dict(resnet18='ResNet-18'), student)
 
 
 def _fig2() -> Table:
@@ -235,7 +261,7 @@ def _fig2() -> Table:
 
     cells = [
         _shufflenet('baseline', 'Baseline', 72.84, .15),
-        # The text has the gains over the baseline, 4.14 and 3.61 points.
+        # The paper's text has gains over the baseline: 4.14 and 3.61 points.
         _changed('logit-only', 'logit loss only', 'feature_loss', None, 76.98),
         _changed('feature-only', 'feature loss only', 'logit_loss', None,
                  76.45),
@@ -257,9 +283,9 @@ def _fig2() -> Table:
     return Table('fig2', 'loss weights, loss terms, number of teachers',
                  'MTKD-RL (AAAI 2025), Fig. 2', 'CIFAR-100', tuple(cells),
                  SHUFFLENET, 'shufflenetv2-x1.0',
-                 'The curves of Fig. 2 are not printed as numbers; the values '
-                 'of alpha and beta beside 1 and 5 are our choice. Rows that '
-                 'say the same are one run.')
+                 'The paper does not print the curves of Fig. 2 as numbers; '
+                 'the values of alpha and beta other than 1 and 5 are our '
+                 'choice. Rows with the same settings share one run.')
 
 
 TABLES: dict[str, Table] = {

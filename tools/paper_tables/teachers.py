@@ -1,4 +1,4 @@
-"""Teachers of a run: where their weights come from, or that there are none."""
+"""Records of a run's teachers, and the error for missing weights."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from paper_tables.training import Run
 
-#: Where configs look for weights that others have trained and published; what
-#: is trained here lies in work_dirs.
+#: Folder in which configs expect published weights; weights that are trained
+#: here are in work_dirs.
 PUBLIC = 'checkpoints'
 
 
@@ -18,11 +18,11 @@ class Teacher:
     """A teacher of a run.
 
     Attributes:
-        name: In the pool.
-        config: Path or name of its config, or that itself.
-        checkpoint: File of its weights.
-        identity: Of these.
-        run: That trains it; ``None``: the weights are there.
+        name: Name in the pool.
+        config: Config of the model, or its path or ``package::path``.
+        checkpoint: Path or URL of the weights, or ``'untrained'``.
+        identity: Identity of the weights, see :mod:`.identity`.
+        run: Run that trains the teacher; ``None`` if no training is needed.
     """
     name: str
     config: str | dict
@@ -33,12 +33,13 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Absent:
-    """A teacher whose public weights are not there.
+    """A teacher whose published weights are missing.
 
     Attributes:
-        name: In the pool.
-        checkpoint: Where they were looked for.
-        config: Whose head says where they are.
+        name: Name in the pool.
+        checkpoint: Path of the missing file.
+        config: Config of the teacher; its docstring says where to get the
+            weights.
     """
     name: str
     checkpoint: str
@@ -46,7 +47,7 @@ class Absent:
 
 
 class NoWeights(FileNotFoundError):
-    """Public weights that are not there, of one teacher or several."""
+    """Published weights of one or more teachers are missing."""
 
     def __init__(self, teachers: Iterable[Absent]) -> None:
         self.teachers = list(dict.fromkeys(teachers))

@@ -1,4 +1,4 @@
-"""Numbers and tables as text."""
+"""Formats numbers and tables as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOTHING = '–'
 
 
 def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation (n - 1); ``None``: undefined."""
+    """Mean and sample standard deviation (n - 1); ``None`` if undefined."""
     if not values:
         return None, None
     return (statistics.fmean(values),
@@ -20,7 +20,13 @@ def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 def plus_minus(mean: float | None, std: float | None = None,
                nothing: str = NOTHING) -> str:
-    """``75.35 ± 0.33``."""
+    """Format mean and standard deviation, e.g. ``75.35 ± 0.33``.
+
+    Args:
+        mean: Mean; ``None`` if there is none.
+        std: Standard deviation; left out if ``None``.
+        nothing: Text if there is no mean.
+    """
     if mean is None:
         return nothing
     return f'{mean:.2f}' + ('' if std is None else f' ± {std:.2f}')
@@ -32,8 +38,8 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]],
 
     Args:
         head: Titles of the columns.
-        rows: As many texts each.
-        numbers: Whether all columns but the first are aligned right.
+        rows: Rows with one text for each column.
+        numbers: Align all columns but the first to the right.
     """
     right = 'right' if numbers else 'left'
     return need('tabulate').tabulate(

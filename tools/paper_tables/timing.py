@@ -1,9 +1,8 @@
-"""Seconds and bytes of training steps, side by side in one process.
+"""Time and memory of training steps, compared in one process.
 
-Steps are timed in turns, so that a machine whose speed drifts slows all of
-them alike: look at the ratios. Peak memory is what a step needs at once: all
-tensors that live between steps plus the highest sum of what the step
-allocates.
+Steps are timed in turns, so that changes of the machine's speed affect all of
+them alike; compare the ratios. Peak memory is the sum of all tensors that live
+between steps and of the highest memory that the step allocates.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ class Contestant:
     """A model with its own optimiser that makes training steps.
 
     Args:
-        model: It is put into training mode.
-        cfg: Of the training; ``optim_wrapper`` is read.
-        data: The batch to train on, as the data loader gives it.
+        model: The model; it is set to training mode.
+        cfg: Config of the training; only ``optim_wrapper`` is used.
+        data: The batch to train on, in the data loader's format.
     """
 
     def __init__(self, model: Any, cfg: Config, data: dict) -> None:
@@ -40,7 +39,7 @@ class Contestant:
         self.data = data
 
     def step(self) -> None:
-        """What the runner and the hooks do in an iteration."""
+        """Run an iteration as the runner and the hooks do."""
         self.model.train_step(self.data, self.optimizer)
 
     def resident(self) -> Iterable[Tensor]:
@@ -60,13 +59,16 @@ class Contestant:
 
 def in_turns(steps: dict[str, Step], warmup: int,
              iters: int) -> dict[str, list[float]]:
-    """Seconds of each step, turn by turn; the order is reversed every other
-    turn, so that nobody always runs behind the same one.
+    """Time steps in turns. The order is reversed every other turn, so that a
+    step does not always follow the same one.
 
     Args:
-        steps: By name.
-        warmup: Turns that do not count.
-        iters: Turns that do.
+        steps: Steps by name.
+        warmup: Number of turns before the timed ones.
+        iters: Number of timed turns.
+
+    Returns:
+        Seconds of each timed turn by the step's name.
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(warmup + iters):
@@ -79,7 +81,7 @@ def in_turns(steps: dict[str, Step], warmup: int,
 
 
 def seconds(step: Step) -> float:
-    """Wall time of a step, the device's work included."""
+    """Wall time of a step, including the work of the GPU."""
     _wait()
     start = time.perf_counter()
     step()
@@ -88,7 +90,8 @@ def seconds(step: Step) -> float:
 
 
 def peak(step: Step) -> int:
-    """Highest sum of bytes that a step allocates beyond what lived before."""
+    """Largest number of bytes that a step has allocated at once, in addition
+    to the memory in use before it."""
     step()
     if torch.cuda.is_available():
         _wait()
@@ -113,33 +116,34 @@ def peak(step: Step) -> int:
 
 
 def ratio(a: Sequence[float], b: Sequence[float]) -> float:
-    """Median of the ratios turn by turn: a slow moment hits both sides."""
+    """Median of the ratios of each turn, in which a slow moment affects
+    numerator and denominator alike."""
     return statistics.median(x / y for x, y in zip(a, b))
 
 
 def tensors_of(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters and buffers."""
+    """Parameters and buffers of a module."""
     yield from module.parameters()
     yield from module.buffers()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
-    """Momentum and the like."""
+    """State tensors of an optimiser, such as momentum."""
     for state in optimizer.state.values():
         yield from (v for v in state.values() if isinstance(v, Tensor))
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:
-    """Sum of their sizes."""
+    """Total size of tensors in bytes."""
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def setting(images: Tensor, iters: int) -> dict[str, Any]:
-    """What a figure must be read beside.
+    """Conditions of a measurement: batch, turns, device and versions.
 
     Args:
         images: The batch, [B, ...].
-        iters: Timed turns.
+        iters: Number of timed turns.
     """
     return dict(
         batch_size=len(images),
@@ -152,7 +156,7 @@ def setting(images: Tensor, iters: int) -> dict[str, Any]:
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """:func:`setting` as a line."""
+    """Format the entries of :func:`setting` as one line."""
     return (f"batch {result['batch_size']} of {result['image_shape']}, "
             f"{result['iters']} turns, {result['device']}, "
             f"{result['threads']} threads, torch {result['torch']}")

@@ -1,4 +1,4 @@
-"""One training of a table's plan, as a job."""
+"""A training of a plan, as a job of the task runner."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ class Run(Job):
     """One training.
 
     Attributes:
-        identity: See :mod:`.plan`.
-        config: Complete but for paths, which :meth:`prepare` writes.
-        seed: Of all random generators.
-        checkpoints: File of the weights of each source (a teacher, or what
-            the run begins from), in the order of :func:`.sources.find`.
-        teacher_configs: File of the config of each, likewise, or the model's
-            config itself.
-        tool: ``tools/train.py``.
-        gpus: Processes of one run; 0: no launcher.
+        identity: Identity of the run, see :mod:`.plan`.
+        config: Config without ``work_dir`` and paths of weights, which
+            :meth:`prepare` adds.
+        seed: Seed of all random generators.
+        checkpoints: File with the weights of each source (a teacher, or an
+            ``init_cfg``), in the order of :func:`.sources.find`.
+        teacher_configs: File of the config of each source, or the config
+            itself, in the same order.
+        tool: Path of ``tools/train.py``.
+        gpus: Number of processes of the run; 0 to start it without launcher.
     """
     identity: str = ''
     config: Config = field(default_factory=Config)
@@ -38,16 +39,16 @@ class Run(Job):
 
     @property
     def output(self) -> Path:
-        """Its last checkpoint."""
+        """Path of the last checkpoint."""
         return self.folder / f'epoch_{self.epochs}.pth'
 
     def result(self) -> runs.Result | None:
-        """Result of the run, if it is done."""
+        """Result of the run; ``None`` if it is not done."""
         return runs.read_result(self.folder, self.identity)
 
     def done(self) -> str | None:
-        """See :meth:`Job.done`. A student needs no more than its result; a
-        teacher's weights are read by others."""
+        """See :meth:`Job.done`. A student is done if it has a result; a
+        teacher also needs its checkpoint, which students load."""
         result = self.result()
         if result is None or (self.is_teacher and not self.output.is_file()):
             return None
@@ -55,7 +56,7 @@ class Run(Job):
 
     @property
     def is_teacher(self) -> bool:
-        """Whether others need it."""
+        """Whether the run trains a teacher."""
         return self.folder.parent.name == 'teachers'
 
     def prepare(self) -> list[str]:
@@ -83,7 +84,8 @@ class Run(Job):
         return command + (['--resume', str(point)] if point else [])
 
     def resumes_from(self) -> Path | None:
-        """The checkpoint that it would go on from."""
+        """Checkpoint from which the run is resumed; ``None`` if it starts from
+        the beginning."""
         return runs.resume_point(self.folder, self.epochs,
                                  self.config.train_cfg.get('val_interval', 1))
 
@@ -102,7 +104,7 @@ class Run(Job):
             runs.collect(self.folder, self.identity, self.seed, self.epochs))
 
     def state(self) -> str:
-        """Done, resumes or new, in words."""
+        """State of the run in words: done, resumes or new."""
         if text := self.done():
             return f'done: {text}'
         point = self.resumes_from()

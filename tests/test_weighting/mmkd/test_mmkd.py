@@ -35,7 +35,7 @@ T, ALPHA, BETA = 4., 1., 5.
 
 
 class Exact(ClassificationTask):
-    """In the logits' own precision, for finite differences."""
+    """Network in the precision of the logits, for finite differences."""
 
     def quality(self, output, truth):
         return -F.cross_entropy(
@@ -57,10 +57,10 @@ def strategy(count=M, ctx=None, **cfg):
 
 
 class Linear:
-    """A linear student, f = x A, z = f V, r_m = f P_m, by formula only.
+    """A linear student, f = x A, z = f V, r_m = f P_m, by formulas.
 
-    All gradients are written down; the networks are told theirs by finite
-    differences.
+    All its gradients are explicit; those of the meta networks are computed by
+    finite differences.
     """
 
     def __init__(self, soft=False):
@@ -130,7 +130,7 @@ class Linear:
         return self.ce(theta)
 
     def observe(self, theta):
-        """The same student for the code under test, in float64."""
+        """Pass the same student to the code under test, in float64."""
         f = torch.from_numpy(self.x) @ theta['A']
         z = f @ theta['V']
         pairs = tuple(
@@ -179,7 +179,7 @@ def test_meta_gradient_against_finite_differences(cfg):
     made = strategy(ctx=ctx, hidden=7, **cfg)
     made.apply_(lambda t: t.double())
     for p in made.learner.parameters():
-        torch.nn.init.normal_(p, std=.5)  # zeros would hide the first layer
+        torch.nn.init.normal_(p, std=.5)  # with 0 layer 1 has no gradient
     lr = dict(A=.05, V=.08, P0=.03, P1=0., P2=.1)
     theta = {
         n: torch.from_numpy(v).requires_grad_()
@@ -208,8 +208,8 @@ def test_meta_gradient_against_finite_differences(cfg):
 
 
 def test_a_teacher_that_does_not_know_the_class_does_not_pull():
-    """Known by nobody: as if logits weighed nothing. Known by all: as if
-    nobody had been asked."""
+    """If no teacher knows the class, the logit term has no effect; if all do,
+    losses are those without class maps."""
     world = Linear()
     theta = {
         n: torch.from_numpy(v).requires_grad_()
@@ -306,7 +306,7 @@ def test_in_evaluation_nothing_is_remembered():
 
 
 def test_the_global_generator_is_left_alone():
-    """What a student draws does not depend on its teachers' weights."""
+    """Random numbers of the student do not depend on the strategy."""
     made = strategy()
     before = torch.get_rng_state()
     for seed in range(2):
@@ -382,7 +382,7 @@ def test_bad_configs(cfg, error, message):
 
 
 def seen(batch, images=None):
-    """A batch as the hook gives it to the strategy."""
+    """A batch in the form that the hook passes to the strategy."""
     targets = batch.truth.targets
     if images is None:
         images = torch.arange(len(targets)).float()[:, None]

@@ -1,4 +1,4 @@
-"""The action's sources, the mix, the state and its standardisation."""
+"""Sources of the action, their mixture, and the standardised state."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_confidence_is_equation_9():
         np.testing.assert_allclose(
             weights[i], (1 - e / e.sum()) / (3 - 1), rtol=1e-6)
     torch.testing.assert_close(weights.sum(1), torch.ones(2))
-    assert weights[0].argmax() == 0  # the smallest error weighs most
+    assert weights[0].argmax() == 0  # smallest error, largest weight
 
 
 def test_sources_with_extreme_values_and_one_teacher():
@@ -168,8 +168,8 @@ def randomized(policy, seed=0):
 
 
 def test_one_agent_a_teacher_scores_it_by_its_own_state():
-    """The odds of two teachers do not depend on a third one's state, in the
-    joint agent they do."""
+    """The ratio of two teachers' weights does not depend on the state of a
+    third; with the joint agent it does."""
     for per_teacher in (True, False):
         policy = randomized(WeightPolicy([4, 4, 4], per_teacher=per_teacher))
         state = torch.randn(5, 12)

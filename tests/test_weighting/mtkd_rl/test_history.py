@@ -1,4 +1,4 @@
-"""The history stays within its bytes and survives a file."""
+"""The history stays within its bytes, and can be saved and loaded."""
 
 from dataclasses import fields
 

@@ -1,7 +1,7 @@
-"""The agent must learn: which teacher is right, and for which input.
+"""The agent must learn which teacher is right, and for which input.
 
-Published code's agents cannot (docs/mtkd_rl.md); so these tests look at the
-generated weights alone, without the action's other sources.
+Agents of the published code cannot (docs/mtkd_rl.md). These tests therefore
+check only the generated weights, without the other sources of the action.
 """
 
 import logging
@@ -28,14 +28,14 @@ TEACHERS = 4
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """No hook attends to the agent here, and MTKDRL warns of it."""
+    """Filter the warning of MTKDRL that no hook trains the agent."""
     logging.disable(logging.WARNING)
     yield
     logging.disable(logging.NOTSET)
 
 
 def train(teachers, batches, weighting, seed, epochs=8, iters=30):
-    """Algorithms 1 and 2 by hand."""
+    """Train by Algorithms 1 and 2 without a runner."""
     torch.manual_seed(seed)
     model = MODELS.build(
         dict(
@@ -59,7 +59,7 @@ def train(teachers, batches, weighting, seed, epochs=8, iters=30):
 
 
 def remember(model):
-    """What the hook does after each iteration."""
+    """Do the hook's work after an iteration."""
     distillation = model.distillation
     distillation.weighting.learner.remember(distillation.last_step.weights.record)
 
@@ -75,8 +75,8 @@ def generated(model, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def one_right(tmp_path: Path, world: World, noise: str) -> list[dict]:
-    """The first teacher is always right, the others know nothing: either
-    they are as loud as it, or their outputs are nearly uniform."""
+    """Teachers of which the first is always right and the others know nothing:
+    their outputs are either as confident as the first's, or nearly uniform."""
     files = [(world.prototypes, 6 * EYE)] + [
         (world.noise_weights(), (24 if noise == 'confident' else 0.1) * EYE)
         for _ in range(TEACHERS - 1)
@@ -123,8 +123,8 @@ def test_the_papers_reward_finds_it_among_loud_ones(tmp_path):
 
 
 def test_the_papers_reward_prefers_teachers_that_say_nothing(tmp_path):
-    """A documented limit of Eq. (6): a nearly uniform output is close to
-    whatever the student says. Should this ever fail, the docs are to change.
+    """A documented limitation of Eq. (6): a nearly uniform output is close to
+    any output of the student. If this test fails, change the docs.
     """
     share, _ = mean_weight_on_the_right_one(
         tmp_path, 'soft', dict(reward=dict(type='DistanceReward')), 0)
@@ -164,7 +164,7 @@ class GroupWorld:
         prototypes that its group shuts, and relu(<u_h, x>), from which its
         feature shows the group.
         """
-        # what it says elsewhere has nothing to do with the class
+        # its outputs for other groups do not depend on the class
         noise = torch.randn(
             CLASSES, CLASSES, generator=self.generator) @ self.prototypes
         hidden = torch.cat([
@@ -207,8 +207,9 @@ def simplex(count: int, steps: int = 20) -> Tensor:
     *((0, dict(updater=dict(type=u))) for u in ('DPG', 'DDPG', 'PPO'))
 ])
 def test_beats_the_best_constant_weights(tmp_path, seed, weighting):
-    """Where the best teacher depends on the input; also if the state does not
-    hold the teachers' cross entropy, which knows the label."""
+    """If the best teacher depends on the input, the agent is better than any
+    constant weights, also if its state does not contain the teachers' cross
+    entropy, which depends on the label."""
     world = GroupWorld(seed)
     experts = [
         world.expert(tmp_path / f'{g}.pth', g) for g in range(world.GROUPS)
@@ -218,12 +219,12 @@ def test_beats_the_best_constant_weights(tmp_path, seed, weighting):
     p_BMC = torch.stack(
         [o.logits[0] for o in model.distillation.teachers(Batch(images))],
         1).softmax(-1)
-    p_BM = p_BMC[torch.arange(1000), :, labels]  # belief in the true class
+    p_BM = p_BMC[torch.arange(1000), :, labels]  # of the true class
     right = p_BM[torch.arange(1000), groups]
-    assert right.mean() > 0.9  # the experts are what they claim
+    assert right.mean() > 0.9  # experts are right on their own groups
 
     def quality(weights):
-        """Cross entropy of the teachers' mixture to the labels."""
+        """Cross entropy of the teachers' mixture with the labels."""
         return -(weights * p_BM).sum(-1).clamp_min(1e-12).log().mean()
 
     best = min(simplex(3), key=lambda w: float(quality(w)))

@@ -1,4 +1,4 @@
-"""The policy gradient is the gradient that it says it is."""
+"""The policy gradient equals the gradient in its documentation."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from mmkd_rl.weighting.mtkd_rl.updaters import PolicyGradient
 
 
 def transition(reward, size=8, state=None, seed=0):
-    """Random states; ``reward`` [M] or [B, M]."""
+    """A transition with random states; ``reward`` is [M] or [B, M]."""
     g = torch.Generator().manual_seed(seed)
     reward = torch.as_tensor(reward, dtype=torch.float32)
     if reward.ndim == 1:
@@ -59,7 +59,7 @@ def test_a_constant_reward_moves_no_policy(objective, normalization, value):
 
 
 def test_a_reward_per_sample_moves_no_policy_either():
-    """What all teachers earn alike, sample by sample, teaches nothing."""
+    """A reward that is the same for all teachers of a sample has no effect."""
     net = policy()
     before = [p.clone() for p in net.parameters()]
     reward = torch.randn(8, 1).expand(-1, 3)
@@ -85,7 +85,8 @@ def test_the_better_teacher_gains(objective, normalization):
 
 
 def test_probability_gradient_is_that_of_the_expected_reward():
-    """Finite differences of mean over samples and heads of sum_m w_m R_m."""
+    """Compared with finite differences of sum_m w_m R_m, mean over samples and
+    heads."""
     net = policy().double()
     reward = torch.randn(8, 3)
     batch = transition(reward)
@@ -163,7 +164,7 @@ def test_logged_entropy_is_in_nats():
 
 
 def test_learnable_balances_go_to_the_better_source():
-    """Confidence is right about the first teacher, divergence wrong."""
+    """Confidence prefers the right teacher, divergence a wrong one."""
     right, wrong = torch.tensor([.8, .1, .1]), torch.tensor([0., .5, .5])
     sources = torch.stack([right, wrong]).expand(8, 2, 2, 3).contiguous()
     plain = transition([1., 0., 0.])
@@ -185,8 +186,9 @@ def test_learnable_balances_go_to_the_better_source():
 @pytest.mark.parametrize('objective', ['probability', 'log'])
 def test_a_source_that_favours_a_wrong_teacher_fades_in_two_updates(
         objective):
-    """Eq. (12) with a teacher that is wrong and far away. An update has some
-    thirty batches, as with the default history and teachers of CIFAR's size.
+    """Eq. (12) with a teacher that is wrong and far from the student. An
+    update has about thirty batches, as with the default history and CIFAR
+    teachers.
     """
     g = torch.Generator().manual_seed(0)
     far = torch.tensor([0.1, 0.1, 4.])  # D_m
@@ -227,7 +229,7 @@ def test_balances_rest_at_the_softmax_of_what_their_sources_earn():
     for head in net.heads:
         torch.nn.init.zeros_(head.weight)
         torch.nn.init.zeros_(head.bias)
-        head.requires_grad_(False)  # w^gen stays 1/2 each and earns 0
+        head.requires_grad_(False)  # w^gen stays 1/2 each and has the reward 0
     sources = torch.tensor([[.8, .2], [.1, .9]]).expand(8, 2, 2, 2)
     batch = Transition(plain.state, plain.action, sources, plain.reward)
     PolicyGradient(

@@ -1,4 +1,4 @@
-"""Random numbers of one's own: the student's are as if nobody else drew."""
+"""Learners have their own generators: the student's numbers do not change."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_the_same_seed_gives_the_same_numbers():
     assert not torch.equal(first, second)
     two.seed(3)
     assert torch.equal(drawn(two), first)
-    one.seed(3)  # begins anew
+    one.seed(3)  # starts again
     assert torch.equal(drawn(one), first)
     one.seed(4)
     assert not torch.equal(drawn(one), first)

@@ -1,4 +1,4 @@
-"""Both reward rules and every normalisation, against slow references."""
+"""Both reward rules and all normalisations, compared with slow references."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ T = 4.
 
 
 def kd(z_student, z_teacher):
-    """D_m of one sample, straight from the formula."""
+    """D_m of one sample, computed from the formula."""
     p, q = ((z / T).softmax(0) for z in (z_teacher, z_student))
     return T**2 * (p * (p.log() - q.log())).sum()
 
@@ -105,7 +105,7 @@ def slow(rewards, how):
 def test_normalization_against_loops(how, count):
     g = torch.Generator().manual_seed(count)
     rewards = 10 * torch.randn(7, count, generator=g) - 3
-    rewards[2] = 4.  # one sample on which all earn the same
+    rewards[2] = 4.  # one sample with the same reward for all teachers
     np.testing.assert_allclose(
         normalize_reward(rewards, how), slow(rewards, how), atol=1e-5)
 
@@ -114,7 +114,7 @@ def test_normalization_against_loops(how, count):
 @pytest.mark.parametrize('value', [0., 0.1, -3.7, 1e4 / 3, -1e-9])
 @pytest.mark.parametrize('count', [1, 3, 7])
 def test_equal_rewards_are_zero(how, value, count):
-    """Also where the mean of equal numbers is not quite that number."""
+    """Also if rounding makes the mean of equal numbers differ from them."""
     assert not normalize_reward(torch.full((5, count), value), how).any()
 
 
@@ -127,16 +127,16 @@ def test_the_units_of_the_reward_do_not_matter(how):
             normalize_reward(rewards, how), rtol=1e-3, atol=1e-4)
 
 
-# The first two know all; the third none of the first two samples, a quarter
-# of the third's label; the last sample is known to nobody.
+# The first two teachers know all classes but the last sample's. The third
+# knows none of the first two samples, a quarter of the third's label.
 COVERAGE = torch.tensor([[1., 1., 0.]] * 2 + [[1., 1., .25], [1., 1., 1.],
                                               [0., 0., 0.]])
 
 
 @pytest.mark.parametrize('how', ['minmax', 'literal', 'standard', 'none'])
 def test_who_does_not_know_the_class_earns_neutrally(how):
-    """Whatever was computed for it: as much as the others on average, which
-    leaves their mean as it is."""
+    """Its reward is the mean of the others, for any computed value, so that
+    the mean does not change."""
     raw = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     blind = raw.clone()
     blind[:2, 2] += 100
@@ -166,8 +166,8 @@ def test_features_are_distilled_and_rewarded_all_the_same():
 
 
 def test_an_unknown_class_pulls_at_nothing():
-    """grad_z D_m at classes that a teacher does not know is zero, and the
-    others' is of the divergence among them."""
+    """grad_z D_m is zero for classes that a teacher does not know, and for the
+    others it is that of the divergence among them."""
     known = torch.tensor([True, True, True, False, False])
     ctx = context(2)
     ctx = context(2, teachers=(replace(ctx.teachers[0], known=known),
@@ -285,7 +285,7 @@ def test_improvement_goes_to_the_teacher_that_it_came_with(attribution):
     assert reward.shape == (200, 2, 3)
     assert reward[:, 0].mean(0).argmax() == 1
     if attribution == 'regression':
-        # up to what all share: weights sum to one
+        # up to a constant of all teachers: weights sum to one
         beta = reward[0, 0] - reward[0, 0].mean()
         torch.testing.assert_close(
             beta, torch.tensor([-1., 2., -1.]) / 3, atol=0.03, rtol=0)
@@ -312,7 +312,7 @@ def test_features_own_reward_is_the_agreement_at_the_feature():
         gap = (feature[:, None] - target).square().flatten(2).mean(2)
     batch = random_batch(student=output(logits, feature),
                          gaps=Gaps(batch.gaps.logit, gap, None))
-    with torch.no_grad():  # as the strategy calls it
+    with torch.no_grad():  # called as by the strategy
         reward = AgreementReward(context(), feature='own')(batch)
     assert reward.shape == (6, 2, 3) and not reward.requires_grad
     torch.testing.assert_close(reward[:, 0],

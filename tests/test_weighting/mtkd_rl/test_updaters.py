@@ -1,4 +1,4 @@
-"""DPG, DDPG, PPO and BCE against slow references from their formulas."""
+"""DPG, DDPG, PPO and BCE compared with slow references of their formulas."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ EXPLORING = [DPG, DDPG, PPO]
 
 
 def acted(updater, reward, size=16, seed=0, count=3):
-    """A transition whose action the agent itself has taken."""
+    """A transition with an action of the agent."""
     batch = transition(reward, size, seed=seed)
     with torch.no_grad():
         action = updater.explore(updater.policy(batch.state))
@@ -146,8 +146,8 @@ def test_another_updaters_state_is_refused(kind, other):
 
 
 def test_dpg_is_the_gradient_of_the_critics_opinion():
-    """Finite differences of mean Q(s, pi(s)) over the policy's parameters,
-    and of the squared error over the critic's, in loops."""
+    """Compared with finite differences: of the mean Q(s, pi(s)) for the
+    policy's parameters, and of the squared error for the critic's."""
     net = policy().double()
     updater = DPG(net, normalization='none', entropy_weight=0.)
     critic = updater.critic.double()
@@ -199,7 +199,7 @@ def test_dpg_is_the_gradient_of_the_critics_opinion():
 
 
 def test_the_compatible_critic_finds_the_reward_exactly():
-    """Its form holds sum_m w_m R_m, whatever was tried."""
+    """Its form includes sum_m w_m R_m, for any actions that were tried."""
     torch.manual_seed(0)
     updater = DPG(policy(), optimizer=dict(type='Adam', lr=0.),
                   critic_lr=0.02, normalization='none', epochs=60)
@@ -231,7 +231,7 @@ def test_ddpgs_targets_follow_and_bootstrap():
     for before, now, online in zip(old, updater.target_critic.parameters(),
                                    updater.critic.parameters()):
         torch.testing.assert_close(now, .7 * before + .3 * online)
-    # another length of the next batch, as at an epoch's end
+    # another size of the next batch, as at the end of an epoch
     updater.loss((first, acted(updater, torch.randn(3, 3), 3)))
 
 
@@ -254,7 +254,7 @@ def test_replay_keeps_the_newest_within_its_bytes():
 
 @pytest.mark.parametrize('kind', [*ALL, BCEUpdater])
 def test_the_global_generator_is_left_alone(kind):
-    """What a student draws does not depend on its teachers' agent."""
+    """Random numbers of the student do not depend on the agent."""
     updater = kind(policy())
     before = torch.get_rng_state()
     for seed in range(2):
@@ -265,7 +265,7 @@ def test_the_global_generator_is_left_alone(kind):
 
 @pytest.mark.parametrize('kind', EXPLORING)
 def test_exploration_is_the_updaters_own(kind):
-    """The same seed, the same numbers, whatever else is drawn."""
+    """The same seed gives the same numbers, whatever others draw."""
     updater = kind(policy())
     log_w = updater.policy(torch.randn(4, 9)).detach()
     updater.random.seed(7)
@@ -307,7 +307,7 @@ def test_ppos_loss_in_loops():
                   clip=0.1, concentration=3., value_weight=0.7)
     batch = acted(updater, torch.randn(6, 3), 6)
     updater.prepare([batch])
-    with torch.no_grad():  # the policy moves on after it has drawn
+    with torch.no_grad():  # the policy changes after it has drawn the action
         old = updater.policy(batch.state).exp().double().numpy()
         for head in updater.policy.heads:
             head.weight.add_(0.5 * torch.randn_like(head.weight))
@@ -349,7 +349,7 @@ def test_bce_is_the_weighted_cross_entropy_against_ones():
 
 
 def test_bce_ends_at_uniform_weights_whatever_teachers_are_worth():
-    """A documented limit of the published loss."""
+    """A documented limitation of the published loss."""
     net = policy(4)
     for head in net.heads:
         torch.nn.init.normal_(head.bias, std=2.)
