@@ -8,6 +8,7 @@ import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -16,6 +17,8 @@ from torch.utils.checkpoint import checkpoint
 # only the ReLU's output either way, so this costs no memory across layers.
 DEFAULT_ACT = dict(type='ReLU', inplace=False)
 DEFAULT_NORM = dict(type='BN', requires_grad=True)
+#: Values of ``stem_pool``.
+POOLS = (1, 2, 4)
 DEFAULT_INIT = (
     dict(type='Kaiming', layer=['Conv2d']),
     dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
@@ -84,11 +87,15 @@ class CifarBackbone(BaseModule):
             with mixed precision. Not under a detector's RoIAlign: MMCV's
             operator misreads such maps without a word.
         act_cfg: Activation; ``None`` for ReLU.
+        stem_pool: 1, 2 or 4: pool the stem's output, so that all outputs have
+            this many times the stride. For detectors and segmentors, whose
+            images have more pixels than 32x32; the weights stay the same.
         norm_cfg: Normalisation; ``None`` for batch norm.
         init_cfg: Initialisation, as in MMEngine; ``None`` leaves PyTorch's.
 
     Raises:
-        ValueError: ``out_indices`` or ``frozen_stages`` out of range.
+        ValueError: ``out_indices``, ``frozen_stages`` or ``stem_pool`` out of
+            range.
     """
 
     # modules with weights before the first and after the last stage
@@ -102,6 +109,7 @@ class CifarBackbone(BaseModule):
                  norm_eval: bool = False,
                  with_cp: bool = False,
                  channels_last: bool = False,
+                 stem_pool: int = 1,
                  act_cfg: dict | None = None,
                  norm_cfg: dict | None = None,
                  init_cfg: dict | Sequence[dict] | None = DEFAULT_INIT):
@@ -122,6 +130,10 @@ class CifarBackbone(BaseModule):
             raise ValueError(f'{name}: frozen_stages must be -1 (none), 0 '
                              f'(stem) or 1 to {self.num_stages}, got '
                              f'{frozen_stages!r}')
+        if stem_pool not in POOLS:
+            raise ValueError(f'{name}: stem_pool must be one of {POOLS}, got '
+                             f'{stem_pool!r}')
+        self.stem_pool = stem_pool
         self.out_indices = tuple(sorted(out_indices))
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -142,6 +154,9 @@ class CifarBackbone(BaseModule):
     def _forward_stem(self, x: Tensor) -> Tensor:
         return self.relu(self.bn1(self.conv1(x)))
 
+    def _pool_stem(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, self.stem_pool, ceil_mode=True)
+
     def _stage_output(self, index: int, x: Tensor) -> Tensor:
         return x
 
@@ -151,6 +166,8 @@ class CifarBackbone(BaseModule):
             # The layers follow the format of their input.
             x = x.contiguous(memory_format=torch.channels_last)
         x = self._forward_stem(x)
+        if self.stem_pool > 1:
+            x = self._pool_stem(x)
         outs = []
         for i, stage in enumerate(self.stages[:self.out_indices[-1] + 1]):
             if self.with_cp and torch.is_grad_enabled():

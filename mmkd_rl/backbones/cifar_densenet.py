@@ -100,10 +100,8 @@ class CifarDenseNet(CifarBackbone):
         dropout: Probability behind each convolution but the first, in
             [0, 1); the paper's 0.2 is for training without augmentation.
         in_channels: Channels of the input images.
-        **kwargs: ``out_indices``, ``frozen_stages``, ``norm_eval``,
-            ``with_cp`` (here it saves most of the memory),
-            ``channels_last``, ``norm_cfg``, ``act_cfg`` and ``init_cfg``,
-            see :class:`CifarBackbone`.
+        **kwargs: Options of :class:`CifarBackbone`; ``with_cp`` saves most
+            of the memory.
 
     Raises:
         ValueError: A depth, growth rate, reduction or dropout that cannot be.

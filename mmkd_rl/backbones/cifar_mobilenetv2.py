@@ -74,9 +74,7 @@ class CifarMobileNetV2(CifarBackbone):
     Args:
         width_mult: Factor of all channels, > 0; the last 1280 only grow.
         in_channels: Channels of the input images.
-        **kwargs: ``out_indices``, ``frozen_stages``, ``norm_eval``,
-            ``with_cp``, ``channels_last``, ``norm_cfg``, ``act_cfg`` and
-            ``init_cfg``, see :class:`CifarBackbone`.
+        **kwargs: Options of :class:`CifarBackbone`.
 
     Raises:
         ValueError: A width that leaves a layer without channels.

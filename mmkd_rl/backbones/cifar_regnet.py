@@ -102,9 +102,7 @@ class CifarRegNet(CifarBackbone):
     Args:
         arch: ``'regnetx_200mf'``, ``'regnetx_400mf'`` or ``'regnety_400mf'``.
         in_channels: Channels of the input images.
-        **kwargs: ``out_indices``, ``frozen_stages``, ``norm_eval``,
-            ``with_cp``, ``channels_last``, ``norm_cfg``, ``act_cfg`` and
-            ``init_cfg``, see :class:`CifarBackbone`.
+        **kwargs: Options of :class:`CifarBackbone`.
 
     Raises:
         ValueError: No such architecture.

@@ -64,9 +64,7 @@ class CifarResNet(CifarBackbone):
         depth: Layers with weights, 6n + 2: 8, 14, 20, 32, 44, 56, 110, ...
         width: 1 for stages of 16, 32 and 64 channels, 4 for 64, 128 and 256.
         in_channels: Channels of the input images.
-        **kwargs: ``out_indices``, ``frozen_stages``, ``norm_eval``,
-            ``with_cp``, ``channels_last``, ``norm_cfg``, ``act_cfg`` and
-            ``init_cfg``, see :class:`CifarBackbone`.
+        **kwargs: Options of :class:`CifarBackbone`.
 
     Raises:
         ValueError: A depth or width that does not exist.

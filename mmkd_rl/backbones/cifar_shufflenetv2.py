@@ -93,9 +93,7 @@ class CifarShuffleNetV2(CifarBackbone):
     Args:
         width_mult: 0.5, 1.0, 1.5 or 2.0.
         in_channels: Channels of the input images.
-        **kwargs: ``out_indices``, ``frozen_stages``, ``norm_eval``,
-            ``with_cp``, ``channels_last``, ``norm_cfg``, ``act_cfg`` and
-            ``init_cfg``, see :class:`CifarBackbone`.
+        **kwargs: Options of :class:`CifarBackbone`.
 
     Raises:
         ValueError: A width that does not exist.

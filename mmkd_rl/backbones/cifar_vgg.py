@@ -62,9 +62,7 @@ class CifarVGG(CifarBackbone):
     Args:
         depth: 8, 11, 13, 16 or 19.
         in_channels: Channels of the input images.
-        **kwargs: ``out_indices``, ``frozen_stages``, ``norm_eval``,
-            ``with_cp``, ``channels_last``, ``norm_cfg``, ``act_cfg`` and
-            ``init_cfg``, see :class:`CifarBackbone`.
+        **kwargs: Options of :class:`CifarBackbone`.
 
     Raises:
         ValueError: A depth that does not exist.

@@ -63,9 +63,7 @@ class CifarWideResNet(CifarBackbone):
         widen_factor: k; the stages have 16k, 32k and 64k channels.
         dropout: Probability inside the blocks, in [0, 1).
         in_channels: Channels of the input images.
-        **kwargs: ``out_indices``, ``frozen_stages``, ``norm_eval``,
-            ``with_cp``, ``channels_last``, ``norm_cfg``, ``act_cfg`` and
-            ``init_cfg``, see :class:`CifarBackbone`.
+        **kwargs: Options of :class:`CifarBackbone`.
 
     Raises:
         ValueError: A depth, widen factor or dropout that cannot be.

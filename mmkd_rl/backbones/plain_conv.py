@@ -61,10 +61,8 @@ class PlainConvNet(CifarBackbone):
             and 32; a student with half the channels has half of it.
         in_channels: Channels of the input images.
         last_pool: Pool behind the last stage, too.
-        **kwargs: ``out_indices``, ``frozen_stages``, ``norm_eval``,
-            ``with_cp``, ``channels_last``, ``norm_cfg`` (batch norm without
-            scale and shift, as Chen has it), ``act_cfg`` and ``init_cfg``,
-            see :class:`CifarBackbone`.
+        **kwargs: Options of :class:`CifarBackbone`; the default ``norm_cfg``
+            is batch norm without scale and shift, as in Chen's networks.
 
     Raises:
         ValueError: A name, stage or width that cannot be.

@@ -94,16 +94,13 @@ def _replace(model: Any, trained: TrainedBackbone,
     """
     old, new = model['backbone'], dict(trained.config or {})
     wanted = [stride for stride, _ in fitting.levels(old, scope)]
-    count = fitting.num_outputs(new, scope)
-    strides = [stride for stride, _ in fitting.levels(
-        dict(new, out_indices=tuple(range(count))), scope)]
-    last = {stride: index for index, stride in enumerate(strides)}
-    if set(wanted) <= set(last):
-        new['out_indices'] = tuple(last[stride] for stride in wanted)
-    elif isinstance(model.get('decode_head'), (dict, list)):
-        # A decode head resizes its maps, so any strides work.
-        new['out_indices'] = tuple(range(max(0, count - len(wanted)), count))
-    else:
+    # A decode head resizes its maps, so any strides work.
+    fit = fitting.last_strides if 'decode_head' in model else \
+        fitting.first_strides
+    chosen, strides = fit(new, scope, wanted)
+    if chosen is not None:
+        new.update(chosen)
+    if chosen is None or not _neck_fits(model, new, scope):
         raise ValueError(
             f'{KEY}={trained.path!r}: the student, {fitting.in_words(new)}, '
             f'has outputs of strides {strides}, and the neck and the heads of '
@@ -112,13 +109,35 @@ def _replace(model: Any, trained: TrainedBackbone,
     for name in ('frozen_stages', 'norm_eval'):
         if name in old and fitting.has_attribute(new, scope, name):
             new[name] = old[name]
+    if 'frozen_stages' in new:
+        new['frozen_stages'] = min(
+            new['frozen_stages'], fitting.num_outputs(new, scope))
+    settings = _widths(model, new, scope)
     model['backbone'] = ConfigDict(new)
-    changes = [f'model.backbone={fitting.in_words(new)}, '
-               f'out_indices={new["out_indices"]}']
-    for part, name, value in _widths(model, new, scope):
+    options = {k: new[k] for k in ('out_indices', 'stem_pool') if k in new}
+    changes = [f'model.backbone={fitting.in_words(new)}, ' + ', '.join(
+        f'{name}={value}' for name, value in options.items())]
+    for part, name, value in settings:
         model[part][name] = value
         changes.append(f'model.{part}.{name}={value}')
     return changes
+
+
+def _neck_fits(model: dict, backbone: dict, scope: str | None) -> bool:
+    """Whether the neck of a model gives outputs of the same strides with
+    another backbone; ``True`` if there is no neck whose input widths are an
+    option.
+
+    A feature pyramid makes the levels that a backbone with fewer stages lacks.
+    """
+    neck = model.get('neck')
+    if not isinstance(neck, dict) or not isinstance(
+            neck.get('in_channels'), (list, tuple)):
+        return True
+    new = dict(neck, in_channels=[
+        width for _, width in fitting.levels(backbone, scope)])
+    return fitting.neck_strides(neck, model['backbone'], scope) == \
+        fitting.neck_strides(new, backbone, scope)
 
 
 def _widths(model: dict, backbone: dict,
@@ -137,12 +156,21 @@ def _widths(model: dict, backbone: dict,
         found.append(('neck', 'in_channels', channels))
     for part in ('decode_head', 'auxiliary_head'):
         head = model.get(part)
-        if isinstance(head, dict) and isinstance(head.get('in_channels'), int):
+        given = head.get('in_channels') if isinstance(head, dict) else None
+        if isinstance(given, int):
             index = min(head.get('in_index', -1), len(channels) - 1)
             found += [(part, 'in_index', index),
                       (part, 'in_channels', channels[index])]
+        elif isinstance(given, (list, tuple)):
+            # Several maps, each with a layer of its own.
+            found += [(part, 'in_index', list(range(len(channels)))),
+                      (part, 'in_channels', channels)]
     return [(part, name, value) for part, name, value in found
-            if model[part].get(name) != value]
+            if _as_list(model[part].get(name)) != value]
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _check_fit(model: dict, trained: TrainedBackbone, scope: str | None,

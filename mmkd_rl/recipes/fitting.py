@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmkd_rl.backbones.base import POOLS
 from mmkd_rl.export.trained import TrainedBackbone
 from mmkd_rl.teachers.loading import build_network, init_untrained, offline
 
@@ -16,6 +17,8 @@ TRAINING_OPTIONS = (
     'type', 'init_cfg', 'pretrained', 'frozen_stages', 'norm_eval', 'with_cp',
     'out_indices', 'norm_cfg', 'drop_path_rate', 'dilations', 'strides',
     'contract_dilation', 'num_classes')
+#: Side of the image with which strides are found, pixels.
+_SIDE = 256
 #: More outputs than any backbone of the toolboxes has.
 _MOST_OUTPUTS = 12
 #: An output may have a norm of its own, which a classifier lacks.
@@ -76,11 +79,95 @@ def misfit(backbone: dict, trained: TrainedBackbone,
 @torch.no_grad()
 def levels(backbone: dict, scope: str | None) -> list[tuple[int, int]]:
     """Stride and number of channels of each output of a backbone, found with
-    one grey image of 224x224 pixels."""
-    network, side = _built(backbone, scope), 224
+    one grey image of 256x256 pixels."""
+    network, side = _built(backbone, scope), _SIDE
     network.eval()  # not chained: it returns None in these toolboxes
     return [(side // level.shape[-1], level.shape[1])
             for level in network(torch.zeros(1, 3, side, side))]
+
+
+def first_strides(backbone: dict, scope: str | None, wanted: list[int]
+                  ) -> tuple[dict | None, list[int]]:
+    """Options with which a backbone has a detector's first strides.
+
+    Args:
+        backbone: Config of the backbone.
+        scope: Package in which the backbone's type is looked up.
+        wanted: Strides of the outputs that the detector's neck uses.
+
+    Returns:
+        ``out_indices`` and ``stem_pool``, with as many of the wanted strides
+        as possible, the first one among them; ``None`` if it is not. And the
+        strides of all outputs that the backbone can have.
+    """
+    found: dict | None = None
+    strides = _all_strides(backbone, scope)
+    for pool in _pools(backbone, scope):
+        last = {stride * pool: i for i, stride in enumerate(strides)}
+        indices = tuple(sorted({last[s] for s in wanted if s in last}))
+        if wanted[0] in last and len(indices) > len(
+                found['out_indices'] if found else ()):
+            found = _options(indices, pool)
+    return found, strides
+
+
+def last_strides(backbone: dict, scope: str | None, wanted: list[int]
+                 ) -> tuple[dict, list[int]]:
+    """Options with which a backbone's last output has a segmentor's stride,
+    or the nearest smaller one.
+
+    Args:
+        backbone, scope: See :func:`first_strides`.
+        wanted: Strides of the outputs of the segmentor's own backbone.
+
+    Returns:
+        ``out_indices`` and ``stem_pool``; and the strides of all outputs that
+        the backbone can have.
+    """
+    strides = _all_strides(backbone, scope)
+    pools = _pools(backbone, scope)
+    pool = max((p for p in pools if p * strides[-1] <= wanted[-1]),
+               default=pools[0])
+    count = len(strides)
+    indices = tuple(range(max(0, count - len(wanted)), count))
+    last = {stride * pool: i for i, stride in enumerate(strides)}
+    # A dilated backbone has the stride of its last output several times. Its
+    # counterpart here is the last output, not the one of that stride.
+    if len(set(wanted)) == len(wanted) and set(wanted) <= set(last):
+        indices = tuple(last[s] for s in wanted)
+    return _options(indices, pool), strides
+
+
+def _options(indices: tuple[int, ...], pool: int) -> dict:
+    return dict(out_indices=indices, **(dict(stem_pool=pool) if pool > 1
+                                        else {}))
+
+
+def _pools(backbone: dict, scope: str | None) -> tuple[int, ...]:
+    """Values of ``stem_pool`` that a backbone accepts; 1 is no pooling."""
+    return POOLS if has_attribute(backbone, scope, 'stem_pool') else (1, )
+
+
+def _all_strides(backbone: dict, scope: str | None) -> list[int]:
+    """Strides of all outputs that a backbone can have."""
+    count = num_outputs(backbone, scope)
+    return [stride for stride, _ in levels(
+        dict(backbone, out_indices=tuple(range(count))), scope)]
+
+
+@torch.no_grad()
+def neck_strides(neck: dict, backbone: dict,
+                 scope: str | None) -> list[int] | None:
+    """Strides of a neck's outputs behind a backbone; ``None`` if the neck
+    cannot have such inputs."""
+    side = _SIDE
+    maps = [torch.zeros(1, width, side // stride, side // stride)
+            for stride, width in levels(backbone, scope)]
+    try:
+        network = build_network(offline(dict(neck)), scope, 'model.neck')
+        return [round(side / level.shape[-1]) for level in network(maps)]
+    except (AssertionError, ValueError, IndexError, RuntimeError):
+        return None
 
 
 def num_outputs(backbone: dict, scope: str | None) -> int:

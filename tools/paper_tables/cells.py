@@ -9,6 +9,25 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Metric:
+    """What the numbers of a table measure.
+
+    Attributes:
+        key: Name in the log of a run.
+        title: Name for the reader, without the unit, which is %.
+        factor: Factor that makes the log's value a percentage.
+    """
+    key: str
+    title: str
+    factor: float = 1.
+
+
+TOP1 = Metric('accuracy/top1', 'top-1 accuracy')
+BOX_AP = Metric('coco/bbox_mAP', 'box AP', 100.)
+MIOU = Metric('mIoU', 'mIoU')
+
+
+@dataclass(frozen=True)
 class Cell:
     """One number of a table, and the training that reproduces it.
 
@@ -24,7 +43,9 @@ class Cell:
             for the first N teachers, ``NAME:A,B`` for the teachers A and B.
         terms: Distillation terms that replace the strategy's.
         changes: Changed settings, in the form of ``--cfg-options``.
-        mean: Accuracy in the paper, %; ``None`` if the paper has none.
+        start: Cell whose trained student is the backbone that this one starts
+            from, with the same seed; ``None`` to start as the config says.
+        mean: Number in the paper, %; ``None`` if the paper has none.
         std: Standard deviation in the paper; ``None`` if it prints none.
         extra: A method of this project, which is run only if ``--methods``
             names it.
@@ -40,6 +61,7 @@ class Cell:
     pool: str = ''
     terms: tuple[dict, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
+    start: Cell | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +83,7 @@ class Table:
             configs as they are, ``tiny`` makes each of them smaller.
         seconds: Expected time of a run at scale ``short`` on one core, by
             method or teacher; used with ``as_is`` only.
+        metric: What the numbers measure.
     """
     name: str
     title: str
@@ -73,6 +96,7 @@ class Table:
     scales: tuple[str, ...] = ('paper', 'short', 'tiny')
     as_is: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
+    metric: Metric = TOP1
 
     @property
     def methods(self) -> dict[str, str]:

@@ -22,7 +22,7 @@ from typing import Any
 from mmengine.config import Config
 
 from paper_tables import commands, images, runs, scales, sources
-from paper_tables.cells import Cell, Table, check_names
+from paper_tables.cells import TOP1, Cell, Metric, Table, check_names
 from paper_tables.identity import (
     check_weights,
     config_identity,
@@ -39,7 +39,7 @@ class Plan:
     """Runs of a request.
 
     Attributes:
-        runs: Runs by name, teachers first.
+        runs: Runs by name, each after those that it needs.
         cells: Cells of the table with their runs, one a seed.
         missing: Cells whose config or teachers' weights are missing, with the
             reason.
@@ -51,13 +51,16 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
     def needed(self) -> list[Run]:
-        """All students, and the teachers of students that are not done."""
-        wanted = {
-            name for run in self.runs.values()
-            if not run.is_teacher and not run.done() for name in run.needs
-        }
-        return [run for run in self.runs.values()
-                if not run.is_teacher or run.name in wanted]
+        """The runs of all cells, and the teachers and backbones of those that
+        are not done."""
+        wanted = {run.name for _, made in self.cells for run in made}
+        open_runs = [self.runs[name] for name in wanted]
+        while open_runs:
+            run = open_runs.pop()
+            new = () if run.done() else set(run.needs) - wanted
+            wanted.update(new)
+            open_runs += [self.runs[name] for name in new]
+        return [run for run in self.runs.values() if run.name in wanted]
 
 
 class Planner:
@@ -154,22 +157,31 @@ class Planner:
         out.notes = list(dict.fromkeys(out.notes))
         # Teachers first, then students seed by seed, so that all methods have
         # a first result early.
-        order = sorted(out.runs.values(),
-                       key=lambda run: (not run.is_teacher, run.seed))
+        order = sorted(out.runs.values(), key=lambda run: (
+            not run.is_teacher, run.seed, not run.lends))
         out.runs = {run.name: run for run in order}
         return out
 
-    def _add(self, out: Plan, table: Table, cell: Cell,
-             seeds: list[int]) -> dict[str, None]:
-        """Add the runs of a cell and of its teachers to a plan.
+    def _add(self, out: Plan, table: Table, cell: Cell, seeds: list[int],
+             metric: Metric | None = None) -> dict[str, None]:
+        """Add the runs of a cell and of its teachers and backbone to a plan.
+
+        Args:
+            out: The plan.
+            table: Table of the cell.
+            cell: The cell.
+            seeds: Seeds, with one run each.
+            metric: What the runs measure; ``None`` for the table's metric.
 
         Returns:
             Names of the teachers, as keys.
         """
         leaf = commands.read(cell)
-        if self.scale.student is not None:
+        if self.scale.student is not None or (
+                self.scale.teachers and scales.is_distiller(leaf)):
             given = len(leaf.model.get('teachers', []))
-            leaf = scales.on_small(leaf, self.scale)
+            leaf = scales.on_small(
+                leaf, self.scale, self.scale.student or cell.config)
             left = leaf.model.get('teachers', [])
             if len(left) < given:
                 out.notes.append(
@@ -194,25 +206,31 @@ class Planner:
             sources.fill(source, '', '')
             if teacher.run is not None:
                 out.runs.setdefault(teacher.run.name, teacher.run)
-        base = config_identity(leaf, [t.identity for t in teachers])
-        if self.data_root is not None:
-            images.move(leaf, self.data_root)
+        starts = self._starts(out, table, cell, seeds)
+        base = config_identity(
+            leaf, [t.identity for t in teachers]
+            + [run.identity.rpartition('-')[0] for run in starts[:1]])
+        self._move(leaf)
         name = self.scale.student_name or cell.student
         kind = f'{cell.method}_{name}_{base[:8]}'
         made = []
-        for seed in seeds:
+        for i, seed in enumerate(seeds):
+            start = starts[i:i + 1]
             cfg = copy.deepcopy(leaf)
             cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
             made.append(Run(
                 name=f'{cell.method} {name} seed {seed} [{base[:8]}]',
                 folder=self.root / kind / f'seed{seed}',
-                needs=[t.run.name for t in teachers if t.run is not None],
+                needs=[t.run.name for t in teachers if t.run is not None]
+                + [run.name for run in start],
                 expected=self._expected(table, cell.method, bool(teachers),
                                         cfg, self.root / kind),
                 identity=f'{base}-{seed}',
                 config=cfg,
                 seed=seed,
-                epochs=cfg.train_cfg.max_epochs,
+                epochs=runs.Length.of(cfg).last,
+                start=''.join(str(run.output) for run in start),
+                metric=metric or table.metric,
                 checkpoints=[t.checkpoint for t in teachers],
                 teacher_configs=[t.config for t in teachers],
                 tool=self.tool,
@@ -226,6 +244,29 @@ class Planner:
         out.runs.update({run.name: run for run in made})
         out.cells.append((cell, made))
         return dict.fromkeys(names)
+
+    def _starts(self, out: Plan, table: Table, cell: Cell,
+                seeds: list[int]) -> list[Run]:
+        """Add the runs that train a cell's backbone to a plan.
+
+        Returns:
+            One run for each seed; empty if the cell has no ``start``.
+        """
+        if cell.start is None:
+            return []
+        inner = Plan(runs=out.runs, notes=out.notes)
+        self._add(inner, table, cell.start, seeds, TOP1)
+        (_, made), = inner.cells
+        for run in made:
+            run.lends = True
+        return made
+
+    def _move(self, cfg: Config) -> None:
+        """Set the folder of a classifier's images to ``data_root``, in
+        place."""
+        if self.data_root is not None and \
+                cfg.get('default_scope') not in scales.DENSE:
+            images.move(cfg, self.data_root)
 
     def _as_on_disk(self, run: Run) -> Run:
         """Use the folder of the same run if another table has made one."""
@@ -306,8 +347,7 @@ class Planner:
             images.permute_labels(cfg, cfg.data_preprocessor.num_classes)
         scales.complete(cfg, self.scale, {})
         identity = config_identity(cfg, [])
-        if self.data_root is not None:
-            images.move(cfg, self.data_root)
+        self._move(cfg)
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': 0}
         label = f'{stem}-permuted' if spoiled else stem
         folder = self.root / 'teachers' / f'{label}_{identity[:8]}'
@@ -321,7 +361,8 @@ class Planner:
             seed=0,
             epochs=cfg.train_cfg.max_epochs,
             tool=self.tool,
-            gpus=self.gpus)
+            gpus=self.gpus,
+            lends=True)
         run = self._trained.setdefault(run.identity, run)
         return Teacher(name, str(run.folder / runs.CONFIG), str(run.output),
                         run.identity, run)

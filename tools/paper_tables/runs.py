@@ -14,12 +14,50 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 import mmkd_rl
 from mmkd_rl.utils import checkpoint_io
+from paper_tables.cells import TOP1, Metric
 
 RESULT, TIMES, CONFIG = 'result.json', 'times.json', 'config.py'
-METRIC = 'accuracy/top1'
 FLOW = 'knowledge_flow.json'
+
+
+@dataclass(frozen=True)
+class Length:
+    """Length of a training.
+
+    Attributes:
+        last: Number of epochs, or of iterations.
+        by_epoch: Whether it is counted in epochs.
+        val_interval: Epochs or iterations between two validations.
+    """
+    last: int
+    by_epoch: bool = True
+    val_interval: int = 1
+
+    @classmethod
+    def of(cls, cfg: Config) -> Length:
+        """Length of a config's training."""
+        loop = cfg.train_cfg
+        by_epoch = 'max_epochs' in loop
+        return cls(loop['max_epochs' if by_epoch else 'max_iters'], by_epoch,
+                   loop.get('val_interval', 1 if by_epoch else 1000))
+
+    @property
+    def unit(self) -> str:
+        """MMEngine's name of the unit in names of checkpoints."""
+        return 'epoch' if self.by_epoch else 'iter'
+
+    @property
+    def word(self) -> str:
+        """Name of the unit for the user."""
+        return 'epoch' if self.by_epoch else 'iteration'
+
+    def file(self) -> str:
+        """File name of the last checkpoint."""
+        return f'{self.unit}_{self.last}.pth'
 
 
 @dataclass
@@ -29,10 +67,11 @@ class Result:
     Attributes:
         identity: Identity of the run, see :mod:`paper_tables.plan`.
         seed: Seed of the random generators.
-        accuracy: (epoch, top-1 accuracy in %) of each validated epoch.
-        last: Accuracy of the last epoch, %.
-        best: Highest accuracy, %.
-        best_epoch: Epoch of the highest accuracy.
+        accuracy: (epoch, metric in %) of each validation; the iteration
+            instead of the epoch if the training counts iterations.
+        last: Metric at the end, %.
+        best: Highest value, %.
+        best_epoch: Epoch or iteration of the highest value.
         seconds: Wall time of all attempts.
         cpu_seconds: Processor time of all attempts.
         attempts: Number of processes that were started.
@@ -112,8 +151,8 @@ def read_times(folder: Path) -> Times:
         return Times()
 
 
-def read_curve(folder: Path) -> dict[int, float]:
-    """Read the top-1 accuracy in % by epoch; for an epoch that was run twice,
+def read_curve(folder: Path, metric: Metric = TOP1) -> dict[int, float]:
+    """Read a metric in % by epoch or iteration; for one that was run twice,
     that of the later attempt."""
     curve: dict[int, float] = {}
     for log in sorted(folder.glob('*/vis_data/scalars.json')):
@@ -122,36 +161,39 @@ def read_curve(folder: Path) -> dict[int, float]:
                 entry = json.loads(line)
             except ValueError:
                 continue  # cut off when the process was killed
-            if METRIC in entry:
-                curve[int(entry['step'])] = float(entry[METRIC])
+            if metric.key in entry:
+                curve[int(entry['step'])] = round(
+                    float(entry[metric.key]) * metric.factor, 4)
     return dict(sorted(curve.items()))
 
 
-def checkpoints(folder: Path) -> dict[int, Path]:
-    """Checkpoint files of a run by epoch."""
+def checkpoints(folder: Path, length: Length) -> dict[int, Path]:
+    """Checkpoint files of a run by epoch or iteration."""
     return {
         int(path.stem.partition('_')[2]): path
-        for path in folder.glob('epoch_*.pth')
+        for path in folder.glob(f'{length.unit}_*.pth')
         if path.stem.partition('_')[2].isdigit()
     }
 
 
-def resume_point(folder: Path, epochs: int, val_interval: int) -> Path | None:
+def resume_point(folder: Path, length: Length,
+                 metric: Metric = TOP1) -> Path | None:
     """Checkpoint to resume from; ``None`` to start from the beginning.
 
-    It is the last one whose epoch was validated or is not to be validated:
-    MMEngine writes a checkpoint before the validation of the same epoch, and
-    a resumed run does not make up for that validation.
+    It is the last one whose epoch or iteration was validated or is not to be
+    validated: MMEngine writes a checkpoint before the validation of the same
+    epoch, and a resumed run does not make up for that validation.
     """
-    curve = read_curve(folder)
-    for epoch, path in sorted(checkpoints(folder).items(), reverse=True):
-        due = epoch % val_interval == 0 or epoch == epochs
-        if epoch <= epochs and (not due or epoch in curve):
+    curve = read_curve(folder, metric)
+    for at, path in sorted(checkpoints(folder, length).items(), reverse=True):
+        due = at % length.val_interval == 0 or at == length.last
+        if at <= length.last and (not due or at in curve):
             return path
     return None
 
 
-def collect(folder: Path, identity: str, seed: int, epochs: int) -> Result:
+def collect(folder: Path, identity: str, seed: int, length: Length,
+            metric: Metric = TOP1) -> Result:
     """Write ``result.json`` of a run that has ended, and delete all
     checkpoints but the last.
 
@@ -159,24 +201,26 @@ def collect(folder: Path, identity: str, seed: int, epochs: int) -> Result:
         folder: Folder of the run.
         identity: Identity of the run.
         seed: Seed of the run.
-        epochs: Number of epochs of the run.
+        length: Length of the run.
+        metric: Metric of the run.
 
     Raises:
-        FileNotFoundError: The last epoch's checkpoint or accuracy is missing.
+        FileNotFoundError: The last checkpoint or its metric is missing.
     """
-    curve, found = read_curve(folder), checkpoints(folder)
-    if epochs not in found or epochs not in curve:
+    curve, found = read_curve(folder, metric), checkpoints(folder, length)
+    last = length.last
+    if last not in found or last not in curve:
         raise FileNotFoundError(
             f'{folder} has no '
-            f'{"checkpoint" if epochs not in found else "accuracy"} of epoch '
-            f'{epochs}')
-    best = max(curve, key=lambda epoch: (curve[epoch], -epoch))
+            f'{"checkpoint" if last not in found else metric.title} of '
+            f'{length.word} {last}')
+    best = max(curve, key=lambda at: (curve[at], -at))
     times = read_times(folder)
     weights, flow = folder / 'teacher_weights.json', folder / FLOW
     result = Result(
         identity,
-        seed, [[e, a] for e, a in curve.items()],
-        curve[epochs],
+        seed, [[at, value] for at, value in curve.items()],
+        curve[last],
         curve[best],
         best,
         round(times.seconds, 1),
@@ -187,8 +231,8 @@ def collect(folder: Path, identity: str, seed: int, epochs: int) -> Result:
         threads=times.threads,
         flow=flow.name if flow.is_file() else '')
     write_json(folder / RESULT, asdict(result))
-    for epoch, path in found.items():
-        if epoch != epochs:
+    for at, path in found.items():
+        if at != last:
             path.unlink()
     return result
 

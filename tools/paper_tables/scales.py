@@ -20,9 +20,12 @@ from mmengine.runner import Runner
 
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils.configs import class_name
+from paper_tables import tiny_data
 from paper_tables.cells import Table, check_names
 from paper_tables.commands import load
 
+#: Scopes of configs of detectors and segmentors.
+DENSE = ('mmdet', 'mmseg')
 PERMUTED = 'labels permuted'
 _RUNNER_KEYS = set(signature(Runner.__init__).parameters) | {
     'auto_scale_lr', 'custom_imports', 'data_root', 'env_cfg',
@@ -81,18 +84,18 @@ def is_distiller(cfg: Config) -> bool:
     return class_name(cfg.model.type) == 'MultiTeacherDistiller'
 
 
-def on_small(leaf: Config, scale: Scale) -> Config:
-    """Config of an experiment with the scale's student, data and schedule.
+def on_small(leaf: Config, scale: Scale, student: str) -> Config:
+    """Config of an experiment with the scale's teachers, data and schedule.
 
     Args:
         leaf: Config of the experiment.
-        scale: Scale with a student.
+        scale: Scale with teachers.
+        student: File under ``configs`` of the student.
 
     Returns:
         A new config. The planner adds configs and checkpoints of teachers.
     """
-    assert scale.student is not None
-    cfg = small(scale.student, scale)
+    cfg = small(student, scale)
     if not is_distiller(leaf):
         return cfg
     given = leaf.model
@@ -172,6 +175,9 @@ def complete(cfg: Config, scale: Scale, marks: dict[str, str]) -> None:
     # Two checkpoints, because the last one cannot be resumed from before its
     # epoch is validated.
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=2)
+    if 'max_iters' in cfg.train_cfg:
+        cfg.default_hooks.checkpoint.update(
+            by_epoch=False, interval=cfg.train_cfg.val_interval)
 
 
 def _on_digits(cfg: Config) -> None:
@@ -192,6 +198,15 @@ def _each_on_digits(cfg: Config) -> None:
     if small := _SMALLER.get(class_name(student.type)):
         student.update(small)
         network.head.in_channels = MODELS.build(student).out_channels[-1]
+
+
+def _any_on_tiny(cfg: Config) -> None:
+    """Train a detector or segmentor on drawn images, a classifier on the
+    embedded digits."""
+    if cfg.get('default_scope') in DENSE:
+        tiny_data.shrink(cfg)
+    else:
+        _on_digits(cfg)
 
 
 def _train_on_digits(cfg: Config) -> None:
@@ -271,6 +286,22 @@ AS_IS = {
 }
 
 
+#: Scales of tables of detectors and segmentors.
+DOWNSTREAM = {
+    **AS_IS,
+    'tiny': Scale(
+        'tiny',
+        'backbones and teachers (ResNet-14, WRN-10-2, ResNet-20) are trained '
+        'for 8 iterations on 128 rendered digits; the detectors and segmentors '
+        "for 2 iterations on a few drawn images in their data set's format: "
+        'it shows that everything runs; **its numbers mean nothing**',
+        teachers=_CPU_TEACHERS,
+        interval=1,
+        shrink=_any_on_tiny,
+        fitted=True),
+}
+
+
 def find_scale(table: Table, name: str | None) -> Scale:
     """A scale of a table by name; ``None`` for the first one.
 
@@ -279,4 +310,6 @@ def find_scale(table: Table, name: str | None) -> Scale:
     """
     name = table.scales[0] if name is None else name
     check_names('--scale', [name], table.scales, table.name)
+    if any(cell.start for cell in table.cells):
+        return DOWNSTREAM[name]
     return (AS_IS if table.as_is else SCALES)[name]

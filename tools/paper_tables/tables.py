@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from paper_tables.cells import Cell, Table, check_names
+from paper_tables.downstream_tables import DOWNSTREAM_TABLES
 from paper_tables.flow_tables import FLOW_TABLES
 
 
@@ -290,6 +291,7 @@ def _fig2() -> Table:
 
 TABLES: dict[str, Table] = {
     table.name: table
-    for table in (_table1(), _table2(), _table3(), _table6a(), _table6b(),
-                  _table7(), _fig2(), *FLOW_TABLES)
+    for table in (_table1(), _table2(), _table3(), *DOWNSTREAM_TABLES[:2],
+                  _table6a(), _table6b(), _table7(), _fig2(), *FLOW_TABLES,
+                  *DOWNSTREAM_TABLES[2:])
 }

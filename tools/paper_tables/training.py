@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from paper_tables import runs, sources
+from paper_tables.cells import TOP1, Metric
 from task_runner import Job
 
 
@@ -28,6 +29,10 @@ class Run(Job):
             itself, in the same order.
         tool: Path of ``tools/train.py``.
         gpus: Number of processes of the run; 0 to start it without launcher.
+        start: Checkpoint of the student that is the run's backbone; ``''`` for
+            none.
+        metric: What its result measures.
+        lends: Whether other runs of the plan use its weights.
     """
     identity: str = ''
     config: Config = field(default_factory=Config)
@@ -36,23 +41,31 @@ class Run(Job):
     teacher_configs: list[str | dict] = field(default_factory=list)
     tool: str = 'tools/train.py'
     gpus: int = 0
+    start: str = ''
+    metric: Metric = TOP1
+    lends: bool = False
+
+    @property
+    def length(self) -> runs.Length:
+        """Length of the training."""
+        return runs.Length.of(self.config)
 
     @property
     def output(self) -> Path:
         """Path of the last checkpoint."""
-        return self.folder / f'epoch_{self.epochs}.pth'
+        return self.folder / self.length.file()
 
     def result(self) -> runs.Result | None:
         """Result of the run; ``None`` if it is not done."""
         return runs.read_result(self.folder, self.identity)
 
     def done(self) -> str | None:
-        """See :meth:`Job.done`. A student is done if it has a result; a
-        teacher also needs its checkpoint, which students load."""
+        """See :meth:`Job.done`. A run is done if it has a result; one whose
+        weights other runs load needs its checkpoint, too."""
         result = self.result()
-        if result is None or (self.is_teacher and not self.output.is_file()):
+        if result is None or (self.lends and not self.output.is_file()):
             return None
-        return _in_words(result)
+        return self._in_words(result)
 
     @property
     def is_teacher(self) -> bool:
@@ -80,14 +93,15 @@ class Run(Job):
         command += [self.tool, str(path)]
         if self.gpus:
             command += ['--launcher', 'pytorch']
+        if self.start:
+            command += ['--backbone-from', self.start]
         point = self.resumes_from()
         return command + (['--resume', str(point)] if point else [])
 
     def resumes_from(self) -> Path | None:
         """Checkpoint from which the run is resumed; ``None`` if it starts from
         the beginning."""
-        return runs.resume_point(self.folder, self.epochs,
-                                 self.config.train_cfg.get('val_interval', 1))
+        return runs.resume_point(self.folder, self.length, self.metric)
 
     def ended(self, seconds: float, cpu_seconds: float, threads: int,
               whole: bool) -> str:
@@ -100,8 +114,8 @@ class Run(Job):
         runs.write_json(self.folder / runs.TIMES, asdict(times))
         if not whole:
             return ''
-        return _in_words(
-            runs.collect(self.folder, self.identity, self.seed, self.epochs))
+        return self._in_words(runs.collect(
+            self.folder, self.identity, self.seed, self.length, self.metric))
 
     def state(self) -> str:
         """State of the run in words: done, resumes or new."""
@@ -110,7 +124,6 @@ class Run(Job):
         point = self.resumes_from()
         return f'resumes from {point.name}' if point else 'new'
 
-
-def _in_words(result: runs.Result) -> str:
-    return (f'{result.last:.2f} % (best {result.best:.2f} in epoch '
-            f'{result.best_epoch})')
+    def _in_words(self, result: runs.Result) -> str:
+        return (f'{result.last:.2f} % (best {result.best:.2f} in '
+                f'{self.length.word} {result.best_epoch})')
