@@ -26,10 +26,10 @@ from paper_tables.measured import MEASURED, Measured, command, measured
 from paper_tables.tables import TABLES
 from paper_tables.text import markdown, mean_std, plus_minus
 
-PAGES = ('configs/cifar100/README.md', 'configs/imagenet/README.md',
-         'configs/knowledge_flow/README.md', 'docs/reproduce.md',
-         'docs/results/cifar100.md', 'docs/results/knowledge_flow.md',
-         'docs/results/tables.md')
+PAGES = ('configs/cifar100/README.md', 'configs/downstream/README.md',
+         'configs/imagenet/README.md', 'configs/knowledge_flow/README.md',
+         'docs/reproduce.md', 'docs/results/cifar100.md',
+         'docs/results/knowledge_flow.md', 'docs/results/tables.md')
 #: Pages in docs/results that discuss the results of a table.
 _DISCUSSED = {'table1': 'cifar100.md', 'fig2': 'cifar100.md',
               'kf-halves': 'knowledge_flow.md',
