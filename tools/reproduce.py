@@ -95,8 +95,11 @@ def list_cells(table: Table, cells: list[Cell]) -> None:
                 one = find_scale(table, scale).student_name
                 of = f' ({one} in its place)' if one else ''
                 numbers.append(f'ours, --scale {scale}{of}: {mean}')
-        print(f'# {table.students[cell.student]}, {cell.title}: '
-              f'{"; ".join(numbers)}\n{command(cell)}\n')
+        lines = [f'# {table.students[cell.student]}, {cell.title}: '
+                 f'{"; ".join(numbers)}']
+        if cell.start is not None:
+            lines += [command(cell.start), '# and from this backbone']
+        print('\n'.join([*lines, command(cell), '']))
 
 
 def reproduce(args: argparse.Namespace, command: str) -> int:
@@ -115,7 +118,7 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
         Interrupted: Ctrl-C or SIGTERM.
     """
     # These imports take seconds, and --help needs none.
-    from paper_tables.plan import Planner, check_data
+    from paper_tables.plan import Planner, check_data, write_tiny_data
     from paper_tables.scales import find_scale
     from task_runner import Runner, clock, total_expected
 
@@ -160,6 +163,7 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
     # Checked before the training, not only when the table is written.
     need('doit')
     need('tabulate')
+    write_tiny_data(plan, scale)
     check_data(plan)
     cores = len(os.sched_getaffinity(0))
     runner = Runner(jobs, args.jobs, max(1, cores // args.jobs),

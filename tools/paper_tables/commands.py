@@ -68,12 +68,28 @@ def read(cell: Cell) -> Config:
 def command(cell: Cell) -> str:
     """Command of ``tools/train.py`` for a cell, wrapped over lines."""
     words = [f'mmkd_rl::{cell.config}', *options(cell)]
-    if cell.changes or cell.terms or ':' in cell.pool:
-        # The default work dir is named after config and strategy only, and
-        # cells that differ in other settings would share it.
-        words.append('--work-dir work_dirs/'
-                     f'{Path(cell.config).stem}_{cell.method}')
+    if work_dir(cell) != _usual_work_dir(cell):
+        words.append(f'--work-dir {work_dir(cell)}')
     return 'python tools/train.py ' + ' \\\n    '.join(words)
+
+
+def work_dir(cell: Cell) -> str:
+    """Work directory of a cell's command.
+
+    The default of ``tools/train.py`` is named after config and strategy, so
+    that cells which differ in other settings would share it.
+    """
+    if cell.start is not None:
+        return f'work_dirs/{cell.student}_{cell.method}'
+    if cell.changes or cell.terms or ':' in cell.pool:
+        return f'work_dirs/{Path(cell.config).stem}_{cell.method}'
+    return _usual_work_dir(cell)
+
+
+def _usual_work_dir(cell: Cell) -> str:
+    name = Path(cell.config).stem
+    return 'work_dirs/' + name + (
+        '_' + cell.strategy if cell.strategy else '')
 
 
 def options(cell: Cell) -> list[str]:
@@ -81,6 +97,8 @@ def options(cell: Cell) -> list[str]:
     found = []
     if cell.strategy:
         found.append(f'--distill {cell.strategy} --pool {cell.pool}')
+    if cell.start is not None:
+        found.append(f'--backbone-from {work_dir(cell.start)}')
     for term in cell.terms:
         found.append(' '.join(['--term', term['type'], *(
             f'{k}={v}' for k, v in term.items() if k != 'type')]))

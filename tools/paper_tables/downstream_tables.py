@@ -133,21 +133,22 @@ def _transfer(data: str, title: str, config: str, metric: Metric) -> Table:
         config: File under ``configs/downstream``.
         metric: See :class:`Table`.
     """
-    cells = tuple(Cell('resnet8', method, name, f'downstream/{config}.py',
+    student = f'resnet8-{data}'
+    cells = tuple(Cell(student, method, name, f'downstream/{config}.py',
                        start=start)
                   for method, (name, start) in _backbones().items())
     return Table(
         f'transfer-{data}', title, 'After MTKD-RL (AAAI 2025), Tables 4 and 5',
-        data, cells, {'resnet8': f'ResNet-8, {title}'}, 'resnet8',
+        data, cells, {student: title}, student,
         'The backbone, ResNet-8, is trained on CIFAR-100 for 2 epochs (b to '
         'd), its teachers ResNet-14 and ResNet-20 for 4 and 3 epochs. (e) is '
         'trained for as long as both teachers and (d) together.',
-        ('short', 'tiny'), as_is=True, metric=metric)
+        ('short', ), as_is=True, metric=metric)
 
 
 DOWNSTREAM_TABLES = (
     _table4(), _table5(),
-    _transfer('bccd', 'a small RetinaNet on blood cells',
+    _transfer('bccd', 'small RetinaNet on blood cells',
               'retinanet_cifar-resnet8_8e_bccd-320x240', BOX_AP),
-    _transfer('camvid', 'a small PSPNet on road scenes',
+    _transfer('camvid', 'small PSPNet on road scenes',
               'pspnet_cifar-resnet8_300i_camvid-320x240', MIOU))

@@ -21,7 +21,14 @@ from typing import Any
 
 from mmengine.config import Config
 
-from paper_tables import commands, images, runs, scales, sources
+from paper_tables import (
+    commands,
+    images,
+    runs,
+    scales,
+    sources,
+    tiny_data,
+)
 from paper_tables.cells import TOP1, Cell, Metric, Table, check_names
 from paper_tables.identity import (
     check_weights,
@@ -262,10 +269,14 @@ class Planner:
         return made
 
     def _move(self, cfg: Config) -> None:
-        """Set the folder of a classifier's images to ``data_root``, in
-        place."""
-        if self.data_root is not None and \
-                cfg.get('default_scope') not in scales.DENSE:
+        """Set the folder of the images in a config, in place: of a classifier
+        to ``data_root``, of a detector or segmentor at scale ``tiny`` to the
+        folder of its tiny data set."""
+        if cfg.get('default_scope') in scales.DENSE:
+            if self.scale.shrink is not None:
+                images.move(cfg, str(
+                    self.root / 'data' / tiny_data.kind_of(cfg)))
+        elif self.data_root is not None:
             images.move(cfg, self.data_root)
 
     def _as_on_disk(self, run: Run) -> Run:
@@ -405,6 +416,17 @@ class Planner:
             epoch, _ = COSTS.get(name, max(COSTS.values()))
             return float(epoch) * cfg.train_cfg.max_epochs
         return None
+
+
+def write_tiny_data(plan: Plan, scale: Scale) -> None:
+    """Write the tiny data sets of detectors and segmentors that are
+    missing."""
+    for run in plan.needed():
+        if scale.shrink is not None and \
+                run.config.get('default_scope') in scales.DENSE:
+            root = Path(run.config.data_root)
+            if not root.is_dir():
+                tiny_data.write(tiny_data.kind_of(run.config), root)
 
 
 def check_data(plan: Plan) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 from pycocotools import mask as coco_mask
 
@@ -125,6 +124,7 @@ def _write_coco(root: Path, split: str, number: int,
                 rng: np.random.Generator) -> None:
     """Write a split of COCO: the first image has a crowd as well, the last
     one no annotation."""
+    from mmdet.datasets import CocoDataset  # takes seconds
     coco: dict[str, Any] = dict(
         info=dict(description='polygons on noise'), licenses=[],
         images=[], annotations=[], categories=[
