@@ -178,6 +178,7 @@ def test_a_cells_command_is_the_cell(cell):
     parser = argparse.ArgumentParser()
     parser.add_argument('config')
     parser.add_argument('--work-dir')
+    parser.add_argument('--backbone-from')
     parser.add_argument('--cfg-options', nargs='+', action=cli.Options)
     recipes.add_arguments(parser)
     args = parser.parse_args(words[2:])

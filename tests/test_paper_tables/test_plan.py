@@ -261,8 +261,8 @@ def test_unknown_names(tmp_path, kwargs, message):
 
 
 def test_unknown_table_and_file(tmp_path):
-    with pytest.raises(ValueError, match="no 'table4'.*near: table"):
-        find_table('table4')
+    with pytest.raises(ValueError, match="no 'table8'.*near: table"):
+        find_table('table8')
     with pytest.raises(FileNotFoundError, match='wrn10-2=nowhere'):
         plan(tmp_path, weights={'wrn10-2': 'nowhere'})
     with pytest.raises(FileNotFoundError, match='no such config'):
@@ -311,24 +311,25 @@ def test_broken_records_count_as_nothing(tmp_path):
 def test_resume_point_needs_the_accuracy(tmp_path):
     """A run that was killed between checkpoint 2 and its validation resumes
     from checkpoint 1."""
-    assert runs.resume_point(tmp_path, 3, 1) is None
+    every, third = runs.Length(3), runs.Length(3, val_interval=3)
+    assert runs.resume_point(tmp_path, every) is None
     log = tmp_path / '20260101_000000' / 'vis_data' / 'scalars.json'
     log.parent.mkdir(parents=True)
     log.write_text('{"loss": 1.0, "step": 4}\n'
                    '{"accuracy/top1": 40.0, "step": 1}\n{"accuracy/to')
     for epoch in (1, 2):
         (tmp_path / f'epoch_{epoch}.pth').write_text('')
-    assert runs.resume_point(tmp_path, 3, 1).name == 'epoch_1.pth'
+    assert runs.resume_point(tmp_path, every).name == 'epoch_1.pth'
     # With a validation every third epoch none is missing at epoch 2.
-    assert runs.resume_point(tmp_path, 3, 3).name == 'epoch_2.pth'
+    assert runs.resume_point(tmp_path, third).name == 'epoch_2.pth'
     later = tmp_path / '20260101_000100' / 'vis_data' / 'scalars.json'
     later.parent.mkdir(parents=True)
     later.write_text('{"accuracy/top1": 50.0, "step": 2}\n')
-    assert runs.resume_point(tmp_path, 3, 1).name == 'epoch_2.pth'
+    assert runs.resume_point(tmp_path, every).name == 'epoch_2.pth'
     assert runs.read_curve(tmp_path) == {1: 40., 2: 50.}
     with pytest.raises(FileNotFoundError, match='checkpoint of epoch 3'):
-        runs.collect(tmp_path, 'x', 0, 3)
-    result = runs.collect(tmp_path, 'x', 0, 2)
+        runs.collect(tmp_path, 'x', 0, every)
+    result = runs.collect(tmp_path, 'x', 0, runs.Length(2))
     assert (result.last, result.best, result.best_epoch) == (50., 50., 2)
     assert [p.name for p in tmp_path.glob('*.pth')] == ['epoch_2.pth']
 

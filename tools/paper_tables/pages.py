@@ -79,7 +79,7 @@ def render(table: Table) -> str:
 
 def _changed(table: Table, own: list[str], ours: list[str]) -> str:
     """Table with one row for each cell and its options."""
-    head = ['what', 'paper, top-1 %', *ours, 'options']
+    head = ['what', f'paper, {table.metric.title} %', *ours, 'options']
     rows = [[cell.title, _paper(cell), *(_mean(table, cell, s) for s in own),
              _options(cell)] for cell in table.cells]
     if table.as_is:

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mmkd_rl.visualization.flow import STUDENT, FlowRecord
 from mmkd_rl.visualization.weights import WeightRecord
+from paper_tables.cells import TOP1
 from paper_tables.text import plus_minus
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def draw(report: Report, folder: Path, stem: str) -> list[Path]:
                      f', {report.spoil} spoiled' if report.spoil else '')
         figures = {}
         if rows:
-            figures['accuracy'] = plot_accuracy(rows, title, colours)
+            figures['accuracy'] = plot_accuracy(
+                rows, title, colours, report.table.metric.title)
         if weights := _found(rows, 'weights', WeightRecord):
             off = {row.cell.title: row.off for row in rows}
             figures['weights'] = plot_weights(weights, title, mark, off)
@@ -98,14 +100,16 @@ def _found(rows: Iterable[Row], key: str, kind: Any) -> dict[str, list]:
 
 
 def plot_accuracy(rows: Sequence[Row], title: str,
-                  colours: Mapping[str, str]) -> Figure:
-    """Plot the mean accuracy of each method over epochs; seeds are faint
-    lines.
+                  colours: Mapping[str, str],
+                  metric: str = TOP1.title) -> Figure:
+    """Plot the mean accuracy of each method over epochs or iterations; seeds
+    are faint lines.
 
     Args:
         rows: Rows with at least one result each.
         title: Title of the figure.
         colours: Colours by the method's name.
+        metric: Name of what is plotted.
     """
     figure = Figure(figsize=(9, 5), layout='constrained')
     FigureCanvasAgg(figure)
@@ -124,8 +128,8 @@ def plot_accuracy(rows: Sequence[Row], title: str,
         axis.plot(epochs, means, color=colour, linewidth=1.9,
                   marker='o' if len(epochs) < 20 else None, markersize=3.5,
                   label=f'{row.cell.title}  {spread}')
-    axis.set_xlabel('epoch')
-    axis.set_ylabel('top-1 accuracy, %')
+    axis.set_xlabel('epoch' if rows[0].by_epoch else 'iteration')
+    axis.set_ylabel(f'{metric}, %')
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_title(title, fontsize=11)
     axis.grid(alpha=.25)

@@ -1,8 +1,8 @@
 """Report of our results beside the paper's: Markdown, JSON and pictures.
 
 Mean and sample standard deviation (n - 1) are over seeds; one seed has no
-standard deviation. "Last" is the accuracy of the last epoch, "best" that of
-each run's best epoch on the test set, which the published code reports.
+standard deviation. "Last" is the table's metric at the end of a run, "best" its
+highest value on the test set, which the published code reports.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Row:
             by seed.
         state: State of the runs that are not finished, in words.
         off: Kinds of distillation that the config turns off.
+        by_epoch: Whether the training counts epochs, not iterations.
     """
     cell: Cell
     student: str
@@ -49,6 +50,7 @@ class Row:
     unspoiled: Mapping[int, float] = field(default_factory=dict)
     state: str = ''
     off: Sequence[str] = ()
+    by_epoch: bool = True
 
     def values(self, key: str) -> list[float]:
         """Attribute ``key`` of the results of all seeds."""
@@ -174,9 +176,11 @@ class Report:
         return '\n'.join(lines) + '\n'
 
     def _all_notes(self) -> list[str]:
+        title = self.table.metric.title
         notes = [
-            'Top-1 accuracy in %. ± is the sample standard deviation over '
-            'seeds. "Best" is each run\'s best epoch on the test set. Rows '
+            f'{title[0].upper()}{title[1:]} in %. ± is the sample standard '
+            'deviation over seeds. "Best" is the highest value of each run on '
+            'the test set; the last one is that at its end. Rows '
             'may be of earlier commands, too. Times are those of all attempts '
             'at a run.'
         ]
@@ -213,7 +217,9 @@ class Report:
              plus_minus(r.last), plus_minus(r.best), clock(r.seconds),
              f'{r.cpu_seconds:.0f}'] for name, r in self.teachers.items()
         ]
-        return [markdown(['teacher', 'last', 'best', 'wall, all attempts',
+        head = 'teacher or backbone, top-1 %' if any(
+            cell.start for cell in self.table.cells) else 'teacher'
+        return [markdown([head, 'last', 'best', 'wall, all attempts',
                           'CPU s'], rows), '']
 
     def _result_lines(self) -> list[str]:

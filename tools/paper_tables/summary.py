@@ -36,7 +36,7 @@ def gather(
         failed: Names of the request's runs that failed.
 
     Returns:
-        Rows, results of the teachers by name, and notes.
+        Rows, results of the teachers and backbones by name, and notes.
     """
     small = scale.student is not None
     shown = students if small else None
@@ -70,13 +70,16 @@ def gather(
             before.get(key, {}),
             ', '.join(states),
             [kind for kind in ('logit', 'feature')
-             if made[0].config.model.get(f'{kind}_loss', '') is None]))
+             if made[0].config.model.get(f'{kind}_loss', '') is None],
+            made[0].length.by_epoch))
     teachers = {}
     for run in whole.runs.values():
-        result = run.result() if run.is_teacher else None
-        if result is not None:
+        result = run.result() if run.lends else None
+        if result is not None and run.is_teacher:
             name = run.folder.name.rpartition('_')[0]
             teachers[name.removesuffix('-permuted')] = result
+        elif result is not None:
+            teachers[run.name.partition(' [')[0]] = result
     return rows, teachers, list(dict.fromkeys(plan.notes + whole.notes))
 
 
