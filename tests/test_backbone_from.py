@@ -150,20 +150,78 @@ def test_families_that_two_toolboxes_have(tmp_path, config, backbone, more):
     model = started(with_backbone(config, path))
     new = assert_arrived(model, net)
     assert all(name.startswith('norm') for name in new) and (more or not new)
+    # and the heads can use its outputs
+    assert model.eval()(torch.randn(2, 3, 224, 224), mode='tensor') is not None
 
 
-def test_a_cifar_student(tmp_path):
-    """A detector's neck does not fit the strides of a CIFAR network; a
-    segmentor resizes maps, so that any strides fit."""
-    path, net = student(dict(type='mmkd_rl.CifarResNet', depth=8), tmp_path)
-    with pytest.raises(ValueError, match=r'strides \[1, 2, 4\].*made for '
-                       r'\[4, 8, 16, 32\].*demo_mask_rcnn'):
-        with_backbone(RETINANET, path)
-    model = started(with_backbone(PSPNET, path))
+CIFAR = dict(
+    resnet=dict(type='mmkd_rl.CifarResNet', depth=8),
+    vgg=dict(type='mmkd_rl.CifarVGG', depth=8),
+    shufflenet=dict(type='mmkd_rl.CifarShuffleNetV2', width_mult=0.5),
+    mobilenet=dict(type='mmkd_rl.CifarMobileNetV2', width_mult=0.25))
+
+
+@pytest.mark.parametrize('name, pool, widths, strides', [
+    ('resnet', 4, [16, 32, 64], [4, 8, 16]),
+    ('vgg', 4, [64, 128, 256, 512], [4, 8, 16, 32]),
+    ('shufflenet', 2, [48, 96, 1024], [4, 8, 16]),
+    ('mobilenet', 2, [6, 8, 24, 1280], [4, 8, 16, 32])])
+def test_a_cifar_student_in_a_detector(tmp_path, name, pool, widths, strides):
+    """Its stem is pooled to a stride of 4, and the feature pyramid makes the
+    levels that a network of three stages lacks."""
+    path, net = student(CIFAR[name], tmp_path)
+    new = with_backbone('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+                        path)
+    assert new.model.backbone.stem_pool == pool
+    assert new.model.neck.in_channels == widths
+    model = started(new)
     assert_arrived(model, net)
-    assert model.decode_head.in_channels == 64
-    images = torch.randn(1, 3, 32, 32)
-    assert model.eval()(images, mode='tensor').shape[1] == 19
+    images = torch.randn(1, 3, 128, 192)
+    assert [192 // x.shape[-1] for x in model.backbone(images)] == strides
+    assert [192 // x.shape[-1] for x in model.extract_feat(images)] == [
+        4, 8, 16, 32, 64]
+
+
+@pytest.mark.parametrize('config, strides', [
+    (RETINANET, [8, 16, 32, 64, 128]),
+    ('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+     [8, 16, 32, 64, 128]),
+    ('mmdet::pafpn/faster-rcnn_r50_pafpn_1x_coco.py', [4, 8, 16, 32, 64])])
+def test_the_strides_behind_a_neck_stay(tmp_path, config, strides):
+    path, net = student(CIFAR['resnet'], tmp_path)
+    model = started(with_backbone(config, path))
+    assert_arrived(model, net)
+    images = torch.randn(1, 3, 128, 256)
+    assert [round(256 / x.shape[-1]) for x in model.extract_feat(images)] == \
+        strides
+
+
+@pytest.mark.parametrize('config', [
+    'mmdet::yolox/yolox_s_8xb8-300e_coco.py',  # three fixed levels
+    'mmdet::detr/detr_r50_8xb2-150e_coco.py'])  # stride 32 alone
+def test_a_neck_without_the_students_strides(tmp_path, config):
+    path, _ = student(CIFAR['resnet'], tmp_path)
+    with pytest.raises(ValueError, match=r'has outputs of strides \[1, 2, 4\]'
+                       r'.*made for \[.*32\].*demo_mask_rcnn'):
+        with_backbone(config, path)
+
+
+@pytest.mark.parametrize('config, classes, pool, widths', [
+    (PSPNET, 19, 2, 64),
+    ('mmseg::upernet/upernet_r18_4xb4-80k_ade20k-512x512.py', 150, 4,
+     [16, 32, 64])])
+def test_a_cifar_student_in_a_segmentor(tmp_path, config, classes, pool,
+                                        widths):
+    """A segmentor resizes maps, so that any strides fit; the last one is the
+    nearest to the config's, here 8 and 32."""
+    path, net = student(CIFAR['resnet'], tmp_path)
+    new = with_backbone(config, path)
+    assert new.model.backbone.stem_pool == pool
+    assert new.model.decode_head.in_channels == widths
+    model = started(new)
+    assert_arrived(model, net)
+    images = torch.randn(1, 3, 64, 64)
+    assert model.eval()(images, mode='tensor').shape[1] == classes
 
 
 @pytest.mark.parametrize('content, message', [

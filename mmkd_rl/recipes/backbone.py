@@ -92,14 +92,17 @@ def _replace(model: Any, trained: TrainedBackbone,
         ValueError: The student has no outputs of the strides for which the
             config's neck and heads are made.
     """
-    old, new = model['backbone'], dict(trained.config or {})
+    old = model['backbone']
+    new = dict(fitting.as_maps(dict(trained.config or {}), scope))
     wanted = [stride for stride, _ in fitting.levels(old, scope)]
-    # A decode head resizes its maps, so any strides work.
-    fit = fitting.last_strides if 'decode_head' in model else \
-        fitting.first_strides
-    chosen, strides = fit(new, scope, wanted)
-    if chosen is not None:
-        new.update(chosen)
+    strides = fitting.all_strides(new, scope)
+    chosen = fitting.same_outputs(old, strides, wanted)
+    if chosen is None:
+        # A decode head resizes its maps, so any strides work.
+        fit = fitting.last_strides if 'decode_head' in model else \
+            fitting.first_strides
+        chosen = fit(new, scope, strides, wanted)
+    new.update(chosen or {})
     if chosen is None or not _neck_fits(model, new, scope):
         raise ValueError(
             f'{KEY}={trained.path!r}: the student, {fitting.in_words(new)}, '
@@ -151,10 +154,14 @@ def _widths(model: dict, backbone: dict,
     channels = [width for _, width in fitting.levels(backbone, scope)]
     found: list[tuple[str, str, Any]] = []
     neck = model.get('neck')
-    if isinstance(neck, dict) and isinstance(
-            neck.get('in_channels'), (list, tuple)):
-        found.append(('neck', 'in_channels', channels))
-    for part in ('decode_head', 'auxiliary_head'):
+    if isinstance(neck, dict):
+        # Heads see the neck's outputs, which stay as they are.
+        heads: tuple[str, ...] = ()
+        if isinstance(neck.get('in_channels'), (list, tuple)):
+            found.append(('neck', 'in_channels', channels))
+    else:
+        heads = ('decode_head', 'auxiliary_head')
+    for part in heads:
         head = model.get(part)
         given = head.get('in_channels') if isinstance(head, dict) else None
         if isinstance(given, int):

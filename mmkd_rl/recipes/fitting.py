@@ -79,52 +79,84 @@ def misfit(backbone: dict, trained: TrainedBackbone,
 @torch.no_grad()
 def levels(backbone: dict, scope: str | None) -> list[tuple[int, int]]:
     """Stride and number of channels of each output of a backbone, found with
-    one grey image of 256x256 pixels."""
+    one grey image of 256x256 pixels.
+
+    Raises:
+        ValueError: The outputs are vectors, not feature maps.
+    """
     network, side = _built(backbone, scope), _SIDE
     network.eval()  # not chained: it returns None in these toolboxes
-    return [(side // level.shape[-1], level.shape[1])
-            for level in network(torch.zeros(1, 3, side, side))]
+    outputs = network(torch.zeros(1, 3, side, side))
+    if any(output.dim() != 4 for output in outputs):
+        raise ValueError(f'{in_words(backbone)} has vectors as outputs; a '
+                         'detector or segmentor needs feature maps')
+    return [(side // level.shape[-1], level.shape[1]) for level in outputs]
 
 
-def first_strides(backbone: dict, scope: str | None, wanted: list[int]
-                  ) -> tuple[dict | None, list[int]]:
+def as_maps(backbone: dict, scope: str | None) -> dict:
+    """The config of a backbone whose outputs are feature maps; a classifier's
+    transformer gives its class token."""
+    return dict(backbone, out_type='featmap') if has_attribute(
+        backbone, scope, 'out_type') else backbone
+
+
+def same_outputs(old: dict, strides: list[int],
+                 wanted: list[int]) -> dict | None:
+    """The ``out_indices`` of a config's backbone, if a student has outputs of
+    the same strides there.
+
+    Args:
+        old: Config of the config's backbone.
+        strides: Strides of all outputs that the student can have.
+        wanted: Strides of the outputs of ``old``.
+
+    Returns:
+        ``out_indices``; ``None`` if the strides differ.
+    """
+    indices = old.get('out_indices')
+    if not isinstance(indices, (list, tuple)) or not all(
+            0 <= i < len(strides) for i in indices):
+        return None
+    same = [strides[i] for i in indices] == wanted
+    return dict(out_indices=tuple(indices)) if same else None
+
+
+def first_strides(backbone: dict, scope: str | None, strides: list[int],
+                  wanted: list[int]) -> dict | None:
     """Options with which a backbone has a detector's first strides.
 
     Args:
         backbone: Config of the backbone.
         scope: Package in which the backbone's type is looked up.
+        strides: Strides of all outputs that it can have.
         wanted: Strides of the outputs that the detector's neck uses.
 
     Returns:
         ``out_indices`` and ``stem_pool``, with as many of the wanted strides
-        as possible, the first one among them; ``None`` if it is not. And the
-        strides of all outputs that the backbone can have.
+        as possible; ``None`` if the first one is not among them.
     """
     found: dict | None = None
-    strides = _all_strides(backbone, scope)
     for pool in _pools(backbone, scope):
         last = {stride * pool: i for i, stride in enumerate(strides)}
         indices = tuple(sorted({last[s] for s in wanted if s in last}))
         if wanted[0] in last and len(indices) > len(
                 found['out_indices'] if found else ()):
             found = _options(indices, pool)
-    return found, strides
+    return found
 
 
-def last_strides(backbone: dict, scope: str | None, wanted: list[int]
-                 ) -> tuple[dict, list[int]]:
+def last_strides(backbone: dict, scope: str | None, strides: list[int],
+                 wanted: list[int]) -> dict:
     """Options with which a backbone's last output has a segmentor's stride,
     or the nearest smaller one.
 
     Args:
-        backbone, scope: See :func:`first_strides`.
+        backbone, scope, strides: See :func:`first_strides`.
         wanted: Strides of the outputs of the segmentor's own backbone.
 
     Returns:
-        ``out_indices`` and ``stem_pool``; and the strides of all outputs that
-        the backbone can have.
+        ``out_indices`` and ``stem_pool``.
     """
-    strides = _all_strides(backbone, scope)
     pools = _pools(backbone, scope)
     pool = max((p for p in pools if p * strides[-1] <= wanted[-1]),
                default=pools[0])
@@ -135,7 +167,7 @@ def last_strides(backbone: dict, scope: str | None, wanted: list[int]
     # counterpart here is the last output, not the one of that stride.
     if len(set(wanted)) == len(wanted) and set(wanted) <= set(last):
         indices = tuple(last[s] for s in wanted)
-    return _options(indices, pool), strides
+    return _options(indices, pool)
 
 
 def _options(indices: tuple[int, ...], pool: int) -> dict:
@@ -148,7 +180,7 @@ def _pools(backbone: dict, scope: str | None) -> tuple[int, ...]:
     return POOLS if has_attribute(backbone, scope, 'stem_pool') else (1, )
 
 
-def _all_strides(backbone: dict, scope: str | None) -> list[int]:
+def all_strides(backbone: dict, scope: str | None) -> list[int]:
     """Strides of all outputs that a backbone can have."""
     count = num_outputs(backbone, scope)
     return [stride for stride, _ in levels(

@@ -179,6 +179,36 @@ def test_odd_sizes():
 
 
 @each_net
+@pytest.mark.parametrize('pool', [2, 4])
+def test_a_pooled_stem_multiplies_the_strides(net, pool):
+    """The stages see the mean of pool x pool values of the stem's output, so
+    that an image has the outputs of one that is as many times smaller; weights
+    and their names are the same."""
+    every = tuple(range(net.stages))
+    plain, pooled = net.build(out_indices=every), net.build(
+        out_indices=every, stem_pool=pool)
+    pooled.load_state_dict(plain.state_dict())
+    plain.eval()
+    pooled.eval()
+    small, large = torch.rand(1, 3, 16, 24), torch.rand(
+        1, 3, 16 * pool, 24 * pool)
+    assert [x.shape for x in plain(small)] == [x.shape for x in pooled(large)]
+    stem = pooled._forward_stem(large)
+    mean = stem.unflatten(3, (-1, pool)).unflatten(2, (-1, pool)).mean((3, 5))
+    seen = []
+    pooled.layer1.register_forward_pre_hook(lambda _, args: seen.append(*args))
+    pooled(large)
+    torch.testing.assert_close(seen[0], mean)
+
+
+def test_odd_sizes_of_a_pooled_stem():
+    """Levels of a pyramid halve their sizes, rounded up."""
+    net = CifarResNet(8, stem_pool=4, out_indices=(0, 1, 2))
+    assert [tuple(x.shape[2:]) for x in net(torch.rand(2, 3, 37, 50))] == [
+        (10, 13), (5, 7), (3, 4)]
+
+
+@each_net
 def test_stages_can_be_tapped(net):
     backbone = net.build(out_indices=range(net.stages))
     tapped = []
@@ -349,6 +379,7 @@ def test_a_bad_wide_depth_says_which_work(depth):
     (dict(out_indices=(3, )), r'out_indices.*\(0, 1, 2\).*\(3,\)'),
     (dict(out_indices=()), 'out_indices'),
     (dict(frozen_stages=4), 'frozen_stages.*got 4'),
+    (dict(stem_pool=3), r'stem_pool must be one of \(1, 2, 4\), got 3'),
 ])
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):

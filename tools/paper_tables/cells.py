@@ -43,8 +43,8 @@ class Cell:
             for the first N teachers, ``NAME:A,B`` for the teachers A and B.
         terms: Distillation terms that replace the strategy's.
         changes: Changed settings, in the form of ``--cfg-options``.
-        start: Cell whose trained student is the backbone that this one starts
-            from, with the same seed; ``None`` to start as the config says.
+        start: Cell whose trained student, of seed 0, is the backbone that all
+            runs of this one start from; ``None`` to start as the config says.
         mean: Number in the paper, %; ``None`` if the paper has none.
         std: Standard deviation in the paper; ``None`` if it prints none.
         extra: A method of this project, which is run only if ``--methods``

@@ -165,7 +165,7 @@ class Planner:
         # Teachers first, then students seed by seed, so that all methods have
         # a first result early.
         order = sorted(out.runs.values(), key=lambda run: (
-            not run.is_teacher, run.seed, not run.lends))
+            not run.is_teacher, not run.lends, run.seed))
         out.runs = {run.name: run for run in order}
         return out
 
@@ -213,16 +213,14 @@ class Planner:
             sources.fill(source, '', '')
             if teacher.run is not None:
                 out.runs.setdefault(teacher.run.name, teacher.run)
-        starts = self._starts(out, table, cell, seeds)
-        base = config_identity(
-            leaf, [t.identity for t in teachers]
-            + [run.identity.rpartition('-')[0] for run in starts[:1]])
+        start = self._start(out, table, cell)
+        base = config_identity(leaf, [t.identity for t in teachers]
+                               + [run.identity for run in start])
         self._move(leaf)
         name = self.scale.student_name or cell.student
         kind = f'{cell.method}_{name}_{base[:8]}'
         made = []
-        for i, seed in enumerate(seeds):
-            start = starts[i:i + 1]
+        for seed in seeds:
             cfg = copy.deepcopy(leaf)
             cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
             made.append(Run(
@@ -252,17 +250,16 @@ class Planner:
         out.cells.append((cell, made))
         return dict.fromkeys(names)
 
-    def _starts(self, out: Plan, table: Table, cell: Cell,
-                seeds: list[int]) -> list[Run]:
-        """Add the runs that train a cell's backbone to a plan.
+    def _start(self, out: Plan, table: Table, cell: Cell) -> list[Run]:
+        """Add the run that trains a cell's backbone to a plan, with seed 0.
 
         Returns:
-            One run for each seed; empty if the cell has no ``start``.
+            The run; empty if the cell has no ``start``.
         """
         if cell.start is None:
             return []
         inner = Plan(runs=out.runs, notes=out.notes)
-        self._add(inner, table, cell.start, seeds, TOP1)
+        self._add(inner, table, cell.start, [0], TOP1)
         (_, made), = inner.cells
         for run in made:
             run.lends = True

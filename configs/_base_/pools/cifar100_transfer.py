@@ -3,8 +3,8 @@ teachers = [
     dict(
         name='resnet14',
         config='mmkd_rl::cifar100/teachers/'
-        'resnet14_1xb128-4e-fp32_cifar100.py',
-        checkpoint='work_dirs/resnet14_1xb128-4e-fp32_cifar100/epoch_4.pth'),
+        'resnet14_1xb128-3e-fp32_cifar100.py',
+        checkpoint='work_dirs/resnet14_1xb128-3e-fp32_cifar100/epoch_3.pth'),
     dict(
         name='resnet20',
         config='mmkd_rl::cifar100/teachers/'

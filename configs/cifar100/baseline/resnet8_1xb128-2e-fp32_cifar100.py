@@ -16,4 +16,4 @@ model = dict(backbone=dict(depth=8))
 train_dataloader = dict(batch_size=128)
 # In float32, which all processors compute at full speed.
 optim_wrapper = dict(type='OptimWrapper')
-train_cfg = dict(max_epochs=2)
+train_cfg = dict(max_epochs=2, val_interval=2)

@@ -16,4 +16,4 @@ model = dict(backbone=dict(depth=20))
 train_dataloader = dict(batch_size=128)
 # In float32, which all processors compute at full speed.
 optim_wrapper = dict(type='OptimWrapper')
-train_cfg = dict(max_epochs=3)
+train_cfg = dict(max_epochs=3, val_interval=3)

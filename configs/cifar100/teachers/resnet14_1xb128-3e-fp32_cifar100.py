@@ -1,7 +1,7 @@
-r"""ResNet-14 on CIFAR-100, 4 epochs, float32.
+r"""ResNet-14 on CIFAR-100, 3 epochs, float32.
 
     python tools/train.py \
-    configs/cifar100/teachers/resnet14_1xb128-4e-fp32_cifar100.py
+    configs/cifar100/teachers/resnet14_1xb128-3e-fp32_cifar100.py
 
 Not an experiment of the paper: a teacher of that backbone, see docs/results/downstream.md.
 Expected: not measured yet.
@@ -16,4 +16,4 @@ model = dict(backbone=dict(depth=14))
 train_dataloader = dict(batch_size=128)
 # In float32, which all processors compute at full speed.
 optim_wrapper = dict(type='OptimWrapper')
-train_cfg = dict(max_epochs=4)
+train_cfg = dict(max_epochs=3, val_interval=3)
