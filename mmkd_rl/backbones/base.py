@@ -87,9 +87,11 @@ class CifarBackbone(BaseModule):
             with mixed precision. Not under a detector's RoIAlign: MMCV's
             operator misreads such maps without a word.
         act_cfg: Activation; ``None`` for ReLU.
-        stem_pool: 1, 2 or 4: pool the stem's output, so that all outputs have
-            this many times the stride. For detectors and segmentors, whose
-            images have more pixels than 32x32; the weights stay the same.
+        stem_pool: 1, 2 or 4: pool the stem's output (3x3 maxima of stride 2,
+            once or twice), so that all outputs have this many times the
+            stride. For detectors and segmentors, whose images have more
+            pixels than 32x32; the weights stay the same. A network without
+            stem pools the images, by their mean.
         norm_cfg: Normalisation; ``None`` for batch norm.
         init_cfg: Initialisation, as in MMEngine; ``None`` leaves PyTorch's.
 
@@ -155,7 +157,11 @@ class CifarBackbone(BaseModule):
         return self.relu(self.bn1(self.conv1(x)))
 
     def _pool_stem(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, self.stem_pool, ceil_mode=True)
+        if not self.stem:  # these are the images
+            return F.avg_pool2d(x, self.stem_pool, ceil_mode=True)
+        for _ in range(self.stem_pool.bit_length() - 1):
+            x = F.max_pool2d(x, 3, stride=2, padding=1)
+        return x
 
     def _stage_output(self, index: int, x: Tensor) -> Tensor:
         return x

@@ -18,6 +18,9 @@ KEY = '--backbone-from'
 #: Classes whose only difference is the stem.
 _STEMS = ('ResNet', 'ResNetV1c', 'ResNetV1d')
 
+#: Options of a config's backbone that another backbone takes over.
+_KEPT = ('frozen_stages', 'norm_eval')
+
 
 def with_backbone(config: Config | str | os.PathLike,
                   source: str | os.PathLike) -> Config:
@@ -56,6 +59,9 @@ def with_backbone(config: Config | str | os.PathLike,
     if problem and _is_other_kind(model['backbone'], trained, scope):
         changes += _replace(model, trained, scope)
         problem = fitting.misfit(model['backbone'], trained, scope)
+    elif problem and _has_other_names(model['backbone'], trained):
+        changes += _rename_class(model, trained, scope)
+        problem = fitting.misfit(model['backbone'], trained, scope)
     _check_fit(model, trained, scope, problem)
     if 'pretrained' in model:
         model['pretrained'] = None
@@ -81,6 +87,32 @@ def _is_other_kind(backbone: dict, trained: TrainedBackbone,
         return registry.get(ours) is not registry.get(theirs)
 
 
+def _has_other_names(backbone: dict, trained: TrainedBackbone) -> bool:
+    """Whether config and student have the same deep stem: a toolbox's ResNetV1c
+    or V1d has other names of weights than MMPretrain's."""
+    return trained.config is not None and class_name(
+        backbone['type']) == class_name(trained.config['type']) in _STEMS[1:]
+
+
+def _rename_class(model: Any, trained: TrainedBackbone,
+                  scope: str | None) -> list[str]:
+    """Take the student's class for the config's backbone, with the options of
+    the config that it accepts.
+
+    Returns:
+        The changes, for the user.
+    """
+    kind = (trained.config or {})['type']
+    old = dict(model['backbone'], type=kind)
+    plain = {k: v for k, v in old.items() if k not in ('strides', 'dilations')}
+    options = fitting.keep_dilation(
+        fitting.accepted(plain, scope), old, trained, scope)
+    left = sorted(set(model['backbone']) - set(options))
+    model['backbone'] = ConfigDict(options)
+    return [f'model.backbone.type={kind}' + (
+        f', without {", ".join(left)}' if left else '')]
+
+
 def _replace(model: Any, trained: TrainedBackbone,
              scope: str | None) -> list[str]:
     """Replace the backbone of a model's config by the student's.
@@ -93,7 +125,9 @@ def _replace(model: Any, trained: TrainedBackbone,
             config's neck and heads are made.
     """
     old = model['backbone']
-    new = dict(fitting.as_maps(dict(trained.config or {}), scope))
+    new = fitting.keep_dilation(
+        fitting.as_maps(dict(trained.config or {}), scope), old, trained,
+        scope)
     wanted = [stride for stride, _ in fitting.levels(old, scope)]
     strides = fitting.all_strides(new, scope)
     chosen = fitting.same_outputs(old, strides, wanted)
@@ -103,19 +137,31 @@ def _replace(model: Any, trained: TrainedBackbone,
             fitting.first_strides
         chosen = fit(new, scope, strides, wanted)
     new.update(chosen or {})
-    if chosen is None or not _neck_fits(model, new, scope):
+    unused = _unused_levels(model)
+    if chosen is None and unused:
+        chosen = fitting.first_strides(new, scope, strides, wanted[unused:])
+        new.update(chosen or {})
+        fits = chosen is not None and _neck_fits(model, new, scope, 0)
+    else:
+        fits = chosen is not None and _neck_fits(model, new, scope)
+        unused = 0
+    if not fits:
         raise ValueError(
             f'{KEY}={trained.path!r}: the student, {fitting.in_words(new)}, '
             f'has outputs of strides {strides}, and the neck and the heads of '
             f'the config are made for {wanted}; such a student needs a neck '
             'and heads of its own, see configs/_base_/demo_mask_rcnn.py')
-    for name in ('frozen_stages', 'norm_eval'):
-        if name in old and fitting.has_attribute(new, scope, name):
-            new[name] = old[name]
+    kept = {name: old[name] for name in _KEPT if name in old}
+    if old.get('norm_cfg', {}).get('type') == 'SyncBN' and \
+            fitting.has_batch_norm(new, scope):
+        kept['norm_cfg'] = old['norm_cfg']
+    new.update(fitting.accepted({**kept, 'type': new['type']}, scope))
     if 'frozen_stages' in new:
         new['frozen_stages'] = min(
             new['frozen_stages'], fitting.num_outputs(new, scope))
     settings = _widths(model, new, scope)
+    if unused:
+        settings.append(('neck', 'start_level', 0))
     model['backbone'] = ConfigDict(new)
     options = {k: new[k] for k in ('out_indices', 'stem_pool') if k in new}
     changes = [f'model.backbone={fitting.in_words(new)}, ' + ', '.join(
@@ -126,21 +172,48 @@ def _replace(model: Any, trained: TrainedBackbone,
     return changes
 
 
-def _neck_fits(model: dict, backbone: dict, scope: str | None) -> bool:
+def _unused_levels(model: dict) -> int:
+    """Number of the backbone's first outputs that the neck does not use."""
+    neck = model.get('neck')
+    return int(neck.get('start_level', 0)) if isinstance(neck, dict) else 0
+
+
+def _neck_fits(model: dict, backbone: dict, scope: str | None,
+               start_level: int | None = None) -> bool:
     """Whether the neck of a model gives outputs of the same strides with
-    another backbone; ``True`` if there is no neck whose input widths are an
-    option.
+    another backbone; ``True`` if there is no neck.
 
     A feature pyramid makes the levels that a backbone with fewer stages lacks.
+
+    Args:
+        model: Config of the model.
+        backbone: Config of the other backbone.
+        scope: Package in which types are looked up.
+        start_level: The neck's option; ``None`` for that of the config.
     """
     neck = model.get('neck')
-    if not isinstance(neck, dict) or not isinstance(
-            neck.get('in_channels'), (list, tuple)):
+    if not isinstance(neck, dict):
         return True
-    new = dict(neck, in_channels=[
-        width for _, width in fitting.levels(backbone, scope)])
-    return fitting.neck_strides(neck, model['backbone'], scope) == \
-        fitting.neck_strides(new, backbone, scope)
+    new = _fitted_neck(neck, backbone, scope)
+    if start_level is not None:
+        new['start_level'] = start_level
+    before, after = (
+        fitting.neck_levels(config, network, scope) for config, network in (
+            (neck, model['backbone']), (new, backbone)))
+    return after is not None and before is not None and \
+        [stride for stride, _ in before] == [stride for stride, _ in after]
+
+
+def _fitted_neck(neck: dict, backbone: dict, scope: str | None) -> dict:
+    """The config of a neck with a backbone's widths."""
+    channels = [width for _, width in fitting.levels(backbone, scope)]
+    new = dict(neck)
+    if isinstance(neck.get('in_channels'), (list, tuple)):
+        # SSDNeck compares it with a tuple.
+        new['in_channels'] = type(neck['in_channels'])(channels)
+    if isinstance(neck.get('embed_dim'), int):
+        new['embed_dim'] = channels[-1]
+    return new
 
 
 def _widths(model: dict, backbone: dict,
@@ -155,13 +228,13 @@ def _widths(model: dict, backbone: dict,
     found: list[tuple[str, str, Any]] = []
     neck = model.get('neck')
     if isinstance(neck, dict):
-        # Heads see the neck's outputs, which stay as they are.
-        heads: tuple[str, ...] = ()
-        if isinstance(neck.get('in_channels'), (list, tuple)):
-            found.append(('neck', 'in_channels', channels))
-    else:
-        heads = ('decode_head', 'auxiliary_head')
-    for part in heads:
+        new = _fitted_neck(neck, backbone, scope)
+        found += [('neck', name, new[name])
+                  for name in ('in_channels', 'embed_dim') if name in new]
+        # Heads see the neck's outputs.
+        channels = [width for _, width in fitting.neck_levels(
+            new, backbone, scope) or ()]
+    for part in ('decode_head', 'auxiliary_head') if channels else ():
         head = model.get(part)
         given = head.get('in_channels') if isinstance(head, dict) else None
         if isinstance(given, int):
@@ -170,10 +243,13 @@ def _widths(model: dict, backbone: dict,
                       (part, 'in_channels', channels[index])]
         elif isinstance(given, (list, tuple)):
             # Several maps, each with a layer of its own.
-            found += [(part, 'in_index', list(range(len(channels)))),
-                      (part, 'in_channels', channels)]
+            indices = list(head.get('in_index', ()))
+            if not indices or max(indices) >= len(channels):
+                indices = list(range(len(channels)))
+            found += [(part, 'in_index', indices),
+                      (part, 'in_channels', [channels[i] for i in indices])]
     return [(part, name, value) for part, name, value in found
-            if _as_list(model[part].get(name)) != value]
+            if _as_list(model[part].get(name)) != _as_list(value)]
 
 
 def _as_list(value: Any) -> Any:
@@ -220,8 +296,8 @@ def _advice(model: dict, trained: TrainedBackbone,
               if k not in fitting.TRAINING_OPTIONS and backbone.get(k) != v}
     ours = class_name(student['type'])
     if ours != class_name(backbone['type']):
-        # ResNet is the same network in the three toolboxes.
-        wanted = {'type': ours if ours == 'ResNet' else student['type'],
+        # These networks are the same in the three toolboxes.
+        wanted = {'type': fitting.name_in(ours, student['type'], scope),
                   **wanted}
     if not wanted:
         return f'. The student is {fitting.in_words(student)}'

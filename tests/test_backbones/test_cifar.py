@@ -181,9 +181,9 @@ def test_odd_sizes():
 @each_net
 @pytest.mark.parametrize('pool', [2, 4])
 def test_a_pooled_stem_multiplies_the_strides(net, pool):
-    """The stages see the mean of pool x pool values of the stem's output, so
-    that an image has the outputs of one that is as many times smaller; weights
-    and their names are the same."""
+    """The stages see maxima of the stem's output, of 3x3 values for each factor
+    of 2, and outputs have the sizes of those of an image that is as many times
+    smaller; weights and their names are the same."""
     every = tuple(range(net.stages))
     plain, pooled = net.build(out_indices=every), net.build(
         out_indices=every, stem_pool=pool)
@@ -194,11 +194,22 @@ def test_a_pooled_stem_multiplies_the_strides(net, pool):
         1, 3, 16 * pool, 24 * pool)
     assert [x.shape for x in plain(small)] == [x.shape for x in pooled(large)]
     stem = pooled._forward_stem(large)
-    mean = stem.unflatten(3, (-1, pool)).unflatten(2, (-1, pool)).mean((3, 5))
+    if net.stem:
+        # Position i of the last pooling sees values within pool - 1 of
+        # pool * i.
+        reach = pool - 1
+        padded = nn.functional.pad(
+            stem, (reach, reach, reach, reach), value=-torch.inf)
+        size = 2 * reach + 1
+        expected = padded.unfold(2, size, pool).unfold(3, size, pool).amax(
+            (-2, -1))
+    else:  # means of the images
+        expected = stem.unflatten(3, (-1, pool)).unflatten(2, (-1, pool)).mean(
+            (3, 5))
     seen = []
     pooled.layer1.register_forward_pre_hook(lambda _, args: seen.append(*args))
     pooled(large)
-    torch.testing.assert_close(seen[0], mean)
+    torch.testing.assert_close(seen[0], expected)
 
 
 def test_odd_sizes_of_a_pooled_stem():

@@ -20,10 +20,11 @@ _START = ('A row trains its backbone on {data} first, alone or with MTKD-RL, '
 def _imagenet(depth: int, method: str) -> Cell:
     """Training of a ResNet on ImageNet, from which Tables 4 and 5 start."""
     student = f'resnet{depth}'
-    distilled = {} if method == 'baseline' else dict(
-        strategy='mtkd_rl', pool='imagenet_table2')
+    alone = method == 'baseline'
     return Cell(student, method, _METHODS[method],
-                f'imagenet/baseline/{student}_100e_imagenet.py', **distilled)
+                f'imagenet/baseline/{student}_100e_imagenet.py',
+                strategy='' if alone else 'mtkd_rl',
+                pool='' if alone else 'imagenet_table2')
 
 
 def _rows(student: str, config: str, depth: int, numbers: tuple[float, float],
