@@ -215,7 +215,8 @@ class _Record(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None):
-        self.losses.append({n: float(v) for n, v in outputs.items()})
+        self.losses.append({
+            n: float(v.detach()) for n, v in outputs.items()})
 
     def after_val_epoch(self, runner, metrics=None):
         self.metrics = metrics
@@ -266,6 +267,7 @@ def test_fitting_keeps_the_network(name, tmp_path):
     in the model."""
     cfg = read(name)
     tiny_data.fit(cfg, tmp_path)
+    assert 'SyncBN' not in values(cfg.model.to_dict()).values()
     found = {key for key in changes(cfg, read(name))
              if key.startswith('model.')}
     assert found and not [
@@ -340,11 +342,18 @@ def test_coco_has_what_coco_has(data):
     instances = dataset[0]['data_samples']
     assert len(instances.gt_instances) == 3
     assert len(instances.ignored_instances) == 1
-    # A polygon's mask is its object: the colour is of the class alone.
     pixels = dataset[0]['inputs'].permute(1, 2, 0).numpy()
-    for mask in instances.gt_instances.masks.masks:
-        inside = cv2.erode(mask, np.ones((5, 5), np.uint8)).astype(bool)
-        assert inside.any() and pixels[inside].std(0).max() < 15
+    for mask, label in zip(instances.gt_instances.masks.masks,
+                           instances.gt_instances.labels.tolist()):
+        assert_coloured(pixels, mask, label)
+
+
+def assert_coloured(pixels, mask, label):
+    """Check that the pixels in a mask have the colour of a class."""
+    inside = cv2.erode(mask, np.ones((5, 5), np.uint8)).astype(bool)
+    assert inside.any()
+    assert pixels[inside].mean(0) == pytest.approx(
+        tiny_data.colour(label), abs=12)
 
 
 def detections(dataset, coco, more=None):
@@ -413,6 +422,13 @@ def test_perfect_maps_have_an_iou_of_100(kind, name, data):
             assert truth.shape == (1, *tiny_data.SHAPE)
             assert set(truth.unique().tolist()) <= {*range(classes), 255}
             assert (truth == 255).sum() == 8 * 128
+            pixels = cv2.imread(sample.img_path)
+            behind, polygons = int(truth.flatten().mode().values), 0
+            for label in truth.unique().tolist():
+                if label not in (behind, 255):
+                    polygons += 1
+                    assert_coloured(pixels, np.uint8(truth[0] == label), label)
+            assert polygons
             labels = truth.clone()
             labels[truth == 255] = 3
             if wrong:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import os
 import os.path as osp
 import re
@@ -140,8 +139,7 @@ def _unread(config: dict, scope: str | None) -> Any:
     ``ann_file``, ``data_prefix``.
 
     Returns:
-        ``None`` for a class that is not of the three toolboxes, or downloads
-        its files.
+        ``None`` for a class that is not of the three toolboxes.
     """
     scope = config.get('_scope_') or scope
     with DATASETS.switch_scope_and_registry(scope) as registry:
@@ -151,8 +149,7 @@ def _unread(config: dict, scope: str | None) -> Any:
             return None
         # A constructor of others may read files, which takes time.
         owner = next(c for c in kind.__mro__ if '__init__' in vars(c))
-        if owner.__module__.partition('.')[0] not in _TOOLBOXES or \
-                'download' in inspect.signature(kind).parameters:
+        if owner.__module__.partition('.')[0] not in _TOOLBOXES:
             return None
         options = copy.deepcopy({k: v for k, v in config.items()
                                  if k not in ('type', '_scope_')})
