@@ -49,7 +49,7 @@ def main() -> None:
         cli.check_checkpoint(args.checkpoint, 'checkpoint')
         cfg.load_from, cfg.resume = args.checkpoint, False
         cli.start_distributed_on_cpu(cfg)
-        runner = cli.build_runner(cfg)
+        runner = cli.build_runner(cfg, 'test')
         report_loading(runner, 'checkpoint')
         if suffix in ('.pkl', '.pickle'):
             runner.test_evaluator.metrics.append(

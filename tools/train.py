@@ -111,7 +111,7 @@ def main() -> None:
             cfg = recipes.with_backbone(cfg, args.backbone_from)
         stage.cfg = cfg
         cli.start_distributed_on_cpu(cfg)
-        runner = cli.build_runner(cfg)
+        runner = cli.build_runner(cfg, 'train', 'val')
         report_loading(runner, '--resume' if cfg.get('resume') else
                            'load_from')
         stage.resume_command = shlex.join([sys.executable, *sys.argv]) + (

@@ -25,6 +25,7 @@ from mmkd_rl.utils.configs import (
     config_name,
     merge_options,
 )
+from mmkd_rl.utils.data_files import check_data, missing_data
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 # Errors that MMEngine raises for a wrong config, path or checkpoint.
@@ -141,8 +142,17 @@ def check_checkpoint(path: str, key: str) -> None:
         raise FileNotFoundError(f'{key} {path!r} is not a file')
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Build the config's runner."""
+def build_runner(cfg: Config, *data: str) -> Runner:
+    """Build the config's runner, if the files of its data exist.
+
+    Args:
+        cfg: The config.
+        *data: Which data are used, see :func:`check_data`.
+
+    Raises:
+        FileNotFoundError: A file or folder of the data does not exist.
+    """
+    check_data(cfg, data)
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
@@ -225,50 +235,6 @@ def describe(error: BaseException) -> str:
     if not text and error.__context__ is not None:
         return describe(error.__context__)
     return text or type(error).__name__
-
-
-#: Folders of data sets, and the guides for preparing them.
-_DATA_GUIDES = {
-    'data/cifar100': 'configs/cifar100/README.md',
-    'data/imagenet': 'configs/imagenet/README.md',
-}
-
-
-def missing_data(error: BaseException, cfg: Config | None) -> str:
-    """End of a message about a missing file of a data set: the setting with
-    its folder, and the guide for preparing it. ``''`` for other errors."""
-    path = getattr(error, 'filename', None)
-    if not isinstance(error, FileNotFoundError) or not isinstance(path, str):
-        return ''
-    text = ''
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        loader = (cfg or {}).get(name)
-        found = loader and _setting_of(path, loader, name)
-        if found:
-            text = (f'\n{found[0]}={found[1]!r} (from {os.getcwd()}): put the '
-                    'data there, or name their place: --cfg-options '
-                    f'{found[0]}=FOLDER (and likewise in the other data '
-                    'loaders)')
-            break
-    for folder, guide in _DATA_GUIDES.items():
-        if osp.normpath(path).startswith(folder):
-            text += f'\n{guide} says how to prepare the data'
-    return text
-
-
-def _setting_of(path: str, cfg: dict, key: str) -> tuple[str, str] | None:
-    """Key and value of the setting for the folder that contains the path."""
-    for name, value in cfg.items():
-        below = f'{key}.{name}'
-        if isinstance(value, dict):
-            found = _setting_of(path, value, below)
-            if found:
-                return found
-        elif name in ('data_root', 'data_prefix', 'ann_file') and isinstance(
-                value, str) and value and osp.normpath(
-                    path).startswith(osp.normpath(value)):
-            return below, value
-    return None
 
 
 @contextlib.contextmanager

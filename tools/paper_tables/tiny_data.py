@@ -213,10 +213,14 @@ def _scene(rng: np.random.Generator, shape: tuple[int, ...],
         centre = np.array([(n + .5) * width / 3, rng.uniform(.3, .7) * height])
         polygon = (centre + radii * np.stack(
             [np.cos(angles), np.sin(angles)], 1)).astype(np.int32)
-        colour = np.random.default_rng(label).integers(0, 256, 3).tolist()
-        cv2.fillPoly(image, [polygon], colour)
+        cv2.fillPoly(image, [polygon], colour(label))
         objects.append((label, polygon))
     return image, objects
+
+
+def colour(label: int) -> list[int]:
+    """Colour (BGR, 0 to 255) of the polygons of a class."""
+    return np.random.default_rng(label).integers(0, 256, 3).tolist()
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
@@ -232,7 +236,7 @@ def fit(cfg: Config, root: str | Path, iterations: int = 2) -> None:
     """Make a config run in seconds on a tiny data set, on one CPU core.
 
     It trains for some iterations and is then evaluated once. The network is
-    kept, except that batch normalisation is not synchronised (a CPU cannot).
+    kept, except that batch normalisation is not synchronised (CPUs cannot).
     A detector looks at fewer boxes, and reports those of any score: none of
     an untrained one would pass, and CocoMetric then has no result at all.
 
