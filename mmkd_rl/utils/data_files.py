@@ -25,6 +25,8 @@ _GUIDES = {
     'data/cityscapes': 'configs/downstream/README.md',
     'data/ade': 'configs/downstream/README.md',
     'data/coco_stuff164k': 'configs/downstream/README.md',
+    'data/bccd': 'configs/downstream/README.md',
+    'data/camvid': 'configs/downstream/README.md',
 }
 _PATHS = ('data_root', 'data_prefix', 'ann_file')
 _TOOLBOXES = ('mmdet', 'mmengine', 'mmpretrain', 'mmseg')

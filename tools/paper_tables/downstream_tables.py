@@ -101,7 +101,7 @@ _BACKBONE = 'cifar100/baseline/resnet8_1xb128-2e-fp32_cifar100.py'
 _POOL = 'cifar100_transfer'
 #: Epochs of ResNet-8 that take the processor time of both teachers' training
 #: and of the student's with MTKD-RL.
-_LONGER = 10
+_LONGER = 15
 # With a turn of an epoch the agent would be trained once.
 _TURN = {'custom_hooks.AgentAlternationHook.warmup': 78,
          'custom_hooks.AgentAlternationHook.interval': 78,

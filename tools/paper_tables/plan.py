@@ -21,6 +21,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmkd_rl.utils import data_files
 from paper_tables import (
     commands,
     images,
@@ -430,10 +431,14 @@ def check_data(plan: Plan) -> None:
     """Check before the training whether the images are there.
 
     Raises:
-        FileNotFoundError: A folder is missing or empty.
+        FileNotFoundError: A folder is missing or empty, or see
+            :func:`mmkd_rl.utils.data_files.check_data`.
     """
     for run in plan.needed():
         if run.done():
+            continue
+        if run.config.get('default_scope') in scales.DENSE:
+            data_files.check_data(run.config, ('train', 'val'))
             continue
         for folder in images.folders(run.config):
             path = Path(folder)
