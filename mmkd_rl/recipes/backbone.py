@@ -88,8 +88,8 @@ def _is_other_kind(backbone: dict, trained: TrainedBackbone,
 
 
 def _has_other_names(backbone: dict, trained: TrainedBackbone) -> bool:
-    """Whether config and student have the same deep stem: a toolbox's ResNetV1c
-    or V1d has other names of weights than MMPretrain's."""
+    """Whether config and student have the same deep stem: a toolbox's
+    ResNetV1c or V1d has other names of weights than MMPretrain's."""
     return trained.config is not None and class_name(
         backbone['type']) == class_name(trained.config['type']) in _STEMS[1:]
 

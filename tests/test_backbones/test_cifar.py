@@ -181,9 +181,9 @@ def test_odd_sizes():
 @each_net
 @pytest.mark.parametrize('pool', [2, 4])
 def test_a_pooled_stem_multiplies_the_strides(net, pool):
-    """The stages see maxima of the stem's output, of 3x3 values for each factor
-    of 2, and outputs have the sizes of those of an image that is as many times
-    smaller; weights and their names are the same."""
+    """The stages see maxima of the stem's output, of 3x3 values for each
+    factor of 2, and outputs have the sizes of those of an image that is as
+    many times smaller; weights and their names are the same."""
     every = tuple(range(net.stages))
     plain, pooled = net.build(out_indices=every), net.build(
         out_indices=every, stem_pool=pool)

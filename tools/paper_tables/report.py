@@ -1,8 +1,8 @@
 """Report of our results beside the paper's: Markdown, JSON and pictures.
 
 Mean and sample standard deviation (n - 1) are over seeds; one seed has no
-standard deviation. "Last" is the table's metric at the end of a run, "best" its
-highest value on the test set, which the published code reports.
+standard deviation. "Last" is the table's metric at the end of a run, "best"
+its highest value on the test set, which the published code reports.
 """
 
 from __future__ import annotations

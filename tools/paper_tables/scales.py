@@ -106,7 +106,8 @@ def on_small(leaf: Config, scale: Scale, student: str) -> Config:
     }
     # Some configs write the type with its scope, which would change the
     # identity of the run.
-    model['type'] = class_name(given.type)
+    own = cfg.default_scope == 'mmkd_rl'
+    model['type'] = ('' if own else 'mmkd_rl.') + class_name(given.type)
     cfg.model = ConfigDict(
         **copy.deepcopy(model),
         student=cfg.model,
@@ -293,7 +294,7 @@ DOWNSTREAM = {
     'tiny': Scale(
         'tiny',
         'backbones and teachers (ResNet-14, WRN-10-2, ResNet-20) are trained '
-        'for 8 iterations on 128 rendered digits; the detectors and segmentors '
+        'for 8 iterations on 128 rendered digits; detectors and segmentors '
         "for 2 iterations on a few drawn images in their data set's format: "
         'it shows that everything runs; **its numbers mean nothing**',
         teachers=_CPU_TEACHERS,

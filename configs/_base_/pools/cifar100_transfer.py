@@ -1,4 +1,4 @@
-"""Two teachers of ten minutes on a CPU core, see docs/results/downstream.md."""
+"""Two teachers of minutes on a CPU core, see docs/results/downstream.md."""
 teachers = [
     dict(
         name='resnet14',

@@ -3,7 +3,8 @@ r"""ResNet-8 alone on CIFAR-100, 2 epochs, float32.
     python tools/train.py \
     configs/cifar100/baseline/resnet8_1xb128-2e-fp32_cifar100.py
 
-Not an experiment of the paper: a backbone for the small detector and segmentor, see docs/results/downstream.md.
+Not an experiment of the paper: a backbone for the small transfers,
+see docs/results/downstream.md.
 Expected: not measured yet.
 """
 _base_ = [

@@ -3,7 +3,8 @@ r"""ResNet-20 on CIFAR-100, 3 epochs, float32.
     python tools/train.py \
     configs/cifar100/teachers/resnet20_1xb128-3e-fp32_cifar100.py
 
-Not an experiment of the paper: a teacher of that backbone, see docs/results/downstream.md.
+Not an experiment of the paper: a teacher for the small transfers, see
+docs/results/downstream.md.
 Expected: not measured yet.
 """
 _base_ = [
