@@ -58,7 +58,8 @@ class Job(ABC):
     Attributes:
         name: Name for the user; unique, without ``=`` and ``*``.
         folder: Folder of the job, with its log and lock.
-        needs: Names of the jobs that must be done before this one.
+        needs: Names of the jobs that must be done before this one; those that
+            the runner does not have count as done.
         expected: Expected time in seconds; ``None`` if unknown.
         epochs: Number of epochs of a training, to show its progress.
     """
@@ -201,7 +202,8 @@ class Runner:
     def _tasks(self) -> Iterator[dict[str, Any]]:
         for job in self.jobs.values():
             yield dict(
-                basename=job.name, task_dep=job.needs,
+                basename=job.name,
+                task_dep=[name for name in job.needs if name in self.jobs],
                 uptodate=[(self._skips, [job])],
                 actions=[(self._work, [job])], io=dict(capture=False))
 

@@ -86,6 +86,16 @@ def test_what_is_done_is_skipped(tmp_path):
     assert (job.folder / 'out').stat().st_mtime_ns == written
 
 
+def test_needs_that_are_not_jobs_count_as_done(tmp_path):
+    """A plan leaves out the teachers of students that are done."""
+    done, new = (script(tmp_path, name, needs=['teacher']) for name in 'ab')
+    done.folder.mkdir()
+    (done.folder / 'out').write_text('x')
+    runner = Runner([done, new], say=lambda line: None)
+    runner.run()
+    assert runner.results == dict(a='x', b='x') and runner.reused == ['a']
+
+
 @pytest.mark.parametrize('code, reason', [
     ('print("no luck"); sys.exit(3)', 'exit code 3'),
     ('print("no luck")', 'no out'),
