@@ -31,8 +31,9 @@ def load_config(path: str | os.PathLike, key: str = 'config') -> Config:
         ValueError: The package is not installed.
     """
     path = os.fspath(path)
+    # A file, too, may have bases such as mmseg::_base_/default_runtime.py.
+    patch_mmengine()
     if '::' in path:
-        patch_mmengine()
         require_package(path, key)
         try:
             return mmengine.hub.get_config(path)

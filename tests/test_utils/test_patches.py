@@ -6,10 +6,13 @@ import sys
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.runner import save_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint
 
 from mmkd_rl.utils import atomic_backend
+from mmkd_rl.utils.configs import load_config
 
 
 def test_mmengines_checkpoints_are_whole_or_not_there(tmp_path, monkeypatch):
@@ -32,6 +35,16 @@ def test_mmengines_checkpoints_are_whole_or_not_there(tmp_path, monkeypatch):
     # The old file is unchanged, and no part of the new one is left.
     assert os.listdir(path.parent) == ['epoch_1.pth']
     assert _load_checkpoint(str(path))['state_dict']['w'].sum() == 3
+
+
+def test_the_base_of_a_file_may_be_mmsegs(tmp_path, monkeypatch):
+    """Without the patch MMEngine looks for a package of another name."""
+    monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', 'mmsegmentation')
+    file = tmp_path / 'a.py'
+    file.write_text('_base_ = "mmseg::_base_/default_runtime.py"')
+    with pytest.raises(ModuleNotFoundError):
+        Config.fromfile(file)
+    assert load_config(file).default_scope == 'mmseg'
 
 
 def test_importing_leaves_mmengine_as_it_is():

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmkd_rl.recipes import distill
-from mmkd_rl.utils.configs import configs_of, merge_options
+from mmkd_rl.utils.configs import configs_of, load_config, merge_options
 from paper_tables.cells import Cell
 
 
@@ -40,12 +40,7 @@ def load_named(name: str) -> Config:
     """
     if name.startswith('mmkd_rl::'):
         return load(name.partition('::')[2])
-    if '::' in name:
-        import mmengine.hub
-        return mmengine.hub.get_config(name)
-    if not Path(name).is_file():
-        raise FileNotFoundError(f'{name!r} is not a file')
-    return Config.fromfile(name)
+    return load_config(name)
 
 
 def read(cell: Cell) -> Config:
@@ -119,4 +114,4 @@ def _word(value: Any) -> str:
 @lru_cache(maxsize=256)
 def _read(path: Path) -> Config:
     """Read a config; cached, as a plan needs some configs dozens of times."""
-    return Config.fromfile(path)
+    return load_config(path)
