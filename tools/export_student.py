@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import redirect_stdout
+from io import StringIO
 
 from mmkd_rl.export import FORMATS, export_student
+from mmkd_rl.recipes.backbone import own_backbone
 from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.cli import clear_errors
+
+
+#: Modules that register a package's backbones.
+_IMPORTS = {'mmpretrain': 'mmpretrain.models', 'mmkd_rl': 'mmkd_rl',
+            'mmdet': 'mmdet.models', 'mmseg': 'mmseg.models'}
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,8 +50,27 @@ def main() -> None:
     size = os.path.getsize(args.out) / 2**20
     print(f'{args.out}: {len(weights)} tensors, {size:.2f} MiB, for {args.to}')
     if args.to in ('mmdet', 'mmseg'):
-        print("use it with backbone=dict(..., init_cfg=dict(type='Pretrained',"
-              f" checkpoint='{args.out}', prefix='backbone.'))")
+        print(how_to_load(args.out, args.to))
+
+
+def how_to_load(path: str, toolbox: str) -> str:
+    """The backbone's config for a user of MMDetection or MMSegmentation.
+
+    A toolbox may have a class of the same name whose weights have other names;
+    MMEngine would load nothing into it, without an error.
+    """
+    init = (f"init_cfg=dict(type='Pretrained', checkpoint={path!r}, "
+            "prefix='backbone.')")
+    with redirect_stdout(StringIO()):  # MMEngine says that it loads the file
+        backbone = own_backbone(path, toolbox)
+    if backbone is None:
+        return f'use it with backbone=dict(..., {init})'
+    options = ', '.join(f'{name}={value!r}' for name, value in
+                        backbone.items() if name != 'init_cfg')
+    package, dot, _ = backbone['type'].partition('.')
+    return f'use it with backbone=dict({options}, {init})' + (
+        f"\nand custom_imports=dict(imports=[{_IMPORTS.get(package, package)!r}]): {toolbox} "
+        'has no class of its own that reads these names' if dot else '')
 
 
 if __name__ == '__main__':

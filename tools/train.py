@@ -107,8 +107,9 @@ def main() -> None:
     with cli.clear_errors(args.debug) as stage:
         cfg = recipes.read_config(args)
         apply_arguments(cfg, args)
-        if args.backbone_from is not None:
-            cfg = recipes.with_backbone(cfg, args.backbone_from)
+        source = cfg.pop('backbone_from', None)
+        if args.backbone_from or source:
+            cfg = recipes.with_backbone(cfg, args.backbone_from or source)
         stage.cfg = cfg
         cli.start_distributed_on_cpu(cfg)
         runner = cli.build_runner(cfg, 'train', 'val')

@@ -74,6 +74,34 @@ def with_backbone(config: Config | str | os.PathLike,
     return cfg
 
 
+def own_backbone(source: str | os.PathLike, toolbox: str) -> dict | None:
+    """A config of a student's backbone for a toolbox, with its weights.
+
+    Args:
+        source: See :func:`with_backbone`.
+        toolbox: ``'mmdet'`` or ``'mmseg'``.
+
+    Returns:
+        The config. Its type is the toolbox's own class if this reads all
+        weights, otherwise MMPretrain's class. ``None`` if the file does not
+        say which network it is of.
+
+    Raises:
+        ValueError, FileNotFoundError: See :func:`with_backbone`.
+    """
+    trained = read_trained(source, KEY)
+    if trained.config is None:
+        return None
+    config = dict(trained.config)
+    own = fitting.name_in(class_name(config['type']), config['type'], toolbox)
+    with_own = fitting.accepted({**config, 'type': own}, toolbox)
+    if len(with_own) == len(config) and not fitting.misfit(
+            with_own, trained, toolbox):
+        config = with_own
+    config = fitting.as_maps(config, toolbox)
+    return fitting.with_start({'type': config['type'], **config}, trained)
+
+
 def _is_other_kind(backbone: dict, trained: TrainedBackbone,
                    scope: str | None) -> bool:
     """Whether the student's backbone is of another class than the config's,

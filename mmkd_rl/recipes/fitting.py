@@ -155,8 +155,8 @@ def name_in(name: str, full_name: str, scope: str | None) -> str:
         scope: The package.
     """
     with MODELS.switch_scope_and_registry(scope) as registry:
-        own = registry.module_dict
-    return name if name in own else full_name
+        registry.import_from_location()
+        return name if name in registry.module_dict else full_name
 
 
 def as_maps(backbone: dict, scope: str | None) -> dict:
