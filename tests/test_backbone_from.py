@@ -1,13 +1,18 @@
 """``--backbone-from``: a detector or segmentor starts from all weights of a
 trained student's backbone, or the message has settings that work."""
 
+import re
+import runpy
 import shlex
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
+from mmengine.utils import import_modules_from_strings
 
 from mmkd_rl import with_backbone
 from mmkd_rl.export import export_student
@@ -287,6 +292,40 @@ def test_a_cifar_student_in_a_segmentor(tmp_path, config, classes, pool,
     assert_arrived(model, net)
     images = torch.randn(1, 3, 64, 64)
     assert model.eval()(images, mode='tensor').shape[1] == classes
+
+
+@pytest.mark.parametrize('backbone, toolbox, kind', [
+    (dict(type='ResNet', depth=18), 'mmseg', 'ResNet'),
+    (dict(type='ResNet', depth=18), 'mmdet', 'ResNet'),
+    (dict(type='ResNetV1c', depth=18), 'mmseg', 'mmpretrain.ResNetV1c'),
+    (dict(type='mmkd_rl.CifarResNet', depth=8), 'mmdet',
+     'mmkd_rl.CifarResNet'),
+    (dict(type='VisionTransformer', arch=dict(
+        embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64),
+        img_size=64, patch_size=16), 'mmseg', 'mmpretrain.VisionTransformer')])
+def test_the_export_tool_prints_a_backbone_that_reads_all(
+        tmp_path, monkeypatch, capsys, backbone, toolbox, kind):
+    """MMSegmentation's own ViT would read none of the weights."""
+    path, net = student(backbone, tmp_path)
+    tool = Path(__file__).parents[1] / 'tools' / 'export_student.py'
+    monkeypatch.setattr(sys, 'argv', [
+        str(tool), str(path), str(tmp_path / 'out.pth'), '--to', toolbox])
+    runpy.run_path(str(tool), run_name='__main__')
+    said = capsys.readouterr().out
+    line = re.search(r'use it with backbone=(dict\(.*\))', said)
+    config = eval(line[1])  # the user's copy of the line
+    assert config['type'] == kind
+    imports = re.search(r'custom_imports=(dict\(.*?\)),', said)
+    assert bool(imports) == ('.' in kind)
+    if imports:
+        import_modules_from_strings(**eval(imports[1]))
+    init_default_scope(toolbox)
+    built = MODELS.build(config)
+    built.init_weights()
+    for name, value in net.state_dict().items():
+        if not name.endswith('num_batches_tracked'):
+            assert torch.equal(built.state_dict()[name], value), name
+    assert all(x.dim() == 4 for x in built(torch.randn(2, 3, 64, 64)))
 
 
 @pytest.mark.parametrize('content, message', [

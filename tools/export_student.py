@@ -12,10 +12,9 @@ from mmkd_rl.recipes.backbone import own_backbone
 from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.cli import clear_errors
 
-
 #: Modules that register a package's backbones.
-_IMPORTS = {'mmpretrain': 'mmpretrain.models', 'mmkd_rl': 'mmkd_rl',
-            'mmdet': 'mmdet.models', 'mmseg': 'mmseg.models'}
+_IMPORTS = {'mmpretrain': 'mmpretrain.models', 'mmdet': 'mmdet.models',
+            'mmseg': 'mmseg.models'}
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,10 +66,13 @@ def how_to_load(path: str, toolbox: str) -> str:
         return f'use it with backbone=dict(..., {init})'
     options = ', '.join(f'{name}={value!r}' for name, value in
                         backbone.items() if name != 'init_cfg')
+    line = f'use it with backbone=dict({options}, {init})'
     package, dot, _ = backbone['type'].partition('.')
-    return f'use it with backbone=dict({options}, {init})' + (
-        f"\nand custom_imports=dict(imports=[{_IMPORTS.get(package, package)!r}]): {toolbox} "
-        'has no class of its own that reads these names' if dot else '')
+    if not dot:
+        return line
+    return (f'{line}\nand custom_imports=dict(imports='
+            f'[{_IMPORTS.get(package, package)!r}]), because {toolbox} has no '
+            'class of its own that reads these names')
 
 
 if __name__ == '__main__':
