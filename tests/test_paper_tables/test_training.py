@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from paper_tables.plan import Planner
-from paper_tables.scales import SCALES
+from paper_tables.plan import Planner, check_data, write_tiny_data
+from paper_tables.scales import SCALES, find_scale
 from paper_tables.tables import TABLES
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'train.py'
@@ -87,3 +87,26 @@ def test_killed_and_resumed_is_the_same(tmp_path):
     ours, theirs = weights(cut), weights(whole)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_a_detector_trains_from_the_backbone_of_its_plan(tmp_path):
+    """Backbone, then detector, on tiny data. The frozen first layer of the
+    detector is that of the backbone's checkpoint."""
+    torch.set_num_threads(1)
+    table = TABLES['table4']
+    scale = find_scale(table, 'tiny')
+    plan = Planner(scale, tmp_path, tool=str(TOOL)).plan(
+        table, ['retinanet-r34'], ['baseline'], [0])
+    write_tiny_data(plan, scale)
+    check_data(plan)
+    (_, (run, )), = plan.cells
+    start = plan.runs[run.needs[0]]
+    train(start)
+    result = train(run)
+    assert [epoch for epoch, _ in result.accuracy] == [1] and run.done()
+    one, two = (torch.load(r.output, weights_only=False)['state_dict']
+                for r in (start, run))
+    assert torch.equal(one['backbone.conv1.weight'],
+                       two['backbone.conv1.weight'])
+    assert not torch.equal(one['backbone.layer4.0.conv1.weight'],
+                           two['backbone.layer4.0.conv1.weight'])
