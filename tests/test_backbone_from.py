@@ -244,6 +244,8 @@ def test_a_cifar_student_in_a_detector(tmp_path, name, pool, widths, strides):
                         path)
     assert new.model.backbone.stem_pool == pool
     assert new.model.neck.in_channels == widths
+    # so that MMDetection's own tools can run the config
+    assert new.custom_imports.imports == ['mmkd_rl']
     model = started(new)
     assert_arrived(model, net)
     images = torch.randn(1, 3, 128, 192)
@@ -339,6 +341,20 @@ def test_files_that_hold_no_students_backbone(tmp_path, content, message):
         name: torch.zeros(1) for name in content}), file)
     with pytest.raises(ValueError, match=message):
         with_backbone(RETINANET, file)
+
+
+def test_a_config_may_name_the_run(tmp_path, monkeypatch, capsys):
+    """``backbone_from`` in a config is the option of tools/train.py."""
+    tool = Path(__file__).parents[1] / 'tools' / 'train.py'
+    config = tmp_path / 'a.py'
+    config.write_text(f"_base_ = ['{RETINANET}']\n"
+                      "backbone_from = 'work_dirs/absent'")
+    monkeypatch.setattr(sys, 'argv', [str(tool), str(config)])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(tool), run_name='__main__')
+    assert ended.value.code == 2
+    assert "--backbone-from='work_dirs/absent'" in capsys.readouterr().err
 
 
 def test_sources_that_are_not_there(tmp_path):

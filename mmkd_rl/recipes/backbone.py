@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmkd_rl.export.trained import TrainedBackbone, read_trained
 from mmkd_rl.recipes import fitting
 from mmkd_rl.registry import MODELS
-from mmkd_rl.utils.configs import class_name, load_config
+from mmkd_rl.utils.configs import class_name, import_ours, load_config
 
 KEY = '--backbone-from'
 #: Classes whose only difference is the stem.
@@ -67,6 +67,8 @@ def with_backbone(config: Config | str | os.PathLike,
         model['pretrained'] = None
     model['backbone'] = ConfigDict(
         fitting.with_start(model['backbone'], trained))
+    if model['backbone']['type'].startswith('mmkd_rl.'):
+        import_ours(cfg)
     changes.append(f'model.backbone.init_cfg.checkpoint={trained.path!r}')
     changes += _normalize(cfg, trained)
     # MMEngine has no logger before the runner is built.

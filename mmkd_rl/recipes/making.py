@@ -29,6 +29,7 @@ from mmkd_rl.utils.configs import (
     class_name,
     complete_loaders,
     config_name,
+    import_ours,
     load_config,
 )
 
@@ -115,7 +116,7 @@ def distill(config: Config | str | os.PathLike,
             f'no terms and no {sorted(options) or "other options"}; combine '
             f'it with a strategy that has, such as mtkd_rl+{strategy}')
     _add_hooks(cfg, parts)
-    _import_ours(cfg)
+    import_ours(cfg)
     complete_loaders(cfg)
     _name(cfg, config, strategy)
     return cfg
@@ -267,18 +268,6 @@ def image_size(cfg: Config) -> int | tuple[int, int] | None:
             # MMCV writes (width, height).
             return (size[1], size[0])
     return None
-
-
-def _import_ours(cfg: Config) -> None:
-    """Add this package to ``custom_imports``, so that other tools can run the
-    config."""
-    imports = cfg.get('custom_imports') or {}
-    names = imports.get('imports') or []
-    names = [names] if isinstance(names, str) else list(names)
-    if 'mmkd_rl' not in names:
-        cfg.custom_imports = dict(
-            imports=[*names, 'mmkd_rl'],
-            allow_failed_imports=imports.get('allow_failed_imports', False))
 
 
 def _name(cfg: Config, config: Any, strategy: str) -> None:

@@ -161,3 +161,15 @@ def _reads_classes(cfg: Config) -> bool:
              for place in places]
     return any(class_name(kind) == 'ClsDataPreprocessor'
                for kind in kinds)
+
+
+def import_ours(cfg: Config) -> None:
+    """Add this package to ``custom_imports``, so that other tools can run the
+    config."""
+    imports = cfg.get('custom_imports') or {}
+    names = imports.get('imports') or []
+    names = [names] if isinstance(names, str) else list(names)
+    if 'mmkd_rl' not in names:
+        cfg.custom_imports = dict(
+            imports=[*names, 'mmkd_rl'],
+            allow_failed_imports=imports.get('allow_failed_imports', False))
