@@ -51,8 +51,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'that everything runs')
     parser.add_argument(
         '--data-root', metavar='DIR',
-        help='folder with train/ and test/ (or val/); default: data_root of '
-        'the configs')
+        help='folder of the images of classifiers, with train/ and test/ (or '
+        'val/); default: data_root of the configs')
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/reproduce'),
         help='default: work_dirs/reproduce')

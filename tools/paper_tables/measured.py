@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from paper_tables.cells import Cell, Table
 from paper_tables.scales import find_scale
@@ -20,16 +20,19 @@ class Measured:
     """Results of a cell's runs.
 
     Attributes:
-        accuracy: Top-1 accuracy of the last epoch in %, by seed.
+        accuracy: The table's metric at the end of a run in %, by seed.
         cpu_seconds: Mean processor time of a run; ``None`` if not recorded.
+        best: Highest value of each run in %, by seed; empty if not recorded.
     """
     accuracy: Mapping[int, float]
     cpu_seconds: float | None = None
+    best: Mapping[int, float] = field(default_factory=dict)
 
 
-def _runs(*accuracy: float, cpu: float | None = None) -> Measured:
+def _runs(*accuracy: float, cpu: float | None = None,
+          best: tuple[float, ...] = ()) -> Measured:
     """Results of the seeds 0, 1, ..."""
-    return Measured(dict(enumerate(accuracy)), cpu)
+    return Measured(dict(enumerate(accuracy)), cpu, dict(enumerate(best)))
 
 
 #: Results by (table, scale, spoiled teacher), then by (student, method).

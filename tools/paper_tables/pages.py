@@ -29,9 +29,11 @@ from paper_tables.text import markdown, mean_std, plus_minus
 PAGES = ('configs/cifar100/README.md', 'configs/downstream/README.md',
          'configs/imagenet/README.md', 'configs/knowledge_flow/README.md',
          'docs/reproduce.md', 'docs/results/cifar100.md',
+         'docs/results/downstream.md',
          'docs/results/knowledge_flow.md', 'docs/results/tables.md')
 #: Pages in docs/results that discuss the results of a table.
-_DISCUSSED = {'table1': 'cifar100.md', 'fig2': 'cifar100.md',
+_DISCUSSED = {'transfer-bccd': 'downstream.md',
+              'transfer-camvid': 'downstream.md', 'table1': 'cifar100.md', 'fig2': 'cifar100.md',
               'kf-halves': 'knowledge_flow.md',
               'kf-digits': 'knowledge_flow.md#the-missing-digit'}
 
@@ -120,10 +122,10 @@ def render_measured(name: str, scale: str, student: str = '') -> str:
         title = cell.title if one else \
             f'{table.students[cell.student]}: {cell.title}'
         rows.append([title, plus_minus(*mean_std([*runs.accuracy.values()])),
-                     _each(runs), _seconds(runs), _paper(cell)])
-    head = ['method', 'mean', 'each seed', 'CPU s a run',
+                     _each(runs), _best(runs), _seconds(runs), _paper(cell)])
+    head = ['method', 'mean', 'each seed', 'best, mean', 'CPU s a run',
             f'paper, {table.students.get(student)}']
-    for i in (4, 3):  # columns without a number
+    for i in (5, 4, 3):  # columns without a number
         if not any(row[i] for row in rows):
             head, rows = [*head[:i], *head[i + 1:]], [
                 [*row[:i], *row[i + 1:]] for row in rows]
@@ -198,6 +200,10 @@ def _mean(table: Table, cell: Cell, scale: str) -> str:
 
 def _each(runs: Measured) -> str:
     return ' '.join(f'{value:.2f}' for value in runs.accuracy.values())
+
+
+def _best(runs: Measured) -> str:
+    return plus_minus(*mean_std([*runs.best.values()]), '')
 
 
 def _seconds(runs: Measured) -> str:
