@@ -235,7 +235,7 @@ def draw_scenes(images: Sequence[np.ndarray],
         figure.legend(
             handles=legend,
             loc='outside lower center',
-            ncols=min(len(legend), _legend_columns(width)),
+            ncols=-(-len(legend) // lines),  # rows of equal length
             fontsize=9,
             frameon=False)
     return figure
