@@ -53,7 +53,18 @@ class LoadReportHook(Checked, Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Register hooks on the model; its weights are loaded next."""
-        _Watch(unwrapped(runner), self.key, str(runner._load_from))
+        watch_loading(unwrapped(runner), self.key, str(runner._load_from))
+
+
+def watch_loading(model: nn.Module, key: _Key, path: str) -> None:
+    """Report the next load of a model's weights, see :class:`LoadReportHook`.
+
+    Args:
+        model: The model.
+        key: The user's option with the file.
+        path: The file, for messages.
+    """
+    _Watch(model, key, path)
 
 
 def report_loading(runner: Runner, key: _Key) -> None:

@@ -1,0 +1,1 @@
+"""Tools that draw what runs recorded, and what their models see."""
