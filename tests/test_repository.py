@@ -263,7 +263,9 @@ def test_bad_input_ends_with_one_message(error, code, text, capsys):
     ('data/mine/list.txt', ["val_dataloader.dataset.dataset.ann_file="
                             "'data/mine/list.txt'"]),
 ])
-def test_missing_data_name_their_setting(path, expected, capsys):
+def test_missing_data_name_their_setting(path, expected, capsys, tmp_path,
+                                         monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the repository may have data/cifar100
     cfg = Config(dict(
         train_dataloader=dict(
             dataset=dict(type='A', data_root='data/cifar100/train')),
