@@ -336,9 +336,133 @@ def test_the_export_tool_prints_a_backbone_that_reads_all(
     assert all(x.dim() == 4 for x in built(torch.randn(2, 3, 64, 64)))
 
 
+def test_layers_are_not_lost_with_a_class_that_reads_files_its_own_way(
+        tmp_path):
+    path, _ = student(dict(type='ResNet', depth=50), tmp_path)
+    with pytest.raises(ValueError, match='DetectoRS_ResNet does not read'):
+        with_backbone(
+            'mmdet::detectors/detectors_cascade-rcnn_r50_1x_coco.py', path)
+
+
+@pytest.mark.parametrize('config, more', [
+    ('mmdet::gcnet/mask-rcnn_r50-gcb-r4-c3-c5_fpn_1x_coco.py',
+     'context_block'),
+    ('mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py', 'conv_offset')])
+def test_layers_that_the_student_lacks_stay(tmp_path, config, more, capsys):
+    """A backbone with additional layers keeps them; a deeper one is another
+    network (see above)."""
+    path, net = student(dict(type='ResNet', depth=50), tmp_path)
+    cfg = load_config(config)
+    new = with_backbone(cfg, path)
+    assert new.model.backbone.type == cfg.model.backbone.type
+    assert 'weights of the backbone are new' in capsys.readouterr().out
+    with MODELS.switch_scope_and_registry('mmdet') as registry:
+        own = registry.build(new.model.backbone)
+    own.init_weights()
+    for name, value in net.state_dict().items():
+        if not name.endswith('num_batches_tracked'):
+            assert torch.equal(own.state_dict()[name], value), name
+    assert any(more in name for name in own.state_dict())
+
+
+def test_what_the_weights_compute_is_the_same(tmp_path):
+    gelu = dict(type='mmkd_rl.CifarResNet', depth=8, act_cfg=dict(type='GELU'))
+    path, _ = student(gelu, tmp_path)
+    config = ('mmkd_rl::downstream/'
+              'retinanet_cifar-resnet8_8e_bccd-320x240.py')
+    with pytest.raises(ValueError, match='act_cfg=None, and the student was '
+                       'trained with .*GELU.*model.backbone.act_cfg='):
+        with_backbone(config, path)
+
+
+@pytest.mark.parametrize('config', [
+    'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py',
+    'mmseg::ocrnet/ocrnet_r101-d8_4xb2-40k_cityscapes-512x1024.py',
+    'mmdet::yolof/yolof_r50-c5_8xb8-1x_coco.py',
+    'mmdet::libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco.py'])
+def test_widths_of_necks_and_heads_of_all_kinds(tmp_path, config):
+    """Lists of necks and heads, one input, the decoder's second input."""
+    path, net = student(dict(type='MobileNetV2'), tmp_path)
+    model = started(with_backbone(config, path)).eval()
+    assert_arrived(model, net)
+    images = torch.randn(1, 3, 64, 64)
+    if config.startswith('mmdet'):
+        assert model.extract_feat(images)
+    else:
+        assert model(images, mode='tensor').shape[1] == 19
+
+
+def test_a_student_that_gives_all_outputs(tmp_path):
+    path, net = student(dict(type='HRNet', arch='w18'), tmp_path)
+    model = started(with_backbone(RETINANET, path))
+    assert not assert_arrived(model, net)
+    assert len(model.extract_feat(torch.randn(1, 3, 64, 64))) == 5
+
+
+def test_another_classifier_starts_from_it(tmp_path):
+    path, net = student(dict(type='ResNet', depth=18), tmp_path)
+    cfg = with_backbone('mmpretrain::resnet/resnet18_8xb32_in1k.py', path)
+    assert cfg.data_preprocessor.to_rgb and \
+        'bgr_to_rgb' not in cfg.data_preprocessor
+    assert not assert_arrived(started(cfg), net)
+    new = follow_advice('mmpretrain::resnet/resnet50_8xb32_in1k.py', path)
+    model = started(new).eval()
+    assert model(torch.randn(1, 3, 64, 64), mode='tensor').shape == (1, 1000)
+
+
+def test_the_students_weights_are_the_last_that_are_loaded(resnet18, capsys):
+    config = 'mmdet::cityscapes/faster-rcnn_r50_fpn_1x_cityscapes.py'
+    assert load_config(config).load_from
+    new = follow_advice(config, resnet18[0])
+    assert new.load_from is None
+    assert 'load_from=None' in capsys.readouterr().out
+
+
+def test_a_dilated_config_says_that_the_stride_is_another(tmp_path, capsys):
+    path, _ = student(dict(type='MobileNetV2'), tmp_path)
+    with_backbone(PSPNET, path)
+    said = capsys.readouterr().out
+    assert re.search(r'outputs of strides \[.*32\]; .* were \[4, 8, 8, 8\]',
+                     said)
+
+
+@pytest.mark.parametrize('dataset, to_rgb, swaps', [
+    (dict(type='CIFAR100', pipeline=[dict(type='PackInputs')]), False, True),
+    (dict(type='CIFAR100', pipeline=[dict(type='PackInputs')]), True, False),
+    (dict(type='RepeatDataset', dataset=dict(
+        type='A', pipeline=[dict(type='LoadImageFromFile')])), False, False),
+    (dict(type='A', pipeline=[dict(type='LoadImageFromFile')]), True, True)])
+def test_the_order_of_channels_is_that_of_the_students_input(
+        tmp_path, dataset, to_rgb, swaps):
+    """CIFAR's arrays are RGB, files are read as BGR, also by detectors."""
+    path, _ = student(dict(type='ResNet', depth=18), tmp_path)
+    content = torch.load(path)
+    text = content['meta']['cfg'].replace('to_rgb=True', f'to_rgb={to_rgb}')
+    content['meta']['cfg'] = (
+        f'{text}\ntrain_dataloader = {dict(dataset=dataset)}')
+    torch.save(content, path)
+    new = with_backbone(RETINANET, path)
+    assert new.model.data_preprocessor.bgr_to_rgb is swaps
+
+
+@pytest.mark.parametrize('model, where', [
+    (dict(type='MultiTeacherDistiller', student=dict(
+        type='A', backbone=dict(type='ResNet'))), 'model.student.backbone'),
+    (dict(type='SoftTeacher', detector=dict(
+        type='A', backbone=dict(type='ResNet'))), 'model.detector.backbone'),
+    (dict(type='A', backbone=dict(
+        type='mmkd_rl.KnowledgeFlowBackbone', student=dict(type='ResNet'))),
+     'model.backbone.student')])
+def test_a_backbone_inside_another_model(resnet18, model, where):
+    """It would be replaced with its teachers, or not be found."""
+    with pytest.raises(ValueError, match=f'is {where}; .*plain config'):
+        with_backbone(Config(dict(model=model)), resnet18[0])
+
+
 @pytest.mark.parametrize('content, message', [
     ({'bbox_head.a': 0, 'backbone.b': 0}, 'of a detector or a segmentor.*'
      'bbox_head'),
+    ({'panoptic_head.a': 0, 'backbone.b': 0}, 'panoptic_head'),
     ({'conv1.weight': 0}, 'no weights named "backbone.*convert.py'),
     (None, 'has no "state_dict"')])
 def test_files_that_hold_no_students_backbone(tmp_path, content, message):

@@ -51,6 +51,8 @@ def student_configs(meta: dict) -> tuple[dict | None, dict | None]:
     while isinstance(model.get('student'), dict):
         model = model['student']
         preprocessor = preprocessor or model.get('data_preprocessor')
+    if preprocessor is not None:
+        preprocessor = _as_of_files(preprocessor, cfg)
     backbone = model.get('backbone')
     if isinstance(backbone, dict) and class_name(
             backbone.get('type')) == 'KnowledgeFlowBackbone':
@@ -62,6 +64,26 @@ def student_configs(meta: dict) -> tuple[dict | None, dict | None]:
     if '.' not in backbone['type'] and scope:
         backbone['type'] = f'{scope}.{backbone["type"]}'
     return backbone, preprocessor
+
+
+def _as_of_files(preprocessor: dict, cfg: dict) -> dict:
+    """A preprocessor for images that are read from files, in BGR order.
+
+    Data sets that hold their images as arrays, such as CIFAR, have them in RGB
+    order; there ``to_rgb=False`` keeps this order.
+    """
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset')
+    while isinstance(dataset, dict) and isinstance(
+            dataset.get('dataset'), dict):
+        dataset = dataset['dataset']
+    steps = dataset.get('pipeline') if isinstance(dataset, dict) else None
+    if not isinstance(steps, list) or not steps or any(
+            class_name(step.get('type')) == 'LoadImageFromFile'
+            for step in steps):
+        return preprocessor
+    swaps = preprocessor.get('to_rgb', preprocessor.get('bgr_to_rgb', False))
+    rest = {k: v for k, v in preprocessor.items() if k != 'bgr_to_rgb'}
+    return dict(rest, to_rgb=not swaps)
 
 
 def read_settings(text: str) -> dict[str, Any]:

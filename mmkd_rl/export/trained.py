@@ -12,7 +12,8 @@ from mmkd_rl.export.student import KNOWLEDGE_FLOW, plain_student
 from mmkd_rl.utils import checkpoint_io
 
 #: Heads of detectors and segmentors.
-_DENSE = {'bbox_head', 'decode_head', 'mask_head', 'roi_head', 'rpn_head'}
+_DENSE = {'bbox_head', 'decode_head', 'mask_head', 'panoptic_head',
+          'query_head', 'roi_head', 'rpn_head', 'seg_head'}
 _PREFIXES = ('backbone.', 'student.backbone.')
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from typing import Any
 
@@ -11,6 +12,17 @@ from mmengine.logging import print_log
 
 from mmkd_rl.export.trained import TrainedBackbone, read_trained
 from mmkd_rl.recipes import fitting
+from mmkd_rl.recipes.levels import (
+    all_strides,
+    as_maps,
+    first_strides,
+    last_strides,
+    levels,
+    neck_levels,
+    num_outputs,
+    same_outputs,
+)
+from mmkd_rl.recipes.widths import Setting, fitted_neck, widths
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils.configs import class_name, import_ours, load_config
 
@@ -18,6 +30,8 @@ KEY = '--backbone-from'
 #: Classes whose only difference is the stem.
 _STEMS = ('ResNet', 'ResNetV1c', 'ResNetV1d')
 
+#: Options that change what the same weights compute.
+_COMPUTED = ('style', 'act_cfg', 'conv_cfg', 'last_pool')
 #: Options of a config's backbone that another backbone takes over.
 _KEPT = ('frozen_stages', 'norm_eval')
 
@@ -49,9 +63,7 @@ def with_backbone(config: Config | str | os.PathLike,
     cfg = copy.deepcopy(config) if isinstance(config, Config) else \
         load_config(config)
     model: Any = cfg.get('model')
-    if not isinstance(model, dict) or not isinstance(
-            model.get('backbone'), dict):
-        raise ValueError(f"{KEY}: the config's model has no backbone")
+    _check_plain(model)
     trained = read_trained(source, KEY)
     scope = cfg.get('default_scope')
     changes: list[str] = []
@@ -67,9 +79,19 @@ def with_backbone(config: Config | str | os.PathLike,
         model['pretrained'] = None
     model['backbone'] = ConfigDict(
         fitting.with_start(model['backbone'], trained))
-    if model['backbone']['type'].startswith('mmkd_rl.'):
+    if str(model['backbone']['type']).startswith('mmkd_rl.'):
         import_ours(cfg)
     changes.append(f'model.backbone.init_cfg.checkpoint={trained.path!r}')
+    if news := fitting.new_layers(model['backbone'], trained, scope):
+        changes.append(f'({news})')
+    # These are loaded later, over the student's weights.
+    if cfg.get('load_from') and not cfg.get('resume'):
+        cfg.load_from = None
+        changes.append('load_from=None')
+    if isinstance(model.get('init_cfg'), dict) and \
+            model['init_cfg'].get('type') == 'Pretrained':
+        model['init_cfg'] = None
+        changes.append('model.init_cfg=None')
     changes += _normalize(cfg, trained)
     # MMEngine has no logger before the runner is built.
     print_log(f'{KEY} has set\n  ' + '\n  '.join(changes))
@@ -100,8 +122,35 @@ def own_backbone(source: str | os.PathLike, toolbox: str) -> dict | None:
     if len(with_own) == len(config) and not fitting.misfit(
             with_own, trained, toolbox):
         config = with_own
-    config = fitting.as_maps(config, toolbox)
+    config = as_maps(config, toolbox)
     return fitting.with_start({'type': config['type'], **config}, trained)
+
+
+def _check_plain(model: Any) -> None:
+    """Refuse a model whose backbone is not at ``model.backbone``.
+
+    Raises:
+        ValueError: It is somewhere else, or has teachers of its own.
+    """
+    where = 'model'
+    while isinstance(model, dict) and 'backbone' not in model:
+        name = next((n for n in ('student', 'detector', 'segmentor', 'model')
+                     if isinstance(model.get(n), dict)), None)
+        if name is None:
+            raise ValueError(f"{KEY}: the config's model has no backbone")
+        model, where = model[name], f'{where}.{name}'
+    backbone = model.get('backbone') if isinstance(model, dict) else None
+    if not isinstance(backbone, dict):
+        raise ValueError(f"{KEY}: the config's model has no backbone")
+    if class_name(backbone['type']) == 'KnowledgeFlowBackbone':
+        where, backbone = f'{where}.backbone', backbone.get('student', {})
+    elif where == 'model':
+        return
+    raise ValueError(
+        f'{KEY} is for plain configs, and the backbone of this one is '
+        f'{where}.{"student" if where.endswith("backbone") else "backbone"}; '
+        'write the result of mmkd_rl.with_backbone(CONFIG, RUN) for the plain '
+        'config to a file (.dump(FILE)), and distil or wrap that one')
 
 
 def _is_other_kind(backbone: dict, trained: TrainedBackbone,
@@ -109,6 +158,11 @@ def _is_other_kind(backbone: dict, trained: TrainedBackbone,
     """Whether the student's backbone is of another class than the config's,
     and not only with another stem."""
     if trained.config is None:
+        return False
+    network = fitting.outline(backbone, scope)
+    if not fitting.name_misfit(network, trained) and fitting.new_layers(
+            backbone, trained, scope):
+        # It has layers beyond the student's, which would be lost.
         return False
     ours, theirs = trained.config['type'], backbone['type']
     if class_name(ours) in _STEMS and class_name(theirs) in _STEMS:
@@ -156,23 +210,23 @@ def _replace(model: Any, trained: TrainedBackbone,
     """
     old = model['backbone']
     new = fitting.keep_dilation(
-        fitting.as_maps(dict(trained.config or {}), scope), old, trained,
+        as_maps(dict(trained.config or {}), scope), old, trained,
         scope)
-    wanted = [stride for stride, _ in fitting.levels(old, scope)]
-    strides = fitting.all_strides(new, scope)
-    chosen = fitting.same_outputs(old, strides, wanted)
+    wanted = [stride for stride, _ in levels(old, scope)]
+    strides = all_strides(new, scope)
+    chosen = same_outputs(old, strides, wanted)
     if chosen is None:
         # A decode head resizes its maps, so any strides work.
-        fit = fitting.last_strides if 'decode_head' in model else \
-            fitting.first_strides
+        fit = last_strides if 'decode_head' in model else \
+            first_strides
         chosen = fit(new, scope, strides, wanted)
-    new.update(chosen or {})
     unused = _unused_levels(model)
     if chosen is None and unused:
-        chosen = fitting.first_strides(new, scope, strides, wanted[unused:])
-        new.update(chosen or {})
+        chosen = first_strides(new, scope, strides, wanted[unused:])
+        new = fitting.with_accepted(new, chosen or {}, scope)
         fits = chosen is not None and _neck_fits(model, new, scope, 0)
     else:
+        new = fitting.with_accepted(new, chosen or {}, scope)
         fits = chosen is not None and _neck_fits(model, new, scope)
         unused = 0
     if not fits:
@@ -185,20 +239,24 @@ def _replace(model: Any, trained: TrainedBackbone,
     if old.get('norm_cfg', {}).get('type') == 'SyncBN' and \
             fitting.has_batch_norm(new, scope):
         kept['norm_cfg'] = old['norm_cfg']
-    new.update(fitting.accepted({**kept, 'type': new['type']}, scope))
+    new = fitting.with_accepted(new, kept, scope)
     if 'frozen_stages' in new:
         new['frozen_stages'] = min(
-            new['frozen_stages'], fitting.num_outputs(new, scope))
-    settings = _widths(model, new, scope)
+            new['frozen_stages'], num_outputs(new, scope))
+    settings = widths(model, new, scope)
     if unused:
-        settings.append(('neck', 'start_level', 0))
+        settings.append(Setting('neck.start_level', 0))
     model['backbone'] = ConfigDict(new)
     options = {k: new[k] for k in ('out_indices', 'stem_pool') if k in new}
     changes = [f'model.backbone={fitting.in_words(new)}, ' + ', '.join(
         f'{name}={value}' for name, value in options.items())]
-    for part, name, value in settings:
-        model[part][name] = value
-        changes.append(f'model.{part}.{name}={value}')
+    for setting in settings:
+        setting.apply(model)
+        changes.append(str(setting))
+    given = [stride for stride, _ in levels(new, scope)]
+    if given != wanted:
+        changes.append(f'(outputs of strides {given}; those of the config '
+                       f'were {wanted})')
     return changes
 
 
@@ -224,66 +282,14 @@ def _neck_fits(model: dict, backbone: dict, scope: str | None,
     neck = model.get('neck')
     if not isinstance(neck, dict):
         return True
-    new = _fitted_neck(neck, backbone, scope)
+    new = fitted_neck(neck, backbone, scope)
     if start_level is not None:
         new['start_level'] = start_level
     before, after = (
-        fitting.neck_levels(config, network, scope) for config, network in (
+        neck_levels(config, network, scope) for config, network in (
             (neck, model['backbone']), (new, backbone)))
     return after is not None and before is not None and \
         [stride for stride, _ in before] == [stride for stride, _ in after]
-
-
-def _fitted_neck(neck: dict, backbone: dict, scope: str | None) -> dict:
-    """The config of a neck with a backbone's widths."""
-    channels = [width for _, width in fitting.levels(backbone, scope)]
-    new = dict(neck)
-    if isinstance(neck.get('in_channels'), (list, tuple)):
-        # SSDNeck compares it with a tuple.
-        new['in_channels'] = type(neck['in_channels'])(channels)
-    if isinstance(neck.get('embed_dim'), int):
-        new['embed_dim'] = channels[-1]
-    return new
-
-
-def _widths(model: dict, backbone: dict,
-            scope: str | None) -> list[tuple[str, str, Any]]:
-    """Settings of neck and heads that a backbone's outputs require.
-
-    Returns:
-        Part of the model, option and value of each setting that is not as
-        required.
-    """
-    channels = [width for _, width in fitting.levels(backbone, scope)]
-    found: list[tuple[str, str, Any]] = []
-    neck = model.get('neck')
-    if isinstance(neck, dict):
-        new = _fitted_neck(neck, backbone, scope)
-        found += [('neck', name, new[name])
-                  for name in ('in_channels', 'embed_dim') if name in new]
-        # Heads see the neck's outputs.
-        channels = [width for _, width in fitting.neck_levels(
-            new, backbone, scope) or ()]
-    for part in ('decode_head', 'auxiliary_head') if channels else ():
-        head = model.get(part)
-        given = head.get('in_channels') if isinstance(head, dict) else None
-        if isinstance(given, int):
-            index = min(head.get('in_index', -1), len(channels) - 1)
-            found += [(part, 'in_index', index),
-                      (part, 'in_channels', channels[index])]
-        elif isinstance(given, (list, tuple)):
-            # Several maps, each with a layer of its own.
-            indices = list(head.get('in_index', ()))
-            if not indices or max(indices) >= len(channels):
-                indices = list(range(len(channels)))
-            found += [(part, 'in_index', indices),
-                      (part, 'in_channels', [channels[i] for i in indices])]
-    return [(part, name, value) for part, name, value in found
-            if _as_list(model[part].get(name)) != _as_list(value)]
-
-
-def _as_list(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _check_fit(model: dict, trained: TrainedBackbone, scope: str | None,
@@ -305,20 +311,27 @@ def _check_fit(model: dict, trained: TrainedBackbone, scope: str | None,
             f'{KEY}={trained.path!r} does not fit model.backbone '
             f'({fitting.in_words(backbone)}): {problem}' +
             _advice(model, trained, scope))
-    own = (trained.config or {}).get('style', 'pytorch')
-    if backbone.get('style', 'pytorch') != own and class_name(
-            backbone['type']) in _STEMS:
-        raise ValueError(
-            f'{KEY}: model.backbone.style={backbone.get("style")!r} has its '
-            f'strides in other layers than the student, of style {own!r}, so '
-            'the same weights compute something else; set --cfg-options '
-            f'model.backbone.style={own}')
+    student = trained.config
+    if student is None or class_name(backbone['type']) != class_name(
+            student['type']):
+        return
+    for name in _COMPUTED:
+        ours, theirs = (fitting.option(config, name, scope)
+                        for config in (student, backbone))
+        if ours != theirs and inspect.Parameter.empty not in (ours, theirs):
+            raise ValueError(
+                f'{KEY}: model.backbone.{name}={theirs!r}, and the student '
+                f'was trained with {ours!r}, so the same weights compute '
+                'something else; set --cfg-options '
+                f'{Setting(f"backbone.{name}", ours)}')
 
 
 def _advice(model: dict, trained: TrainedBackbone,
             scope: str | None) -> str:
     """Settings with which the weights fit, for the end of a message."""
     student, backbone = trained.config, model['backbone']
+    if not fitting.name_misfit(fitting.outline(backbone, scope), trained):
+        return ', because its class reads files in a way of its own'
     if student is None:
         return (". The file does not say which network it is of; give the "
                 "run's own checkpoint, or set model.backbone to it")
@@ -331,12 +344,10 @@ def _advice(model: dict, trained: TrainedBackbone,
                   **wanted}
     if not wanted:
         return f'. The student is {fitting.in_words(student)}'
-    settings = [('backbone', k, v) for k, v in wanted.items()]
-    settings += _widths(model, {**backbone, **wanted}, scope)
+    settings = [Setting(f'backbone.{k}', v) for k, v in wanted.items()]
+    settings += widths(model, {**backbone, **wanted}, scope)
     return (f'. The student is {fitting.in_words(student)}; this fits: '
-            '--cfg-options ' + ' '.join(
-                f'model.{part}.{name}={str(value).replace(" ", "")}'
-                for part, name, value in settings))
+            '--cfg-options ' + ' '.join(map(str, settings)))
 
 
 def _normalize(cfg: Config, trained: TrainedBackbone) -> list[str]:
@@ -349,13 +360,15 @@ def _normalize(cfg: Config, trained: TrainedBackbone) -> list[str]:
     if not isinstance(own, dict):
         own = cfg.get('data_preprocessor')
     if own is None:
-        return []
+        return ["nothing for the student's normalisation, because the model "
+                'has no data_preprocessor']
     if not student or student.get('mean') is None:
         return ['nothing in model.data_preprocessor: the file does not say '
                 'how its images were normalised']
     swap = bool(student.get('to_rgb', student.get('bgr_to_rgb', False)))
-    name = 'to_rgb' if class_name(own.get('type')) == 'ClsDataPreprocessor' \
-        else 'bgr_to_rgb'
+    kind = own.get('type') or cfg.model.get('type')
+    name = 'to_rgb' if class_name(kind) in (
+        'ClsDataPreprocessor', 'ImageClassifier') else 'bgr_to_rgb'
     new = {'mean': list(student['mean']), 'std': list(student['std']),
            name: swap}
     changed = {k: v for k, v in new.items() if own.get(k) != v}

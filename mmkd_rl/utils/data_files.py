@@ -132,7 +132,8 @@ def _files(folder: str, suffix: str) -> Iterator[str]:
     for at, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
         for name in sorted(names):
-            if name.endswith(suffix):
+            # MMEngine's listing skips hidden files.
+            if name.endswith(suffix) and not name.startswith('.'):
                 yield osp.join(at, name)
 
 

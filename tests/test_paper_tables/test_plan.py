@@ -530,3 +530,13 @@ def test_public_teachers_of_a_backbone_are_asked_for(tmp_path, monkeypatch):
         'epoch_24.pth'}
     with pytest.raises(FileNotFoundError, match='data/'):
         check_data(made)
+
+
+def test_a_teacher_of_a_backbone_can_be_spoiled(tmp_path):
+    made = downstream_plan(tmp_path, 'transfer-bccd', 'short',
+                           methods=['aver', 'longer'],
+                           spoil='resnet20')
+    assert any('resnet20' in name and 'permuted' in name for name in made.runs)
+    with pytest.raises(ValueError, match="no 'resnet9'.*resnet14"):
+        downstream_plan(tmp_path, 'transfer-bccd', 'short', methods=['aver'],
+                        spoil='resnet9')

@@ -214,7 +214,7 @@ class Planner:
             sources.fill(source, '', '')
             if teacher.run is not None:
                 out.runs.setdefault(teacher.run.name, teacher.run)
-        start = self._start(out, table, cell)
+        start, pool = self._start(out, table, cell)
         base = config_identity(leaf, [t.identity for t in teachers]
                                + [run.identity for run in start])
         self._move(leaf)
@@ -249,22 +249,24 @@ class Planner:
         made = [self._as_on_disk(run) for run in made]
         out.runs.update({run.name: run for run in made})
         out.cells.append((cell, made))
-        return dict.fromkeys(names)
+        return dict.fromkeys([*names, *pool])
 
-    def _start(self, out: Plan, table: Table, cell: Cell) -> list[Run]:
+    def _start(self, out: Plan, table: Table,
+               cell: Cell) -> tuple[list[Run], dict[str, None]]:
         """Add the run that trains a cell's backbone to a plan, with seed 0.
 
         Returns:
-            The run; empty if the cell has no ``start``.
+            The run, and the names of its teachers as keys; both are empty if
+            the cell has no ``start``.
         """
         if cell.start is None:
-            return []
+            return [], {}
         inner = Plan(runs=out.runs, notes=out.notes)
-        self._add(inner, table, cell.start, [0], TOP1)
+        pool = self._add(inner, table, cell.start, [0], TOP1)
         (_, made), = inner.cells
         for run in made:
             run.lends = True
-        return made
+        return made, pool
 
     def _move(self, cfg: Config) -> None:
         """Set the folder of the images in a config, in place: of a classifier
