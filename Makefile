@@ -10,13 +10,13 @@ TEST_ARGS ?=
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-learning lint types docs clean
+.PHONY: help setup demo test test-learning test-downstream lint types docs clean
 
 help:  ## list the targets
 	@echo 'make TARGET [PYTHON=python3.12]'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile \
 		| while IFS='|' read -r name text; do \
-			printf '  %-13s %s\n' $$name "$$text"; done
+			printf '  %-16s %s\n' $$name "$$text"; done
 
 setup:  ## make .venv, install everything, check it
 	@$(SETUP)
@@ -27,11 +27,15 @@ demo: setup  ## teachers, students, detectors on embedded data (12 min, 2 cores)
 test: setup  ## run the tests (TEST_ARGS='-k name' for some of them)
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg \
 		$(BIN)/python -m pytest tests -q -n $(TEST_JOBS) \
-		-m 'not learning' $(TEST_ARGS)
+		-m 'not learning and not downstream' $(TEST_ARGS)
 
 test-learning: setup  ## that each updater learns: minutes of training
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 \
 		$(BIN)/python -m pytest tests -q -n $(TEST_JOBS) -m learning
+
+test-downstream: setup  ## every backbone family, every detector of the papers
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+		$(BIN)/python -m pytest tests -q -n $(TEST_JOBS) -m downstream
 
 lint:  ## ruff over the whole repository
 	@$(SETUP) --lint

@@ -158,6 +158,7 @@ def test_deep_stems_have_other_names_in_each_toolbox(tmp_path, config, stem,
         8 if (config, stem) == (PSPNET, 'ResNetV1c') else 32)
 
 
+@pytest.mark.downstream
 @pytest.mark.parametrize('config, backbone, more', [
     ('mmdet::regnet/retinanet_regnetx-800MF_fpn_1x_coco.py',
      dict(type='RegNet', arch='regnetx_800mf'), False),

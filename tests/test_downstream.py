@@ -222,6 +222,7 @@ class _Record(Hook):
         self.metrics = metrics
 
 
+@pytest.mark.downstream
 @pytest.mark.parametrize('name, depth', CASES)
 def test_two_steps_from_a_trained_backbone(name, depth, data, trained,
                                            tmp_path):
