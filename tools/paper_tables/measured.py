@@ -61,6 +61,18 @@ MEASURED: dict[tuple[str, str, str], dict[tuple[str, str], Measured]] = {
     ('fig2', 'short', ''): {
         ('resnet8', 'teachers-1'): _runs(28.91, 28.40, 28.19, cpu=133),
     },
+    ('transfer-camvid', 'short', ''): {
+        ('resnet8-camvid', 'none'):
+        _runs(35.57, 35.88, 36.21, cpu=204, best=(35.57, 35.88, 36.21)),
+        ('resnet8-camvid', 'baseline'):
+        _runs(38.01, 38.42, 37.81, cpu=196, best=(38.01, 38.87, 37.81)),
+        ('resnet8-camvid', 'aver'):
+        _runs(39.66, 40.33, 40.22, cpu=202, best=(39.66, 40.33, 40.22)),
+        ('resnet8-camvid', 'mtkd-rl'):
+        _runs(40.18, 40.12, 40.03, cpu=203, best=(40.18, 40.12, 40.03)),
+        ('resnet8-camvid', 'longer'):
+        _runs(41.19, 41.74, 40.93, cpu=194, best=(41.19, 41.74, 40.93)),
+    },
     ('kf-halves', 'short', ''): {
         ('second-half', 'baseline'): _runs(31.20, 32.64, 31.38, cpu=141),
         ('second-half', 'finetune-classes'):
