@@ -61,6 +61,23 @@ MEASURED: dict[tuple[str, str, str], dict[tuple[str, str], Measured]] = {
     ('fig2', 'short', ''): {
         ('resnet8', 'teachers-1'): _runs(28.91, 28.40, 28.19, cpu=133),
     },
+    ('transfer-bccd', 'short', ''): {
+        ('resnet8-bccd', 'none'):
+        _runs(44.90, 45.20, 45.10, cpu=177,
+              best=(44.90, 45.20, 45.10)),
+        ('resnet8-bccd', 'baseline'):
+        _runs(46.30, 46.10, 43.90, cpu=161,
+              best=(46.30, 46.10, 43.90)),
+        ('resnet8-bccd', 'aver'):
+        _runs(44.30, 46.40, 46.50, cpu=174,
+              best=(44.30, 46.40, 46.50)),
+        ('resnet8-bccd', 'mtkd-rl'):
+        _runs(44.90, 45.40, 46.50, cpu=158,
+              best=(44.90, 45.40, 46.50)),
+        ('resnet8-bccd', 'longer'):
+        _runs(47.00, 46.20, 47.30, cpu=161,
+              best=(47.00, 46.20, 47.30)),
+    },
     ('transfer-camvid', 'short', ''): {
         ('resnet8-camvid', 'none'):
         _runs(35.57, 35.88, 36.21, cpu=204, best=(35.57, 35.88, 36.21)),
