@@ -17,6 +17,7 @@ from mmengine.utils import import_modules_from_strings
 from mmkd_rl import with_backbone
 from mmkd_rl.export import export_student
 from mmkd_rl.export.description import read_settings
+from mmkd_rl.recipes.levels import levels
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.configs import load_config
@@ -277,7 +278,9 @@ def test_the_strides_behind_a_neck_stay(tmp_path, config, strides):
 
 @pytest.mark.parametrize('config', [
     'mmdet::yolox/yolox_s_8xb8-300e_coco.py',  # three fixed levels
-    'mmdet::detr/detr_r50_8xb2-150e_coco.py'])  # stride 32 alone
+    'mmdet::detr/detr_r50_8xb2-150e_coco.py',  # stride 32 alone
+    # no neck, four levels
+    'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py'])
 def test_a_neck_without_the_students_strides(tmp_path, config):
     path, _ = student(CIFAR['resnet'], tmp_path)
     with pytest.raises(ValueError, match=r'has outputs of strides \[1, 2, 4\]'
@@ -391,6 +394,15 @@ def test_widths_of_necks_and_heads_of_all_kinds(tmp_path, config):
         assert model.extract_feat(images)
     else:
         assert model(images, mode='tensor').shape[1] == 19
+
+
+def test_widths_of_a_transformer_behind_the_backbone(tmp_path):
+    path, _ = student(dict(type='VGG', depth=11), tmp_path)
+    new = with_backbone(
+        'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', path)
+    assert new.model.panoptic_head.in_channels == [
+        width for _, width in levels(new.model.backbone, 'mmdet')]
+    assert 'in_index' not in new.model.panoptic_head
 
 
 def test_a_student_that_gives_all_outputs(tmp_path):

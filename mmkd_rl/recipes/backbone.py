@@ -269,7 +269,7 @@ def _unused_levels(model: dict) -> int:
 def _neck_fits(model: dict, backbone: dict, scope: str | None,
                start_level: int | None = None) -> bool:
     """Whether the neck of a model gives outputs of the same strides with
-    another backbone; ``True`` if there is no neck.
+    another backbone; if there is no neck, see :func:`_heads_fit`.
 
     A feature pyramid makes the levels that a backbone with fewer stages lacks.
 
@@ -280,6 +280,8 @@ def _neck_fits(model: dict, backbone: dict, scope: str | None,
         start_level: The neck's option; ``None`` for that of the config.
     """
     neck = model.get('neck')
+    if neck is None:
+        return _heads_fit(model, backbone, scope)
     if not isinstance(neck, dict):
         return True
     new = fitted_neck(neck, backbone, scope)
@@ -290,6 +292,21 @@ def _neck_fits(model: dict, backbone: dict, scope: str | None,
             (neck, model['backbone']), (new, backbone)))
     return after is not None and before is not None and \
         [stride for stride, _ in before] == [stride for stride, _ in after]
+
+
+def _heads_fit(model: dict, backbone: dict, scope: str | None) -> bool:
+    """Whether the heads of a model without neck can have the outputs of
+    another backbone.
+
+    A segmentor's and a classifier's can, and Mask2Former's if there are as
+    many; those of a detector with one map (C4) are made for its width.
+    """
+    if 'decode_head' in model or 'head' in model:
+        return True
+    before, after = (levels(b, scope) for b in (model['backbone'], backbone))
+    if 'panoptic_head' in model:
+        return [s for s, _ in before] == [s for s, _ in after]
+    return before == after
 
 
 def _check_fit(model: dict, trained: TrainedBackbone, scope: str | None,

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmkd_rl.recipes.levels import levels, neck_levels
 
-_HEADS = ('decode_head', 'auxiliary_head', 'head')
+_HEADS = ('decode_head', 'auxiliary_head', 'head', 'panoptic_head')
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,9 @@ def _of_head(head: dict, channels: list[int]) -> dict[str, Any]:
         indices = list(index) if isinstance(index, (list, tuple)) else []
         if not indices or max(indices) >= len(channels):
             indices = list(range(len(channels)))
-        found = dict(in_index=indices,
-                     in_channels=[channels[i] for i in indices])
+        found['in_channels'] = [channels[i] for i in indices]
+        if 'in_index' in head:
+            found['in_index'] = indices
     if isinstance(head.get('c1_in_channels'), int):
         # DeepLabV3+'s decoder takes the first output, too.
         found['c1_in_channels'] = channels[0]
