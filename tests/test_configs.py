@@ -131,9 +131,9 @@ def test_name_follows_the_pattern(path):
     """Names are STUDENT_EPOCHS_DATA."""
     data, folder = Path(path).parts[1:3]
     if folder == 'teachers':
-        pattern = r'[a-z0-9.-]+_(\dxb\d+-\d+e_)?' + data
+        pattern = r'[a-z0-9.-]+_(\dxb\d+-\d+e(-fp32)?_)?' + data
     else:
-        pattern = r'[a-z0-9.-]+_(1xb64-)?\d+e_' + data + '(-fifth)?'
+        pattern = r'[a-z0-9.-]+_(1xb\d+-)?\d+e(-fp32)?_' + data + '(-fifth)?'
     assert re.fullmatch(pattern, Path(path).stem)
     epochs = re.search(r'(\d+)e_', Path(path).stem)
     if epochs:

