@@ -405,6 +405,37 @@ def test_widths_of_a_transformer_behind_the_backbone(tmp_path):
     assert 'in_index' not in new.model.panoptic_head
 
 
+def test_a_detector_gets_maps_in_the_default_memory_format(tmp_path):
+    """MMCV's RoIAlign reads others wrongly and does not check. A segmentor has
+    no such operator and keeps the student's format."""
+    path, _ = student(dict(CIFAR['resnet'], channels_last=True), tmp_path)
+    new = with_backbone('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+                        path)
+    assert all(x.is_contiguous() for x in started(new).extract_feat(
+        torch.randn(2, 3, 64, 64)))
+    assert with_backbone(PSPNET, path).model.backbone.channels_last
+
+
+@pytest.mark.parametrize('backbone', [
+    dict(type='ConvNeXt', arch='atto'), dict(type='HorNet', arch='tiny')])
+def test_a_classifier_that_averages_its_last_map(tmp_path, backbone):
+    """As a detector's backbone it gives maps."""
+    path, net = student(backbone, tmp_path)
+    model = started(with_backbone(
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', path))
+    assert_arrived(model, net)
+    assert len(model.extract_feat(torch.randn(1, 3, 64, 64))) == 5
+
+
+def test_the_last_layers_of_a_deep_transformer(tmp_path):
+    """A ViT of 24 layers with as many outputs, not the first twelve."""
+    path, _ = student(dict(type='VisionTransformer', img_size=64, arch=dict(
+        embed_dims=32, num_layers=24, num_heads=2, feedforward_channels=64)),
+        tmp_path)
+    new = with_backbone(PSPNET, path)
+    assert new.model.backbone.out_indices == (20, 21, 22, 23)
+
+
 def test_a_student_that_gives_all_outputs(tmp_path):
     path, net = student(dict(type='HRNet', arch='w18'), tmp_path)
     model = started(with_backbone(RETINANET, path))

@@ -12,28 +12,17 @@ from mmengine.logging import print_log
 
 from mmkd_rl.export.trained import TrainedBackbone, read_trained
 from mmkd_rl.recipes import fitting
-from mmkd_rl.recipes.levels import (
-    all_strides,
-    as_maps,
-    first_strides,
-    last_strides,
-    levels,
-    neck_levels,
-    num_outputs,
-    same_outputs,
-)
-from mmkd_rl.recipes.widths import Setting, fitted_neck, widths
+from mmkd_rl.recipes.fitting import KEY
+from mmkd_rl.recipes.levels import as_maps
+from mmkd_rl.recipes.replacing import rename_class, replace
+from mmkd_rl.recipes.widths import Setting, widths
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils.configs import class_name, import_ours, load_config
 
-KEY = '--backbone-from'
 #: Classes whose only difference is the stem.
 _STEMS = ('ResNet', 'ResNetV1c', 'ResNetV1d')
-
 #: Options that change what the same weights compute.
 _COMPUTED = ('style', 'act_cfg', 'conv_cfg', 'last_pool')
-#: Options of a config's backbone that another backbone takes over.
-_KEPT = ('frozen_stages', 'norm_eval')
 
 
 def with_backbone(config: Config | str | os.PathLike,
@@ -69,10 +58,10 @@ def with_backbone(config: Config | str | os.PathLike,
     changes: list[str] = []
     problem = fitting.misfit(model['backbone'], trained, scope)
     if problem and _is_other_kind(model['backbone'], trained, scope):
-        changes += _replace(model, trained, scope)
+        changes += replace(model, trained, scope)
         problem = fitting.misfit(model['backbone'], trained, scope)
     elif problem and _has_other_names(model['backbone'], trained):
-        changes += _rename_class(model, trained, scope)
+        changes += rename_class(model, trained, scope)
         problem = fitting.misfit(model['backbone'], trained, scope)
     _check_fit(model, trained, scope, problem)
     if 'pretrained' in model:
@@ -130,7 +119,8 @@ def _check_plain(model: Any) -> None:
     """Refuse a model whose backbone is not at ``model.backbone``.
 
     Raises:
-        ValueError: It is somewhere else, or has teachers of its own.
+        ValueError: The backbone is inside another model, such as that of a
+            distillation, or has teachers itself (Knowledge Flow).
     """
     where = 'model'
     while isinstance(model, dict) and 'backbone' not in model:
@@ -176,137 +166,6 @@ def _has_other_names(backbone: dict, trained: TrainedBackbone) -> bool:
     ResNetV1c or V1d has other names of weights than MMPretrain's."""
     return trained.config is not None and class_name(
         backbone['type']) == class_name(trained.config['type']) in _STEMS[1:]
-
-
-def _rename_class(model: Any, trained: TrainedBackbone,
-                  scope: str | None) -> list[str]:
-    """Take the student's class for the config's backbone, with the options of
-    the config that it accepts.
-
-    Returns:
-        The changes, for the user.
-    """
-    kind = (trained.config or {})['type']
-    old = dict(model['backbone'], type=kind)
-    plain = {k: v for k, v in old.items() if k not in ('strides', 'dilations')}
-    options = fitting.keep_dilation(
-        fitting.accepted(plain, scope), old, trained, scope)
-    left = sorted(set(model['backbone']) - set(options))
-    model['backbone'] = ConfigDict(options)
-    return [f'model.backbone.type={kind}' + (
-        f', without {", ".join(left)}' if left else '')]
-
-
-def _replace(model: Any, trained: TrainedBackbone,
-             scope: str | None) -> list[str]:
-    """Replace the backbone of a model's config by the student's.
-
-    Returns:
-        The changes, for the user.
-
-    Raises:
-        ValueError: The student has no outputs of the strides for which the
-            config's neck and heads are made.
-    """
-    old = model['backbone']
-    new = fitting.keep_dilation(
-        as_maps(dict(trained.config or {}), scope), old, trained,
-        scope)
-    wanted = [stride for stride, _ in levels(old, scope)]
-    strides = all_strides(new, scope)
-    chosen = same_outputs(old, strides, wanted)
-    if chosen is None:
-        # A decode head resizes its maps, so any strides work.
-        fit = last_strides if 'decode_head' in model else \
-            first_strides
-        chosen = fit(new, scope, strides, wanted)
-    unused = _unused_levels(model)
-    if chosen is None and unused:
-        chosen = first_strides(new, scope, strides, wanted[unused:])
-        new = fitting.with_accepted(new, chosen or {}, scope)
-        fits = chosen is not None and _neck_fits(model, new, scope, 0)
-    else:
-        new = fitting.with_accepted(new, chosen or {}, scope)
-        fits = chosen is not None and _neck_fits(model, new, scope)
-        unused = 0
-    if not fits:
-        raise ValueError(
-            f'{KEY}={trained.path!r}: the student, {fitting.in_words(new)}, '
-            f'has outputs of strides {strides}, and the neck and the heads of '
-            f'the config are made for {wanted}; such a student needs a neck '
-            'and heads of its own, see configs/_base_/demo_mask_rcnn.py')
-    kept = {name: old[name] for name in _KEPT if name in old}
-    if old.get('norm_cfg', {}).get('type') == 'SyncBN' and \
-            fitting.has_batch_norm(new, scope):
-        kept['norm_cfg'] = old['norm_cfg']
-    new = fitting.with_accepted(new, kept, scope)
-    if 'frozen_stages' in new:
-        new['frozen_stages'] = min(
-            new['frozen_stages'], num_outputs(new, scope))
-    settings = widths(model, new, scope)
-    if unused:
-        settings.append(Setting('neck.start_level', 0))
-    model['backbone'] = ConfigDict(new)
-    options = {k: new[k] for k in ('out_indices', 'stem_pool') if k in new}
-    changes = [f'model.backbone={fitting.in_words(new)}, ' + ', '.join(
-        f'{name}={value}' for name, value in options.items())]
-    for setting in settings:
-        setting.apply(model)
-        changes.append(str(setting))
-    given = [stride for stride, _ in levels(new, scope)]
-    if given != wanted:
-        changes.append(f'(outputs of strides {given}; those of the config '
-                       f'were {wanted})')
-    return changes
-
-
-def _unused_levels(model: dict) -> int:
-    """Number of the backbone's first outputs that the neck does not use."""
-    neck = model.get('neck')
-    return int(neck.get('start_level', 0)) if isinstance(neck, dict) else 0
-
-
-def _neck_fits(model: dict, backbone: dict, scope: str | None,
-               start_level: int | None = None) -> bool:
-    """Whether the neck of a model gives outputs of the same strides with
-    another backbone; if there is no neck, see :func:`_heads_fit`.
-
-    A feature pyramid makes the levels that a backbone with fewer stages lacks.
-
-    Args:
-        model: Config of the model.
-        backbone: Config of the other backbone.
-        scope: Package in which types are looked up.
-        start_level: The neck's option; ``None`` for that of the config.
-    """
-    neck = model.get('neck')
-    if neck is None:
-        return _heads_fit(model, backbone, scope)
-    if not isinstance(neck, dict):
-        return True
-    new = fitted_neck(neck, backbone, scope)
-    if start_level is not None:
-        new['start_level'] = start_level
-    before, after = (
-        neck_levels(config, network, scope) for config, network in (
-            (neck, model['backbone']), (new, backbone)))
-    return after is not None and before is not None and \
-        [stride for stride, _ in before] == [stride for stride, _ in after]
-
-
-def _heads_fit(model: dict, backbone: dict, scope: str | None) -> bool:
-    """Whether the heads of a model without neck can have the outputs of
-    another backbone.
-
-    A segmentor's and a classifier's can, and Mask2Former's if there are as
-    many; those of a detector with one map (C4) are made for its width.
-    """
-    if 'decode_head' in model or 'head' in model:
-        return True
-    before, after = (levels(b, scope) for b in (model['backbone'], backbone))
-    if 'panoptic_head' in model:
-        return [s for s, _ in before] == [s for s, _ in after]
-    return before == after
 
 
 def _check_fit(model: dict, trained: TrainedBackbone, scope: str | None,

@@ -16,11 +16,13 @@ from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers.loading import build_network, init_untrained, offline
 
 T = TypeVar('T')
+#: The user's option, for messages.
+KEY = '--backbone-from'
 #: Options of a backbone on which names and shapes of weights do not depend.
 TRAINING_OPTIONS = (
     'type', 'init_cfg', 'pretrained', 'frozen_stages', 'norm_eval', 'with_cp',
     'out_indices', 'norm_cfg', 'drop_path_rate', 'dilations', 'strides',
-    'contract_dilation', 'num_classes')
+    'contract_dilation', 'num_classes', 'stem_pool', 'channels_last')
 #: An output may have a norm of its own, which a classifier lacks.
 _NORM_OF_OUTPUT = re.compile(r'norm\d+\.')
 #: A classifier may have a norm of the mean of its last map.
@@ -140,18 +142,28 @@ def _weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
             if not name.endswith('num_batches_tracked')}
 
 
+def parameters(backbone: dict,
+               scope: str | None) -> dict[str, inspect.Parameter]:
+    """Options that the class of a backbone accepts, by name; if its
+    constructor passes others on, those of its base classes, too."""
+    with MODELS.switch_scope_and_registry(scope) as registry:
+        kind = registry.get(backbone['type'])
+    found: dict[str, inspect.Parameter] = {}
+    for base in kind.__mro__:
+        own = inspect.signature(base.__init__).parameters
+        found = {**own, **found}
+        if all(p.kind is not p.VAR_KEYWORD for p in own.values()):
+            break
+    if kind.__name__ == 'TIMMBackbone':  # passes it on to timm
+        found['out_indices'] = inspect.Parameter(
+            'out_indices', inspect.Parameter.KEYWORD_ONLY)
+    return found
+
+
 def accepted(backbone: dict, scope: str | None) -> dict:
     """A backbone's config without the options that its class does not
     accept."""
-    with MODELS.switch_scope_and_registry(scope) as registry:
-        kind = registry.get(backbone['type'])
-    # timm's networks take these beyond the class's own options.
-    names = {'out_indices'} if kind.__name__ == 'TIMMBackbone' else set()
-    for base in kind.__mro__:
-        parameters = inspect.signature(base.__init__).parameters.values()
-        names.update(p.name for p in parameters)
-        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
-            break
+    names = parameters(backbone, scope)
     return {k: v for k, v in backbone.items() if k in names or k == 'type'}
 
 
@@ -160,13 +172,8 @@ def option(backbone: dict, name: str, scope: str | None) -> Any:
     ``inspect.Parameter.empty`` if its class does not have the option."""
     if backbone.get(name) is not None:
         return backbone[name]
-    with MODELS.switch_scope_and_registry(scope) as registry:
-        kind = registry.get(backbone['type'])
-    for base in kind.__mro__:
-        found = inspect.signature(base.__init__).parameters.get(name)
-        if found is not None:
-            return found.default
-    return inspect.Parameter.empty
+    found = parameters(backbone, scope).get(name)
+    return inspect.Parameter.empty if found is None else found.default
 
 
 def with_accepted(backbone: dict, options: dict, scope: str | None) -> dict:
@@ -213,11 +220,6 @@ def has_batch_norm(backbone: dict, scope: str | None) -> bool:
                for module in outline(backbone, scope).modules())
 
 
-def has_attribute(backbone: dict, scope: str | None, name: str) -> bool:
-    """Whether a backbone keeps an option of this name."""
-    return hasattr(outline(backbone, scope), name)
-
-
 def in_words(backbone: dict) -> str:
     """A backbone's type and the options on which its weights depend."""
     options: dict[str, Any] = {
@@ -228,7 +230,7 @@ def in_words(backbone: dict) -> str:
 
 
 def built(backbone: dict, scope: str | None,
-           keep: bool = False) -> nn.Module:
+          keep: bool = False) -> nn.Module:
     """Build a backbone; without its initial weights unless ``keep``."""
     cfg = dict(backbone) if keep else offline(dict(backbone))
     norm = cfg.get('norm_cfg')

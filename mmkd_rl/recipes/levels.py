@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,20 +11,23 @@ from torch import nn
 
 from mmkd_rl.backbones.base import POOLS
 from mmkd_rl.recipes.fitting import (
-    accepted,
     built,
-    has_attribute,
     in_words,
     on_meta,
     outline,
+    parameters,
+    with_accepted,
 )
 from mmkd_rl.teachers.loading import build_network, offline
-from mmkd_rl.utils.configs import class_name
 
 #: Side of the image with which strides are found, pixels.
 _SIDE = 256
-#: More outputs than any backbone of the toolboxes has.
-_MOST_OUTPUTS = 12
+#: More outputs than any backbone of the toolboxes has; ViT-G has 48.
+_MOST_OUTPUTS = 64
+#: Options of classifiers' backbones that turn the last output into a vector,
+#: and the values with which it is a map.
+_MAPS = {'out_type': 'featmap', 'gap_before_final_norm': False,
+         'reshape_last_feat': True, 'features_only': True}
 
 
 def levels(backbone: dict, scope: str | None) -> list[tuple[int, int]]:
@@ -31,7 +35,8 @@ def levels(backbone: dict, scope: str | None) -> list[tuple[int, int]]:
     an image of its ``img_size``, or of 256x256 pixels.
 
     Raises:
-        ValueError: The outputs are vectors, not feature maps.
+        ValueError: The outputs are vectors, not feature maps, or the backbone
+            cannot be run on such an image.
     """
     side = backbone.get('img_size', _SIDE)
     side = side if isinstance(side, int) else side[0]
@@ -49,11 +54,8 @@ def levels(backbone: dict, scope: str | None) -> list[tuple[int, int]]:
 
 def as_maps(backbone: dict, scope: str | None) -> dict:
     """The config of a backbone whose outputs are feature maps; a classifier's
-    transformer gives its class token, timm's networks the last map alone."""
-    if class_name(backbone['type']) == 'TIMMBackbone':
-        return dict(backbone, features_only=True)
-    return dict(backbone, out_type='featmap') if has_attribute(
-        backbone, scope, 'out_type') else backbone
+    transformer gives its class token, for example."""
+    return with_accepted(backbone, _MAPS, scope)
 
 
 def same_outputs(old: dict, strides: list[int],
@@ -133,15 +135,15 @@ def _options(indices: tuple[int, ...], pool: int) -> dict:
 
 def _pools(backbone: dict, scope: str | None) -> tuple[int, ...]:
     """Values of ``stem_pool`` that a backbone accepts; 1 is no pooling."""
-    return POOLS if has_attribute(backbone, scope, 'stem_pool') else (1, )
+    return POOLS if 'stem_pool' in parameters(backbone, scope) else (1, )
 
 
 def all_strides(backbone: dict, scope: str | None) -> list[int]:
     """Strides of all outputs that a backbone can have."""
     every = dict(out_indices=tuple(range(num_outputs(backbone, scope))))
-    if len(accepted({**every, 'type': backbone['type']}, scope)) == 1:
-        every = {}  # such as HRNet, which gives all outputs
-    return [stride for stride, _ in levels({**backbone, **every}, scope)]
+    # Some, such as HRNet, give all outputs and have no such option.
+    return [stride for stride, _ in levels(
+        with_accepted(backbone, every, scope), scope)]
 
 
 def neck_levels(neck: dict, backbone: dict,
@@ -174,10 +176,13 @@ def _shapes(build: Callable[[], nn.Module],
 
 def num_outputs(backbone: dict, scope: str | None) -> int:
     """The largest number of outputs that a backbone can have."""
-    for count in range(_MOST_OUTPUTS, 1, -1):
+    def can_have(count: int) -> bool:
         try:
             outline(dict(backbone, out_indices=tuple(range(count))), scope)
         except (AssertionError, ValueError, IndexError, TypeError):
-            continue
-        return count
-    return 1
+            return False
+        return True
+
+    # A backbone with n outputs can have fewer, so bisection finds n.
+    return 1 + bisect.bisect_left(
+        range(2, _MOST_OUTPUTS), True, key=lambda n: not can_have(n))
