@@ -118,7 +118,8 @@ def reproduce(args: argparse.Namespace, command: str) -> int:
         Interrupted: Ctrl-C or SIGTERM.
     """
     # These imports take seconds, and --help needs none.
-    from paper_tables.plan import Planner, check_data, write_tiny_data
+    from paper_tables.data import check_data, write_tiny_data
+    from paper_tables.plan import Planner
     from paper_tables.scales import find_scale
     from task_runner import Runner, clock, total_expected
 

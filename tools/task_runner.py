@@ -58,8 +58,8 @@ class Job(ABC):
     Attributes:
         name: Name for the user; unique, without ``=`` and ``*``.
         folder: Folder of the job, with its log and lock.
-        needs: Names of the jobs that must be done before this one; those that
-            the runner does not have count as done.
+        needs: Names of the jobs that must be done before this one. The runner
+            may lack those of a job that is done.
         expected: Expected time in seconds; ``None`` if unknown.
         epochs: Number of epochs of a training, to show its progress.
     """
@@ -201,9 +201,12 @@ class Runner:
 
     def _tasks(self) -> Iterator[dict[str, Any]]:
         for job in self.jobs.values():
+            needs = [name for name in job.needs if name in self.jobs]
+            if len(needs) < len(job.needs) and job.done() is None:
+                raise KeyError(f'{job.name!r} needs {job.needs}, and the jobs '
+                               f'are {list(self.jobs)}')
             yield dict(
-                basename=job.name,
-                task_dep=[name for name in job.needs if name in self.jobs],
+                basename=job.name, task_dep=needs,
                 uptodate=[(self._skips, [job])],
                 actions=[(self._work, [job])], io=dict(capture=False))
 

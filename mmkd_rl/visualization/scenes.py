@@ -1,5 +1,5 @@
-"""Pictures of scenes: in each row an image, in each column what is there or
-what one model sees.
+"""Pictures of scenes: in each row an image, in the first column the ground
+truth, in each other column the predictions of a model.
 
 H, W: pixels of an image; N: objects in it; C: classes.
 """
@@ -7,7 +7,6 @@ H, W: pixels of an image; N: objects in it; C: classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -16,6 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+
+from mmkd_rl.visualization.predictions import (
+    ClassMap,
+    Instances,
+    Seen,
+    match,
+    share_right,
+)
 
 #: With more objects in a panel, scores and names would hide them.
 MOST_LABELS = 25
@@ -26,134 +33,6 @@ _LABEL = .05
 _UNLABELLED = 'no class'
 _CROWD = 'crowd: counts neither way'
 _MISSED, _WRONG = 'missed', 'wrong, or found twice'
-#: Overlap from which a box has found an object, as in AP50.
-IOU = .5
-
-
-@dataclass(frozen=True)
-class Instances:
-    """Objects of one image.
-
-    Attributes:
-        labels: Class of each object, [N] of 0..C-1.
-        boxes: Left, top, right and lower edge in pixels, [N, 4].
-        scores: Confidence, [N] of 0..1; ``None``: true objects.
-        masks: Pixels of each object, [N, H, W] bool; ``None``: only boxes.
-        crowds: Regions of many objects or hard ones, which evaluations leave
-            out, [N] bool; ``None``: there are none.
-
-    Raises:
-        ValueError: The attributes are of different lengths.
-    """
-    labels: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray | None = None
-    masks: np.ndarray | None = None
-    crowds: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        count = len(self.labels)
-        if self.boxes.shape != (count, 4):
-            raise ValueError(f'{count} labels need boxes [{count}, 4], got '
-                             f'{list(self.boxes.shape)}')
-        for name in ('scores', 'masks', 'crowds'):
-            value = getattr(self, name)
-            if value is not None and len(value) != count:
-                raise ValueError(f'{count} labels, but {len(value)} {name}')
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def is_crowd(self, n: int) -> bool:
-        """Whether object ``n`` is a crowd."""
-        return self.crowds is not None and bool(self.crowds[n])
-
-
-@dataclass(frozen=True)
-class ClassMap:
-    """Classes of an image's pixels.
-
-    Attributes:
-        labels: Class of each pixel, [H, W]; what is not in 0..C-1 has none.
-    """
-    labels: np.ndarray
-
-
-Seen = Instances | ClassMap
-
-
-@dataclass(frozen=True)
-class Match:
-    """Which of N found objects are which of T true ones.
-
-    Attributes:
-        right: Found objects that are true ones, [N] bool.
-        ignored: Found objects in crowds, which count neither way, [N] bool.
-        missed: True objects that were not found, [T] bool.
-    """
-    right: np.ndarray
-    ignored: np.ndarray
-    missed: np.ndarray
-
-    @property
-    def wrong(self) -> np.ndarray:
-        """Found objects that are not there, [N] bool."""
-        return ~(self.right | self.ignored)
-
-
-def match(found: Instances, truth: Instances) -> Match:
-    """Assign found objects to true ones of the same class, as COCO's AP50
-    does: the most certain first, each to the object that it overlaps most and
-    that is not yet taken, by boxes.
-
-    Args:
-        found: N objects with scores.
-        truth: T objects.
-    """
-    assert found.scores is not None
-    crowd = np.array([truth.is_crowd(t) for t in range(len(truth))], bool)
-    common = _common_area(found.boxes, truth.boxes)
-    area, true_area = _area(found.boxes)[:, None], _area(truth.boxes)[None]
-    # In a crowd it counts how much of the box is inside.
-    overlap = common / np.maximum(
-        np.where(crowd, area, area + true_area - common), 1e-9)
-    overlap[found.labels[:, None] != truth.labels[None]] = 0
-    right, ignored = np.zeros((2, len(found)), bool)
-    missed = ~crowd
-    for n in np.argsort(-found.scores, kind='stable'):
-        free = np.where(missed, overlap[n], 0)
-        if free.size and free.max() >= IOU:
-            missed[free.argmax()] = False
-            right[n] = True
-        else:
-            ignored[n] = (overlap[n][crowd] >= IOU).any()
-    return Match(right, ignored, missed)
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def _common_area(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Common area of boxes [N, 4] and [T, 4], as [N, T]."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    return np.clip(high - low, 0, None).prod(2)
-
-
-def share_right(seen: ClassMap, truth: ClassMap, classes: int) -> float:
-    """Share of the pixels with a true class whose class is right; 1. if there
-    are none.
-
-    Args:
-        seen: Predicted classes.
-        truth: True classes.
-        classes: Number of classes C.
-    """
-    known = (truth.labels >= 0) & (truth.labels < classes)
-    if not known.any():
-        return 1.
-    return float((seen.labels == truth.labels)[known].mean())
 
 
 def class_colours(count: int,
@@ -188,7 +67,7 @@ def draw_scenes(images: Sequence[np.ndarray],
                 colours: np.ndarray,
                 title: str = '',
                 names: bool = False) -> Figure:
-    """Draw images in rows and what is seen in them in columns.
+    """Draw images in rows, and their objects or class maps in columns.
 
     The first column is the truth. Below the panels of the others stands how
     many objects, or which share of the pixels, are right in this image; wrong
@@ -197,8 +76,8 @@ def draw_scenes(images: Sequence[np.ndarray],
 
     Args:
         images: RGB images, [H, W, 3] uint8 each; sizes may differ.
-        columns: What is seen in each image, by the column's title; the truth
-            comes first.
+        columns: Objects or class map of each image, by the column's title;
+            the ground truth comes first.
         classes: Names of the C classes.
         colours: RGB of the classes, [C, 3] uint8.
         title: Title of the figure.
@@ -274,8 +153,8 @@ def _draw(axis: Axes, image: np.ndarray, seen: Seen, truth: Seen | None,
     Args:
         axis: Where to draw.
         image: RGB, [H, W, 3] uint8.
-        seen: What is drawn.
-        truth: What is there; ``None``: ``seen`` is it.
+        seen: Objects or class map to draw.
+        truth: The ground truth; ``None`` if ``seen`` is the ground truth.
         classes: Names of the classes.
         colours: Colours of the classes, [C, 3] uint8.
         names: Write the class at each box.
@@ -299,7 +178,7 @@ def _draw(axis: Axes, image: np.ndarray, seen: Seen, truth: Seen | None,
             axis.set_xlabel(f'{matched.right.sum()} of {true} found, '
                             f'{wrong.sum()} wrong', fontsize=9)
         _draw_boxes(axis, seen, wrong, classes, colours, names,
-                    len(image))
+                    image.shape[:2])
     axis.imshow(shown, interpolation='nearest')
     axis.set_xticks([])
     axis.set_yticks([])
@@ -330,13 +209,16 @@ def _blend_masks(image: np.ndarray, seen: Instances,
 
 def _draw_boxes(axis: Axes, seen: Instances, wrong: np.ndarray,
                 classes: Sequence[str], colours: np.ndarray,
-                names: bool, height: int) -> None:
+                names: bool, size: tuple[int, ...]) -> None:
+    """Draw boxes with scores, and class names if ``names``, in an image of
+    ``size`` (height, width) pixels."""
+    height, width = size
     order: Sequence[int] = range(len(seen))
     if seen.scores is not None:
         # The most certain are drawn last, above the others.
         order = np.argsort(seen.scores, kind='stable').tolist()
     for n in order:
-        left, top = seen.boxes[n, :2]
+        left, top, right = seen.boxes[n, :3]
         colour = colours[seen.labels[n]]
         style = ':' if seen.is_crowd(n) else '--' if wrong[n] else '-'
         axis.add_patch(
@@ -347,8 +229,12 @@ def _draw_boxes(axis: Axes, seen: Instances, wrong: np.ndarray,
         if words and len(seen) <= MOST_LABELS:
             # Above the box, or inside at the image's upper edge.
             inside = top < _LABEL * height
-            axis.text(left, top + 2 if inside else top - 2, '  '.join(words),
+            # A label would be cut off at the image's right edge.
+            late = left > (1 - 4 * _LABEL) * width
+            axis.text(right if late else left,
+                      top + 2 if inside else top - 2, '  '.join(words),
                       va='top' if inside else 'baseline',
+                      ha='right' if late else 'left',
                       fontsize=8 if names else 6, color='white', clip_on=True,
                       bbox=dict(facecolor=colour / 255, edgecolor='none',
                                 pad=1, alpha=.9))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from paper_tables.plan import Planner, check_data, write_tiny_data
+from paper_tables.data import check_data, write_tiny_data
+from paper_tables.plan import Planner
 from paper_tables.scales import SCALES, find_scale
 from paper_tables.tables import TABLES
 

@@ -86,14 +86,18 @@ def test_what_is_done_is_skipped(tmp_path):
     assert (job.folder / 'out').stat().st_mtime_ns == written
 
 
-def test_needs_that_are_not_jobs_count_as_done(tmp_path):
-    """A plan leaves out the teachers of students that are done."""
-    done, new = (script(tmp_path, name, needs=['teacher']) for name in 'ab')
+def test_what_a_done_job_needs_may_be_left_out(tmp_path):
+    """A plan leaves out the teachers of students that are done; a job that is
+    not done needs them."""
+    done, new = script(tmp_path, 'a', needs=['teacher']), script(tmp_path, 'b')
     done.folder.mkdir()
     (done.folder / 'out').write_text('x')
     runner = Runner([done, new], say=lambda line: None)
     runner.run()
     assert runner.results == dict(a='x', b='x') and runner.reused == ['a']
+    (done.folder / 'out').unlink()
+    with pytest.raises((KeyError, RuntimeError)):
+        Runner([done], say=lambda line: None).run()
 
 
 @pytest.mark.parametrize('code, reason', [

@@ -1,5 +1,4 @@
-"""What is drawn of objects and of maps of classes, and which objects count as
-found."""
+"""Drawing of objects and class maps, and which objects count as found."""
 
 import numpy as np
 import pytest
@@ -7,14 +6,16 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from mmkd_rl.visualization.common import to_array
-from mmkd_rl.visualization.scenes import (
-    MOST_LABELS,
+from mmkd_rl.visualization.predictions import (
     ClassMap,
     Instances,
-    class_colours,
-    draw_scenes,
     match,
     share_right,
+)
+from mmkd_rl.visualization.scenes import (
+    MOST_LABELS,
+    class_colours,
+    draw_scenes,
 )
 
 CLASSES = ('cat', 'dog', 'cow')

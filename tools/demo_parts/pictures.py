@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.compare_predictions import compare
+from compare_predictions import compare
 
 
 def draw_detections(root: Path, out: Path, images: int = 4) -> None:
@@ -16,11 +16,11 @@ def draw_detections(root: Path, out: Path, images: int = 4) -> None:
         images: Number of scenes, one a row.
     """
     compare(
-        [f'found from the student alone={root}/mask_rcnn_plain',
-         f'found from the MTKD-RL student={root}/mask_rcnn_mtkd_rl'],
+        [f'detector from the student alone={root}/mask_rcnn_plain',
+         f'detector from the MTKD-RL student={root}/mask_rcnn_mtkd_rl'],
         images=images,
         score_thr=.5,
-        truth='what is there',
+        truth='ground truth',
         title='Digits in test scenes: boxes, masks, class and score (above '
         '50 %); all else is clutter',
         names=True).savefig(out, dpi=110)

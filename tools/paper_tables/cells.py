@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Metric:
-    """What the numbers of a table measure.
+    """Metric of a table's numbers.
 
     Attributes:
         key: Name in the log of a run.
@@ -97,6 +97,12 @@ class Table:
     as_is: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
     metric: Metric = TOP1
+
+    @property
+    def has_starts(self) -> bool:
+        """Whether it has detectors or segmentors that start from a trained
+        backbone."""
+        return any(cell.start for cell in self.cells)
 
     @property
     def methods(self) -> dict[str, str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmkd_rl.utils import data_files
 from paper_tables import (
     commands,
     images,
@@ -416,44 +414,3 @@ class Planner:
             epoch, _ = COSTS.get(name, max(COSTS.values()))
             return float(epoch) * cfg.train_cfg.max_epochs
         return None
-
-
-def write_tiny_data(plan: Plan, scale: Scale) -> None:
-    """Write the tiny data sets of detectors and segmentors that are
-    missing."""
-    for run in plan.needed():
-        if scale.shrink is not None and \
-                run.config.get('default_scope') in scales.DENSE:
-            root = Path(run.config.data_root)
-            if not root.is_dir():
-                tiny_data.write(tiny_data.kind_of(run.config), root)
-
-
-def check_data(plan: Plan) -> None:
-    """Check before the training whether the images are there.
-
-    Raises:
-        FileNotFoundError: A folder is missing or empty, or see
-            :func:`mmkd_rl.utils.data_files.check_data`.
-    """
-    for run in plan.needed():
-        if run.done():
-            continue
-        if run.config.get('default_scope') in scales.DENSE:
-            data_files.check_data(run.config, ('train', 'val'))
-            continue
-        for folder in images.folders(run.config):
-            path = Path(folder)
-            if not path.is_dir() or next(path.iterdir(), None) is None:
-                here = f'no images in {folder!r} (from {os.getcwd()}). Put '
-                root = str(run.config.get('data_root', '')).rstrip('/')
-                if folder.rstrip('/') == root:
-                    raise FileNotFoundError(
-                        f"{here}torchvision's files there, or give the folder "
-                        'that holds them as --data-root; which: '
-                        'configs/knowledge_flow/README.md')
-                raise FileNotFoundError(
-                    f'{here}the class folders there, or give the folder that '
-                    f'holds {path.name!r} as --data-root; how to make them: '
-                    'configs/cifar100/README.md (CIFAR-100), '
-                    'configs/imagenet/README.md (ImageNet)')

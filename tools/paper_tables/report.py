@@ -217,8 +217,8 @@ class Report:
              plus_minus(r.last), plus_minus(r.best), clock(r.seconds),
              f'{r.cpu_seconds:.0f}'] for name, r in self.teachers.items()
         ]
-        head = 'teacher or backbone, top-1 %' if any(
-            cell.start for cell in self.table.cells) else 'teacher'
+        head = 'teacher or backbone, top-1 %' if self.table.has_starts \
+            else 'teacher'
         return [markdown([head, 'last', 'best', 'wall, all attempts',
                           'CPU s'], rows), '']
 

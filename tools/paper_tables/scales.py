@@ -312,6 +312,6 @@ def find_scale(table: Table, name: str | None) -> Scale:
     """
     name = table.scales[0] if name is None else name
     check_names('--scale', [name], table.scales, table.name)
-    if any(cell.start for cell in table.cells):
+    if table.has_starts:
         return DOWNSTREAM[name]
     return (AS_IS if table.as_is else SCALES)[name]

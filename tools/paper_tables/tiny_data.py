@@ -80,7 +80,8 @@ def kind_of(cfg: Config) -> str:
     """Kind of a config's training data: a name for :func:`write`.
 
     Raises:
-        ValueError: It is of none of the four data sets.
+        ValueError: The training data are not COCO, Cityscapes, ADE20K or
+            COCO-Stuff-164k.
     """
     for dataset in images.datasets(cfg.train_dataloader.dataset):
         if kind := _KINDS.get(class_name(dataset.get('type'))):
@@ -249,7 +250,8 @@ def fit(cfg: Config, root: str | Path, iterations: int = 2) -> None:
             batch size 1.
 
     Raises:
-        ValueError: The data are of none of the four data sets.
+        ValueError: The training data are not COCO, Cityscapes, ADE20K or
+            COCO-Stuff-164k.
     """
     kind_of(cfg)
     images.move(cfg, str(root))

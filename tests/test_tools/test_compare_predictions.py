@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
-from analysis import compare_predictions as tool
+import compare_predictions as tool
 from demo_parts.pictures import draw_detections
 from mmkd_rl.utils.configs import load_config
 from mmkd_rl.visualization import ClassMap, Instances
@@ -67,7 +67,7 @@ def runs(tmp_path_factory):
 
 
 def save(folder, cfg, model):
-    """What a run leaves in its work directory."""
+    """Write the config and the checkpoint of a run to its work directory."""
     folder.mkdir(parents=True)
     cfg.dump(folder / 'dumped.py')
     path = folder / 'iter_2.pth'
@@ -77,16 +77,16 @@ def save(folder, cfg, model):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What the tool passes to the drawing function."""
+    """Arguments that the tool passes to the drawing function."""
     seen = {}
-    real = tool.scenes.draw_scenes
+    real = tool.draw_scenes
 
     def record(images, columns, classes, colours, *args):
         seen.update(images=images, columns=columns, classes=classes,
                     colours=colours)
         return real(images, columns, classes, colours, *args)
 
-    monkeypatch.setattr(tool.scenes, 'draw_scenes', record)
+    monkeypatch.setattr(tool, 'draw_scenes', record)
     return seen
 
 
@@ -152,8 +152,8 @@ def test_the_demo(runs, drawn, tmp_path):
     draw_detections(tmp_path, tmp_path / 'detections.png', images=1)
     assert cv2.imread(str(tmp_path / 'detections.png')).std() > 0
     assert [*drawn['columns']] == [
-        'what is there', 'found from the student alone',
-        'found from the MTKD-RL student']
+        'ground truth', 'detector from the student alone',
+        'detector from the MTKD-RL student']
     truth, *others = drawn['columns'].values()
     assert len(truth[0]) == 4 and truth[0].masks.any()
     (first, ), (second, ) = others

@@ -1,10 +1,10 @@
-"""Draw what trained detectors or segmentors see in the same images.
+"""Draw predictions of trained detectors or segmentors for the same images.
 
-A row is an image of the validation data, the first column what is there, and
-each other column what one model predicts, with the number of objects or the
-share of pixels that are right in this image:
+A row is an image of the validation data, the first column the ground truth,
+and each other column the predictions of a model, with the number of objects or
+the share of pixels that are right in this image:
 
-    python tools/analysis/compare_predictions.py \
+    python tools/compare_predictions.py \
         'random=work_dirs/a' 'MTKD-RL=work_dirs/b' --images 4
 
 A model is NAME=WORK_DIR, with the config that was run and its last checkpoint,
@@ -16,47 +16,23 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mmcv
 import numpy as np
-import torch
 from matplotlib.figure import Figure
-from mmengine.config import Config
 from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
-from mmengine.runner import load_checkpoint
-from torch import nn
 
 import mmkd_rl  # noqa: F401  (registers the scope mmkd_rl)
-from mmkd_rl.engine.hooks.load_report_hook import watch_loading
-from mmkd_rl.utils import checkpoint_io
-from mmkd_rl.utils.cli import Stage, check_checkpoint, clear_errors
-from mmkd_rl.utils.configs import class_name, load_config
+from analysis.trained_models import Run, open_model, read_run
+from mmkd_rl.utils.cli import Stage, clear_errors
 from mmkd_rl.utils.data_files import check_data
-from mmkd_rl.visualization import scenes
+from mmkd_rl.visualization.predictions import ClassMap, Instances, Seen
+from mmkd_rl.visualization.scenes import class_colours, draw_scenes
 
-_FORMS = ('NAME=WORK_DIR or NAME=CONFIG:CHECKPOINT, such as '
-          "'MTKD-RL=work_dirs/mtkd_rl'")
 TRUTH = 'ground truth'
-
-
-@dataclass(frozen=True)
-class Run:
-    """A trained model.
-
-    Attributes:
-        name: Title of its column.
-        cfg: Config of its training.
-        checkpoint: Path of its weights.
-    """
-    name: str
-    cfg: Config
-    checkpoint: str
 
 
 @dataclass(frozen=True)
@@ -73,58 +49,6 @@ class Data:
     detects: bool
     classes: tuple[str, ...]
     palette: Sequence[Sequence[int]] | None
-
-
-# ---- runs ----------------------------------------------------------------
-
-
-def read_run(text: str) -> Run:
-    """A run from ``NAME=WORK_DIR`` or ``NAME=CONFIG:CHECKPOINT``.
-
-    Raises:
-        ValueError: ``text`` is of neither form, or the folder has no config
-            or several.
-        FileNotFoundError: No such config, or no checkpoint.
-    """
-    name, equals, rest = text.partition('=')
-    if not equals or not name.strip() or not rest:
-        lack = 'no "="' if not equals else 'no name' if rest else 'no folder'
-        raise ValueError(f'{text!r} has {lack}; write {_FORMS}')
-    key = f'{name.strip()}: '
-    if os.path.isdir(os.path.expanduser(rest)):
-        checkpoint = checkpoint_io.last_checkpoint(rest, f'{key}work dir')
-        config = _config_in(Path(rest).expanduser(), key)
-    else:
-        match = re.fullmatch(r'((?:\w+::)?[^:]+):(.+)', rest)
-        if match is None:
-            raise FileNotFoundError(
-                f'{key}{rest!r} is not a folder; write {_FORMS}')
-        config = match[1]
-        checkpoint = checkpoint_io.last_checkpoint(
-            match[2], f'{key}checkpoint')
-    check_checkpoint(checkpoint, f'{key}checkpoint')
-    cfg = load_config(config, f'{key}config')
-    # A run without validation (--no-validate) can still be tested.
-    cfg.val_dataloader = cfg.get('val_dataloader') or cfg.get(
-        'test_dataloader')
-    for part in ('model', 'val_dataloader'):
-        if not cfg.get(part):
-            raise ValueError(f'{key}{config!r} has no {part}')
-    return Run(name.strip(), cfg, checkpoint)
-
-
-def _config_in(folder: Path, key: str) -> str:
-    """The config that was run in a work directory: that of
-    ``tools/reproduce.py``, or the one that MMEngine wrote."""
-    if (folder / 'config.py').is_file():
-        return str(folder / 'config.py')
-    found = sorted(folder.glob('*.py'))
-    if len(found) != 1:
-        has = ', '.join(p.name for p in found) or 'none'
-        raise ValueError(
-            f'{key}{str(folder)!r} must have one config (*.py), and has '
-            f'{has}; write NAME=CONFIG:CHECKPOINT')
-    return str(found[0])
 
 
 # ---- data ----------------------------------------------------------------
@@ -159,8 +83,8 @@ def _build_data(run: Run, **options: Any) -> Any:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    """What must be equal in the data of all models, by name. The pipelines
-    may differ: a model may want larger images than another one."""
+    """Properties of the validation data that must be equal for all models, by
+    name. Pipelines may differ, because a model may need larger images."""
     dataset = _build_data(run, lazy_init=True)
     _detects(dataset, run)
     prefix = dataset.data_prefix
@@ -181,7 +105,8 @@ def _detects(dataset: Any, run: Run) -> bool:
     """Whether a data set is MMDetection's.
 
     Raises:
-        ValueError: It is MMSegmentation's neither.
+        ValueError: The data set is neither of MMDetection nor of
+            MMSegmentation.
     """
     bases = {base.__name__ for base in type(dataset).__mro__}
     if 'BaseDetDataset' in bases:
@@ -219,8 +144,8 @@ def choose(count: int, images: int, indices: Sequence[int] | None
 
 
 def read_truth(data: Data, index: int, image: np.ndarray,
-               masks: bool) -> scenes.Seen:
-    """What is in an image according to its annotations.
+               masks: bool) -> Seen:
+    """Objects or class map of an image, from its annotations.
 
     Args:
         data: The validation data.
@@ -229,14 +154,14 @@ def read_truth(data: Data, index: int, image: np.ndarray,
         masks: Also read the objects' masks.
 
     Raises:
-        ValueError: There are no annotations.
+        ValueError: The image has no label map.
     """
     info = data.dataset.get_data_info(index)
     if data.detects:
         info['ori_shape'] = image.shape[:2]
         info = TRANSFORMS.build(
             dict(type='mmdet.LoadAnnotations', with_mask=masks))(info)
-        return scenes.Instances(
+        return Instances(
             labels=info['gt_bboxes_labels'],
             boxes=info['gt_bboxes'].tensor.numpy().reshape(-1, 4),
             masks=info['gt_masks'].masks.astype(bool) if masks else None,
@@ -245,15 +170,15 @@ def read_truth(data: Data, index: int, image: np.ndarray,
         raise ValueError(f'{info["img_path"]!r} has no label map '
                          '(val_dataloader.dataset.data_prefix.seg_map_path)')
     info = TRANSFORMS.build(dict(type='mmseg.LoadAnnotations'))(info)
-    return scenes.ClassMap(info['gt_seg_map'].astype(np.int64))
+    return ClassMap(info['gt_seg_map'].astype(np.int64))
 
 
 # ---- models --------------------------------------------------------------
 
 
 def predict(run: Run, paths: Sequence[str], detects: bool,
-            score_thr: float) -> list[scenes.Seen]:
-    """What a model sees in images.
+            score_thr: float) -> list[Seen]:
+    """Objects or class maps that a model predicts.
 
     Args:
         run: The model.
@@ -267,11 +192,11 @@ def predict(run: Run, paths: Sequence[str], detects: bool,
         return [objects(inference_detector(model, path), score_thr, run.name)
                 for path in paths]
     from mmseg.apis import inference_model
-    return [scenes.ClassMap(inference_model(
+    return [ClassMap(inference_model(
         model, path).pred_sem_seg.data[0].cpu().numpy()) for path in paths]
 
 
-def objects(result: Any, score_thr: float, name: str) -> scenes.Instances:
+def objects(result: Any, score_thr: float, name: str) -> Instances:
     """Objects of a detector's result.
 
     Args:
@@ -287,52 +212,10 @@ def objects(result: Any, score_thr: float, name: str) -> scenes.Instances:
                          f'{result.keys()}')
     found = result.pred_instances.cpu()
     found = found[found.scores >= score_thr]
-    return scenes.Instances(
+    return Instances(
         labels=found.labels.numpy(), boxes=found.bboxes.numpy(),
         scores=found.scores.numpy(),
         masks=np.asarray(found.masks, bool) if 'masks' in found else None)
-
-
-def open_model(run: Run, detects: bool) -> nn.Module:
-    """Build a model by its toolbox and load its weights.
-
-    Raises:
-        ValueError: The checkpoint lacks weights of the model.
-    """
-    cfg = copy.deepcopy(run.cfg)
-    # A distilled model's weights have the names of the student's own.
-    if class_name(cfg.model.get('type')) == 'MultiTeacherDistiller':
-        distilled, cfg.model = cfg.model, cfg.model.student
-        if isinstance(cfg.model, str):
-            cfg.model = load_config(cfg.model, 'model.student').model
-        if distilled.get('data_preprocessor'):
-            cfg.model.data_preprocessor = distilled.data_preprocessor
-    if not cfg.model.get('data_preprocessor') and cfg.get('data_preprocessor'):
-        cfg.model.data_preprocessor = cfg.data_preprocessor
-    # Both toolboxes look for the steps of an image under these names.
-    cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
-    cfg.test_pipeline = [
-        step for step in cfg.val_dataloader.dataset.pipeline
-        if class_name(step.get('type')) != 'LoadAnnotations']
-    cfg.test_dataloader.dataset.pipeline = cfg.test_pipeline
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    # No checkpoint yet: the toolboxes only log that weights are missing.
-    if detects:
-        from mmdet.apis import init_detector
-        with warnings.catch_warnings(record=True) as said:
-            model = init_detector(cfg, device=device)
-        for warning in said:
-            # "checkpoint is None, use COCO classes": they are not used here.
-            if 'checkpoint is None' not in str(warning.message):
-                warnings.warn_explicit(
-                    warning.message, warning.category, warning.filename,
-                    warning.lineno)
-    else:
-        from mmseg.apis import init_model
-        model = init_model(cfg, device=device)
-    watch_loading(model, 'checkpoint', run.checkpoint)
-    load_checkpoint(model, run.checkpoint, map_location='cpu')
-    return model
 
 
 # ---- picture -------------------------------------------------------------
@@ -375,14 +258,14 @@ def compare(models: Sequence[str],
     paths = [data.dataset.get_data_info(n)['img_path'] for n in chosen]
     seen = {run.name: predict(run, paths, data.detects, score_thr)
             for run in runs}
-    masks = any(isinstance(s, scenes.Instances) and s.masks is not None
+    masks = any(isinstance(s, Instances) and s.masks is not None
                 for column in seen.values() for s in column)
     pixels = [mmcv.imread(path, channel_order='rgb') for path in paths]
     there = [read_truth(data, n, image, masks)
              for n, image in zip(chosen, pixels)]
-    return scenes.draw_scenes(
+    return draw_scenes(
         pixels, {truth: there, **seen}, data.classes,
-        scenes.class_colours(len(data.classes), data.palette), title, names)
+        class_colours(len(data.classes), data.palette), title, names)
 
 
 def main(argv: list[str] | None = None) -> None:
