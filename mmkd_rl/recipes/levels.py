@@ -52,10 +52,20 @@ def levels(backbone: dict, scope: str | None) -> list[tuple[int, int]]:
     return [(side // shape[-1], shape[1]) for shape in outputs]
 
 
-def as_maps(backbone: dict, scope: str | None) -> dict:
+def as_maps(backbone: dict, scope: str | None, for_detector: bool) -> dict:
     """The config of a backbone whose outputs are feature maps; a classifier's
-    transformer gives its class token, for example."""
-    return with_accepted(backbone, _MAPS, scope)
+    transformer gives its class token, for example.
+
+    Args:
+        backbone: Config of a classifier's backbone.
+        scope: Package in which its type is looked up.
+        for_detector: Whether RoIAlign may read the maps. MMCV's operator
+            misreads maps in the channels-last memory format without an error.
+    """
+    new = with_accepted(backbone, _MAPS, scope)
+    if for_detector:
+        new.pop('channels_last', None)
+    return new
 
 
 def same_outputs(old: dict, strides: list[int],

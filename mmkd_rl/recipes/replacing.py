@@ -67,15 +67,13 @@ def replace(model: Any, trained: TrainedBackbone,
     """
     old = model['backbone']
     new = fitting.keep_dilation(
-        as_maps(dict(trained.config or {}), scope), old, trained, scope)
+        as_maps(dict(trained.config or {}), scope,
+                for_detector='decode_head' not in model), old, trained, scope)
     new, start_level = _with_outputs(model, new, trained, scope)
     kept = {name: old[name] for name in _KEPT if name in old}
     if old.get('norm_cfg', {}).get('type') == 'SyncBN' and \
             fitting.has_batch_norm(new, scope):
         kept['norm_cfg'] = old['norm_cfg']
-    if 'decode_head' not in model:
-        # MMCV's RoIAlign misreads maps in this memory format.
-        kept['channels_last'] = False
     new = fitting.with_accepted(new, kept, scope)
     if 'frozen_stages' in new:
         new['frozen_stages'] = min(

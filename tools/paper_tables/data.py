@@ -19,7 +19,10 @@ def write_tiny_data(plan: Plan, scale: Scale) -> None:
                 run.config.get('default_scope') in scales.DENSE:
             root = Path(run.config.data_root)
             if not root.is_dir():
-                tiny_data.write(tiny_data.kind_of(run.config), root)
+                # Renamed when it is whole, in case this is interrupted.
+                part = root.with_name(f'{root.name}.part')
+                tiny_data.write(tiny_data.kind_of(run.config), part)
+                part.rename(root)
 
 
 def check_data(plan: Plan) -> None:

@@ -213,8 +213,12 @@ class Planner:
             if teacher.run is not None:
                 out.runs.setdefault(teacher.run.name, teacher.run)
         start, pool = self._start(out, table, cell)
-        base = config_identity(leaf, [t.identity for t in teachers]
-                               + [run.identity for run in start])
+        origins = [t.identity for t in teachers]
+        needs = [t.run.name for t in teachers if t.run is not None]
+        if start is not None:
+            origins.append(start.identity)
+            needs.append(start.name)
+        base = config_identity(leaf, origins)
         self._move(leaf)
         name = self.scale.student_name or cell.student
         kind = f'{cell.method}_{name}_{base[:8]}'
@@ -225,15 +229,14 @@ class Planner:
             made.append(Run(
                 name=f'{cell.method} {name} seed {seed} [{base[:8]}]',
                 folder=self.root / kind / f'seed{seed}',
-                needs=[t.run.name for t in teachers if t.run is not None]
-                + [run.name for run in start],
+                needs=list(needs),
                 expected=self._expected(table, cell.method, bool(teachers),
                                         cfg, self.root / kind),
                 identity=f'{base}-{seed}',
                 config=cfg,
                 seed=seed,
                 epochs=runs.Length.of(cfg).last,
-                start=''.join(str(run.output) for run in start),
+                start='' if start is None else str(start.output),
                 metric=metric or table.metric,
                 checkpoints=[t.checkpoint for t in teachers],
                 teacher_configs=[t.config for t in teachers],
@@ -250,21 +253,20 @@ class Planner:
         return dict.fromkeys([*names, *pool])
 
     def _start(self, out: Plan, table: Table,
-               cell: Cell) -> tuple[list[Run], dict[str, None]]:
+               cell: Cell) -> tuple[Run | None, dict[str, None]]:
         """Add the run that trains a cell's backbone to a plan, with seed 0.
 
         Returns:
-            The run, and the names of its teachers as keys; both are empty if
-            the cell has no ``start``.
+            The run (``None`` if the cell has no ``start``), and the names of
+            its teachers as keys.
         """
         if cell.start is None:
-            return [], {}
+            return None, {}
         inner = Plan(runs=out.runs, notes=out.notes)
         pool = self._add(inner, table, cell.start, [0], TOP1)
-        (_, made), = inner.cells
-        for run in made:
-            run.lends = True
-        return made, pool
+        (_, (run, )), = inner.cells
+        run.lends = True
+        return run, pool
 
     def _move(self, cfg: Config) -> None:
         """Set the folder of the images in a config, in place: of a classifier

@@ -176,11 +176,10 @@ class Report:
         return '\n'.join(lines) + '\n'
 
     def _all_notes(self) -> list[str]:
-        title = self.table.metric.title
         notes = [
-            f'{title[0].upper()}{title[1:]} in %. ± is the sample standard '
-            'deviation over seeds. "Best" is the highest value of each run on '
-            'the test set; the last one is that at its end. Rows '
+            f'Numbers are {self.table.metric.title} in %. ± is the sample '
+            'standard deviation over seeds. "Best" is the highest value of '
+            'each run on the test set, "last" the one at its end. Rows '
             'may be of earlier commands, too. Times are those of all attempts '
             'at a run.'
         ]
@@ -193,7 +192,8 @@ class Report:
                 'Losses and strategies are those of its configs; '
                 "MTKD-RL's agent is trained every "
                 f'{_turn(self.scale)}.')
-        elif not self.spoil and self.scale.shrink is None:
+        elif not self.spoil and self.scale.shrink is None and \
+                self._has_paper():
             notes.append("What differs from the paper is in each config's "
                          'head.')
         if self.spoil:
@@ -205,6 +205,10 @@ class Report:
                 'both have.')
         notes += [self.table.note] if self.table.note else []
         return notes + self.notes
+
+    def _has_paper(self) -> bool:
+        """Whether the paper has a number of the table."""
+        return any(cell.mean is not None for cell in self.table.cells)
 
     def _student_titles(self) -> str:
         return ', '.join(self.table.students.values())
@@ -226,6 +230,8 @@ class Report:
         papers = list(dict.fromkeys(
             name for row in self.rows for name in row.paper))
         own = self.scale.student is None
+        if not self._has_paper():
+            papers, own = [], False
         columns = ['method', 'n', 'seeds', 'last', 'best', 'each seed, last']
         columns += ['change'] if self.spoil else []
         columns += ['paper'] if own else [f'paper, {n}' for n in papers]
