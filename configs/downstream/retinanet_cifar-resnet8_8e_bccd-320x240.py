@@ -13,7 +13,7 @@ and ``val.json`` in COCO's format.
 """
 _base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py',
           'mmdet::_base_/default_runtime.py',
-          '../_base_/schedules/small_transfer.py']
+          '../_base_/downstream_small.py']
 
 data_root = 'data/bccd/'
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'))
