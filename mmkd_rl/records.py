@@ -113,16 +113,25 @@ class Truth:
 
     Attributes:
         targets: Labels in the task's format. Classification: class indices
-            [B] or class probabilities [B, C].
+            [B] or class probabilities [B, C]. Segmentation: class indices
+            [B, H, W], with numbers that are no class where a pixel is ignored.
         valid: Weight of each pixel in [0, 1], [B, H, W] in the resolution of
             the images: 0 for padding and ignored pixels. ``None``: all are
             valid.
         count: Valid pixels of each image, [B]; an image with 0 is left out of
             every mean over images.
+        covered: For each teacher the valid pixels of classes that it was
+            trained on, like ``valid``; ``None`` for a teacher that was trained
+            on all classes. Empty: all were, or there is one label an image.
+        images: Number of images with valid pixels in a process, a mean over
+            the processes, each of which has a part of the batch; ``None``:
+            that of this process.
     """
     targets: Any
     valid: Tensor | None
     count: Tensor
+    covered: tuple[Tensor | None, ...] = ()
+    images: Tensor | None = None
 
     @classmethod
     def of_labels(cls, targets: Tensor) -> Truth:
@@ -130,28 +139,40 @@ class Truth:
         return cls(targets, None,
                    torch.ones(len(targets), device=targets.device))
 
-    def valid_at(self, level: Tensor) -> Tensor | None:
+    def valid_at(self, level: Tensor,
+                 teacher: int | None = None) -> Tensor | None:
         """``valid`` in a level's resolution, [B, H_l, W_l]; ``None``: all
         pixels are valid, or the level has no spatial axes.
 
         Args:
             level: Features or logits of the batch, [B, D, H_l, W_l] or
                 [B, D].
+            teacher: Index of a teacher: only pixels of classes that it was
+                trained on.
         """
-        if self.valid is None or level.ndim != 4:
+        valid = self.valid
+        if teacher is not None and self.covered and \
+                self.covered[teacher] is not None:
+            valid = self.covered[teacher]
+        if valid is None or level.ndim != 4:
             return None
         size = (level.shape[2], level.shape[3])
-        return self.valid if tuple(self.valid.shape[1:]) == size else \
-            F.adaptive_avg_pool2d(self.valid, size)
+        return valid if tuple(valid.shape[1:]) == size else \
+            F.adaptive_avg_pool2d(valid, size)
 
     def mean(self, values_B: Tensor) -> Tensor:
-        """Mean over the images that have valid points; 0 without any."""
+        """Mean over the images that have valid pixels; 0 without any.
+
+        With :attr:`images`, the mean over the processes of this value is the
+        mean over all their images.
+        """
         if self.valid is None:
             return values_B.mean()
         counts_B = (self.count > 0).to(values_B)
         # Not a product: values of images without valid pixels may be NaN.
         kept_B = torch.where(counts_B > 0, values_B, 0.)
-        return kept_B.sum() / counts_B.sum().clamp_min(1)
+        images = counts_B.sum() if self.images is None else self.images
+        return kept_B.sum() / images.clamp_min(1e-6)
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,7 @@ def _build_distillation(model: BaseModel, task: Task,
                         projector: dict | None, taps: dict | None,
                         probe_size: int | Sequence[int]) -> Distillation:
     student_taps = task.taps(model, taps, 'student')
+    task.prepare(model)
     pool = TeacherPool(teachers, task)
     pool.adapt(Normalization.of(model.data_preprocessor))
     student, specs = _probe(model, task, student_taps, pool, probe_size)
@@ -265,7 +266,10 @@ def _probe(model: BaseModel, task: Task, taps: OutputTaps, pool: TeacherPool,
         ) from error
     finally:
         model.train()
-    return spec_of('student', output), pool.probe(batch)
+    specs = spec_of('student', output), pool.probe(batch)
+    for spec in (specs[0], *specs[1]):
+        task.check(spec, batch.images)
+    return specs
 
 
 def _build_student(cfg: dict | str, preprocessor: dict | None,

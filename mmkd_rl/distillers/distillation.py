@@ -176,6 +176,8 @@ class Distillation(nn.Module):
         in the log."""
         student = running.recording.output()
         truth = self.task.truth(running.batch)
+        if self.known is not None:
+            truth = self._judge.with_coverage(truth, self.known)
         gaps, record = self._compare(student, running.teachers.outputs, truth)
         weights = restrict(self.weighting(record), record.class_coverage)
         self.last_step = TrainingStep(
@@ -189,8 +191,7 @@ class Distillation(nn.Module):
             losses[name] = term.loss_weight * truth.mean(
                 (weights_BM * gap_BM).sum(1))
         for name, mixture in zip(self._mixture_names, self._all_mixtures):
-            losses[name] = mixture(student, running.teachers.outputs, truth,
-                                   weights)
+            losses[name] = mixture(student, record.teachers, truth, weights)
         return losses
 
     @property
@@ -200,6 +201,7 @@ class Distillation(nn.Module):
     def _compare(self, student: Output, teachers: tuple[Output, ...],
                  truth: Truth) -> tuple[list[Tensor], DistillationBatch]:
         """Each term's gap, and the input of the strategy."""
+        teachers = tuple(self.task.match(student, t) for t in teachers)
         gaps, pairs = [], []
         for term in self.terms:
             aligned = term.align(student, teachers, truth)
@@ -221,11 +223,15 @@ class Distillation(nn.Module):
 
     def _coverage(self, truth: Truth) -> Tensor | None:
         """See :attr:`DistillationBatch.class_coverage`."""
-        if self.known is None:
-            return None
-        # Class maps are refused where there are no class scores.
+        return None if self.known is None else self._judge.class_coverage(
+            truth, self.known)
+
+    @property
+    def _judge(self) -> LogitTask:
+        """The task; class maps are refused where there are no class
+        scores."""
         assert isinstance(self.task, LogitTask)
-        return self.task.class_coverage(truth, self.known)
+        return self.task
 
     def _mean_gap(self, reads: str, gaps: Sequence[Tensor]) -> Tensor | None:
         """Mean gap of the terms that read ``reads`` (``'logits'`` or

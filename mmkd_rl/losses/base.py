@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkd_rl.losses.class_map import complete
@@ -117,9 +116,9 @@ class DistillationTerm(_Term):
 
 
 class LogitTerm(DistillationTerm):
-    """A term that reads class scores. A teacher's scores are resized to the
-    student's resolution; with a class map, scores of classes that the teacher
-    was not trained on are filled in from the student, see class_map.py.
+    """A term that reads class scores. With a class map, scores of classes
+    that the teacher was not trained on are filled in from the student, see
+    class_map.py, and pixels of such classes are left out.
 
     Args:
         temperature: T.
@@ -163,7 +162,8 @@ class LogitTerm(DistillationTerm):
 
     def align(self, student: Output, teachers: Sequence[Output],
               truth: Truth) -> Pairs:
-        """Logits in the student's resolution over the student's classes."""
+        """Logits over the student's classes; a teacher's must have the
+        student's resolution, see :meth:`Task.match`."""
         return tuple(
             self._align_one(m, student, teacher, truth)
             for m, teacher in enumerate(teachers))
@@ -173,14 +173,10 @@ class LogitTerm(DistillationTerm):
         name = self._maps[index] if self._maps else None
         pairs = []
         for own, theirs in zip(student.logits, teacher.logits):
-            if theirs.shape[2:] != own.shape[2:]:
-                theirs = F.interpolate(
-                    theirs, own.shape[2:], mode='bilinear',
-                    align_corners=False)
             if name is not None:
                 theirs = complete(theirs, own, self.get_buffer(name),
                                   self.temperature)
-            pairs.append(Pair(own, theirs, truth.valid_at(own)))
+            pairs.append(Pair(own, theirs, truth.valid_at(own, index)))
         return tuple(pairs)
 
 
@@ -240,10 +236,13 @@ class MixtureTerm(_Term):
 def stacked_levels(pairs: Pairs) -> Iterator[
         tuple[Tensor, Tensor, Tensor | None]]:
     """Yield the student's tensor [B, C, ...], the teachers' [B, M, C, ...] and
-    the mask of each level; the student's must be the same in all pairs."""
+    the mask [B, M, ...] of each level; the student's must be the same in all
+    pairs."""
     for level in zip(*pairs):
+        masks = [p.valid for p in level]
         yield (level[0].student, torch.stack([p.teacher for p in level], 1),
-               level[0].valid)
+               None if masks[0] is None else torch.stack(
+                   masks, 1))  # type: ignore[arg-type]
 
 
 def mean_over_levels(values: Sequence[Tensor]) -> Tensor:

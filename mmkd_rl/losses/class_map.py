@@ -23,7 +23,7 @@ from torch import Tensor
 
 def complete(teacher_BC: Tensor, student_BC: Tensor, known_C: Tensor,
              temperature: float) -> Tensor:
-    """p'_m as logits, [B, C], in float32.
+    """p'_m as logits, [B, C, ...], in float32.
 
     Args:
         teacher_BC: The teacher's logits over the student's classes; entries
@@ -33,6 +33,7 @@ def complete(teacher_BC: Tensor, student_BC: Tensor, known_C: Tensor,
         temperature: T.
     """
     teacher_BC, student_BC = teacher_BC.float(), student_BC.detach().float()
+    known_C = known_C.view(-1, *[1] * (teacher_BC.ndim - 2))
 
     def log_mass(logits_BC: Tensor) -> Tensor:
         """Log of the unnormalised probability of K, [B, 1]."""

@@ -48,7 +48,8 @@ def kd_divergence(student_BC: Tensor, teachers_BMC: Tensor,
     Args:
         student_BC: Student's logits; spatial axes may follow the classes.
         teachers_BMC: Teachers' logits, likewise.
-        valid: Weight of each pixel, [B, ...]; ``None``: all are valid.
+        valid: Weight of each pixel for each teacher, [B, M, ...]; ``None``:
+            all are valid.
         temperature: T.
     """
     log_q_B1C = F.log_softmax(
@@ -58,7 +59,7 @@ def kd_divergence(student_BC: Tensor, teachers_BMC: Tensor,
     if divergence_BM.ndim > 2:
         count = divergence_BM.shape[1]
         if valid is not None:
-            valid = valid.repeat_interleave(count, 0)
+            valid = valid.flatten(0, 1)
         divergence_BM = masked_mean(
             divergence_BM.flatten(0, 1), valid).view(-1, count)
     return divergence_BM * temperature**2

@@ -40,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=('TYPE', 'OPTION=VALUE'),
         help="a distillation term for --distill in place of the strategy's, "
         'such as: --term KDLoss temperature=2 --term FitNetLoss')
+    parser.add_argument(
+        '--task',
+        metavar='TYPE',
+        help='task adapter for --distill in place of the one that fits the '
+        'models, such as FeatureTask: distil features alone')
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -50,16 +55,18 @@ def read_config(args: argparse.Namespace) -> Config:
         args: Arguments with ``config`` and those of :func:`add_arguments`.
 
     Raises:
-        ValueError: ``--teacher``, ``--pool`` or ``--term`` without
-            ``--distill``; see also :func:`distill`.
+        ValueError: ``--teacher``, ``--pool``, ``--term`` or ``--task``
+            without ``--distill``; see also :func:`distill`.
         FileNotFoundError: No such config or pool.
     """
     if args.distill is None:
-        for name in ('teacher', 'pool', 'term'):
+        for name in ('teacher', 'pool', 'term', 'task'):
             if getattr(args, name):
                 raise ValueError(f'--{name} has an effect only together with '
                                  '--distill STRATEGY, which is missing')
         return load_config(args.config)
+    options = {} if args.task is None else dict(task=dict(type=args.task))
     return distill(
         args.config, args.distill, args.teacher, pool=args.pool,
-        terms=args.term and [parse_term(words) for words in args.term])
+        terms=args.term and [parse_term(words) for words in args.term],
+        **options)

@@ -10,7 +10,6 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from mmpretrain.models.classifiers import BaseClassifier
 
 from mmkd_rl.engine.hooks import LearnerHook
 from mmkd_rl.options import option_names
@@ -23,6 +22,7 @@ from mmkd_rl.recipes.reading import (
     read_strategy,
     split_names,
 )
+from mmkd_rl.recipes.tasks import choose_task
 from mmkd_rl.registry import HOOKS, MODELS, WEIGHTINGS
 from mmkd_rl.teachers.loading import check_teachers
 from mmkd_rl.utils.configs import (
@@ -54,7 +54,8 @@ def distill(config: Config | str | os.PathLike,
     Args:
         config: A training config of MMPretrain, MMDetection or
             MMSegmentation: a path, ``'package::path'``, or a Config. Models
-            that are no classifiers are distilled by their features.
+            without scores of classes for images or pixels are distilled by
+            their features, see :func:`choose_task`.
         strategy: A name from ``configs/_base_/strategies`` (``'mtkd_rl'``,
             ``'aver'``, ``'ca_mkd'``, ``'knowledge_flow'``, ...); the file of
             a strategy; or the type of a registered
@@ -85,7 +86,7 @@ def distill(config: Config | str | os.PathLike,
                         f'got {config!r}')
     cfg = copy.deepcopy(config) if isinstance(config, Config) else \
         load_config(config)
-    _checkclass_name(cfg)
+    _check_complete(cfg)
     parts = [read_strategy(name) for name in split_names(strategy)]
     if not isinstance(teachers, (list, tuple)):
         raise TypeError(f'teachers must be a list of dicts or {TEACHER!r}, '
@@ -122,7 +123,7 @@ def distill(config: Config | str | os.PathLike,
     return cfg
 
 
-def _checkclass_name(cfg: Config) -> None:
+def _check_complete(cfg: Config) -> None:
     """Raise ValueError where a config cannot be distilled."""
     model = cfg.get('model')
     if not isinstance(model, dict) or 'type' not in model:
@@ -152,28 +153,23 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
         made.pop('feature_loss', None)
         made['losses'] = [dict(term) for term in terms]
     made.update(options)
-    if _classifies(student, cfg.get('default_scope')):
-        if (size := image_size(cfg)) is not None:
-            made.setdefault('probe_size', size)
-    else:
-        made.setdefault('task', dict(type='FeatureTask'))
+    if 'task' not in made and (task := choose_task(
+            student, cfg.get('default_scope'), teachers)) is not None:
+        made['task'] = task
+    kind = class_name(made.get('task', {}).get('type'))
+    if kind == 'FeatureTask':
         _without_logits(made)
+    elif (size := image_size(cfg)) is not None:
+        made.setdefault('probe_size', size)
+    if kind == 'SegmentationTask' and made['weighting'].get(
+            'type') == 'CAMKD':
+        # Decode heads read several maps, so most cannot run on the mapped one.
+        made['weighting'].setdefault('feature', 'teacher')
     cfg._cfg_dict['model'] = ConfigDict(made)
-
-
-def _classifies(model: dict, scope: str | None) -> bool:
-    """Whether a model is a classifier. True also for unknown types, which the
-    builder refuses."""
-    with MODELS.switch_scope_and_registry(scope or 'mmpretrain') as registry:
-        kind = model['type']
-        kind = registry.get(kind) if isinstance(kind, str) else kind
-    return not isinstance(kind, type) or issubclass(kind, BaseClassifier)
 
 
 def _without_logits(made: dict) -> None:
     """With :class:`FeatureTask`, replace the parts that need class scores."""
-    if made['task'].get('type') != 'FeatureTask':
-        return
     if 'losses' not in made:
         made['logit_loss'] = None
     weighting = made.get('weighting', {})

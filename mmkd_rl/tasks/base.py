@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmkd_rl.records import Batch, Output, OutputSpec, Truth
 from mmkd_rl.taps import OutputTaps
-from mmkd_rl.utils.pooling import pooled_features
+from mmkd_rl.utils.pooling import pooled_features, resized
 
 #: A tap's config: a path, or the arguments of :class:`Tap`.
 TapConfig = str | dict
@@ -36,6 +36,31 @@ class Task(ABC):
     backbone_only = False
 
     # --------------------------------------------------- how networks are run
+
+    def prepare(self, model: nn.Module) -> None:  # noqa: B027
+        """Read what labels mean from the student's model; called once."""
+
+    def check(self, spec: OutputSpec,  # noqa: B027
+              images: Tensor) -> None:
+        """Refuse outputs that cannot be distilled.
+
+        Args:
+            spec: Sizes of a network's output.
+            images: The images for which it was computed.
+
+        Raises:
+            ValueError: They cannot; the message says why.
+        """
+
+    def match(self, student: Output, teacher: Output) -> Output:
+        """A teacher's output with dense logits in the student's
+        resolution."""
+        if all(own.shape[2:] == theirs.shape[2:]
+               for own, theirs in zip(student.logits, teacher.logits)):
+            return teacher
+        return Output(teacher.features, tuple(
+            resized(theirs, own.shape[2:])
+            for own, theirs in zip(student.logits, teacher.logits)))
 
     def taps(self, model: nn.Module, cfg: dict | None, key: str) -> OutputTaps:
         """Build the taps of a network's output.
@@ -112,6 +137,10 @@ class Task(ABC):
     def truth(self, batch: Batch) -> Truth:
         """Labels and valid pixels of a batch."""
 
+    def truth_of(self, targets: Tensor) -> Truth:
+        """The truth of single images, from :attr:`Truth.targets`."""
+        return Truth.of_labels(targets)
+
     def quality(self, output: Output, truth: Truth) -> Tensor:
         """Quality of an output on each image, [B], larger is better; zeros
         for tasks without labels."""
@@ -179,6 +208,16 @@ class LogitTask(Task):
             known_MC: Mask of the student's classes on which each teacher was
                 trained.
         """
+
+    def with_coverage(self, truth: Truth, known_MC: Tensor) -> Truth:
+        """The truth with the pixels that each teacher knows, see
+        :attr:`Truth.covered`; unchanged for tasks with one label an image.
+
+        Args:
+            truth: Labels and valid pixels of the batch.
+            known_MC: See :meth:`class_coverage`.
+        """
+        return truth
 
     @abstractmethod
     def logit_summary(self, output: Output, truth: Truth) -> Tensor:

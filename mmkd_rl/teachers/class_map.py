@@ -6,7 +6,9 @@ student's classes with it; a class that is not in the map gets the teacher's
 lowest score and is marked in :attr:`OutputSpec.known`. For logit terms see
 losses/class_map.py. On an image whose class is not in a teacher's map the
 teacher's logits are not distilled, and its weight goes to the teachers that
-were trained on the class. Its feature is distilled with the strategy's weight.
+were trained on the class; with a label for each pixel, the teacher's pixels of
+such classes are left out, and its weight is that of the others' share. Its
+feature is distilled with the strategy's weight.
 
 Two classes of the student must not be mapped to the same class of the teacher:
 its probability would count twice, and the teacher gives no division of it.
@@ -76,27 +78,16 @@ class ClassMap(nn.Module):
         self.register_buffer('known', index != UNSEEN)
 
     def select(self, teacher_BK: Tensor) -> Tensor:
-        """The teacher's logits over the student's classes, [B, C]; classes
-        that are not in the map get its lowest score.
+        """The teacher's logits over the student's classes, [B, C, ...];
+        classes that are not in the map get its lowest score.
 
         Args:
-            teacher_BK: The teacher's logits over its own classes.
-
-        Raises:
-            ValueError: The logits have spatial axes.
+            teacher_BK: The teacher's logits over its own classes,
+                [B, K, ...].
         """
-        self._refuse_dense(teacher_BK)
-        own_BC = teacher_BK[:, self.index]
-        low_B1 = teacher_BK.amin(1, keepdim=True)
-        return torch.where(self.known, own_BC, low_B1)
-
-    def _refuse_dense(self, teacher_BK: Tensor) -> None:
-        if teacher_BK.ndim != 2:
-            raise ValueError(
-                f'{self.key}: class_map works with one vector of class '
-                "scores per image, [B, C], but the teacher's logits have "
-                f'shape {tuple(teacher_BK.shape)}; remove class_map and set '
-                'logit_loss=None to distil its features alone')
+        known = self.known.view(-1, *[1] * (teacher_BK.ndim - 2))
+        return torch.where(known, teacher_BK[:, self.index],
+                           teacher_BK.amin(1, keepdim=True))
 
 
 def _as_list(classes: Sequence[int] | Mapping[int, int], num_student: int,

@@ -1,8 +1,11 @@
-"""Averages over space."""
+"""Averages over space, and other resolutions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmkd_rl.records import Output, Truth
@@ -46,3 +49,12 @@ def masked_mean(values_BP: Tensor, valid_BP: Tensor | None) -> Tensor:
     valid_BP = valid_BP.to(values_BP).flatten(1)
     kept_BP = torch.where(valid_BP > 0, values_BP, 0.) * valid_BP
     return kept_BP.sum(1) / valid_BP.sum(1).clamp_min(1e-6)
+
+
+def resized(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Dense logits [B, C, H, W] in another resolution, bilinear; averaged
+    over more pixels where the new one is coarser."""
+    height, width = size
+    coarser = height < x.shape[2] or width < x.shape[3]
+    return F.interpolate(x, (height, width), mode='bilinear',
+                         align_corners=False, antialias=coarser)

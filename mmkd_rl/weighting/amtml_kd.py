@@ -51,7 +51,7 @@ from mmkd_rl.losses import (
     MixtureTerm,
 )
 from mmkd_rl.losses.base import stacked_levels
-from mmkd_rl.options import NonNegative
+from mmkd_rl.options import ConfigError, NonNegative
 from mmkd_rl.records import (
     DistillationBatch,
     Output,
@@ -90,6 +90,13 @@ class AMTMLKD(WeightingStrategy):
                  regularization: NonNegative = 0.1,
                  scale: Scale = 'unit') -> None:
         super().__init__(context, scale)
+        if any(t.known is not None for t in context.teachers) and \
+                len(context.student.logits[0]) > 1:
+            raise ConfigError(
+                'AMTMLKD mixes the predictions of all teachers at each pixel, '
+                'but one with a class_map has none at pixels of other '
+                'classes; use another weighting, such as '
+                "dict(type='AverageWeighting')")
         self.relations = nn.ModuleList(
             term for term in (
                 DistanceRelationLoss(distance_weight),
@@ -144,9 +151,10 @@ class MixedTarget(MixtureTerm):
         with torch.autocast(weights.logit.device.type, enabled=False):
             pairs = term.align(student, teachers, truth)
             divergence = [
-                truth.mean(_jensen_shannon(teachers_BMC, weights.logit, valid,
-                                           term.temperature))
-                for _, teachers_BMC, valid in stacked_levels(pairs)
+                truth.mean(_jensen_shannon(
+                    teachers_BMC, weights.logit, truth.valid_at(student_BC),
+                    term.temperature))
+                for student_BC, teachers_BMC, _ in stacked_levels(pairs)
             ]
             return -self.loss_weight * term.temperature**2 * torch.stack(
                 divergence).mean()

@@ -242,7 +242,7 @@ def test_mixed_precision_of_the_student_leaves_losses_in_float32(teachers):
     (dict(logit_loss=dict(type='KDLoss', tau=4)), TypeError,
      "model.logit_loss.*'tau'"),
     (dict(task=dict(type='Segmentation')), ValueError,
-     "model.task.type: 'Segmentation'.*'ClassificationTask'"),
+     "model.task.type: 'Segmentation'.*'SegmentationTask'"),
     (dict(taps=dict(feature='backbone.layer9')), ValueError,
      "student.taps.feature.*'backbone.layer9'.*'backbone.conv'"),
     (dict(student='no/such.py'), FileNotFoundError,

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from mmkd_rl.losses import CWDLoss, DISTLoss, FitNetLoss, KDLoss, NDLoss
 from mmkd_rl.records import Output, OutputSpec, Pair, Truth
+from mmkd_rl.tasks import SegmentationTask
 from tests.toy import spec
 
 #: Valid points of 4x6 images: half of the first, all of the second, a part of
@@ -158,10 +159,13 @@ def test_padding_through_the_whole_logit_term():
     term = KDLoss()
     x = draw(4, 3, 4, 6).requires_grad_()
     y = draw(4, 3, 8, 12, seed=1)
-    loss = term(Output(logits=(x, )), [Output(logits=(y, ))], truth)
+    own = Output(logits=(x, ))
+    matched = SegmentationTask().match(own, Output(logits=(y, )))
+    loss = term(own, [matched], truth)
     loss.sum().backward()
     assert not x.grad[..., 3:].any() and x.grad[..., :3].any()
-    resized = F.interpolate(y, (4, 6), mode='bilinear', align_corners=False)
+    resized = F.interpolate(y, (4, 6), mode='bilinear', align_corners=False,
+                            antialias=True)
     torch.testing.assert_close(loss, term(
         Output(logits=(x[..., :3], )),
         [Output(logits=(resized[..., :3], ))], ALL))
@@ -269,15 +273,29 @@ def test_what_nd_cannot_take():
         NDLoss().build(OutputSpec('student', (shape, )), [spec('t')])
 
 
-def test_dist_leaves_no_pixel_out():
-    z = draw(4, 3, 4, 6)
-    with pytest.raises(ValueError, match='DISTLoss needs all pixels.*use '
-                       'KDLoss'):
-        DISTLoss().compare(((Pair(z, z + 1, VALID), ), ), TRUTH)
-    whole = DISTLoss().compare(
-        ((Pair(z, z.flip(1), torch.ones(4, 4, 6)), ), ), TRUTH)
-    assert torch.equal(whole, DISTLoss().compare(
-        ((Pair(z, z.flip(1)), ), ), TRUTH))
+def test_dist_leaves_masked_pixels_out():
+    """As if the other pixels did not exist; a mask that hides nothing changes
+    nothing; the mean over images is the loss of all pixels."""
+    z, y = draw(4, 3, 4, 6), draw(4, 3, 4, 6, seed=1)
+    noisy = torch.where(VALID[:, None] > 0, y, y + 9)
+    got = DISTLoss().compare(((Pair(z, noisy, VALID), ), ), TRUTH)
+    hidden = [DISTLoss().compare(((Pair(z, x, VALID), ), ), TRUTH)
+              for x in (y, noisy)]
+    torch.testing.assert_close(*hidden)
+    torch.testing.assert_close(
+        DISTLoss().compare(((Pair(z, y, torch.ones(4, 4, 6)), ), ), ALL),
+        DISTLoss().compare(((Pair(z, y), ), ), ALL))
+    # The columns: all valid pixels of one class.
+    q, p = (x.softmax(1).movedim(1, -1).flatten(0, 2).T.double()
+            for x in (z, y))
+    columns = 1.
+    for a, b in zip(q, p):
+        (aa, ab), (_, bb) = torch.cov(
+            torch.stack([a, b]), aweights=VALID.flatten())
+        columns -= ab / (aa * bb).sqrt() / len(q)
+    rows = DISTLoss(gamma=0.).compare(((Pair(z, y, VALID), ), ), TRUTH)
+    torch.testing.assert_close(
+        TRUTH.mean((got - rows)[:, 0]), 2 * columns.float())
 
 
 def test_a_projector_without_batch_norm():

@@ -138,12 +138,16 @@ def test_other_losses_tie_known_and_unknown_classes_together(logits, loss):
     assert z.grad[:, [1, 3]].abs().max() > 1e-4
 
 
-def test_scores_with_space_behind_the_classes():
+def test_scores_of_each_pixel():
+    """Each pixel like an image of its own."""
     class_map = ClassMap([2, -1, 0, -1, 3], 4, CLASSES, "teacher 't'")
-    dense = torch.zeros(2, 4, 3, 3)
-    with pytest.raises(ValueError, match=r"teacher 't': class_map works with "
-                       r'one vector.*\(2, 4, 3, 3\).*logit_loss=None'):
-        class_map.select(dense)
+    dense = torch.randn(2, 4, 3, 3)
+    found = class_map.select(dense)
+    assert found.shape == (2, CLASSES, 3, 3)
+    for h in range(3):
+        for w in range(3):
+            assert torch.equal(found[..., h, w],
+                               class_map.select(dense[..., h, w]))
 
 
 def test_integers_of_numpy():

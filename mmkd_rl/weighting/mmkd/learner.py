@@ -149,7 +149,7 @@ class MetaLearner(Learner):
         samples = self.buffer.draw(self.steps.samples)
         batch = Batch(samples.inputs)
         seen = SeenBatch(
-            batch, Truth.of_labels(samples.targets),
+            batch, self.context.task.truth_of(samples.targets),
             TeacherStep(samples.teachers,
                         student.distillation.inner_features(batch)))
         theta = trainable(student.model)

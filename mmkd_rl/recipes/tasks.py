@@ -1,0 +1,105 @@
+"""Which task adapter fits a student and its teachers, from their configs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.logging import print_log
+from mmpretrain.models.classifiers import BaseClassifier
+
+from mmkd_rl.options import ConfigError
+from mmkd_rl.registry import MODELS
+from mmkd_rl.teachers.loading import load_model_config
+from mmkd_rl.teachers.sources import expand
+from mmkd_rl.utils.configs import class_name
+
+#: Decode heads of MMSegmentation whose last layer gives no scores of classes
+#: for a grid of pixels: they predict masks, or points.
+_MASK_HEADS = {
+    'IterativeDecodeHead', 'Mask2FormerHead', 'MaskFormerHead', 'PointHead',
+    'SegmenterMaskTransformerHead', 'SideAdapterCLIPHead', 'VPDDepthHead'
+}
+_KINDS = dict(classifier='classifies images', segmentor='segments images',
+              other='detects objects or does something else')
+
+
+def choose_task(student: Mapping, scope: str | None,
+                teachers: Sequence[dict]) -> dict | None:
+    """The config of the task adapter for a student and its teachers; ``None``:
+    the default, classification.
+
+    Segmentors with scores for each pixel: :class:`SegmentationTask`. Other
+    models that are no classifiers: :class:`FeatureTask`.
+
+    Args:
+        student: Config of the student's model.
+        scope: Default scope of its config.
+        teachers: The teachers' dicts.
+
+    Raises:
+        ConfigError: A teacher does another task than a segmentor.
+        ValueError, FileNotFoundError: The config of a teacher cannot be read.
+    """
+    kind = kind_of(student, scope)
+    if kind == 'classifier':
+        return None
+    if kind == 'other':
+        return dict(type='FeatureTask')
+    without = {}
+    if (reason := _without_scores(student)) is not None:
+        without['the student'] = reason
+    for teacher in teachers:
+        key = f'teacher {teacher["name"]!r}'
+        config, own = load_model_config(
+            expand(teacher, key)['config'], f'{key}: config')
+        other = kind_of(config, own or scope)
+        if other != 'segmentor':
+            raise ConfigError(
+                key, f'its model ({class_name(config["type"])}) '
+                f'{_KINDS[other]}, but the student '
+                f'({class_name(student["type"])}) segments them; give a '
+                'segmentor, or distil features alone with '
+                "task=dict(type='FeatureTask') (on the command line: --task "
+                'FeatureTask)')
+        if (reason := _without_scores(config)) is not None:
+            without[key] = reason
+    if not without:
+        return dict(type='SegmentationTask')
+    for name, reason in without.items():
+        # There is no logger yet.
+        print_log(f'{name} {reason}, so features alone are distilled')
+    return dict(type='FeatureTask')
+
+
+def kind_of(model: Mapping, scope: str | None) -> str:
+    """``'classifier'``, ``'segmentor'`` or ``'other'``; unknown types, which
+    the builder refuses, are taken for classifiers."""
+    with MODELS.switch_scope_and_registry(scope or 'mmpretrain') as registry:
+        kind: Any = model['type']
+        kind = registry.get(kind) if isinstance(kind, str) else kind
+    if not isinstance(kind, type) or issubclass(kind, BaseClassifier):
+        return 'classifier'
+    # By name: MMSegmentation may not be installed.
+    return 'segmentor' if 'BaseSegmentor' in (
+        base.__name__ for base in kind.__mro__) else 'other'
+
+
+def _without_scores(model: Mapping) -> str | None:
+    """Why a segmentor has no scores for each pixel; ``None``: it has."""
+    head = model.get('decode_head')
+    heads = head if isinstance(head, (list, tuple)) else [head]
+    named = [h for h in heads if isinstance(h, Mapping) and
+             class_name(h.get('type')) not in _MASK_HEADS]
+    if not named:
+        names = [class_name(h.get('type')) for h in heads
+                 if isinstance(h, Mapping)] or ['no decode head']
+        return f'has {", ".join(names)}, which gives no scores for each pixel'
+    last = named[-1]
+    losses = last.get('loss_decode')
+    losses = losses if isinstance(losses, (list, tuple)) else [losses]
+    if last.get('out_channels') == 1 or any(
+            isinstance(loss, Mapping) and loss.get('use_sigmoid')
+            for loss in losses):
+        return 'predicts each class with a sigmoid of its own'
+    return None
