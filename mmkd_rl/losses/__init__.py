@@ -1,5 +1,5 @@
 from .base import DistillationTerm, FeatureTerm, LogitTerm, MixtureTerm
-from .cwd import CWDLoss
+from .cwd import CWDLogitLoss, CWDLoss
 from .dist import DISTLoss
 from .dkd import DKDLoss
 from .fitnet import FitNetLoss
@@ -9,7 +9,7 @@ from .projector import Projector, mapped_shape
 from .relation import AngleRelationLoss, DistanceRelationLoss
 
 __all__ = [
-    'AngleRelationLoss', 'CWDLoss', 'DISTLoss', 'DKDLoss',
+    'AngleRelationLoss', 'CWDLogitLoss', 'CWDLoss', 'DISTLoss', 'DKDLoss',
     'DistanceRelationLoss', 'DistillationTerm', 'FeatureTerm', 'FitNetLoss',
     'KDLoss', 'LogitTerm', 'MixtureTerm',
     'NDLoss', 'Projector', 'mapped_shape'
