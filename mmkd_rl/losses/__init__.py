@@ -5,6 +5,7 @@ from .dkd import DKDLoss
 from .fitnet import FitNetLoss
 from .kd import KDLoss
 from .nd import NDLoss
+from .pkd import PKDLoss
 from .projector import Projector, mapped_shape
 from .relation import AngleRelationLoss, DistanceRelationLoss
 
@@ -12,5 +13,5 @@ __all__ = [
     'AngleRelationLoss', 'CWDLogitLoss', 'CWDLoss', 'DISTLoss', 'DKDLoss',
     'DistanceRelationLoss', 'DistillationTerm', 'FeatureTerm', 'FitNetLoss',
     'KDLoss', 'LogitTerm', 'MixtureTerm',
-    'NDLoss', 'Projector', 'mapped_shape'
+    'NDLoss', 'PKDLoss', 'Projector', 'mapped_shape'
 ]
