@@ -4,6 +4,7 @@ from .dist import DISTLoss
 from .dkd import DKDLoss
 from .fitnet import FitNetLoss
 from .kd import KDLoss
+from .mgd import MGDLoss
 from .nd import NDLoss
 from .pkd import PKDLoss
 from .projector import Projector, mapped_shape
@@ -12,6 +13,6 @@ from .relation import AngleRelationLoss, DistanceRelationLoss
 __all__ = [
     'AngleRelationLoss', 'CWDLogitLoss', 'CWDLoss', 'DISTLoss', 'DKDLoss',
     'DistanceRelationLoss', 'DistillationTerm', 'FeatureTerm', 'FitNetLoss',
-    'KDLoss', 'LogitTerm', 'MixtureTerm',
+    'KDLoss', 'LogitTerm', 'MGDLoss', 'MixtureTerm',
     'NDLoss', 'PKDLoss', 'Projector', 'mapped_shape'
 ]
