@@ -186,8 +186,8 @@ def _build_distillation(model: BaseModel, task: Task,
         else:
             raise ConfigError(
                 f'{key}.type', f'{cfg["type"]!r} is no distillation term; '
-                'take one of KDLoss, DISTLoss, DKDLoss, FitNetLoss, NDLoss, '
-                'CWDLoss, ...')
+                'take one of KDLoss, DISTLoss, DKDLoss, CWDLogitLoss, '
+                'FitNetLoss, NDLoss, CWDLoss, PKDLoss, MGDLoss, ...')
     strategy = _build_strategy(
         weighting,
         WeightingContext(student, specs, task, tuple(per_teacher),

@@ -1,16 +1,18 @@
 from .base import DistillationTerm, FeatureTerm, LogitTerm, MixtureTerm
-from .cwd import CWDLoss
+from .cwd import CWDLogitLoss, CWDLoss
 from .dist import DISTLoss
 from .dkd import DKDLoss
 from .fitnet import FitNetLoss
 from .kd import KDLoss
+from .mgd import MGDLoss
 from .nd import NDLoss
+from .pkd import PKDLoss
 from .projector import Projector, mapped_shape
 from .relation import AngleRelationLoss, DistanceRelationLoss
 
 __all__ = [
-    'AngleRelationLoss', 'CWDLoss', 'DISTLoss', 'DKDLoss',
+    'AngleRelationLoss', 'CWDLogitLoss', 'CWDLoss', 'DISTLoss', 'DKDLoss',
     'DistanceRelationLoss', 'DistillationTerm', 'FeatureTerm', 'FitNetLoss',
-    'KDLoss', 'LogitTerm', 'MixtureTerm',
-    'NDLoss', 'Projector', 'mapped_shape'
+    'KDLoss', 'LogitTerm', 'MGDLoss', 'MixtureTerm',
+    'NDLoss', 'PKDLoss', 'Projector', 'mapped_shape'
 ]

@@ -174,10 +174,15 @@ class LogitTerm(DistillationTerm):
         pairs = []
         for own, theirs in zip(student.logits, teacher.logits):
             if name is not None:
-                theirs = complete(theirs, own, self.get_buffer(name),
-                                  self.temperature)
+                theirs = self._complete(theirs, own, self.get_buffer(name))
             pairs.append(Pair(own, theirs, truth.valid_at(own, index)))
         return tuple(pairs)
+
+    def _complete(self, teacher: Tensor, student: Tensor,
+                  known_C: Tensor) -> Tensor:
+        """A teacher's logits, filled in where it was not trained on the
+        class."""
+        return complete(teacher, student, known_C, self.temperature)
 
 
 class FeatureTerm(DistillationTerm):
@@ -231,6 +236,22 @@ class MixtureTerm(_Term):
     def forward(self, student: Output, teachers: Sequence[Output],
                 truth: Truth, weights: TeacherWeights) -> Tensor:
         """The term, a scalar with the student's gradient."""
+
+
+def need_maps(term: str, name: str, axes: int, instead: str) -> None:
+    """Raise ConfigError where a feature has no spatial axes.
+
+    Args:
+        term: Name of the term's class.
+        name: Name of the network.
+        axes: Number of spatial axes.
+        instead: Terms that take vectors.
+    """
+    if axes < 1:
+        raise ConfigError(
+            f'{term} needs maps [B, D, H, W], but the feature '
+            f'of {name!r} is a vector; tap a layer before the pooling with '
+            f"taps=dict(feature='...'), or use {instead}")
 
 
 def stacked_levels(pairs: Pairs) -> Iterator[

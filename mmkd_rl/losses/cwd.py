@@ -8,6 +8,15 @@ with the softmax over space: each channel becomes a distribution over pixels,
 which does not change if a constant is added to the channel. One number per
 sample and teacher. The loss of a map of a single pixel is zero; vectors are
 refused.
+
+``CWDLogitLoss`` is the same on score maps, channels being classes: z_S in
+place of r_m(F_S), z_m in place of F_m. Deviations:
+
+- Invalid pixels are left out of the softmax, as if they were not in the map;
+  the authors' code has them in.
+- A teacher's score map is resized to the student's resolution.
+- Classes that a teacher with a class map does not know have no loss and no
+  gradient, and stay in the mean over the C channels.
 """
 
 from __future__ import annotations
@@ -19,7 +28,12 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmkd_rl.losses.base import FeatureTerm, mean_over_levels
+from mmkd_rl.losses.base import (
+    FeatureTerm,
+    LogitTerm,
+    mean_over_levels,
+    need_maps,
+)
 from mmkd_rl.options import ConfigError, NonNegative, Positive
 from mmkd_rl.records import OutputSpec, Pair, Pairs, Truth
 from mmkd_rl.registry import MODELS
@@ -30,10 +44,9 @@ class CWDLoss(FeatureTerm):
     """KL divergence between channels of student and teacher over space.
 
     Args:
-        temperature: T; the authors' is 1 for features of detectors (and 4
-            for logits on Cityscapes).
+        temperature: T; the authors' is 1 for features of detectors.
         loss_weight: beta of MTKD-RL, Eq. (2); applied by the distiller. The
-            authors' is 5 (and 3), with these temperatures.
+            authors' is 5 for each of a detector's levels, which they add up.
     """
 
     def __init__(self,
@@ -52,7 +65,7 @@ class CWDLoss(FeatureTerm):
         """
         for spec in (student, *teachers):
             for shape in spec.features:
-                _needs_space(spec.name, len(shape) - 1)
+                self._needs_space(spec.name, len(shape) - 1)
                 if shape[1:] == (1, 1):
                     print_log(
                         'CWDLoss compares channels over space, but the '
@@ -75,9 +88,65 @@ class CWDLoss(FeatureTerm):
         ], 1)
 
     def _level(self, pair: Pair) -> Tensor:
-        _needs_space('a pair', pair.teacher.ndim - 2)
+        self._needs_space('a pair', pair.teacher.ndim - 2)
         return channel_divergence(pair.student, pair.teacher,
                                   self.temperature, pair.valid)
+
+    @staticmethod
+    def _needs_space(name: str, axes: int) -> None:
+        need_maps('CWDLoss', name, axes, 'FitNetLoss or NDLoss')
+
+
+@MODELS.register_module()
+class CWDLogitLoss(LogitTerm):
+    """KL divergence between score maps of student and teacher over space.
+
+    Args:
+        temperature: T; the authors' is 4 on Cityscapes.
+        loss_weight: alpha of MTKD-RL, Eq. (2); applied by the distiller. The
+            authors' is 3, with this temperature.
+    """
+
+    def __init__(self,
+                 temperature: Positive = 4.0,
+                 loss_weight: NonNegative = 3.0) -> None:
+        super().__init__(temperature, loss_weight)
+
+    def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
+              projector: dict | None = None) -> None:
+        """Check that logits are maps of the same classes.
+
+        Raises:
+            ConfigError: The student's or a teacher's logits have no spatial
+                axes; or see :meth:`LogitTerm.build`.
+        """
+        super().build(student, teachers, projector)
+        for spec in (student, *teachers):
+            for shape in spec.logits:
+                _needs_score_maps(spec.name, len(shape) - 1)
+
+    def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
+        """L_m, [B, M], in float32.
+
+        Raises:
+            ConfigError: Logits have no spatial axes.
+        """
+        return torch.stack([
+            mean_over_levels([self._level(pair) for pair in levels])
+            for levels in pairs
+        ], 1)
+
+    def _level(self, pair: Pair) -> Tensor:
+        _needs_score_maps('a pair', pair.teacher.ndim - 2)
+        return channel_divergence(pair.student, pair.teacher,
+                                  self.temperature, pair.valid)
+
+    def _complete(self, teacher: Tensor, student: Tensor,
+                  known_C: Tensor) -> Tensor:
+        """A teacher's scores, with the student's own where it knows nothing:
+        channels are compared each on its own."""
+        known = known_C.view(-1, *[1] * (teacher.ndim - 2))
+        return torch.where(known, teacher, student.detach().to(teacher))
 
 
 def channel_divergence(student: Tensor, teacher: Tensor, temperature: float,
@@ -102,9 +171,9 @@ def channel_divergence(student: Tensor, teacher: Tensor, temperature: float,
             (log_p - log_q)).sum(2).mean(1) * temperature**2
 
 
-def _needs_space(name: str, dimensions: int) -> None:
-    if dimensions < 1:
+def _needs_score_maps(name: str, axes: int) -> None:
+    if axes < 1:
         raise ConfigError(
-            'CWDLoss needs maps [B, D, H, W], but the feature '
-            f'of {name!r} is a vector; tap a layer before the pooling with '
-            "taps=dict(feature='...'), or use FitNetLoss or NDLoss")
+            'CWDLogitLoss compares score maps [B, C, H, W] over space, but '
+            f'the class scores of {name!r} are one vector an image; use '
+            'KDLoss, DISTLoss or DKDLoss')

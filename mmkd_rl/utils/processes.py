@@ -1,34 +1,63 @@
 """Sums and means over the processes of a distributed training.
 
 With DDP each process has a part of the batch, and gradients are averaged. A
-statistic of the whole batch (a mean over valid pixels, the variance of a
+statistic of the whole batch (a number of valid pixels, the variance of a
 channel) must be computed over all parts, so that N processes train like one
 process with the N-fold batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 from mmengine import dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
+
+
+def sums_over_processes(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Sum each tensor over all processes, with gradient: that of the sum of
+    all processes' losses, which DDP divides by their number.
+
+    All tensors go in one collective operation. Every process must call this
+    function equally often, with tensors of the same sizes.
+
+    Args:
+        tensors: Tensors of one dtype and device.
+
+    Returns:
+        The sums, the same in every process; with one process the tensors
+        themselves.
+    """
+    if dist.get_world_size() < 2:
+        return list(tensors)
+    total = _Sum.apply(torch.cat([t.flatten() for t in tensors]))
+    parts = total.split([t.numel() for t in tensors])
+    return [part.view_as(t) for part, t in zip(parts, tensors)]
 
 
 def sum_over_processes(x: Tensor) -> Tensor:
-    """The sum of all processes' tensors; all processes must call it.
-
-    Gradients pass through the sum to the tensors of all processes. The same
-    tensor in a single process.
-    """
-    if dist.get_world_size() == 1:
-        return x
-    if x.requires_grad:
-        return all_reduce(x)
-    total = x.clone()
-    dist.all_reduce(total)
-    return total
+    """The sum of one tensor, see :func:`sums_over_processes`."""
+    return sums_over_processes([x])[0]
 
 
 def mean_over_processes(x: Tensor) -> Tensor:
-    """The mean of all processes' tensors, see :func:`sum_over_processes`."""
+    """The mean of one tensor, see :func:`sums_over_processes`."""
     size = dist.get_world_size()
     return x if size == 1 else sum_over_processes(x) / size
+
+
+class _Sum(torch.autograd.Function):
+    # Not torch.distributed.nn.functional.all_reduce, which is deprecated.
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # Each process's x is in the total of every process.
+        return _Sum.apply(gradients[0])

@@ -28,15 +28,16 @@ def maps(width=8):
     return cfg
 
 
-def build(count=3, widths=(5, 7, 7), **kwargs):
-    """Build a distiller whose networks output maps."""
+def build(count=3, widths=(5, 7, 7), width=8, **kwargs):
+    """Build a distiller whose networks output maps; ``width`` is the
+    student's."""
     torch.manual_seed(0)
     teachers = [
         dict(name=f't{i}', config=maps(widths[i]), checkpoint='untrained')
         for i in range(count)
     ]
     return MODELS.build(
-        distiller(teachers, student=maps(), **kwargs)).train()
+        distiller(teachers, student=maps(width), **kwargs)).train()
 
 
 def step(model, size=6, dtype=None):

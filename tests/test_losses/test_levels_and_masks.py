@@ -6,7 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmkd_rl.losses import CWDLoss, DISTLoss, FitNetLoss, KDLoss, NDLoss
+from mmkd_rl.losses import (
+    CWDLogitLoss,
+    CWDLoss,
+    DISTLoss,
+    FitNetLoss,
+    KDLoss,
+    MGDLoss,
+    NDLoss,
+    PKDLoss,
+)
 from mmkd_rl.records import Output, OutputSpec, Pair, Truth
 from mmkd_rl.tasks import SegmentationTask
 from tests.toy import spec
@@ -60,15 +69,21 @@ def kd(s, t, i):
     return total / weight if weight else 0.
 
 
-def cwd(s, t, i):
+def cwd(s, t, i, temperature=1.):
     if not points(i):
         return 0.
-    return sum(
-        kl(*(softmax([float(x[d, h, w]) for h, w, _ in points(i)])
+    return temperature**2 * sum(
+        kl(*(softmax([float(x[d, h, w]) / temperature
+                      for h, w, _ in points(i)])
              for x in (t, s))) for d in range(len(s))) / len(s)
 
 
-CASES = [(FitNetLoss(), fitnet), (KDLoss(), kd), (CWDLoss(), cwd)]
+def cwd_logits(s, t, i):
+    return cwd(s, t, i, 4.)
+
+
+CASES = [(FitNetLoss(), fitnet), (KDLoss(), kd), (CWDLoss(), cwd),
+         (CWDLogitLoss(), cwd_logits)]
 MASKED = pytest.mark.parametrize(
     'term, reference', CASES, ids=[type(t).__name__ for t, _ in CASES])
 
@@ -124,7 +139,12 @@ def test_a_mask_of_ones_is_none(term, reference):
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.parametrize('term', [FitNetLoss(), CWDLoss()])
+FEATURE_TERMS = pytest.mark.parametrize(
+    'term', [FitNetLoss(), CWDLoss(), PKDLoss(), MGDLoss().eval()],
+    ids=lambda term: type(term).__name__)
+
+
+@FEATURE_TERMS
 @pytest.mark.parametrize('size', [(4, 6), (2, 2)])
 def test_padding_through_the_whole_feature_term(term, size):
     """Images of 8x12 with padding on the right, and coarser maps."""
@@ -171,7 +191,19 @@ def test_padding_through_the_whole_logit_term():
         [Output(logits=(resized[..., :3], ))], ALL))
 
 
-@pytest.mark.parametrize('term', [FitNetLoss(), CWDLoss()])
+def of_level(term, i, pairs):
+    """Gaps of one level."""
+    generators = getattr(term, 'generators', None)
+    if generators is not None:
+        term.generators = torch.nn.ModuleList(
+            torch.nn.ModuleList([levels[i]]) for levels in generators)
+    gaps = term.compare(tuple((levels[i], ) for levels in pairs), TRUTH)
+    if generators is not None:
+        term.generators = generators
+    return gaps
+
+
+@FEATURE_TERMS
 def test_several_levels_of_features(term):
     """The gap is the mean of the levels' gaps, each with its own projector."""
     torch.manual_seed(0)
@@ -186,8 +218,8 @@ def test_several_levels_of_features(term):
     pairs = term.align(student, teachers, TRUTH)
     assert [p.valid.shape for p in pairs[0]] == [(4, 4, 6), (4, 2, 3)]
     loss = term.compare(pairs, TRUTH)
-    alone = [term.compare(tuple((levels[i], ) for levels in pairs), TRUTH)
-             for i in range(2)]
+    assert loss.shape == (4, 2)
+    alone = [of_level(term, i, pairs) for i in range(2)]
     assert not torch.allclose(*alone)
     torch.testing.assert_close(loss, (alone[0] + alone[1]) / 2)
     # r_m of each level is its own
@@ -213,7 +245,7 @@ def test_several_levels_of_logits():
     torch.testing.assert_close(loss, (alone[0] + alone[1]) / 2)
 
 
-@pytest.mark.parametrize('term', [FitNetLoss(), CWDLoss()])
+@FEATURE_TERMS
 def test_levels_of_features_that_do_not_pair(term):
     shape = (3, 4, 4)
     name = type(term).__name__

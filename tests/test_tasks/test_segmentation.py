@@ -47,7 +47,8 @@ def pixels(labels, z):
     for b in range(len(labels)):
         for h in range(z.shape[2]):
             for w in range(z.shape[3]):
-                y = int(labels[b, int((h + .5) * rows), int((w + .5) * columns)])
+                row, column = int((h + .5) * rows), int((w + .5) * columns)
+                y = int(labels[b, row, column])
                 if y < CLASSES:
                     yield b, h, w, y
 
@@ -100,8 +101,9 @@ def test_entropy_and_summary_leave_padding_out(labels):
         total = sum(valid[b, h, w] * p[b, :, h, w]
                     for h in range(4) for w in range(6))
         torch.testing.assert_close(summary[b], total / valid[b].sum())
-        mean = sum(valid[b, h, w] * -(p[b, :, h, w].log() * p[b, :, h, w]).sum()
-                   for h in range(4) for w in range(6)) / valid[b].sum()
+        plogp = (p[b].log() * p[b]).sum(0)
+        mean = -sum(valid[b, h, w] * plogp[h, w] for h in range(4)
+                    for w in range(6)) / valid[b].sum()
         torch.testing.assert_close(entropy[b], mean)
     assert summary.shape == (3, CLASSES) and summary[2].eq(0).all()
     spec = OutputSpec('a', ((4, 4, 6), ), ((CLASSES, 4, 6), ))

@@ -29,7 +29,6 @@ from mmkd_rl.records import (
     TeacherStep,
     TeacherWeights,
     TrainingStep,
-    Truth,
 )
 from mmkd_rl.registry import build
 from mmkd_rl.utils.random_state import RandomNumbers
