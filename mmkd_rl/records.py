@@ -185,10 +185,22 @@ class Pair:
         teacher: The teacher's logits or feature, of the same shape, without
             gradient.
         valid: Weight of each pixel, [B, H, W]; ``None``: all are valid.
+        scale: Mean and standard deviation of the teacher's channels, [D_m]
+            each, if both sides are standardised by them; ``None``: they are
+            not.
     """
     student: Tensor
     teacher: Tensor
     valid: Tensor | None = None
+    scale: tuple[Tensor, Tensor] | None = None
+
+    def student_as_teacher(self) -> Tensor:
+        """The student's side in the scale of the teacher's own feature."""
+        if self.scale is None:
+            return self.student
+        mean, deviation = (
+            s.view(-1, *[1] * (self.student.ndim - 2)) for s in self.scale)
+        return self.student * deviation + mean
 
 
 #: For each teacher, its levels.

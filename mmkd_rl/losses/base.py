@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmkd_rl.losses.class_map import complete
 from mmkd_rl.losses.projector import Projector
+from mmkd_rl.losses.standardize import TeacherScales
 from mmkd_rl.options import Checked, ConfigError, NonNegative, Positive
 from mmkd_rl.records import (
     Output,
@@ -187,9 +188,20 @@ class LogitTerm(DistillationTerm):
 
 class FeatureTerm(DistillationTerm):
     """A term that reads features, the student's through a projector for each
-    teacher and level."""
+    teacher and level.
+
+    Args:
+        loss_weight: See :class:`DistillationTerm`.
+        standardize: Bring each teacher's channels to mean 0 and variance 1,
+            see standardize.py.
+    """
 
     reads = 'features'
+
+    def __init__(self, loss_weight: NonNegative,
+                 standardize: bool = False) -> None:
+        super().__init__(loss_weight)
+        self.standardize = standardize
 
     def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],
               projector: dict | None = None) -> None:
@@ -209,17 +221,20 @@ class FeatureTerm(DistillationTerm):
                     student=own, teacher=theirs)
                 for own, theirs in zip(student.features, t.features))
             for t in teachers)
+        self.scales = TeacherScales([
+            t.channels for t in teachers]) if self.standardize else None
 
     def align(self, student: Output, teachers: Sequence[Output],
               truth: Truth) -> Pairs:
-        """r_m(F_S) and F_m of each level."""
-        return tuple(
+        """r_m(F_S) and F_m, or F'_m, of each level."""
+        pairs = tuple(
             tuple(
                 _pair(projector(own, theirs), truth)
                 for projector, own, theirs in zip(
                     levels, student.features,  # type: ignore[call-overload]
                     teacher.features))
             for levels, teacher in zip(self.projectors, teachers))
+        return pairs if self.scales is None else self.scales(pairs)
 
 
 class MixtureTerm(_Term):

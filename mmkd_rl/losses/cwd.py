@@ -47,12 +47,14 @@ class CWDLoss(FeatureTerm):
         temperature: T; the authors' is 1 for features of detectors.
         loss_weight: beta of MTKD-RL, Eq. (2); applied by the distiller. The
             authors' is 5 for each of a detector's levels, which they add up.
+        standardize: See :class:`FeatureTerm`.
     """
 
     def __init__(self,
                  temperature: Positive = 1.0,
-                 loss_weight: NonNegative = 5.0) -> None:
-        super().__init__(loss_weight)
+                 loss_weight: NonNegative = 5.0,
+                 standardize: bool = False) -> None:
+        super().__init__(loss_weight, standardize)
         self.temperature = temperature
 
     def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],

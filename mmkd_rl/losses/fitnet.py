@@ -25,10 +25,12 @@ class FitNetLoss(FeatureTerm):
 
     Args:
         loss_weight: beta of MTKD-RL, Eq. (2); applied by the distiller.
+        standardize: See :class:`FeatureTerm`.
     """
 
-    def __init__(self, loss_weight: NonNegative = 5.0) -> None:
-        super().__init__(loss_weight)
+    def __init__(self, loss_weight: NonNegative = 5.0,
+                 standardize: bool = False) -> None:
+        super().__init__(loss_weight, standardize)
 
     def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
         """MSE_m, [B, M], in float32; for maps the mean over valid pixels."""

@@ -66,15 +66,17 @@ class MGDLoss(FeatureTerm):
             ``None``: 5 for the mean, 2e-5 for the sum. The authors' for the
             sum is 2e-5 (one-stage detectors, segmentors), 5e-7 (two-stage
             detectors), 7e-5 (classifiers), for each level.
+        standardize: See :class:`FeatureTerm`.
     """
 
     def __init__(self,
                  mask_ratio: BelowOne = 0.65,
                  mask: Literal['pixels', 'channels'] = 'pixels',
                  reduction: Literal['mean', 'sum'] = 'mean',
-                 loss_weight: NonNegative | None = None) -> None:
-        super().__init__(_LOSS_WEIGHTS[reduction]
-                         if loss_weight is None else loss_weight)
+                 loss_weight: NonNegative | None = None,
+                 standardize: bool = False) -> None:
+        super().__init__(_LOSS_WEIGHTS[reduction] if loss_weight is None else
+                         loss_weight, standardize)
         self.mask_ratio, self.mask = mask_ratio, mask
         self.reduction = reduction
 

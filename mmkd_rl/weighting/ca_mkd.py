@@ -82,7 +82,7 @@ class CAMKD(WeightingStrategy):
         if not self.reads_student or not batch.pairs:
             return TeacherWeights(logit_BM, logit_BM)
         # Classifiers read the deepest level.
-        mapped = [levels[-1].student for levels in batch.pairs]
+        mapped = [levels[-1].student_as_teacher() for levels in batch.pairs]
         if self.detach_feature:
             mapped = [m.detach() for m in mapped]
         feature_BM = confidence(
