@@ -37,12 +37,12 @@ class WeightingContext:
 
     @property
     def logit_weight(self) -> float | None:
-        """alpha, the sum over terms; ``None``: logits are not distilled."""
+        """alpha, the present sum over terms; ``None``: there are none."""
         return _total(self.reading('logits'))
 
     @property
     def feature_weight(self) -> float | None:
-        """beta, the sum over terms; ``None``: features are not distilled."""
+        """beta, the present sum over terms; ``None``: there are none."""
         return _total(self.reading('features'))
 
     @property
@@ -53,4 +53,4 @@ class WeightingContext:
 
 
 def _total(terms: tuple[DistillationTerm, ...]) -> float | None:
-    return sum(float(t.loss_weight) for t in terms) if terms else None
+    return sum(float(t.weight) for t in terms) if terms else None

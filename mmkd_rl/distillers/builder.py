@@ -29,6 +29,7 @@ from mmkd_rl.distillers.distillation import (
 from mmkd_rl.errors import is_fault
 from mmkd_rl.losses import DistillationTerm, MixtureTerm
 from mmkd_rl.losses.projector import Projector
+from mmkd_rl.losses.strength import Strength, split_strength
 from mmkd_rl.options import ConfigError, Count, under, unknown_options
 from mmkd_rl.records import Batch, OutputSpec
 from mmkd_rl.registry import (
@@ -117,7 +118,8 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
                       taps=taps, probe_size=probe_size, **unknown), '', ()),
         (TASKS, task, 'task', ()),
         (WEIGHTINGS, weighting, 'weighting', ('context', )),
-        *((MODELS, cfg, key, ()) for key, cfg in terms)
+        *((MODELS, part, key, ()) for key, cfg in terms
+          for part in _parts_of_term(cfg))
     ])
     patch_mmengine()
     adapter: Task = build(TASKS, task, 'task')
@@ -176,10 +178,18 @@ def _build_distillation(model: BaseModel, task: Task,
     mixtures: list[MixtureTerm] = []
     for key, cfg in terms:
         with under(key):
-            term = build(MODELS, cfg, '')
+            own, strength = split_strength(cfg)
+            term = build(MODELS, own, '')
+            if strength is not None:
+                term.strength = Strength(**strength)
             if isinstance(term, DistillationTerm):
                 term.build(student, specs, projector)
         if isinstance(term, MixtureTerm):
+            if strength is not None and strength.get('auto'):
+                raise ConfigError(
+                    f'{key}.loss_weight', f"{type(term).__name__} is no sum "
+                    "over teachers, so its weight cannot be 'auto'; give a "
+                    'number')
             mixtures.append(term)
         elif isinstance(term, DistillationTerm):
             per_teacher.append(term)
@@ -194,6 +204,13 @@ def _build_distillation(model: BaseModel, task: Task,
                          pool.classify))
     return Distillation(task, student_taps, pool, specs, per_teacher, mixtures,
                         strategy, borrowers)
+
+
+def _parts_of_term(cfg: Any) -> list[Any]:
+    """Configs of a term and of its strength, to be checked."""
+    own, strength = split_strength(cfg)
+    return [own] if strength is None else [
+        own, dict(type=Strength, **strength)]
 
 
 def _term_configs(logit_loss: dict | None, feature_loss: dict | None,

@@ -16,7 +16,7 @@ it adds the distillation losses to the dict of losses.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,7 @@ from mmkd_rl.utils.batch_norm import frozen_statistics
 from mmkd_rl.utils.forward_hooks import (
     argument,
     computes_losses,
+    sum_of_losses,
     with_losses,
 )
 from mmkd_rl.utils.originals import Original
@@ -169,11 +170,17 @@ class Distillation(nn.Module):
             raise TypeError(f'{type(model).__name__} returns a '
                             f"{type(losses).__name__} in mode='loss', not a "
                             'dict of losses: it cannot be distilled')
-        return with_losses(losses, self._losses(running))
+        return with_losses(losses, self._losses(running, losses))
 
-    def _losses(self, running: _ForwardPass) -> dict[str, Tensor]:
+    def _losses(self, running: _ForwardPass,
+                own: Mapping[str, Any]) -> dict[str, Tensor]:
         """The distillation losses of a forward pass, scalars, by their names
-        in the log."""
+        in the log; and weights of terms that are not constant.
+
+        Args:
+            running: The forward pass.
+            own: The model's own losses.
+        """
         student = running.recording.output()
         truth = self.task.truth(running.batch)
         if self.known is not None:
@@ -188,11 +195,24 @@ class Distillation(nn.Module):
         for name, term, gap_BM in zip(self._log_names, self.terms, gaps):
             weights_BM = weights.logit if term.reads == 'logits' else \
                 weights.feature
-            losses[name] = term.loss_weight * truth.mean(
+            if term.strength is not None:
+                self._measure(term, name, student, own,
+                              truth.mean(gap_BM.mean(1)))
+                losses[_weight_name(name)] = gap_BM.new_tensor(term.weight)
+            losses[name] = term.weight * truth.mean(
                 (weights_BM * gap_BM).sum(1))
         for name, mixture in zip(self._mixture_names, self._all_mixtures):
             losses[name] = mixture(student, record.teachers, truth, weights)
         return losses
+
+    def _measure(self, term: DistillationTerm, name: str, student: Output,
+                 own: Mapping[str, Any], loss: Tensor) -> None:
+        """Let an automatic weight see the batch, see :class:`Strength`."""
+        assert term.strength is not None
+        if torch.is_grad_enabled() and term.strength.is_measuring:
+            term.strength.measure(
+                sum_of_losses(own), loss, student.logits
+                if term.reads == 'logits' else student.features, name)
 
     @property
     def _all_mixtures(self) -> tuple[MixtureTerm, ...]:
@@ -236,7 +256,7 @@ class Distillation(nn.Module):
     def _mean_gap(self, reads: str, gaps: Sequence[Tensor]) -> Tensor | None:
         """Mean gap of the terms that read ``reads`` (``'logits'`` or
         ``'features'``), weighted by their loss weights, [B, M]."""
-        found = [(term.loss_weight, gap)
+        found = [(term.weight, gap)
                  for term, gap in zip(self.terms, gaps) if term.reads == reads]
         if len(found) < 2:
             return found[0][1] if found else None
@@ -370,6 +390,12 @@ def _log_names(terms: Sequence[DistillationTerm]) -> list[str]:
         f'loss_{kind}' +
         (f'_{type(term).__name__}' if kinds.count(kind) > 1 else '')
         for term, kind in zip(terms, kinds))
+
+
+def _weight_name(name: str) -> str:
+    """Name of a term's weight in the log; MMEngine adds up all names with
+    'loss'."""
+    return name.replace('loss', 'weight', 1).replace('loss', 'term')
 
 
 def _numbered(names: Iterable[str]) -> list[str]:

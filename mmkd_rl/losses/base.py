@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mmkd_rl.losses.class_map import complete
 from mmkd_rl.losses.projector import Projector
 from mmkd_rl.losses.standardize import TeacherScales
+from mmkd_rl.losses.strength import Strength
 from mmkd_rl.options import Checked, ConfigError, NonNegative, Positive
 from mmkd_rl.records import (
     Output,
@@ -39,6 +40,14 @@ class _Term(Checked, nn.Module, ABC):
     def __init__(self, loss_weight: NonNegative = 1.) -> None:
         super().__init__()
         self.loss_weight = loss_weight
+        #: Set by the builder from further options of the config.
+        self.strength: Strength | None = None
+
+    @property
+    def weight(self) -> float:
+        """The present weight of the term in the student's loss."""
+        return self.loss_weight if self.strength is None else \
+            self.strength.weight(self.loss_weight)
 
 
 class DistillationTerm(_Term):

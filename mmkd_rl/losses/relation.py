@@ -56,7 +56,7 @@ class _RelationLoss(MixtureTerm):
                 target_P = _average(
                     mean_M / mean_M.sum().clamp_min(_EPSILON),
                     [self.relate(_embedding(t, truth)) for t in teachers])
-            return self.loss_weight * F.smooth_l1_loss(student_P, target_P)
+            return self.weight * F.smooth_l1_loss(student_P, target_P)
 
 
 @MODELS.register_module()

@@ -52,7 +52,7 @@ class TeacherScales(nn.Module):
         added to the statistics first."""
         moments: list[RunningMoments] = [
             m for levels in self.moments
-            for m in levels]  # type: ignore[union-attr]
+            for m in levels]  # type: ignore[attr-defined]
         flat = [pair for levels in pairs for pair in levels]
         # A second pass over the same batch has no gradient.
         if self.training and torch.is_grad_enabled():

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 _POSITIONS = dict(inputs=0, data_samples=1, mode=2)
 
 
@@ -29,6 +31,14 @@ def argument(name: str, args: tuple, kwargs: Mapping[str, Any]) -> Any:
 def computes_losses(args: tuple, kwargs: Mapping[str, Any]) -> bool:
     """Whether the call's mode is ``'loss'``."""
     return argument('mode', args, kwargs) == 'loss'
+
+
+def sum_of_losses(losses: Mapping[str, Any]) -> Tensor:
+    """The loss that MMEngine minimises: the sum of the means of all entries
+    with ``loss`` in their names."""
+    return sum(  # type: ignore[return-value]
+        t.mean() for name, value in losses.items() if 'loss' in name
+        for t in (value if isinstance(value, (list, tuple)) else [value]))
 
 
 def with_losses(own: Mapping[str, Any],

@@ -156,7 +156,7 @@ class MixedTarget(MixtureTerm):
                     term.temperature))
                 for student_BC, teachers_BMC, _ in stacked_levels(pairs)
             ]
-            return -self.loss_weight * term.temperature**2 * torch.stack(
+            return -term.weight * term.temperature**2 * torch.stack(
                 divergence).mean()
 
 

@@ -95,10 +95,19 @@ class Reward(Checked, ABC):
                 f'{type(self).__name__} reads class scores and labels, and '
                 f'{type(context.task).__name__} has none; use '
                 "reward=dict(type='DistanceReward')")
-        self.logit_weight = context.logit_weight or 0.
-        self.feature_weight = context.feature_weight or 0.
+        self.context = context
         self.temperature = context.temperature
         self.known = tuple(t.known for t in context.teachers)
+
+    @property
+    def logit_weight(self) -> float:
+        """alpha, at present; 0: logits are not distilled."""
+        return self.context.logit_weight or 0.
+
+    @property
+    def feature_weight(self) -> float:
+        """beta, at present; 0: features are not distilled."""
+        return self.context.feature_weight or 0.
 
     @property
     def judge(self) -> LogitTask:
@@ -176,7 +185,7 @@ class AgreementReward(Reward):
                  feature: Literal['same', 'own'] = 'same') -> None:
         super().__init__(context)
         if feature == 'own':
-            if not self.feature_weight:
+            if context.feature_weight is None:
                 raise ConfigError('feature', "'own' needs a "
                                   'model.feature_loss, which is off')
             self.only = 'before'  # the second pass has no gradients
