@@ -171,8 +171,15 @@ class Truth:
         counts_B = (self.count > 0).to(values_B)
         # Not a product: values of images without valid pixels may be NaN.
         kept_B = torch.where(counts_B > 0, values_B, 0.)
-        images = counts_B.sum() if self.images is None else self.images
-        return kept_B.sum() / images.clamp_min(1e-6)
+        return kept_B.sum() / self.images_in_mean(len(values_B))
+
+    def images_in_mean(self, batch_size: int) -> Tensor:
+        """The number by which :meth:`mean` divides a sum over images."""
+        if self.valid is None:
+            return torch.full_like(self.count[:1].sum(), batch_size)
+        images = (self.count > 0).to(self.count).sum() \
+            if self.images is None else self.images
+        return images.clamp_min(1e-6)
 
 
 @dataclass(frozen=True)
@@ -292,6 +299,24 @@ class SeenBatch:
     teachers: TeacherStep
 
 
+class LossScale:
+    """The factor by which an optimiser scales a loss before its backward pass
+    (mixed precision, accumulated gradients).
+
+    Args:
+        loss: The loss, with gradient.
+    """
+
+    def __init__(self, loss: Tensor) -> None:
+        #: The factor, a scalar; ``None`` before the backward pass.
+        self.value: Tensor | None = None
+        if loss.requires_grad:
+            loss.register_hook(self._record)
+
+    def _record(self, gradient: Tensor) -> None:
+        self.value = gradient.detach().float()
+
+
 @dataclass(frozen=True)
 class TrainingStep:
     """Result of the student's last step, for hooks that run after it.
@@ -300,9 +325,11 @@ class TrainingStep:
         weights: Weights of the teachers, detached.
         seen: The batch and the teachers' outputs; ``None`` unless the
             strategy needs the batch again after the student's update.
+        scale: Factor by which the optimiser scaled the step's losses.
     """
     weights: TeacherWeights
     seen: SeenBatch | None
+    scale: LossScale | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from mmkd_rl.records import (
     Batch,
     DistillationBatch,
     Gaps,
+    LossScale,
     Output,
     OutputSpec,
     Pair,
@@ -185,42 +186,51 @@ class Distillation(nn.Module):
         truth = self.task.truth(running.batch)
         if self.known is not None:
             truth = self._judge.with_coverage(truth, self.known)
-        gaps, record = self._compare(student, running.teachers.outputs, truth)
+        gaps, pairs, teachers = self._gaps(
+            student, running.teachers.outputs, truth)
+        # Before the strategy, which reads the terms' weights.
+        for name, term, gap_BM in zip(self._log_names, self.terms, gaps):
+            self._measure(term, name, student, own, gap_BM, truth)
+        record = self._record(student, teachers, truth, gaps, pairs)
         weights = restrict(self.weighting(record), record.class_coverage)
-        self.last_step = TrainingStep(
-            weights.detach(),
-            SeenBatch(running.batch, truth, running.teachers)
-            if self.weighting.keeps_batch else None)
         losses = {}
         for name, term, gap_BM in zip(self._log_names, self.terms, gaps):
             weights_BM = weights.logit if term.reads == 'logits' else \
                 weights.feature
             if term.strength is not None:
-                self._measure(term, name, student, own,
-                              truth.mean(gap_BM.mean(1)))
                 losses[_weight_name(name)] = gap_BM.new_tensor(term.weight)
             losses[name] = term.weight * truth.mean(
                 (weights_BM * gap_BM).sum(1))
         for name, mixture in zip(self._mixture_names, self._all_mixtures):
             losses[name] = mixture(student, record.teachers, truth, weights)
+        self.last_step = TrainingStep(
+            weights.detach(),
+            SeenBatch(running.batch, truth, running.teachers)
+            if self.weighting.keeps_batch else None,
+            LossScale(losses[self._log_names[0]])
+            if self.weighting.needs_loss_scale else None)
         return losses
 
     def _measure(self, term: DistillationTerm, name: str, student: Output,
-                 own: Mapping[str, Any], loss: Tensor) -> None:
+                 own: Mapping[str, Any], gap_BM: Tensor,
+                 truth: Truth) -> None:
         """Let an automatic weight see the batch, see :class:`Strength`."""
-        assert term.strength is not None
-        if torch.is_grad_enabled() and term.strength.is_measuring:
+        if term.strength is not None and torch.is_grad_enabled() and \
+                term.strength.is_measuring:
             term.strength.measure(
-                sum_of_losses(own), loss, student.logits
-                if term.reads == 'logits' else student.features, name)
+                sum_of_losses(own), truth.mean(gap_BM.mean(1)),
+                student.logits if term.reads == 'logits' else
+                student.features, name)
 
     @property
     def _all_mixtures(self) -> tuple[MixtureTerm, ...]:
         return (*self._strategy_terms, *self.mixtures)
 
-    def _compare(self, student: Output, teachers: tuple[Output, ...],
-                 truth: Truth) -> tuple[list[Tensor], DistillationBatch]:
-        """Each term's gap, and the input of the strategy."""
+    def _gaps(self, student: Output, teachers: tuple[Output, ...],
+              truth: Truth
+              ) -> tuple[list[Tensor], list[Pairs], tuple[Output, ...]]:
+        """Each term's gap, [B, M]; the pairs of each term that reads features;
+        and the teachers' outputs in the student's resolution."""
         teachers = tuple(self.task.match(student, t) for t in teachers)
         gaps, pairs = [], []
         for term in self.terms:
@@ -228,18 +238,23 @@ class Distillation(nn.Module):
             gaps.append(term.compare(aligned, truth))
             if term.reads == 'features':
                 pairs.append(aligned)
+        return gaps, pairs, teachers
+
+    def _record(self, student: Output, teachers: tuple[Output, ...],
+                truth: Truth, gaps: Sequence[Tensor],
+                pairs: Sequence[Pairs]) -> DistillationBatch:
+        """The input of the strategy, from the results of :meth:`_gaps`."""
         # [term][M][L] -> [M][all levels]
         all_pairs: Pairs = tuple(
             tuple(pair for levels in of_teacher for pair in levels)
             for of_teacher in zip(*pairs))
         similarity = _similarity(all_pairs) \
             if all_pairs and self.weighting.needs_similarity else None
-        coverage = self._coverage(truth)
-        return gaps, DistillationBatch(
+        return DistillationBatch(
             student, teachers, truth,
             Gaps(self._mean_gap('logits', gaps),
                  self._mean_gap('features', gaps), similarity), all_pairs,
-            coverage)
+            self._coverage(truth))
 
     def _coverage(self, truth: Truth) -> Tensor | None:
         """See :attr:`DistillationBatch.class_coverage`."""
@@ -298,7 +313,9 @@ class Distillation(nn.Module):
             student = self.task.infer(model, self.taps, seen.batch)
         finally:
             self._lend(None)
-        return self._compare(student, seen.teachers.outputs, seen.truth)[1]
+        gaps, pairs, teachers = self._gaps(
+            student, seen.teachers.outputs, seen.truth)
+        return self._record(student, teachers, seen.truth, gaps, pairs)
 
     def inner_features(self, batch: Batch) -> tuple[tuple[Tensor, ...], ...]:
         """Run the teachers on new images and return their inner layers;

@@ -40,6 +40,8 @@ class WeightingStrategy(Checked, nn.Module, ABC):
     #: Whether the batch and the teachers' outputs are kept until hooks after
     #: the student's update have run.
     keeps_batch: bool = False
+    #: Whether the learner reads :attr:`TrainingStep.scale`.
+    needs_loss_scale: bool = False
     #: Whether the strategy reads teachers' scores of the student's classes.
     needs_classes: bool = True
     #: Whether the strategy needs a :class:`LogitTask`.

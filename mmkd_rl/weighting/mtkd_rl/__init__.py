@@ -4,6 +4,7 @@ from .policy import WeightPolicy
 from .reward import AgreementReward, DistanceReward, Reward, normalize_reward
 from .rewards import (
     BatchReward,
+    GradientReward,
     HeldOutReward,
     ImprovementReward,
     LikelihoodReward,
@@ -14,7 +15,7 @@ from .strategy import MTKDRL
 
 __all__ = [
     'MTKDRL', 'STATE_PARTS', 'AgreementReward', 'BatchReward',
-    'DistanceReward', 'HeldOutReward', 'History', 'ImprovementReward',
-    'LikelihoodReward', 'Reward', 'RunningStandardizer', 'StateBuilder',
-    'WeightPolicy', 'divergence', 'mix', 'normalize_reward'
+    'DistanceReward', 'GradientReward', 'HeldOutReward', 'History',
+    'ImprovementReward', 'LikelihoodReward', 'Reward', 'RunningStandardizer',
+    'StateBuilder', 'WeightPolicy', 'divergence', 'mix', 'normalize_reward'
 ]

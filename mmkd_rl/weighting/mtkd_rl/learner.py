@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from mmengine import dist
 from torch import Tensor
 
@@ -19,7 +20,11 @@ from mmkd_rl.weighting.mtkd_rl.reward import (
     Step,
     neutral_where_not_distilled,
 )
+from mmkd_rl.weighting.mtkd_rl.rewards.gradient import GradientReward, Watch
 from mmkd_rl.weighting.mtkd_rl.updaters import Updater
+
+#: What a strategy's forward pass leaves for the learner.
+Record = tuple[Transition, Step, tuple[Watch, ...] | None]
 
 
 class AgentLearner(Learner):
@@ -74,22 +79,40 @@ class AgentLearner(Learner):
             with student.optim_wrapper.optim_context(student.model):
                 after = student.distillation.forward_after_step(
                     student.model, step.seen)
-        self.remember(step.weights.record, after)
+        scale = None if step.scale is None else step.scale.value
+        self.remember(step.weights.record, after, scale)
 
-    def remember(self, record: tuple[Transition, Step] | None,
-                 after: DistillationBatch | None = None) -> None:
+    def watch(self, batch: DistillationBatch,
+              step: Step) -> tuple[Watch, ...] | None:
+        """Watch the backward pass for a deferred reward; ``None``: the reward
+        is not deferred, or there is no gradient."""
+        return self.reward.watch(batch, step) if isinstance(
+            self.reward, GradientReward) else None
+
+    def remember(self, record: Record | None,
+                 after: DistillationBatch | None = None,
+                 scale: Tensor | None = None) -> None:
         """Add a training batch to the history.
 
         Args:
             record: Record of the batch's weights; ``None``: do nothing.
             after: The same batch after the student's update; needed when
                 ``reward_time='after'``.
+            scale: Factor by which the batch's losses were scaled; needed by
+                deferred rewards. ``None``: 1.
         """
         if record is None:
             return
-        transition, step = record
+        transition, step, watches = record
         if after is not None:
             transition = replace(transition, reward=self.earned(after, step))
+        if isinstance(self.reward, GradientReward):
+            reward = None if watches is None else self.reward.earned(
+                watches, torch.ones(()).to(transition.state.device)
+                if scale is None else scale)
+            if reward is None:
+                return  # a step without a backward pass has no reward
+            transition = replace(transition, reward=reward)
         self.history.add(transition)
 
     def earned(self, batch: DistillationBatch, step: Step) -> Tensor:

@@ -84,6 +84,9 @@ class Reward(Checked, ABC):
     only: str | None = None
     #: Whether a sample has one reward for all teachers, in [0, 1].
     scalar = False
+    #: Whether the reward is known only after the student's backward pass: the
+    #: rule has ``watch`` and ``earned``, see :class:`GradientReward`.
+    deferred = False
     #: Whether the rule works without class scores and labels.
     works_without_logits = False
 

@@ -109,6 +109,7 @@ class MTKDRL(WeightingStrategy):
             WeightPolicy, agent or {}, 'agent', sizes=self.build_state.sizes)
         self.reward: Reward = build_nested(
             self, 'reward', reward, context=context)
+        self.needs_loss_scale = self.reward.deferred
         made: Updater = build_nested(self, 'updater', updater, policy=policy)
         _check_fit(self.reward, reward_time, made)
         self.learner = AgentLearner(policy, made, History(history_bytes),
@@ -146,10 +147,12 @@ class MTKDRL(WeightingStrategy):
             step = Step(
                 _used(action_B2M, batch.class_coverage),
                 -task.quality(batch.student, batch.truth))
+            later = self.keeps_batch or self.reward.deferred
             record = Transition(
                 half_BS, generated_B2M.contiguous(), sources_B22M,
-                torch.empty_like(ce_BM) if self.keeps_batch else
-                self.learner.earned(batch, step)), step
+                torch.empty_like(ce_BM) if later else
+                self.learner.earned(batch, step)), step, \
+                self.learner.watch(batch, step)
         return TeacherWeights(action_B2M[:, 0], action_B2M[:, 1], record)
 
     def _sources(self, batch: DistillationBatch, ce_BM: Tensor) -> Tensor:
