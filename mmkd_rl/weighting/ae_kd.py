@@ -8,7 +8,7 @@ r"""AE-KD (Du et al., NeurIPS 2020): the direction on which teachers agree.
 The weights of a multi-objective step, computed at the student's logits. C is
 the upper bound of a weight: at 1 / M all weights are equal, at 1 a single
 teacher may have all the weight. The weights are computed for each batch (of
-one process); all its samples have the same. They sum to one in the paper, so
+all processes); all its samples have the same. They sum to one in the paper, so
 both scales are the same.
 
 The gradients stop at the logits: nothing is accumulated in a parameter, no
@@ -42,6 +42,7 @@ from mmkd_rl.context import WeightingContext
 from mmkd_rl.options import ConfigError, Positive
 from mmkd_rl.records import DistillationBatch, TeacherWeights
 from mmkd_rl.registry import WEIGHTINGS
+from mmkd_rl.utils.processes import mean_over_processes, sum_over_processes
 from mmkd_rl.weighting.base import (
     Scale,
     WeightingStrategy,
@@ -144,7 +145,12 @@ class AEKD(WeightingStrategy):
     def _solve(self, gradients: list[Tensor]) -> Tensor:
         """alpha, [M], in float64."""
         rows = torch.stack(gradients)
+        if self.average_gradients:
+            rows = mean_over_processes(rows)
         gram = (rows @ rows.T).double()
+        if not self.average_gradients:
+            # Inner products of the gradients of all processes' samples.
+            gram = sum_over_processes(gram)
         length = gram.diagonal().sqrt()
         if self.normalize:
             # A teacher with zero gradient gets the largest length, or division

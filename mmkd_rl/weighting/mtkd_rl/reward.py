@@ -53,6 +53,7 @@ from mmkd_rl.options import Checked, ConfigError
 from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
 from mmkd_rl.tasks import LogitTask
+from mmkd_rl.utils.processes import mean_over_processes
 
 RewardScale = Literal['minmax', 'literal', 'standard', 'none']
 
@@ -291,8 +292,9 @@ def normalize_reward(reward_BM: Tensor,
             minus their mean (Eq. 8, the mean being of the rescaled rewards);
             ``'literal'``: Eq. (8) as printed, minus the mean of the raw
             rewards; ``'standard'``: minus the sample's mean, divided by the
-            standard deviation over the batch, so that samples on which the
-            teachers hardly differ have little influence; ``'none'``.
+            standard deviation over the batch (of all processes), so that
+            samples on which the teachers hardly differ have little influence;
+            ``'none'``.
 
     Returns:
         Rewards of the shape of ``reward_BM``. Zero where all teachers have the
@@ -306,7 +308,7 @@ def normalize_reward(reward_BM: Tensor,
     mean_B1 = reward_BM.mean(1, keepdim=True)
     if how == 'standard':
         centred = reward_BM - mean_B1
-        spread = centred.square().mean().sqrt()
+        spread = mean_over_processes(centred.square().mean()).sqrt()
         # The rounding error of the mean of equal numbers must not be
         # amplified.
         noise = 1e-6 * reward_BM.abs().amax()

@@ -4,8 +4,9 @@ r"""The published code's reward (github winycg/MTKD-RL): one for all teachers.
     r = -(CE_S + \alpha \sum_m w_l^m D_m + \beta \sum_m w_f^m MSE_m),\quad
     R_m = clip((r - mean(r)) / std(r), 0, 1)
 
-mean and standard deviation over the batch, w as the student's step used them.
-The published code computes it from the logits before the update
+mean and standard deviation over the batch (of all processes), w as the
+student's step used them. The published code computes it from the logits before
+the update
 (``reward_time='before'``). It is the same for all teachers, so it does not
 tell which one was good; its updater is :class:`BCEUpdater`. Zero for a batch
 of one sample or of equal losses.
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
+from mmkd_rl.utils.processes import mean_over_processes
 from mmkd_rl.weighting.mtkd_rl.reward import Reward, Step
 
 
@@ -44,8 +46,8 @@ class BatchReward(Reward):
         if gaps.feature is not None:
             loss_B = loss_B + self.feature_weight * (
                 step.weights[:, 1] * gaps.feature).sum(1)
-        centred_B = loss_B.mean() - loss_B
-        spread = centred_B.square().mean().sqrt()
+        centred_B = mean_over_processes(loss_B.mean()) - loss_B
+        spread = mean_over_processes(centred_B.square().mean()).sqrt()
         score_B = centred_B / spread.clamp_min(1e-6)
         return score_B.clamp(0, 1).unsqueeze(1).repeat(
             1, len(batch.teachers))

@@ -1,0 +1,156 @@
+"""Two processes with half a batch each train like one with the whole batch:
+losses and gradients of every strategy and term, for images and for pixels."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.structures import PixelData
+
+from mmkd_rl.registry import MODELS
+from tests.test_engine.test_distributed import ROOT, free_port
+from tests.test_weighting.mtkd_rl.test_learning_pixels import (
+    PixelWorld,
+    segmentor,
+)
+from tests.toy import World, distiller, samples, toy_teachers
+
+#: Relations of AMTML-KD are those of pairs of images of one process.
+STRATEGIES = [
+    dict(type='AverageWeighting'), dict(type='AEKD'),
+    dict(type='AEKD', average_gradients=True),
+    dict(type='AMTMLKD', distance_weight=0., angle_weight=0.),
+    dict(type='CAMKD', feature='teacher'), dict(type='EBKD'),
+    dict(type='MTKDRL'), dict(type='MTKDRL', reward=dict(
+        type='GradientReward')), dict(type='MMKD')
+]
+LOGITS = [dict(type='KDLoss'), dict(type='DISTLoss')]
+#: MGD hides random pixels, others in each process.
+FEATURES = [
+    dict(type='FitNetLoss'), dict(type='FitNetLoss', standardize=True),
+    dict(type='PKDLoss')
+]
+MAPS = [dict(type='CWDLogitLoss'), dict(type='CWDLoss'),
+        dict(type='MGDLoss', mask_ratio=0.)]
+
+
+def cases(folder):
+    """Name, model and batch of each case."""
+    made = {}
+    teachers = toy_teachers(folder, 3)
+    world = PixelWorld(0, 2)
+    pixel_teachers = [
+        world.teacher(folder / f'{n}.pth', right)
+        for n, right in (('a', (1, 0)), ('b', (0, 1)), ('c', (1, 1)))]
+    both = [dict(losses=[term]) for term in (*LOGITS, *FEATURES)]
+    for i, options in enumerate([
+            *(dict(weighting=w) for w in STRATEGIES), *both,
+            dict(losses=[dict(type='NDLoss', means='running')]),
+            # Not of pixels: the toolbox's own loss is a mean over the labelled
+            # pixels of a process.
+            dict(losses=[dict(type='FitNetLoss', loss_weight='auto')]),
+            dict(losses=[dict(type='DKDLoss')])]):
+        # Without batch norm, whose statistics are those of a process.
+        made[f'images {i} {options}'] = distiller(
+            teachers, projector=dict(norm=False), **options)
+    for i, options in enumerate([
+            *(dict(weighting=w) for w in STRATEGIES), *both,
+            *(dict(losses=[term]) for term in MAPS)]):
+        made[f'pixels {i} {options}'] = dict(
+            type='mmkd_rl.MultiTeacherDistiller', student=segmentor(),
+            teachers=pixel_teachers, task=dict(type='SegmentationTask'),
+            probe_size=6, **options)
+    return made
+
+
+def batch(name):
+    """The whole batch of 8 images."""
+    if name.startswith('images'):
+        images, labels = World(0).batch(8)
+        return images, samples(labels)
+    from mmseg.structures import SegDataSample
+    images, labels, _ = PixelWorld(0, 2).batch(8)
+    labels[:2, 1:4] = 255
+    labels[2] = 255  # not all halves have the same number of valid images
+    return images, [SegDataSample(gt_sem_seg=PixelData(data=y[None]))
+                    for y in labels]
+
+
+def step(name, config, part=slice(None)):
+    """Losses and gradients of one step on a part of the batch."""
+    torch.manual_seed(0)
+    model = MODELS.build(config).train()
+    images, data_samples = batch(name)
+    losses = model(images[part], data_samples[part], mode='loss')
+    ours = {k: v for k, v in losses.items()
+            if k in ('loss_logit', 'loss_feature', 'loss_mixture')}
+    total = sum(ours.values())
+    parameters = {n: p for n, p in model.named_parameters()}
+    found = torch.autograd.grad(total, list(parameters.values()),
+                                allow_unused=True)
+    record = model.distillation.last_step.weights
+    return (torch.stack([total.detach()]), {
+        n: g for n, g in zip(parameters, found) if g is not None
+    }, record.logit)
+
+
+WORKER = """
+import pathlib, sys, torch
+import mmkd_rl
+from tests.test_engine import test_ranks_equal_one as test
+torch.distributed.init_process_group('gloo')
+rank = torch.distributed.get_rank()
+folder = pathlib.Path(sys.argv[1])
+result = {}
+for name, config in torch.load(folder / 'cases', weights_only=False).items():
+    part = slice(0, 4) if rank == 0 else slice(4, 8)
+    total, gradients, weights = test.step(name, config, part)
+    for tensor in (total, *gradients.values()):
+        torch.distributed.all_reduce(tensor)
+        tensor /= 2
+    result[name] = total, gradients, weights
+torch.save(result, folder / f'result{rank}')
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_two_processes_train_like_one(tmp_path):
+    pytest.importorskip('mmseg')
+    made = cases(tmp_path)
+    torch.save(made, tmp_path / 'cases')
+    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1',
+               CUDA_VISIBLE_DEVICES='', MASTER_ADDR='127.0.0.1',
+               MASTER_PORT=str(free_port()), WORLD_SIZE='2')
+    workers = [
+        subprocess.Popen([sys.executable, '-c', WORKER, str(tmp_path)],
+                         cwd=ROOT, env=dict(env, RANK=str(rank)),
+                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                         text=True) for rank in range(2)]
+    try:
+        said = [worker.communicate(timeout=900)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    for worker, text in zip(workers, said):
+        assert worker.returncode == 0, text[-3000:]
+    halves = [torch.load(tmp_path / f'result{rank}', weights_only=False)
+              for rank in range(2)]
+    different = {}
+    for name, config in made.items():
+        total, gradients, weights = step(name, config)
+        assert gradients and total > 0, name
+        of_ranks, theirs, _ = halves[0][name]
+        # Some gradients are zero but for rounding: a constant that a term
+        # does not see.
+        size = max(float(g.abs().max()) for g in gradients.values())
+        pairs = [(total, of_ranks, float(total)),
+                 (weights, torch.cat([half[name][2] for half in halves]), 1),
+                 *((g, theirs[n], size) for n, g in gradients.items())]
+        worst = max(float((a - b).abs().max()) / scale
+                    for a, b, scale in pairs)
+        if worst > 1e-5:
+            different[name] = worst
+    assert not different, different
