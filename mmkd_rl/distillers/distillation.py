@@ -134,6 +134,13 @@ class Distillation(nn.Module):
         """Names of the teachers, in the order of the weights' columns."""
         return self.teachers.names
 
+    @property
+    def reads_classes(self) -> bool:
+        """Whether the teachers' class scores have a meaning here."""
+        return isinstance(self.task, LogitTask) and (
+            self.weighting.needs_classes or
+            any(t.reads == 'logits' for t in self.terms))
+
     # ------------------------------------------------------ a training step
 
     def _begin(self, model: nn.Module, args: tuple, kwargs: dict) -> None:

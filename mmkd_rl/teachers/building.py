@@ -11,17 +11,19 @@ from mmkd_rl.tasks import Task
 from mmkd_rl.teachers.loading import (
     UNTRAINED,
     build_network,
+    classes_in,
     init_untrained,
     input_size,
     load_model_config,
     load_weights,
     offline,
-    read_checkpoint,
+    weights_in,
 )
 from mmkd_rl.teachers.normalization import Normalization
 from mmkd_rl.teachers.sources import expand
 from mmkd_rl.teachers.tapped import PRECISIONS
 from mmkd_rl.teachers.teacher import FrozenTeacher
+from mmkd_rl.utils.checkpoint_io import load
 
 #: Types of preprocessors without a ``type``, by package.
 _PREPROCESSORS = dict(
@@ -58,8 +60,9 @@ def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
                          f"{list(PRECISIONS)}, or None for the student's "
                          f'precision; got {precision!r}')
     # Read before anything large is built: a wrong path is found at once.
-    weights = None if path == UNTRAINED else read_checkpoint(
-        path, f'{key}: checkpoint')
+    content = None if path == UNTRAINED else load(path, f'{key}: checkpoint')
+    weights = None if content is None else weights_in(
+        content, path, f'{key}: checkpoint')
     model_cfg, scope = load_model_config(cfg['config'], f'{key}: config')
     if task.backbone_only:
         # A backbone's type without a prefix is of the model's package.
@@ -78,7 +81,8 @@ def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
     return FrozenTeacher(
         name, network, task.taps(network, taps, key), task,
         _normalization(cfg, model_cfg, network, scope, key),
-        input_size(cfg, key), precision, cfg.get('executor', 'eager'))
+        input_size(cfg, key), precision, cfg.get('executor', 'eager'),
+        classes_in(content))
 
 
 def _build_backbone(model_cfg: dict, scope: str | None,

@@ -22,6 +22,8 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
+from mmkd_rl.options import ConfigError
+
 UNSEEN = -1
 
 
@@ -88,6 +90,35 @@ class ClassMap(nn.Module):
         known = self.known.view(-1, *[1] * (teacher_BK.ndim - 2))
         return torch.where(known, teacher_BK[:, self.index],
                            teacher_BK.amin(1, keepdim=True))
+
+
+def check_names(name: str, theirs: Sequence[str],
+                own: Sequence[str]) -> None:
+    """Raise ConfigError where a teacher without class map has a class of the
+    student at another index.
+
+    Names that only one of both has may be spelled in another way, and are not
+    compared.
+
+    Args:
+        name: The teacher's name.
+        theirs: Names of its classes.
+        own: Names of the student's classes.
+    """
+    places = {n.strip().lower(): i for i, n in enumerate(theirs)}
+    row = [places.get(n.strip().lower(), UNSEEN) for n in own]
+    moved = [c for c, i in enumerate(row) if i not in (c, UNSEEN)]
+    if not moved:
+        return
+    first = moved[0]
+    text = f'{row}' if len(row) <= 40 else \
+        f'[{", ".join(map(str, row[:10]))}, ...]'
+    raise ConfigError(
+        f'teacher {name!r}: its classes are in another order: {own[first]!r} '
+        f"is the student's class {first} and the teacher's {row[first]} "
+        f'({len(moved)} of {len(row)} differ). Give it class_map={text}, or '
+        f'class_map=list(range({len(row)})) if the names in its checkpoint '
+        'are wrong')
 
 
 def _as_list(classes: Sequence[int] | Mapping[int, int], num_student: int,

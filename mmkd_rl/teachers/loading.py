@@ -183,14 +183,23 @@ def input_size(cfg: dict, key: str) -> tuple[int, int] | None:
 
 
 def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:
-    """Read the weights in a checkpoint file, plain or under ``state_dict`` or
-    ``model``. Of a distillation the student's weights are returned.
+    """Read the weights in a checkpoint file, see :func:`weights_in`."""
+    return weights_in(checkpoint_io.load(path, key), path, key)
+
+
+def weights_in(content: Any, path: str, key: str) -> dict[str, Tensor]:
+    """The weights in a checkpoint, plain or under ``state_dict`` or ``model``.
+    Of a distillation the student's weights are returned.
+
+    Args:
+        content: The checkpoint.
+        path: Its file, for messages.
+        key: Config key of the file, for messages.
 
     Raises:
         FileNotFoundError, ValueError: See :func:`checkpoint_io.load`; also if
             the file has no weights.
     """
-    content = checkpoint_io.load(path, key)
     for name in ('state_dict', 'model'):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
@@ -199,6 +208,16 @@ def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:
         raise ValueError(f'{key}={path!r} holds no weights: expected a dict '
                          'of tensors, or one under "state_dict"')
     return plain_student(content)
+
+
+def classes_in(content: Any) -> tuple[str, ...] | None:
+    """Names of the classes of a checkpoint's data set; ``None``: the file
+    does not say."""
+    meta = content.get('meta') if isinstance(content, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    names = (meta.get('dataset_meta') or {}).get('classes', meta.get(
+        'CLASSES'))
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else None
 
 
 def require_checkpoints(teachers: Sequence[dict],

@@ -21,7 +21,7 @@ from mmkd_rl.records import Batch, Output, OutputSpec, TeacherStep
 from mmkd_rl.taps import Tap
 from mmkd_rl.tasks import Task
 from mmkd_rl.teachers.building import build_teacher
-from mmkd_rl.teachers.class_map import ClassMap
+from mmkd_rl.teachers.class_map import ClassMap, check_names
 from mmkd_rl.teachers.loading import check_teachers, require_checkpoints
 from mmkd_rl.teachers.normalization import Normalization
 from mmkd_rl.teachers.teacher import FrozenTeacher
@@ -149,6 +149,20 @@ class TeacherPool:
                     known=own.known)
             matched.append(spec)
         return tuple(matched)
+
+    def check_class_names(self, own: Sequence[str]) -> None:
+        """Compare the names of the teachers' classes with the student's, where
+        the teachers' files have them. Teachers with a class map are left out.
+
+        Args:
+            own: Names of the student's classes.
+
+        Raises:
+            ConfigError: A name has another index.
+        """
+        for m, teacher in enumerate(self._teachers):
+            if m not in self._maps and teacher.classes is not None:
+                check_names(teacher.name, teacher.classes, own)
 
     def __call__(self, batch: Batch) -> tuple[Output, ...]:
         """Run every teacher once, see :meth:`run`."""

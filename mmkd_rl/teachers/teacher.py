@@ -30,15 +30,18 @@ class FrozenTeacher(nn.Module):
         input_size: (H, W) to which images are resized; ``None``: not resized.
         precision: See :class:`TappedNetwork`.
         executor: Config of the executor, see :class:`Executor`.
+        classes: Names of its classes; ``None``: not known.
     """
 
     def __init__(self, name: str, model: nn.Module, taps: OutputTaps,
                  task: Task, normalization: Normalization | None = None,
                  input_size: tuple[int, int] | None = None,
                  precision: str | None = None,
-                 executor: str | dict = 'eager') -> None:
+                 executor: str | dict = 'eager',
+                 classes: Sequence[str] | None = None) -> None:
         super().__init__()
         self.name, self.normalization = name, normalization
+        self.classes = classes
         self.input_size = input_size
         self._taps, self._task = taps, task
         self.tapped = TappedNetwork(

@@ -10,7 +10,7 @@ from mmkd_rl.losses.class_map import complete
 from mmkd_rl.records import Output, TeacherWeights
 from mmkd_rl.registry import MODELS
 from mmkd_rl.tasks import ClassificationTask
-from mmkd_rl.teachers.class_map import ClassMap
+from mmkd_rl.teachers.class_map import ClassMap, check_names
 from mmkd_rl.weighting import restrict
 from tests.test_losses.steps import of_logits
 from tests.toy import (
@@ -356,3 +356,14 @@ def test_one_image_of_one_pixel(tmp_path, strategy):
     sum(losses.values()).backward()
     assert all(v.isfinite() for v in losses.values())
     assert model.distillation.terms[1].projectors[0][0].layers.training
+
+
+def test_classes_in_another_order_are_refused():
+    own = ['sky', 'Road', 'car']
+    check_names('t', ('sky', 'road ', 'car'), own)
+    check_names('t', ('heaven', 'street', 'auto'), own)  # other spellings
+    check_names('t', ('sky', 'road', 'vehicle'), own)
+    with pytest.raises(ValueError, match=(
+            r"teacher 't'.*'Road' is the student's class 1 and the teacher's "
+            r'2 \(2 of 3 differ\).*class_map=\[0, 2, 1\]')):
+        check_names('t', ('sky', 'car', 'road'), own)

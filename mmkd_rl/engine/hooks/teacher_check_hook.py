@@ -1,5 +1,5 @@
-"""Stop a run whose teachers give NaN, before a checkpoint is written, and a
-resumed run with other teachers."""
+"""Stop a run whose teachers give NaN, before a checkpoint is written, a
+resumed run with other teachers, and teachers with classes in another order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmkd_rl.engine.hooks.common import check_resumed, distillation_in
-from mmkd_rl.options import Checked, Count
+from mmkd_rl.options import Checked, Count, under
 from mmkd_rl.registry import HOOKS
 
 #: Where a checkpoint keeps the teachers' names and the strategy.
@@ -37,8 +37,16 @@ class TeacherCheckHook(Checked, Hook):
 
         Raises:
             TypeError: The model has no distillation.
+            ConfigError: The classes of a teacher's checkpoint are those of
+                the training data in another order.
         """
-        distillation_in(runner, type(self).__name__)
+        distillation = distillation_in(runner, type(self).__name__)
+        metainfo = getattr(runner.train_loop.dataloader.dataset, 'metainfo',
+                           None) or {}
+        names = metainfo.get('classes')
+        if isinstance(names, (list, tuple)) and distillation.reads_classes:
+            with under('model.teachers'):
+                distillation.teachers.check_class_names(names)
 
     def after_train_iter(self,
                          runner: Runner,
