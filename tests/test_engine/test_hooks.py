@@ -71,13 +71,13 @@ def test_reward_after_the_update_in_a_run(tmp_path, teachers, monkeypatch):
     seen = []
     remember = AgentLearner.remember
 
-    def spy(self, record, after=None):
+    def spy(self, record, after=None, scale=None):
         seen.append(after.student.logits)
         images = runner.model.distillation.last_step.seen.batch.images
         with torch.no_grad():
             now = runner.model(images, mode='tensor')
         torch.testing.assert_close(after.student.logits[0], now)
-        return remember(self, record, after)
+        return remember(self, record, after, scale)
 
     monkeypatch.setattr(AgentLearner, 'remember', spy)
     runner.train()
