@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 
 import mmkd_rl
 from mmkd_rl import options, recipes
-from mmkd_rl.losses import FitNetLoss
+from mmkd_rl.losses import FitNetLoss, KDLoss
 from mmkd_rl.recipes import parse_teacher, reading
 from mmkd_rl.registry import MODELS, WEIGHTINGS
 from mmkd_rl.utils.configs import load_config, merge_options
@@ -282,20 +282,66 @@ def test_a_classifier_of_mmpretrain(tmp_path):
 @pytest.mark.parametrize('path, strategy', [
     (RETINANET, 'mtkd_rl'), (PSPNET, 'mtkd_rl'), (PSPNET, 'aver')])
 def test_a_detector_or_segmentor(path, strategy):
-    """Features are distilled; if training counts iterations, so does the
-    agent."""
+    """Of a detector features are distilled, of a segmentor also scores; if
+    training counts iterations, so does the agent."""
     pytest.importorskip(path.partition('::')[0])
     given = load_config(path)
     given.model.backbone.init_cfg = None
     cfg = mmkd_rl.distill(given, strategy, [f'a={path}:untrained'])
-    assert cfg.model.task.type == 'FeatureTask'
+    scores = path == PSPNET
+    assert cfg.model.task.type == (
+        'SegmentationTask' if scores else 'FeatureTask')
     terms = built(cfg).distillation.terms
-    assert [type(t) for t in terms] == [FitNetLoss]
+    assert [type(t) for t in terms] == [KDLoss] * scores + [FitNetLoss]
     if strategy == 'mtkd_rl':
         hook = next(h for h in cfg.custom_hooks
                     if 'AgentAlternation' in h.type)
         assert (hook.by_epoch, hook.interval) == (
             (True, 1) if path == RETINANET else (False, 800))
+
+
+SEGFORMER = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
+MASKS = ('mmseg::segmenter/'
+         'segmenter_vit-t_mask_8xb1-160k_ade20k-512x512.py')
+
+
+@pytest.mark.parametrize('student, teacher, task', [
+    (PSPNET, PSPNET, 'SegmentationTask'),
+    (SEGFORMER, SEGFORMER, 'SegmentationTask'),
+    (PSPNET, MASKS, 'FeatureTask'), (MASKS, PSPNET, 'FeatureTask')])
+def test_the_task_follows_from_the_heads(student, teacher, task, capsys):
+    pytest.importorskip('mmseg')
+    cfg = mmkd_rl.distill(student, 'aver', [f'a={teacher}:untrained'])
+    assert cfg.model.task.type == task
+    if task == 'FeatureTask':
+        who = 'the student' if student == MASKS else "teacher 'a'"
+        assert f'{who} has SegmenterMaskTransformerHead' in \
+            capsys.readouterr().out
+        assert cfg.model.task.levels == 'last'
+
+
+@pytest.mark.parametrize('change, reason', [
+    (dict(out_channels=1), 'sigmoid'),
+    (dict(loss_decode=[dict(type='CrossEntropyLoss', use_sigmoid=True)]),
+     'sigmoid')])
+def test_heads_without_a_softmax(change, reason, capsys):
+    pytest.importorskip('mmseg')
+    given = load_config(PSPNET)
+    given.model.decode_head.update(change)
+    cfg = mmkd_rl.distill(given, 'aver', [f'a={PSPNET}:untrained'])
+    assert cfg.model.task.type == 'FeatureTask'
+    assert reason in capsys.readouterr().out
+
+
+def test_a_teacher_of_another_task():
+    pytest.importorskip('mmseg')
+    with pytest.raises(ValueError, match=(
+            r"teacher 'a'.*\(ImageClassifier\) classifies images.*student "
+            r'\(EncoderDecoder\) segments.*--task FeatureTask')):
+        mmkd_rl.distill(PSPNET, 'aver', [TEACHER])
+    cfg = mmkd_rl.distill(PSPNET, 'aver', [TEACHER],
+                          task=dict(type='FeatureTask'))
+    assert cfg.model.task.type == 'FeatureTask'
 
 
 def test_a_folder_as_checkpoint(tmp_path):

@@ -30,7 +30,8 @@ def choose_task(student: Mapping, scope: str | None,
     the default, classification.
 
     Segmentors with scores for each pixel: :class:`SegmentationTask`. Other
-    models that are no classifiers: :class:`FeatureTask`.
+    models that are no classifiers: :class:`FeatureTask`, of segmentors with
+    the last map alone, since backbones have different numbers of levels.
 
     Args:
         student: Config of the student's model.
@@ -69,7 +70,7 @@ def choose_task(student: Mapping, scope: str | None,
     for name, reason in without.items():
         # There is no logger yet.
         print_log(f'{name} {reason}, so features alone are distilled')
-    return dict(type='FeatureTask')
+    return dict(type='FeatureTask', levels='last')
 
 
 def kind_of(model: Mapping, scope: str | None) -> str:

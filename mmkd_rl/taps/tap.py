@@ -35,7 +35,8 @@ class Tap:
             last); ``'all'``: each call is a level. ``None``: the module must
             run exactly once.
         index: Element to read where the module takes or returns a tuple, list
-            or dict; ``'all'``: each element is a level.
+            or dict; ``'all'``: each element is a level. Of an element that is
+            a list itself (a map and a class token) the first is read.
         key: The config key that the user wrote, for messages.
         copy: Whether to copy the tensor, for networks that change it in place
             later.
@@ -143,6 +144,9 @@ class Tap:
         return (self._checked(value), )
 
     def _checked(self, value: Any) -> Tensor:
+        if isinstance(value, (tuple, list)) and value:
+            # A map and a class token, or a second branch.
+            value = value[0]
         if not isinstance(value, Tensor):
             raise ValueError(f'{self.key}: the {self.source} of {self.path!r} '
                              f'is a {type(value).__name__}, not a tensor')

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from mmkd_rl.records import Batch, Truth
 from mmkd_rl.registry import TASKS
+from mmkd_rl.taps.tap import ALL
 from mmkd_rl.tasks.base import TapConfig, Task
 
 
@@ -22,20 +23,27 @@ class FeatureTask(Task):
     need no annotations. Padding, found from ``img_shape`` and
     ``batch_input_shape`` or ``pad_shape`` of the samples, is left out of all
     means.
+
+    Args:
+        levels: ``'all'`` levels, or the ``'last'`` alone, which networks with
+            different numbers of levels have in common.
     """
 
     projector = dict(norm=False)
 
+    def __init__(self, levels: Literal['all', 'last'] = 'all') -> None:
+        self.index = ALL if levels == 'all' else -1
+
     def feature_taps(self, model: nn.Module,
                      key: str) -> TapConfig | list[TapConfig]:
-        """All levels of the neck, or of the backbone.
+        """The levels of the neck, or of the backbone.
 
         Raises:
             ValueError: The model has neither.
         """
         for name in ('neck', 'backbone'):
             if _part(model, name):
-                return dict(path=name, index='all')
+                return dict(path=name, index=self.index)
         raise ValueError(
             f'{key}: {type(model).__name__} has neither a neck nor a '
             f'backbone; say where its features are with {key}.taps='
