@@ -24,7 +24,7 @@ from mmkd_rl.recipes.reading import (
 )
 from mmkd_rl.recipes.tasks import choose_task
 from mmkd_rl.registry import HOOKS, MODELS, WEIGHTINGS
-from mmkd_rl.teachers.loading import check_teachers
+from mmkd_rl.teachers.loading import check_teachers, load_model_config
 from mmkd_rl.utils.configs import (
     class_name,
     complete_loaders,
@@ -34,6 +34,8 @@ from mmkd_rl.utils.configs import (
 )
 
 DISTILLER = 'mmkd_rl.MultiTeacherDistiller'
+#: Sides of images with which networks are tried, in pixels.
+_LARGE, _SMALL = 256, 64
 #: Hooks of every distillation: check of the teachers, exact resuming, export.
 _COMMON_HOOKS = ('TeacherCheckHook', 'RandomStateHook', 'StudentExportHook')
 
@@ -159,7 +161,7 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
     kind = class_name(made.get('task', {}).get('type'))
     if kind == 'FeatureTask':
         _without_logits(made)
-    elif (size := image_size(cfg)) is not None:
+    elif (size := _probe_size(cfg, teachers, kind)) is not None:
         made.setdefault('probe_size', size)
     if kind == 'SegmentationTask' and made['weighting'].get(
             'type') == 'CAMKD':
@@ -244,6 +246,29 @@ def _for_loop(cfg: Config, hook: dict) -> dict:
     return hook
 
 
+def _probe_size(cfg: Config, teachers: Sequence[dict],
+                kind: str) -> int | tuple[int, ...] | None:
+    """Size of the images with which the networks are tried; ``None``: that of
+    the builder."""
+    size = image_size(cfg)
+    model = cfg.model.get('student', cfg.model)
+    channels = len((model.get('data_preprocessor') or cfg.get(
+        'data_preprocessor') or {}).get('mean') or (0, 0, 0))
+    if kind == 'SegmentationTask' and size is not None:
+        configs = [model, *(load_model_config(t['config'], 'config')[0]
+                            for t in teachers)]
+        if not any((c.get('backbone') or {}).get('img_size')
+                   for c in configs):
+            # Convolutions take any size, and large images take long.
+            size = min(size, _LARGE) if isinstance(size, int) else (
+                min(size[0], _LARGE), min(size[1], _LARGE))
+    if channels == 3:
+        return size
+    size = size or _SMALL
+    return (channels, size, size) if isinstance(size, int) else (
+        channels, *size)
+
+
 def image_size(cfg: Config) -> int | tuple[int, int] | None:
     """Size of the training images after the pipeline's last crop or resize,
     one number or (height, width); ``None``: unknown."""
@@ -261,8 +286,9 @@ def image_size(cfg: Config) -> int | tuple[int, int] | None:
             return size
         if isinstance(size, (list, tuple)) and len(size) == 2 and all(
                 isinstance(n, int) and n > 0 for n in size):
-            # MMCV writes (width, height).
-            return (size[1], size[0])
+            # These two are MMCV's, which has the width first.
+            return (size[1], size[0]) if kind in (
+                'Resize', 'CenterCrop') else (size[0], size[1])
     return None
 
 

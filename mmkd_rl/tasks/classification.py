@@ -12,6 +12,9 @@ from mmkd_rl.registry import TASKS
 from mmkd_rl.taps import OutputTaps
 from mmkd_rl.tasks.base import LogitTask, TapConfig
 
+_SEVERAL = ('{}: each image must have one label, got {} labels for {} images; '
+            'multi-label data cannot be distilled with softmax losses')
+
 
 @TASKS.register_module()
 class ClassificationTask(LogitTask):
@@ -100,13 +103,18 @@ class ClassificationTask(LogitTask):
             raise ValueError('the model is trained without data_samples, and '
                              'ClassificationTask needs their labels')
         if 'gt_score' in samples[0]:
-            return torch.stack([s.gt_score for s in samples])
+            scores = torch.stack([s.gt_score for s in samples])
+            if scores.is_floating_point():
+                return scores
+            # Whole numbers are labels in the form of a vector.
+            if bool((scores.sum(1) != 1).any()):
+                raise ValueError(_SEVERAL.format(
+                    'gt_score', int(scores.sum()), len(samples)))
+            return scores.float()
         counts = [s.gt_label.numel() for s in samples]
         if any(count != 1 for count in counts):
-            raise ValueError(
-                'gt_label: each image must have one label, got '
-                f'{sum(counts)} labels for {len(samples)} images; '
-                'multi-label data cannot be distilled with softmax losses')
+            raise ValueError(_SEVERAL.format(
+                'gt_label', sum(counts), len(samples)))
         return torch.cat([s.gt_label for s in samples])
 
     def quality(self, output: Output, truth: Truth) -> Tensor:

@@ -121,13 +121,15 @@ class SegmentationTask(LogitTask):
         tap = taps.features[-1]
         index = getattr(head, 'in_index', None)
         has_neck = isinstance(getattr(model, 'neck', None), nn.Module)
-        if not isinstance(index, int) or index not in (-1, tap.index) or \
+        maps = len(getattr(model.backbone, 'out_indices', ()))
+        last = index == -1 or not has_neck and index == maps - 1
+        if not isinstance(index, int) or not last or tap.index != -1 or \
                 tap.path != ('neck' if has_neck else 'backbone'):
             raise ValueError(
                 f'{key}: its decode head ({type(head).__name__}) does not '
                 'read the tapped map alone, so it cannot be run on a mapped '
                 'feature')
-        return head.forward([feature])
+        return head.forward([feature] * max(1, index + 1))
 
     # -------------------------------------------------------------- labels
 

@@ -335,3 +335,70 @@ def test_a_wrong_class_count_is_still_found(tmp_path):
         hooks=[dict(type='NumClassCheckHook')])
     with pytest.raises(AssertionError, match=r'`num_classes` \(4\)'):
         runner.train()
+
+
+STRATEGIES = {
+    'AverageWeighting': [], 'AEKD': [], 'AMTMLKD': [], 'EBKD': [],
+    'CAMKD': [], 'MTKDRL': [
+        dict(type='mmkd_rl.AgentAlternationHook', warmup=1, interval=1)],
+    'MMKD': [dict(type='mmkd_rl.MetaWeightingHook', interval=1)]
+}
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', STRATEGIES)
+def test_every_strategy_distils_scores_of_pixels(tmp_path, name):
+    """In a runner, with the strategy's own training; teachers of another
+    resolution, and one that knows some classes only. The checkpoint loads
+    into the plain student."""
+    teachers = [teacher('wide', segmentor(12)),
+                teacher('coarse', segmentor(8, (1, 2, 2, 1)))]
+    if name != 'AMTMLKD':
+        teachers[1]['class_map'] = [-1, *range(18)]
+    model = distilled(segmentor(), teachers, weighting=dict(type=name))
+    model['task'] = dict(type='SegmentationTask')
+    runner = toy_runner(
+        tmp_path / 'run', model, epochs=2, default_scope='mmseg',
+        train_dataloader=loader(True), hooks=STRATEGIES[name],
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-3)))
+    runner.train()
+    weights = runner.model.distillation.last_step.weights
+    for kind in (weights.logit, weights.feature):
+        torch.testing.assert_close(kind.sum(1), torch.ones(2))
+    learner = runner.model.distillation.weighting.learner
+    assert learner is None or learner.updates
+    saved = torch.load(tmp_path / 'run' / 'epoch_2.pth', weights_only=False)
+    plain = MODELS.build(segmentor())
+    found = plain.load_state_dict(saved['state_dict'], strict=False)
+    assert not found.missing_keys
+    assert all(k.startswith('distillation.') for k in found.unexpected_keys)
+
+
+def test_amtml_kd_mixes_no_teachers_of_other_classes():
+    init_default_scope('mmseg')
+    model = distilled(
+        segmentor(), [dict(teacher('a', segmentor()),
+                           class_map=[-1, *range(18)])],
+        weighting=dict(type='AMTMLKD'))
+    model['task'] = dict(type='SegmentationTask')
+    with pytest.raises(ValueError, match='AMTMLKD mixes.*class_map'):
+        MODELS.build(model)
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(weighting=dict(type='MTKDRL', reward=dict(type='HeldOutReward'))),
+     'HeldOutReward.*each pixel'),
+    (dict(losses=[dict(type='DKDLoss')]), 'DKDLoss takes one vector'),
+    (dict(losses=[dict(type='NDLoss')]), 'NDLoss needs'),
+    (dict(probe_size=16), "'student' gives a single pixel.*16x16"),
+])
+@pytest.mark.filterwarnings('ignore')
+def test_what_scores_of_pixels_do_not_allow(change, message):
+    init_default_scope('mmseg')
+    model = dict(
+        distilled(segmentor(strides=(1, 2, 2, 2)), [
+            teacher('a', segmentor())]),
+        task=dict(type='SegmentationTask'), **{'probe_size': SIDE, **change})
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(model)(torch.randn(2, 3, SIDE, SIDE),
+                            segmentation_samples(), mode='loss')

@@ -138,12 +138,14 @@ class MetaLearner(Learner):
             student: The present student; not changed.
 
         Returns:
-            Scalars to log; empty with one teacher, whose weight is 1 anyway.
+            Scalars to log; empty with one teacher, whose weight is 1 anyway,
+            and while the buffer has fewer than two samples.
 
         Raises:
             RuntimeError: The student cannot be differentiated twice.
         """
-        if len(self.context.teachers) == 1 or not len(self.buffer):
+        # Batch norm of pooled features fails on a single sample.
+        if len(self.context.teachers) == 1 or len(self.buffer) < 2:
             return {}
         samples = self.buffer.draw(self.steps.samples)
         batch = Batch(samples.inputs)

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkd_rl.context import WeightingContext
-from mmkd_rl.options import Natural
+from mmkd_rl.options import ConfigError, Natural
 from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
 from mmkd_rl.weighting.mtkd_rl.reward import AgreementReward, Step
@@ -45,11 +45,19 @@ class HeldOutReward(AgreementReward):
         context: Given by the distiller.
         memory: Number of earlier samples that are kept, with the outputs of
             the student at that time; each takes 4 (D + C) bytes.
+
+    Raises:
+        ConfigError: The student gives scores for each pixel.
     """
 
     def __init__(self, context: WeightingContext,
                  memory: Natural = 512) -> None:
         super().__init__(context)
+        if any(len(shape) > 1 for shape in context.student.logits):
+            raise ConfigError(
+                'HeldOutReward compares images by one vector of class scores '
+                'each, and the student gives scores for each pixel; use '
+                "reward=dict(type='AgreementReward')")
         self.memory = memory
         self._kept: tuple[Tensor, Tensor] | None = None
 
