@@ -14,7 +14,12 @@ import torch
 from mmpretrain.models.heads import LinearClsHead
 
 from coverage_parts import child, selection, trial, verdicts
-from coverage_parts.small import random_batch, sizes, with_size
+from coverage_parts.small import (
+    num_classes,
+    random_batch,
+    sizes,
+    with_size,
+)
 from coverage_parts.verdicts import Verdict
 from mmkd_rl.losses import FitNetLoss
 from mmkd_rl.utils.configs import load_config
@@ -149,6 +154,19 @@ def test_a_batch_is_as_the_loader_gives_it():
 def test_sizes_keep_their_order():
     cfg = load_config(f'mmseg::{PSPNET}')
     assert sizes(cfg)[-1] == (512, 1024)
+
+
+def test_a_backbone_is_told_the_size_of_images():
+    cfg = load_config('mmseg::beit/beit-base_upernet_8xb2-160k_ade20k-'
+                      '640x640.py')
+    assert sizes(cfg) == [(128, 128), (640, 640)]
+    assert with_size(cfg, (128, 128)).model.backbone.img_size == (128, 128)
+
+
+def test_the_number_of_classes_of_heads_inside_a_head():
+    assert num_classes(load_config(
+        'mmseg::knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py'
+    )) == 150
 
 
 @pytest.mark.parametrize('limits, words', [

@@ -42,8 +42,19 @@ def sizes(cfg: Config) -> list[Size]:
     own = student_preprocessor(cfg).get('size') or image_size(cfg) or \
         _UNKNOWN[cfg.default_scope]
     height, width = (own, own) if isinstance(own, int) else own
-    return [*((side, side) for side in _SIDES[cfg.default_scope]
+    sides = _SIDES[cfg.default_scope]
+    if _sets_size(cfg):
+        # Not 64, with which a distiller probes where it knows no better.
+        sides = sides[-1:]
+    return [*((side, side) for side in sides
               if side * side < height * width), (height, width)]
+
+
+def _sets_size(cfg: Config) -> bool:
+    """Whether a segmentor's backbone is told the size of images. It is told
+    the small one: attention on large images fills the memory."""
+    return cfg.default_scope == 'mmseg' and \
+        'img_size' in (cfg.model.get('backbone') or {})
 
 
 def with_size(cfg: Config, size: Size, lean: bool = False) -> Config:
@@ -64,6 +75,8 @@ def with_size(cfg: Config, size: Size, lean: bool = False) -> Config:
                          cfg.model.get('data_preprocessor')):
         if preprocessor and preprocessor.get('size'):
             preprocessor['size'] = size
+    if _sets_size(cfg):
+        cfg.model.backbone.img_size = size
     test = cfg.model.get('test_cfg') or {}
     if 'slide' in str(test.get('mode')):
         test['crop_size'] = size
@@ -116,11 +129,21 @@ def _datasets(value: Any) -> Iterator[dict]:
 
 def num_classes(cfg: Config) -> int:
     """Number of classes of a segmentor or classifier."""
-    head = cfg.model.get('decode_head') or cfg.model.get('head') or {}
+    head = cfg.model.get('decode_head') or cfg.model.get('head')
     # The last head of a cascade gives the result.
     last = head[-1] if isinstance(head, (list, tuple)) else head
-    return int(last.get('num_classes')
+    return int(_first(last, 'num_classes')
                or student_preprocessor(cfg).get('num_classes') or 1000)
+
+
+def _first(value: Any, key: str) -> Any:
+    """The first value of a key in a config; K-Net's head, which has none, has
+    heads inside that have it."""
+    if isinstance(value, (list, tuple)):
+        return next(filter(None, (_first(v, key) for v in value)), None)
+    if not isinstance(value, dict):
+        return None
+    return value.get(key) or _first(list(value.values()), key)
 
 
 def num_channels(cfg: Config) -> int:
