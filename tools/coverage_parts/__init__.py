@@ -1,0 +1,1 @@
+"""Parts of tools/coverage.py, which tries the configs of a toolbox."""
