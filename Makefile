@@ -10,7 +10,7 @@ TEST_ARGS ?=
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-learning test-downstream lint types docs clean
+.PHONY: help setup demo test test-learning test-downstream test-coverage lint types docs clean
 
 help:  ## list the targets
 	@echo 'make TARGET [PYTHON=python3.12]'
@@ -27,7 +27,12 @@ demo: setup  ## teachers, students, detectors on embedded data (12 min, 2 cores)
 test: setup  ## run the tests (TEST_ARGS='-k name' for some of them)
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg \
 		$(BIN)/python -m pytest tests -q -n $(TEST_JOBS) \
-		-m 'not learning and not downstream' $(TEST_ARGS)
+		-m 'not learning and not downstream' \
+		--ignore tests/test_tools/test_coverage.py $(TEST_ARGS)
+
+test-coverage: setup  ## the trial of configs, which forks: a process of its own
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+		$(BIN)/python -m pytest tests/test_tools/test_coverage.py -q
 
 test-learning: setup  ## that each updater learns: minutes of training
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 \

@@ -313,6 +313,14 @@ def test_the_task_follows_from_the_heads(student, teacher, task, capsys):
     pytest.importorskip('mmseg')
     cfg = mmkd_rl.distill(student, 'aver', [f'a={teacher}:untrained'])
     assert cfg.model.task.type == task
+    # Terms of segmentors.
+    assert cfg.model.feature_loss.standardize
+    assert cfg.model.feature_loss.loss_weight == 'auto'
+    own = mmkd_rl.distill(student, 'aver', [f'a={teacher}:untrained'],
+                          terms=[dict(type='FitNetLoss')])
+    assert own.model.losses == [dict(type='FitNetLoss')]
+    if task == 'SegmentationTask':
+        assert cfg.model.logit_loss.temperature == 1
     if task == 'FeatureTask':
         who = 'the student' if student == MASKS else "teacher 'a'"
         assert f'{who} has SegmenterMaskTransformerHead' in \

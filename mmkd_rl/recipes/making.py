@@ -163,11 +163,25 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
         _without_logits(made)
     elif (size := _probe_size(cfg, teachers, kind)) is not None:
         made.setdefault('probe_size', size)
+    if 'levels' in made.get('task', {}) or kind == 'SegmentationTask':
+        _dense_terms(made)
     if kind == 'SegmentationTask' and made['weighting'].get(
             'type') == 'CAMKD':
         # Decode heads read several maps, so most cannot run on the mapped one.
         made['weighting'].setdefault('feature', 'teacher')
     cfg._cfg_dict['model'] = ConfigDict(made)
+
+
+def _dense_terms(made: dict) -> None:
+    """Replace the strategies' default terms by those of segmentors, see
+    docs/segmentation.md; terms of a user's own stay."""
+    if class_name((made.get('logit_loss') or {}).get('type')) == 'KDLoss' and \
+            made['logit_loss'].get('temperature') == 4:
+        made['logit_loss'].update(temperature=1.)
+    feature = made.get('feature_loss') or {}
+    if class_name(feature.get('type')) == 'FitNetLoss' and \
+            feature.get('loss_weight') == 5:
+        feature.update(loss_weight='auto', standardize=True)
 
 
 def _without_logits(made: dict) -> None:

@@ -1,5 +1,10 @@
 """The trial of a toolbox's configs: what works, what does not, and the file
-of results."""
+of results.
+
+The tool forks a process for each config. A process forked from one that has
+trained a network waits forever in its first backward pass, so that these tests
+need a process of their own: ``make test-coverage``.
+"""
 
 import importlib.util
 import json
