@@ -17,6 +17,11 @@ skipped.
 
 from __future__ import annotations
 
+# A tool beside this one finds it in place of PyPI's package of that name, for
+# which numba looks, too.
+if __name__ == 'coverage':
+    raise ImportError('tools/coverage.py is a program, not the package')
+
 import argparse
 import sys
 import time

@@ -22,9 +22,9 @@ from mmkd_rl.recipes.reading import (
     read_strategy,
     split_names,
 )
-from mmkd_rl.recipes.tasks import choose_task
+from mmkd_rl.recipes.tasks import choose_task, teacher_model
 from mmkd_rl.registry import HOOKS, MODELS, WEIGHTINGS
-from mmkd_rl.teachers.loading import check_teachers, load_model_config
+from mmkd_rl.teachers.loading import check_teachers
 from mmkd_rl.utils.configs import (
     class_name,
     complete_loaders,
@@ -269,8 +269,7 @@ def _probe_size(cfg: Config, teachers: Sequence[dict],
     channels = len((model.get('data_preprocessor') or cfg.get(
         'data_preprocessor') or {}).get('mean') or (0, 0, 0))
     if kind == 'SegmentationTask' and size is not None:
-        configs = [model, *(load_model_config(t['config'], 'config')[0]
-                            for t in teachers)]
+        configs = [model, *(teacher_model(t)[0] for t in teachers)]
         if not any((c.get('backbone') or {}).get('img_size')
                    for c in configs):
             # Convolutions take any size, and large images take long.

@@ -52,8 +52,9 @@ def choose_task(student: Mapping, scope: str | None,
         without['the student'] = reason
     for teacher in teachers:
         key = f'teacher {teacher["name"]!r}'
-        config, own = load_model_config(
-            expand(teacher, key)['config'], f'{key}: config')
+        config, own = teacher_model(teacher)
+        if not config:
+            continue
         other = kind_of(config, own or scope)
         if other != 'segmentor':
             raise ConfigError(
@@ -71,6 +72,19 @@ def choose_task(student: Mapping, scope: str | None,
         # There is no logger yet.
         print_log(f'{name} {reason}, so features alone are distilled')
     return dict(type='FeatureTask', levels='last')
+
+
+def teacher_model(teacher: Mapping) -> tuple[dict, str | None]:
+    """Config and scope of a teacher's model; an empty config if the teacher
+    has none, which the builder refuses.
+
+    Raises:
+        ValueError, FileNotFoundError: The config cannot be read.
+    """
+    key = f'teacher {teacher.get("name")!r}'
+    config = expand(teacher, key).get('config')
+    return ({}, None) if config is None else load_model_config(
+        config, f'{key}: config')
 
 
 def kind_of(model: Mapping, scope: str | None) -> str:

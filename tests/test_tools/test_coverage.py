@@ -297,3 +297,12 @@ def test_a_place_for_the_results_is_needed(tool, tmp_path):
                       '--json', file)
     assert code == 2 and 'is not a result of this tool' in text
     assert file.read_text() == '[{"a": 1}]'
+
+
+def test_it_is_not_taken_for_the_package_of_that_name():
+    """Libraries that look for the package find it missing."""
+    import subprocess
+    found = subprocess.run(
+        [sys.executable, '-c', 'import coverage'], cwd=ROOT / 'tools',
+        capture_output=True, text=True)
+    assert 'is a program' in found.stderr.splitlines()[-1]
