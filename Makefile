@@ -10,7 +10,7 @@ TEST_ARGS ?=
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-learning test-downstream test-coverage lint types docs clean
+.PHONY: help setup demo test test-coverage test-learning test-downstream lint types docs clean
 
 help:  ## list the targets
 	@echo 'make TARGET [PYTHON=python3.12]'

@@ -82,7 +82,7 @@ def test_the_steps_weights_are_those_that_were_used(tmp_path):
     for _ in range(2):  # equal weights, then the agent's
         losses = model(images, samples(labels), mode='loss')
         used = model.distillation.last_step.weights
-        transition, step = used.record
+        transition, step, _ = used.record
         torch.testing.assert_close(step.weights[:, 0], used.logit)
         torch.testing.assert_close(step.weights[:, 1], used.feature)
         assert not step.weights[labels > 1, 0, 1].any()
