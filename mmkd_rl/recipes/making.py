@@ -35,7 +35,7 @@ from mmkd_rl.utils.configs import (
 
 DISTILLER = 'mmkd_rl.MultiTeacherDistiller'
 #: Sides of images with which networks are tried, in pixels.
-_LARGE, _SMALL = 256, 64
+_LARGE, _SMALL = 512, 64
 #: Hooks of every distillation: check of the teachers, exact resuming, export.
 _COMMON_HOOKS = ('TeacherCheckHook', 'RandomStateHook', 'StudentExportHook')
 
