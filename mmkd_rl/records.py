@@ -121,8 +121,8 @@ class Truth:
         count: Valid pixels of each image, [B]; an image with 0 is left out of
             every mean over images.
         covered: For each teacher the valid pixels of classes that it was
-            trained on, like ``valid``; ``None`` for a teacher that was trained
-            on all classes. Empty: all were, or there is one label an image.
+            trained on, like ``valid``. Empty: all teachers were trained on all
+            classes, or there is one label an image.
         images: Number of images with valid pixels in a process, a mean over
             the processes, each of which has a part of the batch; ``None``:
             that of this process.
@@ -130,7 +130,7 @@ class Truth:
     targets: Any
     valid: Tensor | None
     count: Tensor
-    covered: tuple[Tensor | None, ...] = ()
+    covered: tuple[Tensor, ...] = ()
     images: Tensor | None = None
 
     @classmethod
@@ -150,10 +150,8 @@ class Truth:
             teacher: Index of a teacher: only pixels of classes that it was
                 trained on.
         """
-        valid = self.valid
-        if teacher is not None and self.covered and \
-                self.covered[teacher] is not None:
-            valid = self.covered[teacher]
+        valid = self.covered[teacher] \
+            if teacher is not None and self.covered else self.valid
         if valid is None or level.ndim != 4:
             return None
         size = (level.shape[2], level.shape[3])
@@ -176,7 +174,7 @@ class Truth:
     def images_in_mean(self, batch_size: int) -> Tensor:
         """The number by which :meth:`mean` divides a sum over images."""
         if self.valid is None:
-            return torch.full_like(self.count[:1].sum(), batch_size)
+            return self.count.new_tensor(batch_size)
         images = (self.count > 0).to(self.count).sum() \
             if self.images is None else self.images
         return images.clamp_min(1e-6)

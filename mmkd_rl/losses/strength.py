@@ -66,8 +66,10 @@ class Strength(Checked, nn.Module):
         if auto:
             self.register_buffer('log_weight', torch.zeros(()))
             self.register_buffer('batches', torch.zeros((), dtype=torch.long))
-        #: The weight as a number, to save synchronisations.
+        # Numbers in place of the buffers, to save synchronisations; ``None``:
+        # to be read again.
         self._weight: float | None = None
+        self._measured: int | None = None
 
     def weight(self, given: float) -> float:
         """The present weight.
@@ -78,7 +80,7 @@ class Strength(Checked, nn.Module):
         if self.auto:
             if self._weight is None:
                 self._weight = math.exp(float(self.log_weight)) \
-                    if int(self.batches) else 1.
+                    if self._count() else 1.
             given = self._weight
         return given * self._share()
 
@@ -91,7 +93,12 @@ class Strength(Checked, nn.Module):
     @property
     def is_measuring(self) -> bool:
         """Whether the weight still needs :meth:`measure`."""
-        return self.auto and int(self.batches) < _BATCHES
+        return self.auto and self._count() < _BATCHES
+
+    def _count(self) -> int:
+        if self._measured is None:
+            self._measured = int(self.batches)
+        return self._measured
 
     def measure(self, own: Tensor, term: Tensor, at: Sequence[Tensor],
                 name: str) -> None:
@@ -118,7 +125,7 @@ class Strength(Checked, nn.Module):
         self.batches += 1
         ratio = .5 * (lengths[0] / lengths[1]).log()
         self.log_weight += (ratio - self.log_weight) / self.batches
-        self._weight = None
+        self._weight = self._measured = None
         if not self.is_measuring:
             print_log(f'loss_weight of {name} is '
                       f'{math.exp(float(self.log_weight)):.4g} from here on '
@@ -126,7 +133,7 @@ class Strength(Checked, nn.Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._weight = None
+        self._weight = self._measured = None
 
 
 def split_strength(cfg: Any) -> tuple[Any, dict | None]:

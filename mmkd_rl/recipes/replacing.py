@@ -104,7 +104,7 @@ def _with_outputs(model: dict, new: dict, trained: TrainedBackbone,
         another one than in the config.
 
     Raises:
-        ValueError: There are no such outputs.
+        ValueError: The backbone has no outputs of these strides.
     """
     wanted = _strides(model['backbone'], scope)
     strides = all_strides(new, scope)

@@ -49,7 +49,7 @@ class Task(ABC):
             images: The images for which it was computed.
 
         Raises:
-            ValueError: They cannot; the message says why.
+            ValueError: The outputs cannot be distilled; the message says why.
         """
 
     def match(self, student: Output, teacher: Output) -> Output:
@@ -222,6 +222,27 @@ class LogitTask(Task):
     @abstractmethod
     def logit_summary(self, output: Output, truth: Truth) -> Tensor:
         """Logits in a fixed size for the agent's state, [B, S]."""
+
+
+def neck_or_backbone(model: nn.Module, key: str, index: int | str) -> dict:
+    """The tap of a dense model's maps: those of the neck, or of the backbone
+    if there is no neck.
+
+    Args:
+        model: The network.
+        key: The network's config key, for messages.
+        index: See :class:`Tap`.
+
+    Raises:
+        ValueError: The model has neither.
+    """
+    for name in ('neck', 'backbone'):
+        if isinstance(getattr(model, name, None), nn.Module):
+            return dict(path=name, index=index)
+    raise ValueError(
+        f'{key}: {type(model).__name__} has neither a neck nor a '
+        f'backbone; say where its features are with {key}.taps='
+        "dict(feature='...')")
 
 
 def _as_list(taps: TapConfig | Sequence[TapConfig]) -> list[Any]:

@@ -10,7 +10,7 @@ from torch import nn
 from mmkd_rl.records import Batch, Truth
 from mmkd_rl.registry import TASKS
 from mmkd_rl.taps.tap import ALL
-from mmkd_rl.tasks.base import TapConfig, Task
+from mmkd_rl.tasks.base import TapConfig, Task, neck_or_backbone
 
 
 @TASKS.register_module()
@@ -41,13 +41,7 @@ class FeatureTask(Task):
         Raises:
             ValueError: The model has neither.
         """
-        for name in ('neck', 'backbone'):
-            if _part(model, name):
-                return dict(path=name, index=self.index)
-        raise ValueError(
-            f'{key}: {type(model).__name__} has neither a neck nor a '
-            f'backbone; say where its features are with {key}.taps='
-            "dict(feature='...')")
+        return neck_or_backbone(model, key, self.index)
 
     def logit_taps(self, model: nn.Module,
                    key: str) -> TapConfig | list[TapConfig]:

@@ -10,6 +10,7 @@ Legend: B batch, M teachers, C classes, H W space.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from mmkd_rl.records import Batch, Output, OutputSpec, Truth
 from mmkd_rl.registry import TASKS
 from mmkd_rl.taps import OutputTaps
-from mmkd_rl.tasks.base import LogitTask, TapConfig
+from mmkd_rl.tasks.base import LogitTask, TapConfig, neck_or_backbone
 from mmkd_rl.utils.pooling import masked_mean
 from mmkd_rl.utils.processes import mean_over_processes
 
@@ -68,13 +69,7 @@ class SegmentationTask(LogitTask):
         Raises:
             ValueError: The model has neither.
         """
-        for name in ('neck', 'backbone'):
-            if isinstance(getattr(model, name, None), nn.Module):
-                return dict(path=name, index=-1)
-        raise ValueError(
-            f'{key}: {type(model).__name__} has neither a neck nor a '
-            f'backbone; say where its feature is with {key}.taps='
-            "dict(feature='...')")
+        return neck_or_backbone(model, key, -1)
 
     def logit_taps(self, model: nn.Module,
                    key: str) -> TapConfig | list[TapConfig]:
@@ -161,8 +156,8 @@ class SegmentationTask(LogitTask):
         classes = (labels >= 0) & (labels < self.num_classes) & (
             labels != self.ignore_index)
         truth = self.truth_of(labels.masked_fill(~classes, _IGNORED))
-        return Truth(truth.targets, truth.valid, truth.count, images=(
-            mean_over_processes((truth.count > 0).sum().float())))
+        return replace(truth, images=mean_over_processes(
+            (truth.count > 0).sum().float()))
 
     def truth_of(self, targets: Tensor) -> Truth:
         """The truth of images of this process alone, from :attr:`targets` of
@@ -211,22 +206,21 @@ class SegmentationTask(LogitTask):
     def class_coverage(self, truth: Truth, known_MC: Tensor) -> Tensor:
         """Share of an image's valid pixels whose class each teacher was
         trained on; 1 for an image without valid pixels."""
+        masks = truth.covered or self._covered(truth, known_MC)
         return torch.stack([
-            torch.where(truth.count > 0, covered.sum((1, 2)) /
-                        truth.count.clamp_min(1), 1.)
-            for covered in self._covered(truth, known_MC)
+            torch.where(truth.count > 0, mask.sum((1, 2)) /
+                        truth.count.clamp_min(1), 1.) for mask in masks
         ], 1)
 
     def with_coverage(self, truth: Truth, known_MC: Tensor) -> Truth:
         """The truth with :attr:`Truth.covered`."""
-        return Truth(truth.targets, truth.valid, truth.count, tuple(
-            None if bool(known.all()) else covered for known, covered in zip(
-                known_MC, self._covered(truth, known_MC))), truth.images)
+        return replace(truth, covered=self._covered(truth, known_MC))
 
-    def _covered(self, truth: Truth, known_MC: Tensor) -> list[Tensor]:
+    @staticmethod
+    def _covered(truth: Truth, known_MC: Tensor) -> tuple[Tensor, ...]:
         assert truth.valid is not None
-        return [known_C[truth.targets.clamp_min(0)] * truth.valid
-                for known_C in known_MC]
+        return tuple(known_C[truth.targets.clamp_min(0)] * truth.valid
+                     for known_C in known_MC)
 
     # ------------------------------------------------- for the agent's state
 

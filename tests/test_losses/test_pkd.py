@@ -167,7 +167,8 @@ def test_without_valid_pixels(pairs):
 @pytest.mark.parametrize('value', [0., 1 / 3, 1e4 / 7])
 @pytest.mark.parametrize('who', [(0, ), (1, ), (0, 1)])
 def test_constant_channels(who, value):
-    """They cost 1/2 against one that varies, and have no gradient."""
+    """A constant channel costs 1/2 against a channel that varies, and has no
+    gradient."""
     g = torch.Generator().manual_seed(0)
     maps = [torch.randn(2, 3, 40, 50, generator=g) for _ in range(2)]
     for i in who:
