@@ -14,7 +14,7 @@ from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-from mmkd_rl import with_backbone
+from mmkd_rl import distill, with_backbone
 from mmkd_rl.export import export_student
 from mmkd_rl.export.description import read_settings
 from mmkd_rl.registry import MODELS
@@ -112,7 +112,7 @@ def test_all_weights_and_the_normalisation(resnet18, tmp_path, config, kind,
 def follow_advice(config, path):
     """The config with the settings of the messages, at most two: for the
     depth, then for the style."""
-    cfg = load_config(config)
+    cfg = config if isinstance(config, Config) else load_config(config)
     for _ in range(2):
         try:
             return with_backbone(cfg, path)
@@ -282,7 +282,9 @@ def test_the_order_of_channels_is_that_of_the_students_input(
 
 @pytest.mark.parametrize('model, where', [
     (dict(type='MultiTeacherDistiller', student=dict(
-        type='A', backbone=dict(type='ResNet'))), 'model.student.backbone'),
+        type='A', backbone=dict(
+            type='mmkd_rl.KnowledgeFlowBackbone', student=dict(
+                type='ResNet')))), 'model.student.backbone.student'),
     (dict(type='SoftTeacher', detector=dict(
         type='A', backbone=dict(type='ResNet'))), 'model.detector.backbone'),
     (dict(type='A', backbone=dict(
@@ -293,6 +295,36 @@ def test_a_backbone_inside_another_model(resnet18, model, where):
     model has none at ``model.backbone``."""
     with pytest.raises(ValueError, match=f'is {where}; .*plain config'):
         with_backbone(Config(dict(model=model)), resnet18[0])
+
+
+def distillation(cfg):
+    """A distilled config with the model of ``cfg`` as the student."""
+    teacher = dict(name='a', config=dict(cfg.model), checkpoint='a.pth')
+    return distill(cfg, 'aver', [teacher])
+
+
+def test_the_student_of_a_distillation_starts_from_it(resnet18, capsys):
+    """As in a plain config, with the settings' names in the distillation."""
+    path, backbone = resnet18
+    cfg = load_config(PSPNET)
+    cfg.model.backbone.type = 'ResNet'
+    cfg = distillation(cfg)
+    cfg.model.data_preprocessor = cfg.model.student.pop('data_preprocessor')
+    new = with_backbone(cfg, path)
+    assert 'model.student.backbone.init_cfg.checkpoint=' in \
+        capsys.readouterr().out
+    assert new.model.teachers == cfg.model.teachers
+    assert new.model.student.data_preprocessor.mean == NORM['mean']
+    assert 'data_preprocessor' not in new.model
+    plain = Config(dict(new, model=new.model.student))
+    assert not assert_arrived(started(plain), backbone)
+
+
+def test_advice_for_the_student_of_a_distillation_works(resnet18):
+    path, backbone = resnet18
+    new = follow_advice(distillation(load_config(PSPNET)), path)
+    plain = Config(dict(new, model=new.model.student))
+    assert not assert_arrived(started(plain), backbone)
 
 
 @pytest.mark.parametrize('content, message', [

@@ -39,7 +39,7 @@ from mmkd_rl.registry import (
     build,
     check_parts,
 )
-from mmkd_rl.taps import OutputTaps
+from mmkd_rl.taps import OutputTaps, find_elements
 from mmkd_rl.tasks import LogitTask, Task
 from mmkd_rl.teachers import Normalization, TeacherBorrower, TeacherPool
 from mmkd_rl.teachers.loading import build_network, load_model_config
@@ -272,6 +272,7 @@ def _probe(model: BaseModel, task: Task, taps: OutputTaps, pool: TeacherPool,
     model.eval()
     try:
         output = task.infer(model, taps, batch)
+        find_elements(model, taps.features, lambda: task.run(model, batch))
     except (RuntimeError, AssertionError, TypeError,
             AttributeError) as error:
         if isinstance(error, (TypeError, AttributeError)) and is_fault(error):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import os
+import re
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -36,7 +37,8 @@ def with_backbone(config: Config | str | os.PathLike,
 
     Args:
         config: A training config of MMDetection, MMSegmentation or
-            MMPretrain: a path, ``'package::path'``, or a Config.
+            MMPretrain: a path, ``'package::path'``, or a Config. Of a
+            distillation the student is changed.
         source: The ``work_dir`` of a student's training (the last checkpoint
             is used), a checkpoint, or an export of tools/export_student.py.
 
@@ -51,6 +53,50 @@ def with_backbone(config: Config | str | os.PathLike,
     """
     cfg = copy.deepcopy(config) if isinstance(config, Config) else \
         load_config(config)
+    distiller: Any = cfg.get('model')
+    if not _is_distiller(distiller):
+        changes = _set_backbone(cfg, source)
+    else:
+        # The student is changed as the model of a plain config.
+        cfg._cfg_dict['model'] = _student_of(distiller)
+        try:
+            changes = [_in_student(c) for c in _set_backbone(cfg, source)]
+        except ValueError as error:
+            raise ValueError(_in_student(str(error))) from error
+        distiller['student'] = cfg.model
+        cfg._cfg_dict['model'] = distiller
+    # MMEngine has no logger before the runner is built.
+    print_log(f'{KEY} has set\n  ' + '\n  '.join(changes))
+    return cfg
+
+
+def _is_distiller(model: Any) -> bool:
+    return isinstance(model, dict) and class_name(
+        model.get('type')) == 'MultiTeacherDistiller' and isinstance(
+        model.get('student'), dict)  # and not a path
+
+
+def _student_of(distiller: dict) -> dict:
+    """The config of a distillation's student, with the options that the
+    distillation sets in its place, which are removed there."""
+    student = distiller['student']
+    for name in ('data_preprocessor', 'init_cfg'):
+        if distiller.get(name) is not None:
+            student[name] = distiller.pop(name)
+    return student
+
+
+def _in_student(text: str) -> str:
+    """Names of a plain model's settings as those of a student's."""
+    return re.sub(r'\bmodel\.(?!student\b)', 'model.student.', text)
+
+
+def _set_backbone(cfg: Config, source: str | os.PathLike) -> list[str]:
+    """Set the backbone, in place; see :func:`with_backbone`.
+
+    Returns:
+        The changes, for the user.
+    """
     model: Any = cfg.get('model')
     _check_plain(model)
     trained = read_trained(source, KEY)
@@ -81,10 +127,7 @@ def with_backbone(config: Config | str | os.PathLike,
             model['init_cfg'].get('type') == 'Pretrained':
         model['init_cfg'] = None
         changes.append('model.init_cfg=None')
-    changes += _normalize(cfg, trained)
-    # MMEngine has no logger before the runner is built.
-    print_log(f'{KEY} has set\n  ' + '\n  '.join(changes))
-    return cfg
+    return changes + _normalize(cfg, trained)
 
 
 def own_backbone(source: str | os.PathLike, toolbox: str) -> dict | None:

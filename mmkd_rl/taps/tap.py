@@ -41,6 +41,10 @@ class Tap:
         copy: Whether to copy the tensor, for networks that change it in place
             later.
 
+    Attributes:
+        in_training: Element that is the output of evaluation, if the module
+            returns more in training, see :func:`find_elements`.
+
     Raises:
         ValueError: No such module (the message names the nearest paths), or
             an unknown ``source``.
@@ -65,6 +69,7 @@ class Tap:
         self.path, self.source, self.call, self.index = (path, source, call,
                                                          index)
         self.key, self.copy = key, copy
+        self.in_training: int | None = None
 
     def install(self, model: nn.Module,
                 record: Callable[[Any], None]) -> RemovableHandle:
@@ -81,7 +86,9 @@ class Tap:
         keep = (lambda value: record(_copied(value))) if self.copy else record
         if self.source == 'output':
             return module.register_forward_hook(
-                lambda _, __, output: keep(output))
+                lambda module, _, output: keep(
+                    output if self.in_training is None or not module.training
+                    else output[self.in_training]))
         return module.register_forward_pre_hook(
             lambda _, args: keep(args[0]))
 

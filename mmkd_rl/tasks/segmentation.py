@@ -32,10 +32,11 @@ _IGNORED = -1
 class SegmentationTask(LogitTask):
     """Networks that give a vector of class scores for each pixel.
 
-    Defaults: the feature is the last map of the neck, or of the backbone if
-    there is no neck; the logits are the output of ``conv_seg``, the decode
-    head's last layer (with a cascade of heads, of the last head that has one).
-    Auxiliary heads are not distilled.
+    Defaults: the feature is the map of the neck (of the backbone if there is
+    no neck) that the decode head reads, of several the last; the logits are
+    the output of ``conv_seg``, the decode head's last layer (with a cascade
+    of heads, of the last head that has one). Auxiliary heads are not
+    distilled.
 
     Pixels without a label (the decode head's ``ignore_index``) and padding are
     left out of all means.
@@ -64,12 +65,15 @@ class SegmentationTask(LogitTask):
 
     def feature_taps(self, model: nn.Module,
                      key: str) -> TapConfig | list[TapConfig]:
-        """The last map of the neck, or of the backbone.
+        """The map of the neck, or of the backbone, that the decode head reads;
+        of several the last.
 
         Raises:
             ValueError: The model has neither.
         """
-        return neck_or_backbone(model, key, -1)
+        index = getattr(_scoring_head(model)[0], 'in_index', -1)
+        return neck_or_backbone(
+            model, key, index if isinstance(index, int) else index[-1])
 
     def logit_taps(self, model: nn.Module,
                    key: str) -> TapConfig | list[TapConfig]:
@@ -78,19 +82,32 @@ class SegmentationTask(LogitTask):
         Raises:
             ValueError: There is none.
         """
-        head = getattr(model, 'decode_head', None)
-        cascade = isinstance(head, nn.ModuleList)
-        heads = list(head) if cascade else [head]  # type: ignore[arg-type]
-        for i in reversed(range(len(heads))):
-            if isinstance(getattr(heads[i], 'conv_seg', None), nn.Module):
-                return f'decode_head.{i}.conv_seg' if cascade else \
-                    'decode_head.conv_seg'
+        head, path = _scoring_head(model)
+        if head is not None:
+            return f'{path}.conv_seg'
         raise ValueError(
-            f'{key}: {type(model).__name__} with {type(heads[-1]).__name__} '
+            f'{key}: {type(model).__name__} with '
+            f'{type(_last_head(model)).__name__} '
             'has no layer decode_head.conv_seg whose output are scores of '
             "classes; distil features alone with task=dict(type='FeatureTask')"
             f", or say where the scores are with {key}.taps="
             "dict(logits='...')")
+
+    def run(self, model: nn.Module, batch: Batch) -> Any:
+        """Run a forward pass; of a cascade of heads up to the last one with
+        scores, because PointRend's point head cannot run alone."""
+        head: Any = getattr(model, 'decode_head', None)
+        if not isinstance(head, nn.ModuleList):
+            return super().run(model, batch)
+        maps: Any = model.extract_feat(batch.images)  # type: ignore
+        scoring, _ = _scoring_head(model)
+        output: Any = ()
+        for part in head:
+            output = part.forward(maps, *output)  # type: ignore[operator]
+            if part is scoring:
+                break
+            output = (output, )
+        return output
 
     def check(self, spec: OutputSpec, images: Tensor) -> None:
         """Refuse a network whose maps have a single pixel."""
@@ -117,8 +134,9 @@ class SegmentationTask(LogitTask):
         index = getattr(head, 'in_index', None)
         has_neck = isinstance(getattr(model, 'neck', None), nn.Module)
         maps = len(getattr(model.backbone, 'out_indices', ()))
-        last = index == -1 or not has_neck and index == maps - 1
-        if not isinstance(index, int) or not last or tap.index != -1 or \
+        is_last = not has_neck and index == maps - 1 and tap.index == -1
+        if not isinstance(index, int) or \
+                not (tap.index == index or is_last) or \
                 tap.path != ('neck' if has_neck else 'backbone'):
             raise ValueError(
                 f'{key}: its decode head ({type(head).__name__}) does not '
@@ -234,6 +252,18 @@ class SegmentationTask(LogitTask):
             return p.mean((2, 3))
         total = valid.sum((1, 2)).clamp_min(1e-6)
         return torch.einsum('bchw,bhw->bc', p, valid) / total[:, None]
+
+
+def _scoring_head(model: nn.Module) -> tuple[Any, str]:
+    """The last decode head that has ``conv_seg``, ``None`` if there is none,
+    and its path."""
+    head = getattr(model, 'decode_head', None)
+    heads = {f'decode_head.{i}': h for i, h in enumerate(head)} if isinstance(
+        head, nn.ModuleList) else {'decode_head': head}
+    for path in reversed(heads):
+        if isinstance(getattr(heads[path], 'conv_seg', None), nn.Module):
+            return heads[path], path
+    return None, ''
 
 
 def _last_head(model: nn.Module) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mmkd_rl.records import Batch
 from mmkd_rl.taps import Tap
 from mmkd_rl.teachers.normalization import InputAdapter
+from mmkd_rl.teachers.windows import SlidingWindow, stitched
 
 #: Values of a teacher's ``precision``.
 PRECISIONS = dict(
@@ -34,14 +35,18 @@ class TappedNetwork(nn.Module):
         precision: A key of :data:`PRECISIONS`: the network runs in autocast of
             this precision, independent of the student's, and all tensors are
             returned in float32. ``None``: the student's precision.
+        window: Images that are larger are run in windows of this size, one
+            after the other, and the tensors are put together; ``None``: whole
+            images.
     """
 
     def __init__(self, network: nn.Module, run: Callable[[nn.Module, Batch],
                                                          Any],
-                 adapter: InputAdapter, precision: str | None = None) -> None:
+                 adapter: InputAdapter, precision: str | None = None,
+                 window: SlidingWindow | None = None) -> None:
         super().__init__()
-        self.network, self.adapter, self.precision = (network, adapter,
-                                                      precision)
+        self.network, self.adapter = network, adapter
+        self.precision, self.window = precision, window
         self._run = run
         self._taps: list[Tap] = []
         #: Recorded values of each tap in the current forward pass; ``None``
@@ -80,8 +85,24 @@ class TappedNetwork(nn.Module):
         Returns:
             Tensors of each installed tap, one for each level.
         """
-        seen: list[list[Any]] = [[] for _ in self._taps]
         images = self.adapter(images)
+        if self.window is None:
+            return self._tensors(images, samples)
+        height, width = images.shape[2:]
+        places = self.window.places(height, width)
+        if len(places) == 1:
+            return self._tensors(images, samples)
+        windows = [self._tensors(images[:, :, rows, columns], samples)
+                   for rows, columns in places]
+        return tuple(
+            tuple(stitched(level, places, height, width)
+                  for level in zip(*tap))
+            for tap in zip(*windows))
+
+    def _tensors(self, images: Tensor, samples: Sequence
+                 ) -> tuple[tuple[Tensor, ...], ...]:
+        """As :meth:`forward`, of images in the network's normalisation."""
+        seen: list[list[Any]] = [[] for _ in self._taps]
         self._seen = seen
         try:
             with self._autocast(images.device.type):

@@ -15,6 +15,7 @@ from mmkd_rl.tasks import Task
 from mmkd_rl.teachers.executor import Executor
 from mmkd_rl.teachers.normalization import InputAdapter, Normalization
 from mmkd_rl.teachers.tapped import TappedNetwork
+from mmkd_rl.teachers.windows import SlidingWindow
 
 
 class FrozenTeacher(nn.Module):
@@ -45,7 +46,8 @@ class FrozenTeacher(nn.Module):
         self.input_size = input_size
         self._taps, self._task = taps, task
         self.tapped = TappedNetwork(
-            model, task.run, InputAdapter(None, None, input_size), precision)
+            model, task.run, InputAdapter(None, None, input_size), precision,
+            SlidingWindow.of(model))
         self._features = self.tapped.install(model, taps.features)
         self._logits = self.tapped.install(model, taps.logits)
         self._inner = slice(0, 0)
