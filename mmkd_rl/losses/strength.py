@@ -3,9 +3,9 @@ r"""How strong a term is in the course of a training.
 Options of every term, beside its own:
 
 - ``loss_weight='auto'``: lambda is set at the start so that the term's
-  gradient is as long as that of the model's own loss,
+  gradient is ``ratio`` times as long as that of the model's own loss,
 
-  .. math:: \lambda = \frac{\Vert \nabla_x L_S \Vert}
+  .. math:: \lambda = ratio \frac{\Vert \nabla_x L_S \Vert}
       {\Vert \nabla_x mean_i \sum_m G^m_i / M \Vert},
 
   at the student's tapped features x (of terms that read logits: at its
@@ -29,11 +29,11 @@ import torch
 from mmengine.logging import MessageHub, print_log
 from torch import Tensor, nn
 
-from mmkd_rl.options import Checked, ConfigError, Share
+from mmkd_rl.options import Checked, ConfigError, Positive, Share
 from mmkd_rl.utils.processes import sums_over_processes
 
 #: Options of :class:`Strength` in a term's config.
-OPTIONS = ('until', 'decay')
+OPTIONS = ('until', 'decay', 'ratio')
 AUTO = 'auto'
 #: Batches at the start from which ``loss_weight='auto'`` is computed.
 _BATCHES = 20
@@ -54,15 +54,24 @@ class Strength(Checked, nn.Module):
         auto: Whether the weight is set at the start of the training.
         until: See above; 1: the whole training.
         decay: See above.
+        ratio: See above; for automatic weights alone. ``None``: 1.
+
+    Raises:
+        ConfigError: A ratio with a weight that is not automatic.
     """
 
     log_weight: Tensor
     batches: Tensor
 
     def __init__(self, auto: bool = False, until: Share = 1.,
-                 decay: Literal['none', 'linear', 'cosine'] = 'none') -> None:
+                 decay: Literal['none', 'linear', 'cosine'] = 'none',
+                 ratio: Positive | None = None) -> None:
         super().__init__()
+        if ratio is not None and not auto:
+            raise ConfigError('ratio', "this is of loss_weight='auto', and "
+                              'the weight is a number; leave one out')
         self.auto, self.until, self.decay = auto, until, decay
+        self.ratio = ratio or 1.
         if auto:
             self.register_buffer('log_weight', torch.zeros(()))
             self.register_buffer('batches', torch.zeros((), dtype=torch.long))
@@ -79,10 +88,13 @@ class Strength(Checked, nn.Module):
         """
         if self.auto:
             if self._weight is None:
-                self._weight = math.exp(float(self.log_weight)) \
+                self._weight = self._measured_weight() \
                     if self._count() else 1.
             given = self._weight
         return given * self._share()
+
+    def _measured_weight(self) -> float:
+        return self.ratio * math.exp(float(self.log_weight))
 
     def _share(self) -> float:
         if self.until == 1 and self.decay == 'none':
@@ -128,7 +140,7 @@ class Strength(Checked, nn.Module):
         self._weight = self._measured = None
         if not self.is_measuring:
             print_log(f'loss_weight of {name} is '
-                      f'{math.exp(float(self.log_weight)):.4g} from here on '
+                      f'{self._measured_weight():.4g} from here on '
                       "('auto')", 'current')
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:

@@ -61,14 +61,17 @@ def lengths(model, images, labels):
     return [float(v) for v in found], losses
 
 
-def test_auto_makes_the_gradients_equally_long(tmp_path):
+@pytest.mark.parametrize('ratio', [None, 3.])
+def test_auto_sets_the_length_of_the_gradient(tmp_path, ratio):
     """On one batch at each step exactly; the weight is logged, is no loss,
     and is the same after a round trip through a checkpoint."""
     images, labels = World(0).batch(16)
-    model = built(tmp_path, loss_weight='auto')
+    options = dict(loss_weight='auto', **({} if ratio is None else
+                                          dict(ratio=ratio)))
+    model = built(tmp_path, **options)
     for _ in range(20):
         (own, term), losses = lengths(model, images, labels)
-        assert own == pytest.approx(term, rel=1e-4)
+        assert (ratio or 1.) * own == pytest.approx(term, rel=1e-4)
     weight = float(losses['weight_feature'])
     total, logged = model.parse_losses(losses)
     assert logged['weight_feature'] == weight
@@ -79,7 +82,7 @@ def test_auto_makes_the_gradients_equally_long(tmp_path):
     # Later batches do not change it.
     lengths(model, 5 * images, labels)
     assert strength.weight(1.) == pytest.approx(weight)
-    again = built(tmp_path, loss_weight='auto')
+    again = built(tmp_path, **options)
     assert again.distillation.terms[1].weight == 1.
     again.load_state_dict(model.state_dict())
     assert again.distillation.terms[1].weight == pytest.approx(weight)
@@ -117,6 +120,8 @@ def test_in_a_runner(tmp_path):
 
 
 @pytest.mark.parametrize('options, message', [
+    (dict(ratio=2.), "model.feature_loss.ratio: this is of .*'auto'"),
+    (dict(ratio=-1., loss_weight='auto'), 'model.feature_loss.ratio must be'),
     (dict(until=0.), 'model.feature_loss.until must be'),
     (dict(until=2.), 'model.feature_loss.until must be'),
     (dict(decay='slow'), "model.feature_loss.decay must be .*'linear'"),
