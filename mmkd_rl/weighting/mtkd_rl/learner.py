@@ -16,15 +16,17 @@ from mmkd_rl.weighting.learner import Learner, Student
 from mmkd_rl.weighting.mtkd_rl.history import History
 from mmkd_rl.weighting.mtkd_rl.policy import WeightPolicy
 from mmkd_rl.weighting.mtkd_rl.reward import (
+    DeferredReward,
     Reward,
+    RewardRule,
     Step,
     neutral_where_not_distilled,
 )
-from mmkd_rl.weighting.mtkd_rl.rewards.gradient import GradientReward, Watch
 from mmkd_rl.weighting.mtkd_rl.updaters import Updater
 
-#: What a strategy's forward pass leaves for the learner.
-Record = tuple[Transition, Step, tuple[Watch, ...] | None]
+#: What a strategy's forward pass leaves for the learner; last what a deferred
+#: reward needs.
+Record = tuple[Transition, Step, Any]
 
 
 class AgentLearner(Learner):
@@ -47,7 +49,7 @@ class AgentLearner(Learner):
     learns_from_all = True
 
     def __init__(self, policy: WeightPolicy, updater: Updater,
-                 history: History, reward: Reward | None = None) -> None:
+                 history: History, reward: RewardRule | None = None) -> None:
         super().__init__(policy)
         self.policy = policy
         self.updater = updater
@@ -82,12 +84,11 @@ class AgentLearner(Learner):
         scale = None if step.scale is None else step.scale.value
         self.remember(step.weights.record, after, scale)
 
-    def watch(self, batch: DistillationBatch,
-              step: Step) -> tuple[Watch, ...] | None:
+    def watch(self, batch: DistillationBatch, step: Step) -> Any:
         """Watch the backward pass for a deferred reward; ``None``: the reward
         is not deferred, or there is no gradient."""
         return self.reward.watch(batch, step) if isinstance(
-            self.reward, GradientReward) else None
+            self.reward, DeferredReward) else None
 
     def remember(self, record: Record | None,
                  after: DistillationBatch | None = None,
@@ -103,12 +104,12 @@ class AgentLearner(Learner):
         """
         if record is None:
             return
-        transition, step, watches = record
+        transition, step, watched = record
         if after is not None:
             transition = replace(transition, reward=self.earned(after, step))
-        if isinstance(self.reward, GradientReward):
-            reward = None if watches is None else self.reward.earned(
-                watches, torch.ones(()).to(transition.state.device)
+        if isinstance(self.reward, DeferredReward):
+            reward = None if watched is None else self.reward.earned(
+                watched, torch.ones(()).to(transition.state.device)
                 if scale is None else scale)
             if reward is None:
                 return  # a step without a backward pass has no reward
@@ -117,7 +118,7 @@ class AgentLearner(Learner):
 
     def earned(self, batch: DistillationBatch, step: Step) -> Tensor:
         """The reward of a batch, see :class:`Reward`."""
-        assert self.reward is not None
+        assert isinstance(self.reward, Reward)
         reward = self.reward(batch, step)
         return reward if self.reward.scalar else neutral_where_not_distilled(
             reward, batch.class_coverage)

@@ -41,7 +41,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -70,8 +70,10 @@ class Step:
     ce: Tensor
 
 
-class Reward(Checked, ABC):
-    """Rule that gives each teacher its reward on each sample.
+class RewardRule(Checked, ABC):
+    """Gives each teacher its reward on each sample, either at once
+    (:class:`Reward`) or after the student's backward pass
+    (:class:`DeferredReward`).
 
     Args:
         context: alpha, beta, T and the task, given by the distiller.
@@ -85,9 +87,6 @@ class Reward(Checked, ABC):
     only: str | None = None
     #: Whether a sample has one reward for all teachers, in [0, 1].
     scalar = False
-    #: Whether the reward is known only after the student's backward pass: the
-    #: rule has ``watch`` and ``earned``, see :class:`GradientReward`.
-    deferred = False
     #: Whether the rule works without class scores and labels.
     works_without_logits = False
 
@@ -119,6 +118,22 @@ class Reward(Checked, ABC):
         assert isinstance(self.task, LogitTask)
         return self.task
 
+    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move the tensors that the rule keeps between batches, if any."""
+        return None
+
+    def state_dict(self) -> dict:
+        """State that the rule keeps between batches."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        return None
+
+
+class Reward(RewardRule):
+    """Rule whose rewards are computed from the outputs of a batch."""
+
     @abstractmethod
     def __call__(self, batch: DistillationBatch,
                  step: Step | None = None) -> Tensor:
@@ -131,17 +146,31 @@ class Reward(Checked, ABC):
             step: Weights and cross entropies of the step, for some rules.
         """
 
-    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move the tensors that the rule keeps between batches, if any."""
-        return None
 
-    def state_dict(self) -> dict:
-        """State that the rule keeps between batches."""
-        return {}
+class DeferredReward(RewardRule):
+    """Rule whose rewards are known after the student's backward pass."""
 
-    def load_state_dict(self, state: dict) -> None:
-        """Restore what :meth:`state_dict` returned."""
-        return None
+    only = 'before'
+
+    @abstractmethod
+    def watch(self, batch: DistillationBatch, step: Step) -> Any:
+        """What :meth:`earned` needs of a batch, before its backward pass;
+        ``None``: there will be none.
+
+        Args:
+            batch: The batch, with the student's graph.
+            step: The weights as the student's step uses them.
+        """
+
+    @abstractmethod
+    def earned(self, watched: Any, scale: Tensor) -> Tensor | None:
+        """R, [B, M] or [B, 2, M], as of :class:`Reward`; ``None``: there was
+        no backward pass.
+
+        Args:
+            watched: From :meth:`watch`.
+            scale: Factor by which the losses were scaled, a scalar.
+        """
 
 
 @REWARDS.register_module()

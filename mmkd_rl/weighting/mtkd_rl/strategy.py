@@ -46,7 +46,7 @@ from mmkd_rl.weighting.mtkd_rl.action import divergence, mix
 from mmkd_rl.weighting.mtkd_rl.history import History
 from mmkd_rl.weighting.mtkd_rl.learner import AgentLearner
 from mmkd_rl.weighting.mtkd_rl.policy import WeightPolicy
-from mmkd_rl.weighting.mtkd_rl.reward import Reward, Step
+from mmkd_rl.weighting.mtkd_rl.reward import DeferredReward, RewardRule, Step
 from mmkd_rl.weighting.mtkd_rl.state import StateBuilder, StatePart
 from mmkd_rl.weighting.mtkd_rl.updaters import Updater
 
@@ -107,9 +107,9 @@ class MTKDRL(WeightingStrategy):
         self.reads_features = 'feature' in self.build_state.parts
         policy: WeightPolicy = construct(
             WeightPolicy, agent or {}, 'agent', sizes=self.build_state.sizes)
-        self.reward: Reward = build_nested(
+        self.reward: RewardRule = build_nested(
             self, 'reward', reward, context=context)
-        self.needs_loss_scale = self.reward.deferred
+        self.needs_loss_scale = isinstance(self.reward, DeferredReward)
         made: Updater = build_nested(self, 'updater', updater, policy=policy)
         _check_fit(self.reward, reward_time, made)
         self.learner = AgentLearner(policy, made, History(history_bytes),
@@ -147,7 +147,7 @@ class MTKDRL(WeightingStrategy):
             step = Step(
                 _used(action_B2M, batch.class_coverage),
                 -task.quality(batch.student, batch.truth))
-            later = self.keeps_batch or self.reward.deferred
+            later = self.keeps_batch or self.needs_loss_scale
             record = Transition(
                 half_BS, generated_B2M.contiguous(), sources_B22M,
                 torch.empty_like(ce_BM) if later else
@@ -179,7 +179,7 @@ def _used(action_B2M: Tensor, coverage_BM: Tensor | None) -> Tensor:
     return torch.stack([used.logit, used.feature], 1)
 
 
-def _check_fit(reward: Reward, reward_time: str, updater: Updater) -> None:
+def _check_fit(reward: RewardRule, reward_time: str, updater: Updater) -> None:
     """Raise ConfigError for parts that do not work together."""
     rule, method = type(reward).__name__, type(updater).__name__
     if reward.only not in (None, reward_time):

@@ -41,7 +41,7 @@ from mmkd_rl.context import WeightingContext
 from mmkd_rl.options import ConfigError
 from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
-from mmkd_rl.weighting.mtkd_rl.reward import Reward, Step
+from mmkd_rl.weighting.mtkd_rl.reward import DeferredReward, Step
 
 #: Maps of one kind, one a level.
 Levels = tuple[Tensor, ...]
@@ -81,7 +81,7 @@ class Watch:
 
 
 @REWARDS.register_module()
-class GradientReward(Reward):
+class GradientReward(DeferredReward):
     """<grad L_S, grad G_m> at the student's tapped tensors.
 
     Args:
@@ -89,19 +89,12 @@ class GradientReward(Reward):
     """
 
     works_without_logits = True
-    only = 'before'
-    deferred = True
 
     def __init__(self, context: WeightingContext) -> None:
         super().__init__(context)
         if context.logit_weight is None and context.feature_weight is None:
             raise ConfigError('GradientReward needs terms that compare the '
                               'student with each teacher')
-
-    def __call__(self, batch: DistillationBatch,
-                 step: Step | None = None) -> Tensor:
-        """Not known before the backward pass, see :meth:`watch`."""
-        raise NotImplementedError
 
     def watch(self, batch: DistillationBatch, step: Step
               ) -> tuple[Watch, ...] | None:
@@ -142,17 +135,17 @@ class GradientReward(Reward):
             watches.append(watch)
         return tuple(watches)
 
-    def earned(self, watches: Sequence[Watch], scale: Tensor) -> Tensor | None:
+    def earned(self, watched: Sequence[Watch], scale: Tensor) -> Tensor | None:
         """R after the backward pass, [B, 2, M], or [B, M] where only logits or
         only features are distilled; ``None``: there was no backward pass.
 
         Args:
-            watches: From :meth:`watch`.
+            watched: From :meth:`watch`.
             scale: c, a scalar.
         """
-        if not all(watch.seen for watch in watches):
+        if not all(watch.seen for watch in watched):
             return None
-        rewards = [watch.reward(scale) for watch in watches]
+        rewards = [watch.reward(scale) for watch in watched]
         reward = rewards[0] if len(rewards) == 1 else torch.stack(rewards, 1)
         return torch.where(reward.isfinite(), reward, 0.)
 
