@@ -1,7 +1,10 @@
 """Runs the command-line tools on the toy world."""
 
 import itertools
+import os
 import runpy
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +14,38 @@ ROOT = Path(__file__).parents[1]
 
 
 _runs = itertools.count()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def two_processes(*args):
+    """Run Python with the same arguments in two processes on the CPU, whose
+    environment is that of torchrun; both must end well.
+
+    Args:
+        *args: Arguments of the interpreter, such as ``'-c', CODE, FOLDER``.
+    """
+    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1',
+               CUDA_VISIBLE_DEVICES='', MPLBACKEND='Agg',
+               MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()),
+               WORLD_SIZE='2')
+    workers = [
+        subprocess.Popen(
+            [sys.executable, *map(str, args)], cwd=ROOT,
+            env=dict(env, RANK=str(rank), LOCAL_RANK=str(rank)),
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)]
+    try:
+        said = [worker.communicate(timeout=900)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    for worker, text in zip(workers, said):
+        assert worker.returncode == 0, text[-3000:]
 
 
 def in_process(monkeypatch, capfd, name, *args, options=()):

@@ -1,22 +1,13 @@
 """Student and agent stay the same in two processes."""
 
 import os
-import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 
+from tests.commands import ROOT, free_port
 from tests.toy import distiller, toy_teachers
-
-ROOT = Path(__file__).parents[2]
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
 
 
 def test_two_processes(tmp_path):

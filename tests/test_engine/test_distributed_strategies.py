@@ -1,13 +1,9 @@
 """Two processes with strategies other than MTKD-RL: all parameters, including
 those of the strategy, stay the same in both."""
 
-import os
-import subprocess
-import sys
-
 import torch
 
-from tests.test_engine.test_distributed import ROOT, free_port
+from tests.commands import two_processes
 from tests.toy import distiller, toy_teachers
 
 RUNS = dict(
@@ -58,31 +54,7 @@ def test_two_processes_stay_one(tmp_path):
         name: distiller(teachers, weighting=dict(type=name))
         for name in RUNS
     }, tmp_path / 'models.pth')
-    env = dict(
-        os.environ,
-        PYTHONPATH=str(ROOT),
-        OMP_NUM_THREADS='1',
-        CUDA_VISIBLE_DEVICES='',
-        MPLBACKEND='Agg',
-        MASTER_ADDR='127.0.0.1',
-        MASTER_PORT=str(free_port()),
-        WORLD_SIZE='2')
-    workers = [
-        subprocess.Popen(
-            [sys.executable, '-c', WORKER, str(tmp_path)],
-            cwd=ROOT,
-            env=dict(env, RANK=str(rank), LOCAL_RANK=str(rank)),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True) for rank in range(2)
-    ]
-    try:
-        said = [worker.communicate(timeout=900)[1] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    for worker, text in zip(workers, said):
-        assert worker.returncode == 0, text[-3000:]
+    two_processes('-c', WORKER, tmp_path)
     for name in RUNS:
         first, second = (
             torch.load(tmp_path / f'{name}{rank}.pth', weights_only=False)

@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmkd_rl.engine.hooks import KnowledgeFlowHook
 from mmkd_rl.flow import FlowSchedule, flow_of
 from mmkd_rl.registry import MODELS
-from tests.test_engine.test_distributed import ROOT, free_port
+from tests.commands import ROOT, free_port
 from tests.test_flow.parts import HOOK, roots, scalars
 from tests.toy import (
     WorldDataset,

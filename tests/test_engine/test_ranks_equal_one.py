@@ -1,16 +1,12 @@
 """Two processes with half a batch each train like one with the whole batch:
 losses and gradients of every strategy and term, for images and for pixels."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from mmengine.structures import PixelData
 
 from mmkd_rl.registry import MODELS
-from tests.test_engine.test_distributed import ROOT, free_port
+from tests.commands import two_processes
 from tests.test_weighting.mtkd_rl.test_learning_pixels import (
     PixelWorld,
     segmentor,
@@ -121,21 +117,7 @@ def test_two_processes_train_like_one(tmp_path):
     pytest.importorskip('mmseg')
     made = cases(tmp_path)
     torch.save(made, tmp_path / 'cases')
-    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1',
-               CUDA_VISIBLE_DEVICES='', MASTER_ADDR='127.0.0.1',
-               MASTER_PORT=str(free_port()), WORLD_SIZE='2')
-    workers = [
-        subprocess.Popen([sys.executable, '-c', WORKER, str(tmp_path)],
-                         cwd=ROOT, env=dict(env, RANK=str(rank)),
-                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                         text=True) for rank in range(2)]
-    try:
-        said = [worker.communicate(timeout=900)[1] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    for worker, text in zip(workers, said):
-        assert worker.returncode == 0, text[-3000:]
+    two_processes('-c', WORKER, tmp_path)
     halves = [torch.load(tmp_path / f'result{rank}', weights_only=False)
               for rank in range(2)]
     different = {}

@@ -1,10 +1,7 @@
 """A small student with a PKDLoss, for one process or two: run as a script, one
 process of two. Imports little, so that processes start quickly."""
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import torch
 from torch import distributed, nn
@@ -12,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmkd_rl.losses import PKDLoss
 from mmkd_rl.records import Output, OutputSpec, Truth
+from tests.commands import two_processes
 
 #: Levels of the student and the first teacher, and of the second.
 SHAPES = (((4, 6, 6), (3, 3, 3)), ((5, 6, 6), (2, 3, 3)))
@@ -59,27 +57,15 @@ def step(model, images, call):
 
 def run(folder):
     """Results of both processes, each with half of the batch."""
-    root = Path(__file__).parents[2]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, '-m', __name__, str(folder), str(rank)],
-            cwd=root, stderr=subprocess.PIPE, text=True,
-            env=dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1',
-                     CUDA_VISIBLE_DEVICES='')) for rank in range(2)]
-    for process in processes:
-        try:
-            _, errors = process.communicate(timeout=120)
-        finally:
-            process.kill()
-        assert process.returncode == 0, errors[-3000:]
+    two_processes('-m', __name__, folder)
     return [torch.load(folder / f'rank{rank}.pth', weights_only=True)
             for rank in range(2)]
 
 
 if __name__ == '__main__':
-    target, rank = sys.argv[1], int(sys.argv[2])
-    distributed.init_process_group(
-        'gloo', init_method=f'file://{target}/group', rank=rank, world_size=2)
+    target = sys.argv[1]
+    distributed.init_process_group('gloo')
+    rank = distributed.get_rank()
     model = Student()
     results = step(model, slice(3 * rank, 3 * rank + 3),
                    DistributedDataParallel(model))
