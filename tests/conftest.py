@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 from mmkd_rl.utils.patches import patch_mmengine
@@ -24,7 +25,8 @@ def same_random_numbers():
 
 @pytest.fixture(autouse=True)
 def clean_scope():
-    """Remove the default scope of a test's runner; otherwise names of the next
-    test would be looked up in it."""
+    """Remove the default scope of a test's runner, in which names of the next
+    test would be looked up, and its loggers, which write to closed streams."""
     yield
     DefaultScope._instance_dict.clear()
+    MMLogger._instance_dict.clear()

@@ -8,7 +8,8 @@ the share of pixels that are right in this image:
         'random=work_dirs/a' 'MTKD-RL=work_dirs/b' --images 4
 
 A model is NAME=WORK_DIR, with the config that was run and its last checkpoint,
-or NAME=CONFIG:CHECKPOINT.
+or NAME=CONFIG:CHECKPOINT. With --weights, the weight of each teacher on each
+image stands below the panels of distilled models.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from typing import Any
 import mmcv
 import numpy as np
 from matplotlib.figure import Figure
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
 
 import mmkd_rl  # noqa: F401  (registers the scope mmkd_rl)
-from analysis.trained_models import Run, open_model, read_run
+from analysis.trained_models import Run, open_distilled, open_model, read_run
+from mmkd_rl.records import Batch
 from mmkd_rl.utils.cli import Stage, clear_errors
+from mmkd_rl.utils.configs import class_name
 from mmkd_rl.utils.data_files import check_data
 from mmkd_rl.visualization.predictions import ClassMap, Instances, Seen
 from mmkd_rl.visualization.scenes import class_colours, draw_scenes
@@ -218,6 +222,43 @@ def objects(result: Any, score_thr: float, name: str) -> Instances:
         masks=np.asarray(found.masks, bool) if 'masks' in found else None)
 
 
+def teacher_weights(run: Run, indices: Sequence[int]) -> list[str]:
+    """The weights of a distillation's teachers on validation images, in words;
+    empty for a model without teachers.
+
+    Args:
+        run: The model.
+        indices: Numbers of the images.
+
+    Raises:
+        ValueError, FileNotFoundError: See :func:`open_distilled`.
+    """
+    if class_name(run.cfg.model.get('type')) != 'MultiTeacherDistiller':
+        return [''] * len(indices)
+    model: Any = open_distilled(run)
+    # Annotations are read before images are resized, as in training.
+    order = ['LoadImageFromFile', 'LoadAnnotations']
+    steps = sorted(
+        run.cfg.val_dataloader.dataset.pipeline,
+        key=lambda step: order.index(class_name(step['type'])) if class_name(
+            step['type']) in order else len(order))
+    dataset = _build_data(run, pipeline=steps)
+    words = []
+    for index in indices:
+        data = model.data_preprocessor(pseudo_collate([dataset[index]]), False)
+        weights = model.distillation.weigh(
+            model, Batch(data['inputs'], data['data_samples']))
+        reads = {term.reads for term in model.distillation.terms}
+        words.append('\n'.join(
+            (f'{kind}: ' if len(reads) > 1 else '') + ', '.join(
+                f'{name} {weight:.0%}' for name, weight in zip(
+                    model.distillation.teacher_names, values[0].tolist()))
+            for kind, values in (('logits', weights.logit),
+                                 ('features', weights.feature))
+            if kind in reads))
+    return words
+
+
 # ---- picture -------------------------------------------------------------
 
 
@@ -228,6 +269,7 @@ def compare(models: Sequence[str],
             truth: str = TRUTH,
             title: str = '',
             names: bool = False,
+            weights: bool = False,
             stage: Stage | None = None) -> Figure:
     """Draw validation images with the truth and each model's predictions.
 
@@ -239,6 +281,8 @@ def compare(models: Sequence[str],
         truth: Title of the column of the truth.
         title: Title of the figure.
         names: Write the class at each box.
+        weights: Write the teachers' weights below the panels of distilled
+            models.
         stage: Is told the config, for messages.
 
     Raises:
@@ -265,7 +309,9 @@ def compare(models: Sequence[str],
              for n, image in zip(chosen, pixels)]
     return draw_scenes(
         pixels, {truth: there, **seen}, data.classes,
-        class_colours(len(data.classes), data.palette), title, names)
+        class_colours(len(data.classes), data.palette), title, names,
+        {run.name: teacher_weights(run, chosen) for run in runs}
+        if weights else {})
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -283,13 +329,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--score-thr', type=float, default=.4,
                         help="smallest score of a detector's objects "
                         '(default: 0.4)')
+    parser.add_argument('--weights', action='store_true',
+                        help="write the teachers' weights on each image below "
+                        'the panels of distilled models')
     parser.add_argument('--title', default='', help='title of the picture')
     parser.add_argument('-o', '--out', default='side_by_side.png',
                         help='picture to write (default: side_by_side.png)')
     args = parser.parse_args(argv)
     with clear_errors() as stage:
         figure = compare(args.models, args.images, args.indices,
-                         args.score_thr, title=args.title, stage=stage)
+                         args.score_thr, title=args.title,
+                         weights=args.weights, stage=stage)
         try:
             figure.savefig(args.out, dpi=120)
         except (OSError, ValueError) as error:

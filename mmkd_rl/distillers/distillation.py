@@ -38,6 +38,7 @@ from mmkd_rl.records import (
     Pairs,
     SeenBatch,
     TeacherStep,
+    TeacherWeights,
     TrainingStep,
     Truth,
 )
@@ -190,9 +191,7 @@ class Distillation(nn.Module):
             own: The model's own losses.
         """
         student = running.recording.output()
-        truth = self.task.truth(running.batch)
-        if self.known is not None:
-            truth = self._judge.with_coverage(truth, self.known)
+        truth = self._truth(running.batch)
         gaps, pairs, teachers = self._gaps(
             student, running.teachers.outputs, truth)
         # Before the strategy, which reads the terms' weights.
@@ -217,6 +216,11 @@ class Distillation(nn.Module):
             LossScale(losses[self._log_names[0]])
             if self.weighting.needs_loss_scale else None)
         return losses
+
+    def _truth(self, batch: Batch) -> Truth:
+        truth = self.task.truth(batch)
+        return truth if self.known is None else self._judge.with_coverage(
+            truth, self.known)
 
     def _measure(self, term: DistillationTerm, name: str, student: Output,
                  own: Mapping[str, Any], gap_BM: Tensor,
@@ -287,6 +291,22 @@ class Distillation(nn.Module):
             return torch.stack([gap for _, gap in found]).mean(0)
         return sum(weight / total * gap  # type: ignore[return-value]
                    for weight, gap in found)
+
+    # --------------------------------------------- outside a training step
+
+    @torch.no_grad()
+    def weigh(self, model: nn.Module, batch: Batch) -> TeacherWeights:
+        """The teachers' weights on images, without a training step; in
+        evaluation mode they are those of the strategy without exploration.
+
+        Args:
+            model: The student's model.
+            batch: Images and data samples, from its data preprocessor.
+        """
+        record = self.forward_student(
+            model, SeenBatch(batch, self._truth(batch),
+                             self.teachers.run(batch)))
+        return restrict(self.weighting(record), record.class_coverage)
 
     # ------------------------------------- the student on an earlier batch
 

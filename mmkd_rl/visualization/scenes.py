@@ -66,10 +66,12 @@ def draw_scenes(images: Sequence[np.ndarray],
                 classes: Sequence[str],
                 colours: np.ndarray,
                 title: str = '',
-                names: bool = False) -> Figure:
+                names: bool = False,
+                notes: Mapping[str, Sequence[str]] | None = None) -> Figure:
     """Draw images in rows, and their objects or class maps in columns.
 
-    The first column is the truth. Below the panels of the others stands how
+    The first column is the truth, left of it the image alone if there are
+    maps. Below the panels of the others stands how
     many objects, or which share of the pixels, are right in this image; wrong
     objects are dashed, and missed ones hatched. A class has the same colour
     in all panels. The legend has the classes that occur in the picture.
@@ -82,6 +84,8 @@ def draw_scenes(images: Sequence[np.ndarray],
         colours: RGB of the classes, [C, 3] uint8.
         title: Title of the figure.
         names: Write the class at each box as well as the score.
+        notes: More words below the panels of a column, one for each image, by
+            the column's title.
 
     Raises:
         ValueError: A column has another number of images.
@@ -92,24 +96,34 @@ def draw_scenes(images: Sequence[np.ndarray],
                              f'instead of {len(images)}')
     legend = _legend(columns, classes, colours)
     ratios = [image.shape[0] / image.shape[1] for image in images]
-    width = _WIDTH * len(columns)
+    truth = next(iter(columns.values()))
+    # Maps hide what they lie on.
+    plain = any(isinstance(seen, ClassMap) for seen in truth)
+    width = _WIDTH * (len(columns) + plain)
     lines = -(-len(legend) // _legend_columns(width))
+    words = sum(max((column[row].count('\n') + 1
+                     for column in (notes or {}).values() if column[row]),
+                    default=0) for row in range(len(images)))
     figure = Figure(
-        figsize=(width, _WIDTH * sum(ratios) + .75 + .2 * lines),
+        figsize=(width, _WIDTH * sum(ratios) + .75 + .2 * (lines + words)),
         layout='constrained')
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title, fontsize=11)
-    axes = figure.subplots(len(images), len(columns), squeeze=False,
+    axes = figure.subplots(len(images), len(columns) + plain, squeeze=False,
                            height_ratios=ratios)
-    truth = next(iter(columns.values()))
     for row, image in enumerate(images):
-        for axis, (name, column) in zip(axes[row], columns.items()):
+        if plain:
+            _show(axes[row, 0], image, 'image' if row == 0 else '')
+        for axis, (name, column) in zip(axes[row, plain:], columns.items()):
             _draw(axis, image, column[row],
                   None if column is truth else truth[row],
                   classes, colours, names)
             if row == 0:
                 axis.set_title(name, fontsize=11)
+            if note := (notes or {}).get(name, [''] * len(images))[row]:
+                axis.set_xlabel('\n'.join(filter(None, (
+                    axis.get_xlabel(), note))), fontsize=9)
     if legend:
         figure.legend(
             handles=legend,
@@ -179,9 +193,15 @@ def _draw(axis: Axes, image: np.ndarray, seen: Seen, truth: Seen | None,
                             f'{wrong.sum()} wrong', fontsize=9)
         _draw_boxes(axis, seen, wrong, classes, colours, names,
                     image.shape[:2])
-    axis.imshow(shown, interpolation='nearest')
+    _show(axis, shown)
+
+
+def _show(axis: Axes, image: np.ndarray, title: str = '') -> None:
+    axis.imshow(image, interpolation='nearest')
     axis.set_xticks([])
     axis.set_yticks([])
+    if title:
+        axis.set_title(title, fontsize=11)
 
 
 def _blend_map(image: np.ndarray, labels: np.ndarray,

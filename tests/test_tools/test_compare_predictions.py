@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 import compare_predictions as tool
+import mmkd_rl
 from demo_parts.pictures import draw_detections
 from mmkd_rl.utils.configs import load_config
 from mmkd_rl.visualization import ClassMap, Instances
@@ -218,6 +220,56 @@ def test_a_run_without_validation_has_its_test_data(runs, tmp_path):
     cfg.dump(tmp_path / 'a.py')
     run = tool.read_run(f'a={tmp_path}/a.py:{folder}')
     assert run.cfg.val_dataloader == cfg.test_dataloader
+
+
+def test_weights_of_the_teachers_on_each_image(runs, tmp_path):
+    """Below the panels of a distilled model, those that the strategy gives to
+    the validation images; none below others."""
+    root = runs('cityscapes')
+    plain = load_config(str(root / 'a' / 'dumped.py'))
+    cfg = mmkd_rl.distill(plain, 'ca_mkd', [
+        f'{name}={root}/{name}/dumped.py:{root}/{name}/iter_2.pth'
+        for name in 'ab'], terms=[dict(type='KDLoss')])
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(2)
+    model = MODELS.build(cfg.model)
+    save(tmp_path / 'c', cfg, model)
+    figure = tool.compare([f'a={root / "a"}', f'c={tmp_path / "c"}'],
+                          images=2, weights=True)
+    labels = [axis.get_xlabel() for axis in figure.axes]
+    assert [axis.get_title() for axis in figure.axes[:4]] == [
+        'image', 'ground truth', 'a', 'c']
+    assert '\n' not in labels[2]
+    # CA-MKD by hand: from the teachers' own cross entropies.
+    data = load_config(str(tmp_path / 'c' / 'dumped.py')).val_dataloader
+    for row in range(2):
+        steps = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
+                 *[s for s in data.dataset.pipeline
+                   if not s['type'].startswith('Load')]]
+        image = DATASETS.build(dict(data.dataset, pipeline=steps))[row]
+        given = model.eval().data_preprocessor(pseudo_collate([image]))
+        errors = []
+        for teacher in model.distillation.teachers:
+            scores = teacher.model(given['inputs'], mode='tensor')
+            truth = given['data_samples'][0].gt_sem_seg.data
+            step = truth.shape[1] // scores.shape[2]
+            truth = truth[:, step // 2::step, step // 2::step]
+            errors.append(torch.nn.functional.cross_entropy(
+                scores, truth.long(), ignore_index=255))
+        one = 1 - torch.stack(errors).softmax(0)[0]
+        first = labels[4 * row + 3].partition('\n')[2]
+        assert first == f'a {one:.0%}, b {1 - one:.0%}'
+
+
+def test_weights_need_the_strategys_networks(runs, tmp_path):
+    root = runs('cityscapes')
+    plain = load_config(str(root / 'a' / 'dumped.py'))
+    cfg = mmkd_rl.distill(plain, 'mtkd_rl', [
+        f'a={root}/a/dumped.py:{root}/a/iter_2.pth'])
+    init_default_scope(cfg.default_scope)
+    save(tmp_path / 'c', cfg, MODELS.build(cfg.model))
+    with pytest.raises(ValueError, match='c: .*has no .mmkd_rl_agent'):
+        tool.compare([f'c={tmp_path / "c"}'], weights=True)
 
 
 # ---- messages ------------------------------------------------------------

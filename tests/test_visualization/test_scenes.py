@@ -175,7 +175,9 @@ def test_a_crowd_counts_neither_way():
 def test_maps_are_classes_over_the_grey_image():
     labels = np.full((40, 60), 1)
     labels[0], labels[1] = 255, -1
-    (true, axis), legend = draw(ClassMap(labels), ClassMap(labels * 0 + 2))
+    (image, true, axis), legend = draw(
+        ClassMap(labels), ClassMap(labels * 0 + 2))
+    assert (image.images[0].get_array() == IMAGE).all()
     shown = true.images[0].get_array()
     assert (shown[:2] == 50).all()  # dark: no class
     assert (shown[2:] == [60, 238, 60]).all()  # .3 * 200, + .7 * 255
@@ -200,11 +202,23 @@ def test_rows_are_images_of_any_size():
     maps = [ClassMap(image[..., 0] * 0) for image in images]
     figure = draw_scenes(images, dict(a=maps, b=maps), CLASSES, COLOURS)
     assert [a.images[0].get_array().shape[:2] for a in figure.axes] == [
-        (40, 60)] * 2 + [(80, 20)] * 2
-    assert [a.get_title() for a in figure.axes] == ['a', 'b', '', '']
+        (40, 60)] * 3 + [(80, 20)] * 3
+    assert [a.get_title() for a in figure.axes] == [
+        'image', 'a', 'b', '', '', '']
     assert to_array(figure).std() > 0
     with pytest.raises(ValueError, match="'b' has 1 images instead of 2"):
         draw_scenes(images, dict(a=maps, b=maps[:1]), CLASSES, COLOURS)
+
+
+def test_notes_stand_below_their_panels():
+    images, maps = [IMAGE] * 2, [ClassMap(IMAGE[..., 0] * 0)] * 2
+    figure = draw_scenes(images, dict(a=maps, b=[*maps]), CLASSES, COLOURS,
+                         notes=dict(b=['x 60%\ny 40%', '']))
+    right = '100.0% of the pixels right'
+    assert [a.get_xlabel() for a in figure.axes] == [
+        '', '', f'{right}\nx 60%\ny 40%', '', '', right]
+    plain = draw_scenes(images, dict(a=maps, b=maps), CLASSES, COLOURS)
+    assert figure.get_figheight() > plain.get_figheight()
 
 
 @pytest.mark.parametrize('count', [1, 10, 20, 80, 171])

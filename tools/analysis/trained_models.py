@@ -11,10 +11,12 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmkd_rl.engine.hooks.load_report_hook import watch_loading
+from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.cli import check_checkpoint
 from mmkd_rl.utils.configs import class_name, load_config
@@ -84,6 +86,37 @@ def _config_in(folder: Path, key: str) -> str:
             f'{key}{str(folder)!r} must have one config (*.py), and has '
             f'{has}; write NAME=CONFIG:CHECKPOINT')
     return str(found[0])
+
+
+def open_distilled(run: Run) -> nn.Module:
+    """Build the model of a distillation with its teachers, and load its
+    weights and its strategy's, in evaluation mode.
+
+    Raises:
+        ValueError: The run is no distillation, or the checkpoint lacks
+            weights of the model or of the strategy.
+        FileNotFoundError: The checkpoint of a teacher does not exist.
+    """
+    cfg = copy.deepcopy(run.cfg)
+    if class_name(cfg.model.get('type')) != 'MultiTeacherDistiller':
+        raise ValueError(f'{run.name}: its config has no teachers')
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    if cfg.get('data_preprocessor') and not cfg.model.student.get(
+            'data_preprocessor'):
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = MODELS.build(cfg.model)
+    learner = model.distillation.weighting.learner
+    watch_loading(model, 'checkpoint', run.checkpoint)
+    checkpoint = load_checkpoint(model, run.checkpoint, map_location='cpu')
+    if learner is not None:
+        if learner.checkpoint_key not in checkpoint:
+            raise ValueError(
+                f'{run.name}: {run.checkpoint!r} has no '
+                f'{learner.checkpoint_key!r}, so the weights of the teachers '
+                'are not known; give a checkpoint of the training itself')
+        learner.load_state_dict(checkpoint[learner.checkpoint_key])
+        learner.has_hook = True  # or it would warn that nothing trains it
+    return model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
 
 
 def open_model(run: Run, detects: bool) -> nn.Module:
