@@ -132,6 +132,10 @@ class Truth:
     count: Tensor
     covered: tuple[Tensor, ...] = ()
     images: Tensor | None = None
+    #: Results of :meth:`valid_at`, which each teacher and term asks for; not
+    #: taken over by ``dataclasses.replace``.
+    _levels: dict[tuple, Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of_labels(cls, targets: Tensor) -> Truth:
@@ -150,13 +154,17 @@ class Truth:
             teacher: Index of a teacher: only pixels of classes that it was
                 trained on.
         """
-        valid = self.covered[teacher] \
-            if teacher is not None and self.covered else self.valid
+        if not self.covered:
+            teacher = None
+        valid = self.valid if teacher is None else self.covered[teacher]
         if valid is None or level.ndim != 4:
             return None
         size = (level.shape[2], level.shape[3])
-        return valid if tuple(valid.shape[1:]) == size else \
-            F.adaptive_avg_pool2d(valid, size)
+        if (teacher, size) not in self._levels:
+            self._levels[teacher, size] = \
+                valid if tuple(valid.shape[1:]) == size else \
+                F.adaptive_avg_pool2d(valid, size)
+        return self._levels[teacher, size]
 
     def mean(self, values_B: Tensor) -> Tensor:
         """Mean over the images that have valid pixels; 0 without any.

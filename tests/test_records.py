@@ -1,6 +1,7 @@
 """Records, and messages of the registry."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -104,6 +105,13 @@ def test_valid_points_of_a_coarser_map(size):
     assert Truth(None, None, torch.ones(3)).valid_at(
         torch.rand(3, 2, *size)) is None
     assert truth.valid_at(torch.rand(3, 2)) is None  # a vector
+    # Each level's mask is made once, for all teachers and terms.
+    level = torch.rand(3, 5, 2, 3)
+    assert truth.valid_at(level) is truth.valid_at(2 * level, teacher=1)
+    # But with other masks it is another one.
+    hidden = replace(truth, covered=(truth.valid * 0, truth.valid))
+    assert not hidden.valid_at(level, 0).any()
+    assert torch.equal(hidden.valid_at(level, 1), truth.valid_at(level))
 
 
 def test_the_mean_over_images_leaves_out_those_without_valid_points():
