@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 
 import mmkd_rl
 from mmkd_rl import options, recipes
-from mmkd_rl.losses import FitNetLoss, KDLoss
+from mmkd_rl.losses import CWDLogitLoss, FitNetLoss
 from mmkd_rl.recipes import parse_teacher, reading
 from mmkd_rl.registry import MODELS, WEIGHTINGS
 from mmkd_rl.utils.configs import load_config, merge_options
@@ -282,7 +282,7 @@ def test_a_classifier_of_mmpretrain(tmp_path):
 @pytest.mark.parametrize('path, strategy', [
     (RETINANET, 'mtkd_rl'), (PSPNET, 'mtkd_rl'), (PSPNET, 'aver')])
 def test_a_detector_or_segmentor(path, strategy):
-    """Of a detector features are distilled, of a segmentor also scores; if
+    """Of a detector features are distilled, of a segmentor the scores; if
     training counts iterations, so does the agent."""
     pytest.importorskip(path.partition('::')[0])
     given = load_config(path)
@@ -292,7 +292,8 @@ def test_a_detector_or_segmentor(path, strategy):
     assert cfg.model.task.type == (
         'SegmentationTask' if scores else 'FeatureTask')
     terms = built(cfg).distillation.terms
-    assert [type(t) for t in terms] == [KDLoss] * scores + [FitNetLoss]
+    assert [type(t) for t in terms] == [
+        CWDLogitLoss if scores else FitNetLoss]
     if strategy == 'mtkd_rl':
         hook = next(h for h in cfg.custom_hooks
                     if 'AgentAlternation' in h.type)
@@ -314,13 +315,17 @@ def test_the_task_follows_from_the_heads(student, teacher, task, capsys):
     cfg = mmkd_rl.distill(student, 'aver', [f'a={teacher}:untrained'])
     assert cfg.model.task.type == task
     # Terms of segmentors.
-    assert cfg.model.feature_loss.standardize
-    assert cfg.model.feature_loss.loss_weight == 'auto'
+    if task == 'SegmentationTask':
+        assert cfg.model.logit_loss == dict(type='mmkd_rl.CWDLogitLoss')
+        assert cfg.model.feature_loss is None
+    else:
+        assert cfg.model.logit_loss is None
+        assert cfg.model.feature_loss == dict(
+            type='mmkd_rl.FitNetLoss', loss_weight='auto', ratio=10.,
+            standardize=True)
     own = mmkd_rl.distill(student, 'aver', [f'a={teacher}:untrained'],
                           terms=[dict(type='FitNetLoss')])
     assert own.model.losses == [dict(type='FitNetLoss')]
-    if task == 'SegmentationTask':
-        assert cfg.model.logit_loss.temperature == 1
     if task == 'FeatureTask':
         who = 'the student' if student == MASKS else "teacher 'a'"
         assert f'{who} has SegmenterMaskTransformerHead' in \

@@ -173,15 +173,21 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
 
 
 def _dense_terms(made: dict) -> None:
-    """Replace the strategies' default terms by those of segmentors, see
-    docs/segmentation.md; terms of a user's own stay."""
-    if class_name((made.get('logit_loss') or {}).get('type')) == 'KDLoss' and \
-            made['logit_loss'].get('temperature') == 4:
-        made['logit_loss'].update(temperature=1.)
-    feature = made.get('feature_loss') or {}
-    if class_name(feature.get('type')) == 'FitNetLoss' and \
-            feature.get('loss_weight') == 5:
-        feature.update(loss_weight='auto', standardize=True)
+    """Replace the strategies' default terms, which are those of classifiers,
+    by those of segmentors, see docs/segmentation.md: channel-wise distillation
+    of the scores, or features where there are none. A user's own stay."""
+    logit, feature = (made.get(key) or {}
+                      for key in ('logit_loss', 'feature_loss'))
+    is_kd = class_name(logit.get('type')) == 'KDLoss' and \
+        logit.get('temperature') == 4
+    is_fitnet = class_name(feature.get('type')) == 'FitNetLoss' and \
+        feature.get('loss_weight') == 5
+    if is_kd:
+        made['logit_loss'] = dict(type='mmkd_rl.CWDLogitLoss')
+    if is_kd and is_fitnet:
+        made['feature_loss'] = None
+    elif is_fitnet:
+        feature.update(loss_weight='auto', ratio=10., standardize=True)
 
 
 def _without_logits(made: dict) -> None:

@@ -346,16 +346,20 @@ STRATEGIES = {
 
 
 @pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('terms', [
+    {}, dict(losses=[dict(type='CWDLogitLoss')])], ids=['two', 'scores'])
 @pytest.mark.parametrize('name', STRATEGIES)
-def test_every_strategy_distils_scores_of_pixels(tmp_path, name):
+def test_every_strategy_distils_scores_of_pixels(tmp_path, name, terms):
     """In a runner, with the strategy's own training; teachers of another
-    resolution, and one that knows some classes only. The checkpoint loads
-    into the plain student."""
+    resolution, and one that knows some classes only; KD and FitNet, and what
+    segmentors have by default. The checkpoint loads into the plain
+    student."""
     teachers = [teacher('wide', segmentor(12)),
                 teacher('coarse', segmentor(8, (1, 2, 2, 1)))]
     if name != 'AMTMLKD':
         teachers[1]['class_map'] = [-1, *range(18)]
-    model = distilled(segmentor(), teachers, weighting=dict(type=name))
+    model = distilled(segmentor(), teachers, weighting=dict(type=name),
+                      **terms)
     model['task'] = dict(type='SegmentationTask')
     runner = toy_runner(
         tmp_path / 'run', model, epochs=2, default_scope='mmseg',
