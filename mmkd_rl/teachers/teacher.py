@@ -123,10 +123,12 @@ class FrozenTeacher(nn.Module):
             if not isinstance(error, (RuntimeError, AssertionError)) and \
                     place is not None and is_ours(place[0]):
                 raise  # a fault of ours, or a message of a tap
+            window = self.tapped.window
             raise ValueError(
                 f'teacher {self.name!r} fails on images of shape '
                 f'{tuple(batch.images.shape)}: {error}; if it needs another '
-                'size, give it input_size=...') from error
+                f'size, give it input_size={window.size if window else "..."}'
+            ) from error
 
     def classify(self, feature: Tensor) -> Tensor:
         """Logits of the teacher's classifier alone, [B, C]; gradients reach

@@ -114,6 +114,28 @@ def test_other_models_have_none(cfg):
     assert SlidingWindow.of(model) is None
 
 
+class OneSize(nn.Module):
+    """A network like BEiT, with a bias for each pair of its patches."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, 3, 64, 64))
+        self.test_cfg = SLIDE
+
+    def forward(self, images, mode='tensor'):
+        return images + self.bias
+
+
+def test_a_network_that_takes_its_windows_alone():
+    """Larger images are no problem; for smaller ones the message has the
+    size."""
+    made = FrozenTeacher('a', OneSize(), OutputTaps(
+        OneSize(), [], [], 'a'), SegmentationTask())
+    made.try_on(Batch(torch.rand(1, 3, 96, 128)))
+    with pytest.raises(ValueError, match=r'input_size=\(64, 64\)'):
+        made.try_on(Batch(torch.rand(1, 3, 48, 128)))
+
+
 def test_taps_of_inner_layers_are_put_together_too():
     model = segmentor(SLIDE)
     made = teacher(model)
