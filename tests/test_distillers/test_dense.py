@@ -378,6 +378,43 @@ def test_every_strategy_distils_scores_of_pixels(tmp_path, name, terms):
     assert all(k.startswith('distillation.') for k in found.unexpected_keys)
 
 
+@pytest.mark.filterwarnings('ignore')
+def test_images_of_changing_size_in_half_precision(tmp_path):
+    """Multi-scale training in autocast, with a reward from the backward pass
+    and an automatic weight; teachers see large images through a window."""
+    from mmengine.optim import build_optim_wrapper
+    wide = segmentor(12)
+    wide['test_cfg'] = dict(mode='slide', crop_size=(48, 48), stride=(32, 32))
+    student = segmentor()
+    student['data_preprocessor'].update(size=None, size_divisor=16)
+    init_default_scope('mmseg')
+    model = MODELS.build({**distilled(
+        student, [teacher('wide', wide),
+                  teacher('coarse', segmentor(8, (1, 2, 2, 1)))],
+        losses=[dict(type='CWDLogitLoss'), dict(
+            type='FitNetLoss', standardize=True, loss_weight='auto')],
+        weighting=dict(type='MTKDRL', reward=dict(type='GradientReward'))),
+        'task': dict(type='SegmentationTask')})
+    weighting = model.distillation.weighting
+    weighting.learner.has_hook = True
+    wrapper = build_optim_wrapper(model, dict(
+        type='mmkd_rl.BFloat16OptimWrapper',
+        optimizer=dict(type='SGD', lr=1e-3)))
+    for size in ((64, 64), (40, 72), (96, 48)):
+        samples = segmentation_samples()
+        for sample in samples:
+            sample.gt_sem_seg = PixelData(data=torch.randint(19, (1, *size)))
+            sample.set_metainfo(dict(img_shape=size))
+        logged = model.train_step(dict(
+            inputs=[torch.rand(3, *size)] * 2, data_samples=samples), wrapper)
+        assert all(torch.isfinite(torch.as_tensor(v))
+                   for v in logged.values())
+        weighting.learner.observe(model.distillation.last_step, None)
+    rewards = torch.cat([t.reward for t in weighting.learner.history])
+    assert rewards.shape == (6, 2, 2)
+    assert rewards.isfinite().all() and rewards.std() > 0
+
+
 def test_amtml_kd_mixes_no_teachers_of_other_classes():
     init_default_scope('mmseg')
     model = distilled(
