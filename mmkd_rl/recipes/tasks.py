@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 from mmpretrain.models.classifiers import BaseClassifier
+from mmpretrain.models.heads import MultiLabelClsHead, MultiTaskHead
 
 from mmkd_rl.options import ConfigError
 from mmkd_rl.registry import MODELS
@@ -27,11 +28,12 @@ _KINDS = dict(classifier='classifies images', segmentor='segments images',
 def choose_task(student: Mapping, scope: str | None,
                 teachers: Sequence[dict]) -> dict | None:
     """The config of the task adapter for a student and its teachers; ``None``:
-    the default, classification.
+    the default, classification of images with one label.
 
     Segmentors with scores for each pixel: :class:`SegmentationTask`. Other
-    models that are no classifiers: :class:`FeatureTask`, of segmentors with
-    the last map alone, since backbones have different numbers of levels.
+    models, and classifiers of several labels or tasks:
+    :class:`FeatureTask`, of segmentors and classifiers with the last map
+    alone, since backbones have different numbers of levels.
 
     Args:
         student: Config of the student's model.
@@ -44,7 +46,12 @@ def choose_task(student: Mapping, scope: str | None,
     """
     kind = kind_of(student, scope)
     if kind == 'classifier':
-        return None
+        head = class_name((student.get('head') or {}).get('type'))
+        if not _has_labels_of_its_own(student, scope):
+            return None
+        print_log(f'the student has {head}, which scores each label by '
+                  'itself, so features alone are distilled')
+        return dict(type='FeatureTask', levels='last')
     if kind == 'other':
         return dict(type='FeatureTask')
     without = {}
@@ -98,6 +105,16 @@ def kind_of(model: Mapping, scope: str | None) -> str:
     # By name: MMSegmentation may not be installed.
     return 'segmentor' if 'BaseSegmentor' in (
         base.__name__ for base in kind.__mro__) else 'other'
+
+
+def _has_labels_of_its_own(model: Mapping, scope: str | None) -> bool:
+    """Whether a classifier's images have several labels, or labels of several
+    tasks."""
+    with MODELS.switch_scope_and_registry(scope or 'mmpretrain') as registry:
+        kind: Any = (model.get('head') or {}).get('type')
+        kind = registry.get(kind) if isinstance(kind, str) else kind
+    return isinstance(kind, type) and issubclass(
+        kind, (MultiLabelClsHead, MultiTaskHead))
 
 
 def _without_scores(model: Mapping) -> str | None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mmkd_rl.records import Batch
 from mmkd_rl.taps import Tap
 from mmkd_rl.teachers.normalization import InputAdapter
-from mmkd_rl.teachers.windows import SlidingWindow, stitched
+from mmkd_rl.teachers.windows import SlidingWindow
 
 #: Values of a teacher's ``precision``.
 PRECISIONS = dict(
@@ -88,16 +88,12 @@ class TappedNetwork(nn.Module):
         images = self.adapter(images)
         if self.window is None:
             return self._tensors(images, samples)
-        height, width = images.shape[2:]
-        places = self.window.places(height, width)
+        places = self.window.places(images.shape[2], images.shape[3])
         if len(places) == 1:
             return self._tensors(images, samples)
-        windows = [self._tensors(images[:, :, rows, columns], samples)
-                   for rows, columns in places]
-        return tuple(
-            tuple(stitched(level, places, height, width)
-                  for level in zip(*tap))
-            for tap in zip(*windows))
+        windows = [self._tensors(part, samples) for part in places.cut(images)]
+        return tuple(tuple(places.stitch(level) for level in zip(*tap))
+                     for tap in zip(*windows))
 
     def _tensors(self, images: Tensor, samples: Sequence
                  ) -> tuple[tuple[Tensor, ...], ...]:

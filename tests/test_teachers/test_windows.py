@@ -11,7 +11,7 @@ from mmkd_rl.taps import OutputTaps
 from mmkd_rl.tasks import SegmentationTask
 from mmkd_rl.teachers.loading import build_network
 from mmkd_rl.teachers.teacher import FrozenTeacher
-from mmkd_rl.teachers.windows import SlidingWindow, stitched
+from mmkd_rl.teachers.windows import SlidingWindow
 
 pytest.importorskip('mmseg')
 SLIDE = dict(mode='slide', crop_size=(64, 64), stride=(32, 32))
@@ -41,13 +41,13 @@ def test_scores_are_those_of_mmsegmentation(shape):
     images = torch.rand(2, 3, *shape)
     output, _ = teacher(model)(Batch(images))
     whole = segmentor(dict(mode='whole'))
-    cells, count = torch.zeros(2, 3, *(n // 4 for n in shape)), 0
+    cells, count = torch.zeros(2, 3, *(-(-n // 4) for n in shape)), 0
     for y in {min(i, shape[0] - 64) for i in range(0, shape[0], 32)}:
         for x in {min(i, shape[1] - 64) for i in range(0, shape[1], 32)}:
             part = whole(images[:, :, y:y + 64, x:x + 64], mode='tensor')
-            # Nearest cell of a start that is no multiple of the stride.
-            h, w = (min(round(i / 4), n - 16)
-                    for i, n in zip((y, x), cells.shape[2:]))
+            # The last window's cells end with the map.
+            h, w = (n - 16 if i + 64 == side else i // 4
+                    for i, n, side in zip((y, x), cells.shape[2:], shape))
             pad = (w, cells.shape[3] - w - 16, h, cells.shape[2] - h - 16)
             cells, count = (cells + F.pad(part, pad),
                             count + F.pad(torch.ones(16, 16), pad))
@@ -77,33 +77,46 @@ def test_small_images_are_run_whole(shape):
     assert torch.equal(*outputs)
 
 
-@pytest.mark.parametrize('stride', [1, 4, 32])
-@pytest.mark.parametrize('window', [
-    SlidingWindow((64, 96), (42, 64)), SlidingWindow((96, 64), (96, 64)),
-    SlidingWindow((64, 64), (20, 30))])
-def test_each_value_comes_back_to_its_place(window, stride):
-    """Maps of positions, cut into windows, are put together again."""
-    rows, columns = torch.meshgrid(
-        torch.arange(160.), torch.arange(224.), indexing='ij')
-    image = torch.stack([rows, columns])[None]
-    places = window.places(160, 224)
-    parts = [F.avg_pool2d(image[:, :, row, column], stride)
-             for row, column in places]
-    if all(p.start % stride == 0 for place in places for p in place):
-        found = stitched(parts, places, 160, 224)
-        torch.testing.assert_close(found, F.avg_pool2d(image, stride))
-    assert len({part.shape for part in parts}) == 1
-    covered = torch.zeros(160, 224)
-    for place in places:
-        covered[place] = 1
-    assert covered.all()
+def centres(length, stride):
+    """A map [1, 1, 1, cells] of the positions of its cells, as a network with
+    padding makes it."""
+    return torch.arange(0., length, stride).view(1, 1, 1, -1)
 
 
-def test_vectors_are_averaged():
-    window = SlidingWindow((2, 2), (2, 2))
-    places = window.places(4, 2)
-    found = stitched([torch.ones(1, 3), 3 * torch.ones(1, 3)], places, 4, 2)
+@pytest.mark.parametrize('stride, crop, step', [
+    *((stride, *window) for stride in (1, 4, 8, 16, 32) for window in (
+        (480, 320), (512, 341), (512, 512), (513, 513), (640, 426),
+        (769, 513), (64, 20))), (14, 518, 259)])
+def test_each_value_comes_back_to_its_place(stride, crop, step):
+    """Maps of positions, cut into windows and put together again, for images
+    of all sizes: no cell is empty, the map has the size of the whole image's,
+    and cells are at most one window's rounding from their place."""
+    window = SlidingWindow((8, crop), (8, step))
+    for length in [*range(crop, 2 * crop + 64, 13), 1024, 2048]:
+        places = window.places(8, length)
+        parts = [place.start + centres(crop, stride)
+                 for place in places.columns]
+        assert {part.shape for part in parts} == {parts[0].shape}
+        found = places.stitch([p.expand(1, 1, 8, -1) for p in parts])[0, 0, 0]
+        whole = centres(length, stride).flatten()
+        assert abs(len(found) - len(whole)) <= (crop % stride > 0)
+        assert found.isfinite().all()
+        aligned = all(place.start % stride == 0 for place in places.columns)
+        shared = min(len(found), len(whole))
+        error = (found[:shared] - whole[:shared]).abs().max()
+        assert error <= (0 if aligned else stride)
+        covered = torch.zeros(length)
+        for place in places.columns:
+            covered[place] = 1
+        assert covered.all()
+
+
+def test_vectors_are_averaged_and_tokens_refused():
+    places = SlidingWindow((2, 2), (2, 2)).places(4, 2)
+    found = places.stitch([torch.ones(1, 3), 3 * torch.ones(1, 3)])
     assert torch.equal(found, 2 * torch.ones(1, 3))
+    with pytest.raises(ValueError, match=r'shape \(1, 9, 3\).*whole'):
+        places.stitch([torch.ones(1, 9, 3)] * 2)
 
 
 @pytest.mark.parametrize('cfg', [
