@@ -303,21 +303,38 @@ def distillation(cfg):
     return distill(cfg, 'aver', [teacher])
 
 
-def test_the_student_of_a_distillation_starts_from_it(resnet18, capsys):
+def test_the_student_of_a_distillation_starts_from_it(
+        resnet18, tmp_path, capsys):
     """As in a plain config, with the settings' names in the distillation."""
     path, backbone = resnet18
     cfg = load_config(PSPNET)
     cfg.model.backbone.type = 'ResNet'
     cfg = distillation(cfg)
-    cfg.model.data_preprocessor = cfg.model.student.pop('data_preprocessor')
-    new = with_backbone(cfg, path)
-    assert 'model.student.backbone.init_cfg.checkpoint=' in \
+    again = tmp_path / 'model.pth'  # not the name of a setting
+    again.write_bytes(path.read_bytes())
+    new = with_backbone(cfg, again)
+    assert f"model.student.backbone.init_cfg.checkpoint='{again}'" in \
         capsys.readouterr().out
     assert new.model.teachers == cfg.model.teachers
-    assert new.model.student.data_preprocessor.mean == NORM['mean']
-    assert 'data_preprocessor' not in new.model
-    plain = Config(dict(new, model=new.model.student))
-    assert not assert_arrived(started(plain), backbone)
+    # As a runner does, whose preprocessor of the config is another one.
+    assert new.data_preprocessor.mean != NORM['mean']
+    new.model.setdefault('data_preprocessor', new.data_preprocessor)
+    new.model.data_preprocessor.pop('batch_augments', None)
+    for teacher in new.model.teachers:
+        teacher.checkpoint = 'untrained'
+    init_default_scope('mmseg')
+    model = MODELS.build(new.model)
+    assert model.data_preprocessor.mean.flatten().tolist() == NORM['mean']
+    model.init_weights()
+    assert not assert_arrived(model, backbone)
+
+
+@pytest.mark.parametrize('given', ['s.py', dict(model=dict(type='A'))])
+def test_the_student_of_a_distillation_must_be_a_models_config(
+        resnet18, given):
+    with pytest.raises(ValueError, match='model.student must be the config'):
+        with_backbone(Config(dict(model=dict(
+            type='MultiTeacherDistiller', student=given))), resnet18[0])
 
 
 def test_advice_for_the_student_of_a_distillation_works(resnet18):

@@ -301,6 +301,19 @@ def test_a_detector_or_segmentor(path, strategy):
             (True, 1) if path == RETINANET else (False, 800))
 
 
+@pytest.mark.parametrize('config', [
+    'mmpretrain::csra/resnet101-csra_1xb16_voc07-448px.py',
+    'mmpretrain::vgg/vgg16_8xb16_voc.py'])
+def test_images_with_several_labels(config, capsys):
+    """Scores of labels that do not exclude each other are no distribution."""
+    cfg = mmkd_rl.distill(config, 'mtkd_rl', [f'a={config}:untrained'])
+    assert cfg.model.task == dict(type='FeatureTask', levels='last')
+    assert cfg.model.weighting.reward.type == 'GradientReward'
+    assert 'scores each label by itself' in capsys.readouterr().out
+    plain = mmkd_rl.distill(RESNET, 'mtkd_rl', [TEACHER])
+    assert 'task' not in plain.model
+
+
 SEGFORMER = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
 MASKS = ('mmseg::segmenter/'
          'segmenter_vit-t_mask_8xb1-160k_ade20k-512x512.py')
@@ -326,6 +339,15 @@ def test_the_task_follows_from_the_heads(student, teacher, task, capsys):
     own = mmkd_rl.distill(student, 'aver', [f'a={teacher}:untrained'],
                           terms=[dict(type='FitNetLoss')])
     assert own.model.losses == [dict(type='FitNetLoss')]
+    # Also of a strategy that is given by its type, and not a user's own.
+    by_type = mmkd_rl.distill(student, 'AverageWeighting',
+                              [f'a={teacher}:untrained'])
+    for key in ('logit_loss', 'feature_loss'):
+        assert by_type.model.get(key) == cfg.model[key]
+    mine = dict(type='FitNetLoss', loss_weight=5., standardize=True)
+    chosen = mmkd_rl.distill(student, 'aver', [f'a={teacher}:untrained'],
+                             feature_loss=mine)
+    assert chosen.model.feature_loss == mine
     if task == 'FeatureTask':
         who = 'the student' if student == MASKS else "teacher 'a'"
         assert f'{who} has SegmenterMaskTransformerHead' in \

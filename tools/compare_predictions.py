@@ -23,6 +23,7 @@ from typing import Any
 
 import mmcv
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
@@ -246,17 +247,33 @@ def teacher_weights(run: Run, indices: Sequence[int]) -> list[str]:
     words = []
     for index in indices:
         data = model.data_preprocessor(pseudo_collate([dataset[index]]), False)
+        _pad_labels(data['data_samples'], data['inputs'].shape[2:])
         weights = model.distillation.weigh(
             model, Batch(data['inputs'], data['data_samples']))
         reads = {term.reads for term in model.distillation.terms}
         words.append('\n'.join(
             (f'{kind}: ' if len(reads) > 1 else '') + ', '.join(
+                # Strategies have scales of their own.
                 f'{name} {weight:.0%}' for name, weight in zip(
-                    model.distillation.teacher_names, values[0].tolist()))
+                    model.distillation.teacher_names,
+                    (values[0] / values[0].sum()).tolist()))
             for kind, values in (('logits', weights.logit),
                                  ('features', weights.feature))
             if kind in reads))
     return words
+
+
+def _pad_labels(samples: Sequence[Any], size: Sequence[int]) -> None:
+    """Give label maps the size of padded images, which MMSegmentation's
+    preprocessor does in training only."""
+    for sample in samples:
+        label = getattr(sample, 'gt_sem_seg', None)
+        if label is None:
+            continue
+        rows, columns = (n - m for n, m in zip(size, label.data.shape[-2:]))
+        # No class: as if it were ignored.
+        sample.gt_sem_seg = type(label)(data=torch.nn.functional.pad(
+            label.data.long(), (0, columns, 0, rows), value=-1))
 
 
 # ---- picture -------------------------------------------------------------

@@ -64,6 +64,11 @@ def with_backbone(config: Config | str | os.PathLike,
         except ValueError as error:
             raise ValueError(_in_student(str(error))) from error
         distiller['student'] = cfg.model
+        if 'data_preprocessor' in cfg.model:
+            # Runners set the config's, which is another one, where the
+            # distiller has none.
+            distiller['data_preprocessor'] = cfg.model.pop(
+                'data_preprocessor')
         cfg._cfg_dict['model'] = distiller
     # MMEngine has no logger before the runner is built.
     print_log(f'{KEY} has set\n  ' + '\n  '.join(changes))
@@ -71,9 +76,21 @@ def with_backbone(config: Config | str | os.PathLike,
 
 
 def _is_distiller(model: Any) -> bool:
-    return isinstance(model, dict) and class_name(
-        model.get('type')) == 'MultiTeacherDistiller' and isinstance(
-        model.get('student'), dict)  # and not a path
+    """Whether a model is a distillation.
+
+    Raises:
+        ValueError: Its student is not given by the config of its model.
+    """
+    if not isinstance(model, dict) or class_name(
+            model.get('type')) != 'MultiTeacherDistiller':
+        return False
+    student = model.get('student')
+    if not isinstance(student, dict) or 'type' not in student:
+        raise ValueError(
+            f"{KEY}: model.student must be the config of the student's model, "
+            "dict(type=..., backbone=...), and not a path or a whole config; "
+            f'got {student!r}')
+    return True
 
 
 def _student_of(distiller: dict) -> dict:
@@ -88,7 +105,8 @@ def _student_of(distiller: dict) -> dict:
 
 def _in_student(text: str) -> str:
     """Names of a plain model's settings as those of a student's."""
-    return re.sub(r'\bmodel\.(?!student\b)', 'model.student.', text)
+    return re.sub(r'(?<![\w./-])model\.(?=(backbone|neck|\w*head|init_cfg|'
+                  r'data_preprocessor)\b)', 'model.student.', text)
 
 
 def _set_backbone(cfg: Config, source: str | os.PathLike) -> list[str]:
@@ -180,10 +198,10 @@ def _check_plain(model: Any) -> None:
     elif where == 'model':
         return
     raise ValueError(
-        f'{KEY} is for plain configs, and the backbone of this one is '
+        f'{KEY} sets model.backbone, and the backbone of this config is '
         f'{where}.{"student" if where.endswith("backbone") else "backbone"}; '
         'write the result of mmkd_rl.with_backbone(CONFIG, RUN) for the plain '
-        'config to a file (.dump(FILE)), and distil or wrap that one')
+        'config to a file (.dump(FILE)), and wrap that one')
 
 
 def _is_other_kind(backbone: dict, trained: TrainedBackbone,

@@ -17,6 +17,7 @@ from mmkd_rl.recipes.reading import (
     EXAMPLE,
     MODEL_KEYS,
     TEACHER,
+    default_terms,
     parse_teacher,
     read_pool,
     read_strategy,
@@ -154,19 +155,21 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
         made.pop('logit_loss', None)
         made.pop('feature_loss', None)
         made['losses'] = [dict(term) for term in terms]
-    made.update(options)
-    if 'task' not in made and (task := choose_task(
-            student, cfg.get('default_scope'), teachers)) is not None:
+    task = options.get('task') or choose_task(
+        student, cfg.get('default_scope'), teachers)
+    if task is not None:
         made['task'] = task
-    kind = class_name(made.get('task', {}).get('type'))
+    kind = class_name((task or {}).get('type'))
+    if (kind == 'SegmentationTask' or 'levels' in (task or {})) and \
+            'losses' not in {**made, **options}:
+        _dense_terms(made)
+    made.update(options)
     if kind == 'FeatureTask':
         _without_logits(made)
     elif (size := _probe_size(cfg, teachers, kind)) is not None:
         made.setdefault('probe_size', size)
-    if 'levels' in made.get('task', {}) or kind == 'SegmentationTask':
-        _dense_terms(made)
-    if kind == 'SegmentationTask' and made['weighting'].get(
-            'type') == 'CAMKD':
+    if kind == 'SegmentationTask' and class_name(
+            made['weighting'].get('type')) == 'CAMKD':
         # Decode heads read several maps, so most cannot run on the mapped one.
         made['weighting'].setdefault('feature', 'teacher')
     cfg._cfg_dict['model'] = ConfigDict(made)
@@ -175,19 +178,19 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
 def _dense_terms(made: dict) -> None:
     """Replace the strategies' default terms, which are those of classifiers,
     by those of segmentors, see docs/segmentation.md: channel-wise distillation
-    of the scores, or features where there are none. A user's own stay."""
-    logit, feature = (made.get(key) or {}
-                      for key in ('logit_loss', 'feature_loss'))
-    is_kd = class_name(logit.get('type')) == 'KDLoss' and \
-        logit.get('temperature') == 4
-    is_fitnet = class_name(feature.get('type')) == 'FitNetLoss' and \
-        feature.get('loss_weight') == 5
-    if is_kd:
+    of the scores, or features where there are none. A strategy's own stay."""
+    plain = default_terms()
+    is_kd, is_fitnet = (made.get(key, plain[key]) == plain[key]
+                        for key in ('logit_loss', 'feature_loss'))
+    has_scores = class_name(made['task']['type']) == 'SegmentationTask'
+    if is_kd and has_scores:
         made['logit_loss'] = dict(type='mmkd_rl.CWDLogitLoss')
-    if is_kd and is_fitnet:
+    if is_kd and is_fitnet and has_scores:
         made['feature_loss'] = None
     elif is_fitnet:
-        feature.update(loss_weight='auto', ratio=10., standardize=True)
+        made['feature_loss'] = {
+            **plain['feature_loss'], 'loss_weight': 'auto', 'ratio': 10.,
+            'standardize': True}
 
 
 def _without_logits(made: dict) -> None:
@@ -195,11 +198,12 @@ def _without_logits(made: dict) -> None:
     if 'losses' not in made:
         made['logit_loss'] = None
     weighting = made.get('weighting', {})
-    if weighting.get('type') == 'MTKDRL' and 'reward' not in weighting:
-        weighting['reward'] = dict(type='DistanceReward')
+    if class_name(weighting.get('type')) == 'MTKDRL' and \
+            'reward' not in weighting:
+        weighting['reward'] = dict(type='GradientReward')
         # There is no logger yet.
         print_log('a model without class scores is distilled by its features; '
-                  "the agent's reward is DistanceReward")
+                  "the agent's reward is GradientReward")
 
 
 def _add_flow(cfg: Config, teachers: list[dict] | str) -> None:

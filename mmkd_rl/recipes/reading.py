@@ -144,6 +144,14 @@ def read_strategy(name: str) -> dict:
         'file')
 
 
+def default_terms() -> dict[str, dict]:
+    """``logit_loss`` and ``feature_loss`` of the strategies, which are those
+    of classifiers."""
+    plain = _of_package(f'{_STRATEGIES}/kd_fitnet.py')
+    return {key: copy.deepcopy(plain[key])
+            for key in ('logit_loss', 'feature_loss')}
+
+
 def read_pool(pool: str | os.PathLike | None) -> list[dict]:
     """The teachers of a pool, or those that ``'POOL:WHICH'`` names.
 

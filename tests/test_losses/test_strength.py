@@ -36,6 +36,8 @@ def test_without_a_hook_that_says_how_far_it_is(hub):
     assert Strength().weight(2.) == 2
     with pytest.raises(RuntimeError, match='RuntimeInfoHook'):
         Strength(until=.5).weight(2.)
+    # In evaluation nothing progresses.
+    assert Strength(until=.5, decay='linear').eval().weight(2.) == 2
 
 
 def built(tmp_path, **feature):

@@ -7,9 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 
 import compare_predictions as tool
 import mmkd_rl
@@ -261,15 +264,28 @@ def test_weights_of_the_teachers_on_each_image(runs, tmp_path):
         assert first == f'a {one:.0%}, b {1 - one:.0%}'
 
 
-def test_weights_need_the_strategys_networks(runs, tmp_path):
+@pytest.mark.parametrize('strategy, lacking', [
+    ('mtkd_rl', 'mmkd_rl_agent'), ('amtml_kd', 'distillation.weighting')])
+def test_weights_need_the_strategys_networks(runs, tmp_path, strategy,
+                                             lacking):
     root = runs('cityscapes')
     plain = load_config(str(root / 'a' / 'dumped.py'))
-    cfg = mmkd_rl.distill(plain, 'mtkd_rl', [
+    cfg = mmkd_rl.distill(plain, strategy, [
         f'a={root}/a/dumped.py:{root}/a/iter_2.pth'])
     init_default_scope(cfg.default_scope)
-    save(tmp_path / 'c', cfg, MODELS.build(cfg.model))
-    with pytest.raises(ValueError, match='c: .*has no .mmkd_rl_agent'):
+    student = load_config(str(root / 'a' / 'dumped.py')).model
+    save(tmp_path / 'c', cfg, MODELS.build(student))
+    with pytest.raises(ValueError, match=f'c: .*has no .{lacking}'):
         tool.compare([f'c={tmp_path / "c"}'], weights=True)
+
+
+def test_labels_of_padded_images():
+    sample = SegDataSample(gt_sem_seg=PixelData(
+        data=torch.ones(1, 3, 5, dtype=torch.uint8)))
+    tool._pad_labels([sample, DetDataSample()], (4, 8))
+    label = sample.gt_sem_seg.data
+    assert label.shape == (1, 4, 8)
+    assert (label[0, :3, :5] == 1).all() and label.sum() == 15 - 17
 
 
 # ---- messages ------------------------------------------------------------

@@ -16,6 +16,7 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmkd_rl.engine.hooks.load_report_hook import watch_loading
+from mmkd_rl.export.student import DISTILLATION
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.cli import check_checkpoint
@@ -101,19 +102,23 @@ def open_distilled(run: Run) -> nn.Module:
     if class_name(cfg.model.get('type')) != 'MultiTeacherDistiller':
         raise ValueError(f'{run.name}: its config has no teachers')
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    if cfg.get('data_preprocessor') and not cfg.model.student.get(
-            'data_preprocessor'):
+    if cfg.get('data_preprocessor'):  # as a runner does
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(cfg.model)
     learner = model.distillation.weighting.learner
     watch_loading(model, 'checkpoint', run.checkpoint)
     checkpoint = load_checkpoint(model, run.checkpoint, map_location='cpu')
+    state = checkpoint.get('state_dict', checkpoint)
+    lacking = [name for name in model.state_dict()
+               if name.startswith(DISTILLATION) and name not in state]
+    if learner is not None and learner.checkpoint_key not in checkpoint:
+        lacking.append(learner.checkpoint_key)
+    if lacking:
+        raise ValueError(
+            f'{run.name}: {run.checkpoint!r} has no {lacking[0]!r}, so the '
+            'weights of the teachers are not known; give a checkpoint of the '
+            'training itself')
     if learner is not None:
-        if learner.checkpoint_key not in checkpoint:
-            raise ValueError(
-                f'{run.name}: {run.checkpoint!r} has no '
-                f'{learner.checkpoint_key!r}, so the weights of the teachers '
-                'are not known; give a checkpoint of the training itself')
         learner.load_state_dict(checkpoint[learner.checkpoint_key])
         learner.has_hook = True  # or it would warn that nothing trains it
     return model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()

@@ -97,7 +97,7 @@ class RewardRule(Checked, ABC):
             raise ConfigError(
                 f'{type(self).__name__} reads class scores and labels, and '
                 f'{type(context.task).__name__} has none; use '
-                "reward=dict(type='DistanceReward')")
+                "reward=dict(type='GradientReward')")
         self.context = context
         self.temperature = context.temperature
         self.known = tuple(t.known for t in context.teachers)
