@@ -105,7 +105,8 @@ def draw_scenes(images: Sequence[np.ndarray],
                      for column in (notes or {}).values() if column[row]),
                     default=0) for row in range(len(images)))
     figure = Figure(
-        figsize=(width, _WIDTH * sum(ratios) + .75 + .2 * (lines + words)),
+        figsize=(width, _WIDTH * sum(ratios) + .5 + .3 * len(images) +
+                 .2 * (lines + words)),
         layout='constrained')
     FigureCanvasAgg(figure)
     if title:

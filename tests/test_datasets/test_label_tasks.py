@@ -27,6 +27,17 @@ def test_a_label_becomes_what_the_mapping_says(mapping):
     assert repr(transform) == 'MapLabels(3 labels to 2)'
 
 
+def test_labels_of_pixels():
+    """All at once: a new label is not mapped again. The given map stays."""
+    before = np.array([[0, 1, 2], [2, 2, 11]], np.uint8)
+    after = MapLabels({0: 1, 1: 2, 2: 0, 11: 255})(
+        dict(gt_seg_map=before))['gt_seg_map']
+    assert after.tolist() == [[1, 2, 0], [0, 0, 255]]
+    assert after.dtype == np.uint8 and before[0, 0] == 0
+    with pytest.raises(ValueError, match='a label is 11'):
+        MapLabels([0, 1, 2])(dict(gt_seg_map=before))
+
+
 @pytest.mark.parametrize('bad, message', [
     ('cifar10', "mapping must be .*'cifar100_coarse'.*got 'cifar10'"),
     ({}, r'mapping must have a label, got \{\}'),
