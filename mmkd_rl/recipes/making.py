@@ -160,13 +160,15 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
     if task is not None:
         made['task'] = task
     kind = class_name((task or {}).get('type'))
-    if (kind == 'SegmentationTask' or 'levels' in (task or {})) and \
-            'losses' not in {**made, **options}:
+    has_map = kind == 'SegmentationTask' or 'levels' in (task or {})
+    if has_map and 'losses' not in {**made, **options}:
         _dense_terms(made)
     made.update(options)
     if kind == 'FeatureTask':
         _without_logits(made)
-    elif (size := _probe_size(cfg, teachers, kind)) is not None:
+    # Detectors' images are large, and they take any size.
+    if (kind != 'FeatureTask' or has_map) and (
+            size := _probe_size(cfg, teachers, has_map)) is not None:
         made.setdefault('probe_size', size)
     if kind == 'SegmentationTask' and class_name(
             made['weighting'].get('type')) == 'CAMKD':
@@ -271,14 +273,14 @@ def _for_loop(cfg: Config, hook: dict) -> dict:
 
 
 def _probe_size(cfg: Config, teachers: Sequence[dict],
-                kind: str) -> int | tuple[int, ...] | None:
-    """Size of the images with which the networks are tried; ``None``: that of
-    the builder."""
+                has_map: bool) -> int | tuple[int, ...] | None:
+    """Size of the images with which the networks are tried, limited where maps
+    are distilled; ``None``: that of the builder."""
     size = image_size(cfg)
     model = cfg.model.get('student', cfg.model)
     channels = len((model.get('data_preprocessor') or cfg.get(
         'data_preprocessor') or {}).get('mean') or (0, 0, 0))
-    if kind == 'SegmentationTask' and size is not None:
+    if has_map and size is not None:
         configs = [model, *(teacher_model(t)[0] for t in teachers)]
         if not any((c.get('backbone') or {}).get('img_size')
                    for c in configs):

@@ -27,7 +27,6 @@ from torch import nn
 import mmkd_rl
 from coverage_parts.small import (
     Size,
-    has_several_labels,
     num_channels,
     num_classes,
     random_batch,
@@ -38,7 +37,7 @@ from coverage_parts.small import (
 from coverage_parts.teachers import teachers_for
 from coverage_parts.verdicts import FAILS, NOT_APPLICABLE, WORKS
 from mmkd_rl.distillers.distillation import NAME, distillation_of
-from mmkd_rl.errors import is_ours, raised_at
+from mmkd_rl.errors import is_ours
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils.cli import describe
 from mmkd_rl.utils.configs import load_config
@@ -123,8 +122,6 @@ def try_sizes(cfg: Config, strategy: str, lean: bool) -> tuple[str, str]:
         except Exception as error:
             plain_error = error
             continue
-        if has_several_labels(cfg) and _is_refusal(failed):
-            return NOT_APPLICABLE, f'refused: {describe(failed)}'
         return FAILS, f'{in_a_line(failed)} ({text})'
     assert plain_error is not None
     if isinstance(plain_error, ImportError):
@@ -274,12 +271,6 @@ def _short(filename: str) -> str:
              default=None)
     return '' if at is None else '/'.join(parts[at:])
 
-
-def _is_refusal(error: BaseException) -> bool:
-    """Whether an error is a message of our package."""
-    place = raised_at(error)
-    return place is not None and is_ours(place[0]) and \
-        place[1].startswith('raise')
 
 
 def _not_installed(error: ImportError) -> str:
