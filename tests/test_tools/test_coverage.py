@@ -63,7 +63,7 @@ def read(path):
 
 
 @pytest.mark.parametrize('toolbox, config, losses', [
-    ('mmseg', PSPNET, 'loss_feature'),
+    ('mmseg', PSPNET, 'loss_logit'),
     ('mmpretrain', CIFAR, 'loss_feature, loss_logit')])
 def test_a_real_config_works(tool, tmp_path, toolbox, config, losses):
     file = tmp_path / 'out.json'
