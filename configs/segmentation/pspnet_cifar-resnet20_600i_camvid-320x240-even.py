@@ -5,7 +5,8 @@
     --backbone-from work_dirs/RUN_OF_RESNET20
 
 Even classes: other pixels have no label. As a teacher it takes
-class_map=[0, 2, 4, 6, 8, 10]. Results: docs/results/segmentation.md.
+class_map=[0, -1, 1, -1, 2, -1, 3, -1, 4, -1, 5].
+Results: docs/results/segmentation.md.
 """
 _base_ = './pspnet_cifar-resnet20_1500i_camvid-320x240.py'
 # New label of each old one; 255 is no class.
