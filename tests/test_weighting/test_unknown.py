@@ -150,7 +150,7 @@ def test_the_default_reward_is_refused_without_labels(tmp_path):
     with pytest.raises(
             ValueError, match='model.weighting.reward: AgreementReward reads '
             'class scores and labels, and FeatureTask has none; use '
-            r"reward=dict\(type='DistanceReward'\)"):
+            r"reward=dict\(type='GradientReward'\)"):
         MODELS.build(
             distiller(
                 toy_teachers(tmp_path),

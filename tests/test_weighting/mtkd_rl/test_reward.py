@@ -194,7 +194,7 @@ def test_an_unknown_class_pulls_at_nothing():
 def test_rules_that_need_labels_are_refused_in_words(rule):
     with pytest.raises(
             ValueError, match=f'^{rule.__name__} reads class '
-            'scores and labels, and FeatureTask has none; use .*Distance'):
+            'scores and labels, and FeatureTask has none; use .*Gradient'):
         rule(context(task=FeatureTask()))
 
 
