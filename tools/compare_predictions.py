@@ -15,7 +15,6 @@ image stands below the panels of distilled models.
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,16 +22,19 @@ from typing import Any
 
 import mmcv
 import numpy as np
-import torch
 from matplotlib.figure import Figure
-from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
+from mmengine.registry import TRANSFORMS
 
 import mmkd_rl  # noqa: F401  (registers the scope mmkd_rl)
-from analysis.trained_models import Run, open_distilled, open_model, read_run
-from mmkd_rl.records import Batch
+from analysis.teacher_weights import teacher_weights
+from analysis.trained_models import (
+    Run,
+    build_data,
+    is_distilled,
+    open_model,
+    read_run,
+)
 from mmkd_rl.utils.cli import Stage, clear_errors
-from mmkd_rl.utils.configs import class_name
 from mmkd_rl.utils.data_files import check_data
 from mmkd_rl.visualization.predictions import ClassMap, Instances, Seen
 from mmkd_rl.visualization.scenes import class_colours, draw_scenes
@@ -76,21 +78,15 @@ def read_data(runs: Sequence[Run]) -> Data:
                     f'{what} is {facts[what]} for {first.name!r} and {value} '
                     f'for {run.name!r}')
     check_data(first.cfg, ['val'])
-    dataset = _build_data(first)
+    dataset = build_data(first)
     return Data(dataset, _detects(dataset, first), dataset.metainfo['classes'],
                 dataset.metainfo.get('palette'))
-
-
-def _build_data(run: Run, **options: Any) -> Any:
-    init_default_scope(run.cfg.get('default_scope') or 'mmengine')
-    return DATASETS.build(
-        {**copy.deepcopy(run.cfg.val_dataloader.dataset), **options})
 
 
 def _facts(run: Run) -> dict[str, Any]:
     """Properties of the validation data that must be equal for all models, by
     name. Pipelines may differ, because a model may need larger images."""
-    dataset = _build_data(run, lazy_init=True)
+    dataset = build_data(run, lazy_init=True)
     _detects(dataset, run)
     prefix = dataset.data_prefix
     return {
@@ -223,59 +219,6 @@ def objects(result: Any, score_thr: float, name: str) -> Instances:
         masks=np.asarray(found.masks, bool) if 'masks' in found else None)
 
 
-def teacher_weights(run: Run, indices: Sequence[int]) -> list[str]:
-    """The weights of a distillation's teachers on validation images, in words;
-    empty for a model without teachers.
-
-    Args:
-        run: The model.
-        indices: Numbers of the images.
-
-    Raises:
-        ValueError, FileNotFoundError: See :func:`open_distilled`.
-    """
-    if class_name(run.cfg.model.get('type')) != 'MultiTeacherDistiller':
-        return [''] * len(indices)
-    model: Any = open_distilled(run)
-    # Annotations are read before images are resized, as in training.
-    order = ['LoadImageFromFile', 'LoadAnnotations']
-    steps = sorted(
-        run.cfg.val_dataloader.dataset.pipeline,
-        key=lambda step: order.index(class_name(step['type'])) if class_name(
-            step['type']) in order else len(order))
-    dataset = _build_data(run, pipeline=steps)
-    words = []
-    for index in indices:
-        data = model.data_preprocessor(pseudo_collate([dataset[index]]), False)
-        _pad_labels(data['data_samples'], data['inputs'].shape[2:])
-        weights = model.distillation.weigh(
-            model, Batch(data['inputs'], data['data_samples']))
-        reads = {term.reads for term in model.distillation.terms}
-        words.append('\n'.join(
-            (f'{kind}: ' if len(reads) > 1 else '') + ', '.join(
-                # Strategies have scales of their own.
-                f'{name} {weight:.0%}' for name, weight in zip(
-                    model.distillation.teacher_names,
-                    (values[0] / values[0].sum()).tolist()))
-            for kind, values in (('logits', weights.logit),
-                                 ('features', weights.feature))
-            if kind in reads))
-    return words
-
-
-def _pad_labels(samples: Sequence[Any], size: Sequence[int]) -> None:
-    """Give label maps the size of padded images, which MMSegmentation's
-    preprocessor does in training only."""
-    for sample in samples:
-        label = getattr(sample, 'gt_sem_seg', None)
-        if label is None:
-            continue
-        rows, columns = (n - m for n, m in zip(size, label.data.shape[-2:]))
-        # No class: as if it were ignored.
-        sample.gt_sem_seg = type(label)(data=torch.nn.functional.pad(
-            label.data.long(), (0, columns, 0, rows), value=-1))
-
-
 # ---- picture -------------------------------------------------------------
 
 
@@ -312,6 +255,11 @@ def compare(models: Sequence[str],
     if again := {name for name in titles if titles.count(name) > 1}:
         raise ValueError(f'names must differ, and {sorted(again)} is given '
                          'to two columns')
+    if weights and not any(map(is_distilled, runs)):
+        raise ValueError('--weights shows the teachers of models that were '
+                         'distilled inside, by --distill, and none of '
+                         f'{[run.name for run in runs]} has teachers in its '
+                         'config')
     if stage is not None:
         stage.cfg = runs[0].cfg
     data = read_data(runs)

@@ -272,7 +272,8 @@ def _probe(model: BaseModel, task: Task, taps: OutputTaps, pool: TeacherPool,
     model.eval()
     try:
         output = task.infer(model, taps, batch)
-        find_elements(model, taps.features, lambda: task.run(model, batch))
+        find_elements(model, (*taps.features, *taps.logits),
+                      lambda: task.run(model, batch))
     except (RuntimeError, AssertionError, TypeError,
             AttributeError) as error:
         if isinstance(error, (TypeError, AttributeError)) and is_fault(error):

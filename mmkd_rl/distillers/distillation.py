@@ -15,16 +15,16 @@ it adds the distillation losses to the dict of losses.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkd_rl.distillers.checkpoints import NameHooks
+from mmkd_rl.distillers.gaps import mean_gap, similarity
+from mmkd_rl.distillers.log_names import log_names, numbered, weight_name
 from mmkd_rl.export.student import DISTILLATION
 from mmkd_rl.losses import DistillationTerm, MixtureTerm
 from mmkd_rl.records import (
@@ -34,7 +34,6 @@ from mmkd_rl.records import (
     LossScale,
     Output,
     OutputSpec,
-    Pair,
     Pairs,
     SeenBatch,
     TeacherStep,
@@ -53,7 +52,6 @@ from mmkd_rl.utils.forward_hooks import (
     with_losses,
 )
 from mmkd_rl.utils.originals import Original
-from mmkd_rl.utils.pooling import mean_over_space
 from mmkd_rl.weighting import WeightingStrategy, restrict
 
 #: The child's name in the model, and so the prefix of its weights.
@@ -98,8 +96,8 @@ class Distillation(nn.Module):
         teachers.watch_features = weighting.reads_features or any(
             t.reads == 'features' for t in (*self.terms, *self._all_mixtures))
         self._borrowers = tuple(borrowers)
-        self._log_names = _log_names(terms)
-        self._mixture_names = _numbered(m.name for m in self._all_mixtures)
+        self._log_names = log_names(terms)
+        self._mixture_names = numbered(m.name for m in self._all_mixtures)
         self.known: Tensor | None
         self.register_buffer('known', _stack_known(specs), persistent=False)
         #: Result of the last training step; replaced in the next one.
@@ -204,7 +202,7 @@ class Distillation(nn.Module):
             weights_BM = weights.logit if term.reads == 'logits' else \
                 weights.feature
             if term.strength is not None:
-                losses[_weight_name(name)] = gap_BM.new_tensor(term.weight)
+                losses[weight_name(name)] = gap_BM.new_tensor(term.weight)
             losses[name] = term.weight * truth.mean(
                 (weights_BM * gap_BM).sum(1))
         for name, mixture in zip(self._mixture_names, self._all_mixtures):
@@ -259,13 +257,13 @@ class Distillation(nn.Module):
         all_pairs: Pairs = tuple(
             tuple(pair for levels in of_teacher for pair in levels)
             for of_teacher in zip(*pairs))
-        similarity = _similarity(all_pairs) \
+        alike = similarity(all_pairs) \
             if all_pairs and self.weighting.needs_similarity else None
         return DistillationBatch(
             student, teachers, truth,
-            Gaps(self._mean_gap('logits', gaps),
-                 self._mean_gap('features', gaps), similarity), all_pairs,
-            self._coverage(truth))
+            Gaps(mean_gap(self.terms, 'logits', gaps),
+                 mean_gap(self.terms, 'features', gaps), alike),
+            all_pairs, self._coverage(truth))
 
     def _coverage(self, truth: Truth) -> Tensor | None:
         """See :attr:`DistillationBatch.class_coverage`."""
@@ -279,29 +277,22 @@ class Distillation(nn.Module):
         assert isinstance(self.task, LogitTask)
         return self.task
 
-    def _mean_gap(self, reads: str, gaps: Sequence[Tensor]) -> Tensor | None:
-        """Mean gap of the terms that read ``reads`` (``'logits'`` or
-        ``'features'``), weighted by their loss weights, [B, M]."""
-        found = [(term.weight, gap)
-                 for term, gap in zip(self.terms, gaps) if term.reads == reads]
-        if len(found) < 2:
-            return found[0][1] if found else None
-        total = sum(weight for weight, _ in found)
-        if not total:
-            return torch.stack([gap for _, gap in found]).mean(0)
-        return sum(weight / total * gap  # type: ignore[return-value]
-                   for weight, gap in found)
-
     # --------------------------------------------- outside a training step
 
     @torch.no_grad()
     def weigh(self, model: nn.Module, batch: Batch) -> TeacherWeights:
-        """The teachers' weights on images, without a training step; in
-        evaluation mode they are those of the strategy without exploration.
+        """The teachers' weights on images, without a training step.
+
+        Call it in evaluation mode: in training mode a strategy explores and
+        keeps a record of the batch.
 
         Args:
             model: The student's model.
-            batch: Images and data samples, from its data preprocessor.
+            batch: Images [B, 3, H, W] and data samples, from the model's data
+                preprocessor.
+
+        Returns:
+            Weights for logits and for features, [B, M] each.
         """
         record = self.forward_student(
             model, SeenBatch(batch, self._truth(batch),
@@ -425,33 +416,6 @@ def _batch(args: tuple, kwargs: dict) -> Batch:
     return Batch(images, () if samples is None else samples)
 
 
-def _log_names(terms: Sequence[DistillationTerm]) -> list[str]:
-    """Names of the terms' losses: ``loss_logit`` and ``loss_feature``. Several
-    terms that read the same get their type appended, and a number from the
-    second of a type on."""
-    kinds = ['logit' if t.reads == 'logits' else 'feature' for t in terms]
-    return _numbered(
-        f'loss_{kind}' +
-        (f'_{type(term).__name__}' if kinds.count(kind) > 1 else '')
-        for term, kind in zip(terms, kinds))
-
-
-def _weight_name(name: str) -> str:
-    """Name of a term's weight in the log; MMEngine adds up all names with
-    'loss'."""
-    return name.replace('loss', 'weight', 1).replace('loss', 'term')
-
-
-def _numbered(names: Iterable[str]) -> list[str]:
-    """Append ``_2``, ``_3``, ... to repeated names."""
-    seen: Counter[str] = Counter()
-    numbered = []
-    for name in names:
-        seen[name] += 1
-        numbered.append(name if seen[name] == 1 else f'{name}_{seen[name]}')
-    return numbered
-
-
 def _stack_known(specs: Sequence[OutputSpec]) -> Tensor | None:
     """Mask of the classes that each teacher was trained on, [M, C]; ``None``:
     all teachers were trained on all classes."""
@@ -462,21 +426,3 @@ def _stack_known(specs: Sequence[OutputSpec]) -> Tensor | None:
         torch.ones(count, dtype=torch.bool) if s.known is None else s.known
         for s in specs
     ])
-
-
-@torch.no_grad()
-def _similarity(pairs: Pairs) -> Tensor:
-    """cos(r_m(f_S), f_m) of the features pooled over space, averaged over
-    levels, [B, M]."""
-    return torch.stack([
-        torch.stack([_cosine(pair) for pair in levels]).mean(0)
-        for levels in pairs
-    ], 1)
-
-
-def _cosine(pair: Pair) -> Tensor:
-    a, b = (mean_over_space(x.float(), pair.valid)
-            for x in (pair.student, pair.teacher))
-    return F.cosine_similarity(a, b, dim=1)
-
-

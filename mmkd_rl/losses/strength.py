@@ -97,8 +97,10 @@ class Strength(Checked, nn.Module):
         return self.ratio * math.exp(float(self.log_weight))
 
     def _share(self) -> float:
-        if self.until == 1 and self.decay == 'none' or not self.training:
-            return 1.  # in evaluation there is no training that progresses
+        fades = self.until < 1 or self.decay != 'none'
+        if not fades or not self.training:
+            # In evaluation there is no training that progresses.
+            return 1.
         done = _progress() / self.until
         return _CURVES[self.decay](done) if done < 1 else 0.
 

@@ -53,26 +53,30 @@ def with_backbone(config: Config | str | os.PathLike,
     """
     cfg = copy.deepcopy(config) if isinstance(config, Config) else \
         load_config(config)
-    distiller: Any = cfg.get('model')
-    if not _is_distiller(distiller):
-        changes = _set_backbone(cfg, source)
-    else:
-        # The student is changed as the model of a plain config.
-        cfg._cfg_dict['model'] = _student_of(distiller)
-        try:
-            changes = [_in_student(c) for c in _set_backbone(cfg, source)]
-        except ValueError as error:
-            raise ValueError(_in_student(str(error))) from error
-        distiller['student'] = cfg.model
-        if 'data_preprocessor' in cfg.model:
-            # Runners set the config's, which is another one, where the
-            # distiller has none.
-            distiller['data_preprocessor'] = cfg.model.pop(
-                'data_preprocessor')
-        cfg._cfg_dict['model'] = distiller
+    change = _set_students_backbone if _is_distiller(
+        cfg.get('model')) else _set_backbone
     # MMEngine has no logger before the runner is built.
-    print_log(f'{KEY} has set\n  ' + '\n  '.join(changes))
+    print_log(f'{KEY} has set\n  ' + '\n  '.join(change(cfg, source)))
     return cfg
+
+
+def _set_students_backbone(cfg: Config,
+                           source: str | os.PathLike) -> list[str]:
+    """As :func:`_set_backbone`, in the student of a distillation, which is
+    changed like the model of a plain config."""
+    distiller = cfg.model
+    cfg._cfg_dict['model'] = _student_of(distiller)
+    try:
+        changes = _set_backbone(cfg, source)
+    except ValueError as error:
+        raise ValueError(_in_student(str(error))) from error
+    distiller['student'] = cfg.model
+    if 'data_preprocessor' in cfg.model:
+        # Where the distiller has none, runners give it the config's, which
+        # may be another one.
+        distiller['data_preprocessor'] = cfg.model.pop('data_preprocessor')
+    cfg._cfg_dict['model'] = distiller
+    return [_in_student(change) for change in changes]
 
 
 def _is_distiller(model: Any) -> bool:

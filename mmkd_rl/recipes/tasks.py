@@ -46,9 +46,9 @@ def choose_task(student: Mapping, scope: str | None,
     """
     kind = kind_of(student, scope)
     if kind == 'classifier':
-        head = class_name((student.get('head') or {}).get('type'))
-        if not _has_labels_of_its_own(student, scope):
+        if not _has_several_labels(student, scope):
             return None
+        head = class_name(student['head']['type'])
         print_log(f'the student has {head}, which scores each label by '
                   'itself, so features alone are distilled')
         return dict(type='FeatureTask', levels='last')
@@ -107,7 +107,7 @@ def kind_of(model: Mapping, scope: str | None) -> str:
         base.__name__ for base in kind.__mro__) else 'other'
 
 
-def _has_labels_of_its_own(model: Mapping, scope: str | None) -> bool:
+def _has_several_labels(model: Mapping, scope: str | None) -> bool:
     """Whether a classifier's images have several labels, or labels of several
     tasks."""
     with MODELS.switch_scope_and_registry(scope or 'mmpretrain') as registry:

@@ -32,37 +32,60 @@ def find_elements(model: nn.Module, taps: Sequence[Tap],
     Args:
         model: The network, in evaluation mode.
         taps: Its taps.
-        run: Runs a forward pass.
+        run: Runs a forward pass; called once if a module reads its flag.
 
     Raises:
         ValueError: No element, or more than one, is the same tensor.
     """
-    for tap in taps:
-        module = model.get_submodule(tap.path)
-        if tap.source != 'output' or not _reads_flag(module):
-            continue
-        calls: list[tuple] = []
-        handle = module.register_forward_hook(
-            lambda _, args, kwargs, output, calls=calls: calls.append(
-                (args, kwargs, output)), with_kwargs=True)
-        try:
-            run()
-        finally:
+    modules = {tap: model.get_submodule(tap.path) for tap in taps
+               if tap.source == 'output'}
+    modules = {tap: m for tap, m in modules.items() if _reads_flag(m)}
+    if not modules:
+        return
+    calls: dict[nn.Module, tuple[tuple, dict, Any]] = {}
+    handles = [
+        module.register_forward_hook(
+            lambda module, args, kwargs, output: calls.update(
+                {module: (args, kwargs, output)}), with_kwargs=True)
+        for module in modules.values()]
+    try:
+        run()
+    finally:
+        for handle in handles:
             handle.remove()
-        if not calls or not isinstance(calls[-1][2], Tensor):
-            continue
-        args, kwargs, output = calls[-1]
-        found = _in_training(module, args, kwargs)
-        if not isinstance(found, (tuple, list)):
-            continue
-        same = [i for i, value in enumerate(found)
-                if isinstance(value, Tensor) and torch.equal(value, output)]
-        if len(same) != 1:
-            raise ValueError(
-                f'{tap.key}: {tap.path!r} returns one map in evaluation and '
-                f'{len(found)} in training, and {len(same)} of them are the '
-                'same one; tap a layer inside it')
-        tap.in_training = same[0]
+    for tap, module in modules.items():
+        if module in calls:
+            tap.in_training = _element(tap, module, *calls[module])
+
+
+def _element(tap: Tap, module: nn.Module, args: tuple, kwargs: dict,
+             output: Any) -> int | None:
+    """Index of a module's output of evaluation in that of training; ``None``:
+    the module returns a tensor, or several, in both.
+
+    Args:
+        tap: The tap, for messages.
+        module: The module.
+        args: Its input in a forward pass.
+        kwargs: Further input.
+        output: Its output in that pass, in evaluation mode.
+
+    Raises:
+        ValueError: See :func:`find_elements`.
+    """
+    if not isinstance(output, Tensor):
+        return None
+    found = _in_training(module, args, kwargs)
+    if not isinstance(found, (tuple, list)):
+        return None
+    same = [i for i, value in enumerate(found)
+            if isinstance(value, Tensor) and torch.equal(value, output)]
+    if len(same) != 1:
+        raise ValueError(
+            f'{tap.key}: {tap.path!r} returns one tensor in evaluation and '
+            f'{len(found)} in training, and {len(same)} of them are the '
+            'same one; tap a layer inside it')
+    return same[0]
 
 
 def _reads_flag(module: nn.Module) -> bool:

@@ -101,13 +101,12 @@ class SegmentationTask(LogitTask):
             return super().run(model, batch)
         maps: Any = model.extract_feat(batch.images)  # type: ignore
         scoring, _ = _scoring_head(model)
-        output: Any = ()
+        previous: tuple = ()
         for part in head:
-            output = part.forward(maps, *output)  # type: ignore[operator]
+            previous = (part.forward(maps, *previous), )  # type: ignore
             if part is scoring:
                 break
-            output = (output, )
-        return output
+        return previous[0]
 
     def check(self, spec: OutputSpec, images: Tensor) -> None:
         """Refuse a network whose maps have a single pixel."""

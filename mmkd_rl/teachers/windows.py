@@ -95,7 +95,9 @@ class Places:
 
 def _slices(length: int, size: int, stride: int) -> list[slice]:
     size = min(size, length)
-    step = stride // _GRID * _GRID or stride
+    # Not more than a window, or pixels between windows were not seen.
+    step = min(stride, size)
+    step = step // _GRID * _GRID or step
     starts = [*range(0, length - size, step), length - size]
     return [slice(start, start + size) for start in starts]
 

@@ -16,6 +16,7 @@ from mmseg.structures import SegDataSample
 
 import compare_predictions as tool
 import mmkd_rl
+from analysis.teacher_weights import pad_labels
 from demo_parts.pictures import draw_detections
 from mmkd_rl.utils.configs import load_config
 from mmkd_rl.visualization import ClassMap, Instances
@@ -279,10 +280,16 @@ def test_weights_need_the_strategys_networks(runs, tmp_path, strategy,
         tool.compare([f'c={tmp_path / "c"}'], weights=True)
 
 
+def test_weights_of_models_without_teachers(runs, capsys):
+    folder = runs('cityscapes') / 'a'
+    assert "none of ['a'] has teachers" in refused(
+        capsys, f'a={folder}', '--weights')
+
+
 def test_labels_of_padded_images():
     sample = SegDataSample(gt_sem_seg=PixelData(
         data=torch.ones(1, 3, 5, dtype=torch.uint8)))
-    tool._pad_labels([sample, DetDataSample()], (4, 8))
+    pad_labels([sample, DetDataSample()], (4, 8))
     label = sample.gt_sem_seg.data
     assert label.shape == (1, 4, 8)
     assert (label[0, :3, :5] == 1).all() and label.sum() == 15 - 17

@@ -8,10 +8,11 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
@@ -89,6 +90,24 @@ def _config_in(folder: Path, key: str) -> str:
     return str(found[0])
 
 
+def is_distilled(run: Run) -> bool:
+    """Whether a run's model was distilled inside, with teachers."""
+    return class_name(
+        run.cfg.model.get('type')) == 'MultiTeacherDistiller'
+
+
+def build_data(run: Run, **options: Any) -> Any:
+    """The data set of a run's validation.
+
+    Args:
+        run: The run.
+        **options: Options of the data set that are replaced.
+    """
+    init_default_scope(run.cfg.get('default_scope') or 'mmengine')
+    return DATASETS.build(
+        {**copy.deepcopy(run.cfg.val_dataloader.dataset), **options})
+
+
 def open_distilled(run: Run) -> nn.Module:
     """Build the model of a distillation with its teachers, and load its
     weights and its strategy's, in evaluation mode.
@@ -99,7 +118,7 @@ def open_distilled(run: Run) -> nn.Module:
         FileNotFoundError: The checkpoint of a teacher does not exist.
     """
     cfg = copy.deepcopy(run.cfg)
-    if class_name(cfg.model.get('type')) != 'MultiTeacherDistiller':
+    if not is_distilled(run):
         raise ValueError(f'{run.name}: its config has no teachers')
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     if cfg.get('data_preprocessor'):  # as a runner does
@@ -132,7 +151,7 @@ def open_model(run: Run, detects: bool) -> nn.Module:
     """
     cfg = copy.deepcopy(run.cfg)
     # A distilled model's weights have the names of the student's own.
-    if class_name(cfg.model.get('type')) == 'MultiTeacherDistiller':
+    if is_distilled(run):
         distilled, cfg.model = cfg.model, cfg.model.student
         if isinstance(cfg.model, str):
             cfg.model = load_config(cfg.model, 'model.student').model

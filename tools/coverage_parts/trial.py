@@ -272,7 +272,6 @@ def _short(filename: str) -> str:
     return '' if at is None else '/'.join(parts[at:])
 
 
-
 def _not_installed(error: ImportError) -> str:
     package = (error.name or '').partition('.')[0]
     return f'package {package!r} is not installed' if package else \

@@ -24,8 +24,8 @@ from mmkd_rl.weighting.mtkd_rl.reward import (
 )
 from mmkd_rl.weighting.mtkd_rl.updaters import Updater
 
-#: What a strategy's forward pass leaves for the learner; last what a deferred
-#: reward needs.
+#: Record of a strategy's forward pass for the learner. The last item is the
+#: result of :meth:`DeferredReward.watch`.
 Record = tuple[Transition, Step, Any]
 
 

@@ -154,22 +154,28 @@ class DeferredReward(RewardRule):
 
     @abstractmethod
     def watch(self, batch: DistillationBatch, step: Step) -> Any:
-        """What :meth:`earned` needs of a batch, before its backward pass;
-        ``None``: there will be none.
+        """Prepare a batch before the student's backward pass.
 
         Args:
             batch: The batch, with the student's graph.
             step: The weights as the student's step uses them.
+
+        Returns:
+            The argument of :meth:`earned` for this batch; ``None``: the
+            student has no gradient, so there will be no reward.
         """
 
     @abstractmethod
     def earned(self, watched: Any, scale: Tensor) -> Tensor | None:
-        """R, [B, M] or [B, 2, M], as of :class:`Reward`; ``None``: there was
-        no backward pass.
+        """The reward of a batch after the student's backward pass.
 
         Args:
-            watched: From :meth:`watch`.
+            watched: Result of :meth:`watch`.
             scale: Factor by which the losses were scaled, a scalar.
+
+        Returns:
+            R, [B, M] or [B, 2, M], as of :class:`Reward`; ``None``: the
+            backward pass did not happen.
         """
 
 
