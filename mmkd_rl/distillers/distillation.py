@@ -93,8 +93,8 @@ class Distillation(nn.Module):
         self.weighting = weighting
         # Plain attributes, because these modules are children of others.
         self._strategy_terms = weighting.mixture_terms()
-        teachers.watch_features = weighting.reads_features or any(
-            t.reads == 'features' for t in (*self.terms, *self._all_mixtures))
+        teachers.watch_features = weighting.reads_features or \
+            'features' in self.kinds
         self._borrowers = tuple(borrowers)
         self._log_names = log_names(terms)
         self._mixture_names = numbered(m.name for m in self._all_mixtures)
@@ -132,6 +132,12 @@ class Distillation(nn.Module):
     def teacher_names(self) -> tuple[str, ...]:
         """Names of the teachers, in the order of the weights' columns."""
         return self.teachers.names
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What is distilled: ``'logits'``, ``'features'`` or both."""
+        reads = {t.reads for t in (*self.terms, *self._all_mixtures)}
+        return tuple(k for k in ('logits', 'features') if k in reads)
 
     @property
     def reads_classes(self) -> bool:

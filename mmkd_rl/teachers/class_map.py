@@ -54,7 +54,8 @@ class ClassMap(nn.Module):
         if len(row) != num_student:
             raise ValueError(
                 f'{key}: class_map has {len(row)} entries, but the student '
-                f'{num_student} classes; write one entry for each class, '
+                f"{num_student} classes; write one entry for each of the "
+                "student's classes: the teacher's index of it, or "
                 f'{UNSEEN} where the teacher was not trained on it')
         if bad := [i for i in row if not UNSEEN <= i < num_teacher]:
             raise ValueError(f'{key}: class_map has {bad[:5]}, but the '

@@ -26,6 +26,8 @@ class WeightRecord(Record):
         entropy: Mean entropies in nats of logit and feature weights scaled to
             sum to one, [len(iterations)][2]; ln M: equal weights; 0: one
             teacher has all.
+        kinds: Which of ``'logits'`` and ``'features'`` are distilled; weights
+            of the other one train nothing.
     """
     what: ClassVar[str] = 'weights'
     teachers: list[str]
@@ -33,13 +35,14 @@ class WeightRecord(Record):
     logit: list[list[float]] = field(default_factory=list)
     feature: list[list[float]] = field(default_factory=list)
     entropy: list[list[float]] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=lambda: ['logits', 'features'])
 
 
 def plot_weights(record: WeightRecord,
                  mark: Mapping[str, str] | None = None,
                  title: str = 'Trust in each teacher over training') -> Figure:
     """Draw the mean weights of each teacher over training, for logits and
-    features.
+    features, of those that are distilled.
 
     Args:
         record: The record.
@@ -48,13 +51,14 @@ def plot_weights(record: WeightRecord,
         title: Title of the figure.
     """
     mark = mark or {}
-    figure = Figure(figsize=(10, 4.6), layout='constrained')
+    figure = Figure(figsize=(5 * len(record.kinds), 4.6), layout='constrained')
     FigureCanvasAgg(figure)
     figure.suptitle(title)
-    axes = figure.subplots(1, 2, sharey=True)
+    axes = figure.subplots(1, len(record.kinds), sharey=True, squeeze=False)[0]
     total = _total(record)
-    for axis, name, rows in zip(axes, ('logits', 'features'),
-                                (record.logit, record.feature)):
+    means = dict(logits=record.logit, features=record.feature)
+    for axis, name in zip(axes, record.kinds):
+        rows = means[name]
         for m, teacher in enumerate(record.teachers):
             axis.plot(
                 record.iterations, [row[m] for row in rows],

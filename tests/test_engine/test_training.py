@@ -6,11 +6,14 @@ import glob
 import json
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 
+from mmkd_rl.engine.hooks import weight_visualization_hook
 from mmkd_rl.registry import MODELS
+from mmkd_rl.visualization import WeightRecord
 from tests.test_engine.test_resume import learner_of
 from tests.toy import (
     World,
@@ -238,6 +241,66 @@ def test_scalars_pictures_and_record(tmp_path, teachers):
         assert record[key][0] == [.5, .5] == record[key][1]  # warm-up
         assert record[key][-1] != [.5, .5]
     assert record['entropy'][0] == pytest.approx([.6931, .6931], abs=1e-3)
+
+
+@pytest.mark.parametrize('kind, other, name', [
+    ('logits', 'feature', 'logit'), ('features', 'logit', 'feature')])
+def test_weights_that_train_nothing_are_not_shown(
+        tmp_path, teachers, kind, other, name, monkeypatch):
+    """Of logits and features only what is distilled, in log and pictures."""
+    shown = {}
+    monkeypatch.setattr(
+        weight_visualization_hook, 'draw_samples',
+        lambda images, weights, *args: shown.update(
+            weights=weights, title=args[-1]))
+    runner = toy_runner(
+        tmp_path, mtkd_rl(teachers, **{f'{other}_loss': None}),
+        hooks=[*AGENT, dict(type='WeightVisualizationHook', interval=2)],
+        epochs=2)
+    monkeypatch.setattr(weight_visualization_hook, 'save_picture',
+                        lambda runner, file, figure: shown.update(
+                            {file: figure}))
+    runner.train()
+    logged = runner.message_hub.log_scalars
+    assert f'train/weight_{name}/t0' in logged
+    assert f'train/weight_entropy/{name}' in logged
+    assert f'train/weight_{other}/t0' not in logged
+    assert f'train/weight_entropy/{other}' not in logged
+    axis, = shown['teacher_weights'].axes
+    assert axis.get_title() == f'distillation of {kind}'
+    weights = runner.model.distillation.last_step.weights
+    np.testing.assert_allclose(
+        shown['weights'], getattr(weights, name)[:len(shown['weights'])])
+    assert shown['title'].startswith(f'{name.capitalize()} weights')
+
+
+@pytest.mark.parametrize('package, option', [
+    ('mmpretrain.ClsDataPreprocessor', 'to_rgb'),
+    ('mmseg.SegDataPreProcessor', 'bgr_to_rgb')])
+@pytest.mark.parametrize('swaps', [False, True])
+def test_pictures_have_the_colours_of_the_file(tmp_path, teachers, package,
+                                               option, swaps, monkeypatch):
+    """Files are read as BGR where the preprocessor swaps, whatever its
+    toolbox calls that."""
+    pytest.importorskip(package.partition('.')[0])
+    preprocessor = MODELS.build({
+        'type': package, 'mean': [0.] * 3, 'std': [1.] * 3, option: swaps})
+    shown = []
+    monkeypatch.setattr(
+        weight_visualization_hook, 'draw_samples',
+        lambda images, *args: shown.extend(images))
+    monkeypatch.setattr(weight_visualization_hook, 'save_picture',
+                        lambda *args: None)
+    runner = toy_runner(tmp_path, mtkd_rl(teachers), epochs=2, hooks=AGENT)
+    runner.train()
+    runner.model.data_preprocessor = preprocessor
+    hook = weight_visualization_hook.WeightVisualizationHook()
+    hook.record = WeightRecord(['t0', 't1'])
+    blue = torch.zeros(3, 2, 2, dtype=torch.uint8)
+    blue[0] = 255
+    hook._last_batch = dict(inputs=[blue], data_samples=[{}])
+    hook._draw_samples(runner)
+    assert shown[0][0, 0].tolist() == ([0, 0, 255] if swaps else [255, 0, 0])
 
 
 def test_the_exported_student_is_a_plain_classifier(tmp_path, teachers):

@@ -77,6 +77,18 @@ def test_lines_are_the_numbers_and_marked_ones_are_dashed(record):
     assert texts == ['a', 'b (noise)', 'c', 'equal weights']
 
 
+@pytest.mark.parametrize('kind', ['logits', 'features'])
+def test_what_is_not_distilled_is_not_drawn(record, kind, tmp_path):
+    record.kinds = [kind]
+    record.save(str(tmp_path / 'w.json'))
+    again = WeightRecord.load(str(tmp_path / 'w.json'))
+    axis, = plot_weights(again).axes
+    rows = record.logit if kind == 'logits' else record.feature
+    assert axis.get_title() == f'distillation of {kind}'
+    np.testing.assert_allclose(
+        axis.get_lines()[0].get_ydata(), [row[0] for row in rows])
+
+
 def test_bars_are_the_weights_of_each_image():
     images = [np.full((4, 4, 3), i * 30, np.uint8) for i in range(7)]
     weights = np.random.default_rng(0).dirichlet(np.ones(3), 7)

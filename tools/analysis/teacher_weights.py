@@ -56,16 +56,16 @@ def _annotations_first(pipeline: Sequence[dict]) -> list[dict]:
 def _in_words(distillation: Any, weights: TeacherWeights) -> str:
     """Weights of the teachers on one image, a line for logits and one for
     features, of those that are distilled."""
-    reads = {term.reads for term in distillation.terms}
     lines = []
     for kind, (weights_M, ) in (('logits', weights.logit),
                                 ('features', weights.feature)):
-        if kind in reads:
+        if kind in distillation.kinds:
             # Strategies differ in the sum of their weights.
             shares = (weights_M / weights_M.sum()).tolist()
-            lines.append((f'{kind}: ' if len(reads) > 1 else '') + ', '.join(
-                f'{name} {share:.0%}' for name, share in zip(
-                    distillation.teacher_names, shares)))
+            text = ', '.join(f'{name} {share:.0%}' for name, share in zip(
+                distillation.teacher_names, shares))
+            lines.append(text if len(distillation.kinds) == 1 else
+                         f'{kind}: {text}')
     return '\n'.join(lines)
 
 

@@ -20,6 +20,7 @@ from mmkd_rl.engine.hooks.common import (
 from mmkd_rl.options import Checked, Count, Natural
 from mmkd_rl.records import TeacherWeights
 from mmkd_rl.registry import HOOKS
+from mmkd_rl.teachers import Normalization
 from mmkd_rl.visualization.common import check_marks
 from mmkd_rl.visualization.weights import (
     WeightRecord,
@@ -39,7 +40,7 @@ class WeightVisualizationHook(Checked, Hook):
     visualisation backend: ``weight_logit/NAME`` and ``weight_feature/NAME``
     (means over images and iterations since the last point), ``weight_entropy/
     logit`` and ``/feature`` (nats; ln M: equal weights; 0: one teacher has
-    all).
+    all), of logits and features those that are distilled.
     In the work directory: ``teacher_weights.json``, ``teacher_weights.png``
     and ``sample_weights.png``.
 
@@ -70,11 +71,12 @@ class WeightVisualizationHook(Checked, Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Begin a record, or continue a resumed one."""
-        names = list(
-            distillation_in(runner, type(self).__name__).teacher_names)
+        distillation = distillation_in(runner, type(self).__name__)
+        names = list(distillation.teacher_names)
         check_marks('WeightVisualizationHook.mark', self.mark, names)
         if self.record is None or self.record.teachers != names:
             self.record = WeightRecord(names)
+        self.record.kinds = list(distillation.kinds)
 
     def after_train_iter(self,
                          runner: Runner,
@@ -139,24 +141,24 @@ class WeightVisualizationHook(Checked, Hook):
         record.logit.append(logit)
         record.feature.append(feature)
         record.entropy.append(entropy)
-        scalars = {
-            **{f'weight_logit/{t}': w
-               for t, w in zip(record.teachers, logit)},
-            **{f'weight_feature/{t}': w
-               for t, w in zip(record.teachers, feature)},
-            'weight_entropy/logit': entropy[0],
-            'weight_entropy/feature': entropy[1],
-        }
-        for name, value in scalars.items():
-            runner.message_hub.update_scalar(f'train/{name}', value)
+        for kind, name, weights, spread in (
+                ('logits', 'logit', logit, entropy[0]),
+                ('features', 'feature', feature, entropy[1])):
+            if kind not in record.kinds:
+                continue
+            scalars = {f'weight_{name}/{teacher}': weight for teacher, weight
+                       in zip(record.teachers, weights)}
+            scalars[f'weight_entropy/{name}'] = spread
+            for key, value in scalars.items():
+                runner.message_hub.update_scalar(f'train/{key}', value)
 
     def _draw_samples(self, runner: Runner) -> None:
         step = distillation_in(runner, type(self).__name__).last_step
         assert self._last_batch is not None and step is not None
         assert self.record is not None
         count = min(self.num_samples, len(self._last_batch['inputs']))
-        swap = bool(
-            getattr(unwrapped(runner).data_preprocessor, 'to_rgb', False))
+        normalization = Normalization.of(unwrapped(runner).data_preprocessor)
+        swap = normalization is not None and normalization.to_rgb
         images = [
             _image(x, swap) for x in self._last_batch['inputs'][:count]
         ]
@@ -164,11 +166,14 @@ class WeightVisualizationHook(Checked, Hook):
             f'label {int(s.gt_label[0])}' if 'gt_label' in s else ''
             for s in self._last_batch['data_samples'][:count]
         ]
-        weights = step.weights.logit[:count].float().cpu().numpy()
+        name, weights = ('Logit', step.weights.logit) \
+            if 'logits' in self.record.kinds else (
+                'Feature', step.weights.feature)
         save_picture(
             runner, 'sample_weights',
-            draw_samples(images, weights, self.record.teachers, labels,
-                         self.mark))
+            draw_samples(images, weights[:count].float().cpu().numpy(),
+                         self.record.teachers, labels, self.mark,
+                         f'{name} weights of each teacher, image by image'))
 
 
 def _summary(weights: TeacherWeights) -> Tensor:
