@@ -348,6 +348,11 @@ def test_the_task_follows_from_the_heads(student, teacher, task, capsys):
     chosen = mmkd_rl.distill(student, 'aver', [f'a={teacher}:untrained'],
                              feature_loss=mine)
     assert chosen.model.feature_loss == mine
+    # Also where the task is given by hand.
+    by_hand = mmkd_rl.distill(student, 'aver', [f'a={teacher}:untrained'],
+                              task=dict(type='FeatureTask'))
+    assert by_hand.model.feature_loss.ratio == 10
+    assert by_hand.model.logit_loss is None
     if task == 'FeatureTask':
         who = 'the student' if student == MASKS else "teacher 'a'"
         assert f'{who} has SegmenterMaskTransformerHead' in \

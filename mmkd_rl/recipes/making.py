@@ -23,7 +23,7 @@ from mmkd_rl.recipes.reading import (
     read_strategy,
     split_names,
 )
-from mmkd_rl.recipes.tasks import choose_task, teacher_model
+from mmkd_rl.recipes.tasks import choose_task, kind_of, teacher_model
 from mmkd_rl.registry import HOOKS, MODELS, WEIGHTINGS
 from mmkd_rl.teachers.loading import check_teachers
 from mmkd_rl.utils.configs import (
@@ -160,7 +160,9 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
     if task is not None:
         made['task'] = task
     kind = class_name((task or {}).get('type'))
-    has_map = kind == 'SegmentationTask' or 'levels' in (task or {})
+    has_map = kind == 'SegmentationTask' or kind == 'FeatureTask' and (
+        'levels' in task or
+        kind_of(student, cfg.get('default_scope')) == 'segmentor')
     if has_map and 'losses' not in {**made, **options}:
         _dense_terms(made)
     made.update(options)
