@@ -1,0 +1,114 @@
+"""Which task and which terms a distillation gets from the heads of student and
+teachers."""
+
+import pytest
+
+import mmkd_rl
+from mmkd_rl.losses import CWDLogitLoss, FitNetLoss
+from mmkd_rl.utils.configs import load_config
+from tests.test_recipes import PSPNET, RESNET, RETINANET, TEACHER, built
+
+
+@pytest.mark.parametrize('path, strategy', [
+    (RETINANET, 'mtkd_rl'), (PSPNET, 'mtkd_rl'), (PSPNET, 'aver')])
+def test_a_detector_or_segmentor(path, strategy):
+    """Of a detector features are distilled, of a segmentor the scores; if
+    training counts iterations, so does the agent."""
+    pytest.importorskip(path.partition('::')[0])
+    given = load_config(path)
+    given.model.backbone.init_cfg = None
+    cfg = mmkd_rl.distill(given, strategy, [f'a={path}:untrained'])
+    scores = path == PSPNET
+    assert cfg.model.task.type == (
+        'SegmentationTask' if scores else 'FeatureTask')
+    terms = built(cfg).distillation.terms
+    assert [type(t) for t in terms] == [
+        CWDLogitLoss if scores else FitNetLoss]
+    if strategy == 'mtkd_rl':
+        hook = next(h for h in cfg.custom_hooks
+                    if 'AgentAlternation' in h.type)
+        assert (hook.by_epoch, hook.interval) == (
+            (True, 1) if path == RETINANET else (False, 800))
+
+
+@pytest.mark.parametrize('config', [
+    'mmpretrain::csra/resnet101-csra_1xb16_voc07-448px.py',
+    'mmpretrain::vgg/vgg16_8xb16_voc.py'])
+def test_images_with_several_labels(config, capsys):
+    """Scores of labels that do not exclude each other are no distribution."""
+    cfg = mmkd_rl.distill(config, 'mtkd_rl', [f'a={config}:untrained'])
+    assert cfg.model.task == dict(type='FeatureTask', levels='last')
+    assert cfg.model.weighting.reward.type == 'GradientReward'
+    assert 'scores each label by itself' in capsys.readouterr().out
+    plain = mmkd_rl.distill(RESNET, 'mtkd_rl', [TEACHER])
+    assert 'task' not in plain.model
+
+
+SEGFORMER = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
+MASKS = ('mmseg::segmenter/'
+         'segmenter_vit-t_mask_8xb1-160k_ade20k-512x512.py')
+
+
+@pytest.mark.parametrize('student, teacher, task', [
+    (PSPNET, PSPNET, 'SegmentationTask'),
+    (SEGFORMER, SEGFORMER, 'SegmentationTask'),
+    (PSPNET, MASKS, 'FeatureTask'), (MASKS, PSPNET, 'FeatureTask')])
+def test_the_task_follows_from_the_heads(student, teacher, task, capsys):
+    pytest.importorskip('mmseg')
+    cfg = mmkd_rl.distill(student, 'aver', [f'a={teacher}:untrained'])
+    assert cfg.model.task.type == task
+    # Terms of segmentors.
+    if task == 'SegmentationTask':
+        assert cfg.model.logit_loss == dict(type='mmkd_rl.CWDLogitLoss')
+        assert cfg.model.feature_loss is None
+    else:
+        assert cfg.model.logit_loss is None
+        assert cfg.model.feature_loss == dict(
+            type='mmkd_rl.FitNetLoss', loss_weight='auto', ratio=10.,
+            standardize=True)
+    own = mmkd_rl.distill(student, 'aver', [f'a={teacher}:untrained'],
+                          terms=[dict(type='FitNetLoss')])
+    assert own.model.losses == [dict(type='FitNetLoss')]
+    # Also of a strategy that is given by its type, and not a user's own.
+    by_type = mmkd_rl.distill(student, 'AverageWeighting',
+                              [f'a={teacher}:untrained'])
+    for key in ('logit_loss', 'feature_loss'):
+        assert by_type.model.get(key) == cfg.model[key]
+    mine = dict(type='FitNetLoss', loss_weight=5., standardize=True)
+    chosen = mmkd_rl.distill(student, 'aver', [f'a={teacher}:untrained'],
+                             feature_loss=mine)
+    assert chosen.model.feature_loss == mine
+    # Also where the task is given by hand.
+    by_hand = mmkd_rl.distill(student, 'aver', [f'a={teacher}:untrained'],
+                              task=dict(type='FeatureTask'))
+    assert by_hand.model.feature_loss.ratio == 10
+    assert by_hand.model.logit_loss is None
+    if task == 'FeatureTask':
+        who = 'the student' if student == MASKS else "teacher 'a'"
+        assert f'{who} has SegmenterMaskTransformerHead' in \
+            capsys.readouterr().out
+        assert cfg.model.task.levels == 'last'
+
+
+@pytest.mark.parametrize('change, reason', [
+    (dict(out_channels=1), 'sigmoid'),
+    (dict(loss_decode=[dict(type='CrossEntropyLoss', use_sigmoid=True)]),
+     'sigmoid')])
+def test_heads_without_a_softmax(change, reason, capsys):
+    pytest.importorskip('mmseg')
+    given = load_config(PSPNET)
+    given.model.decode_head.update(change)
+    cfg = mmkd_rl.distill(given, 'aver', [f'a={PSPNET}:untrained'])
+    assert cfg.model.task.type == 'FeatureTask'
+    assert reason in capsys.readouterr().out
+
+
+def test_a_teacher_of_another_task():
+    pytest.importorskip('mmseg')
+    with pytest.raises(ValueError, match=(
+            r"teacher 'a'.*\(ImageClassifier\) classifies images.*student "
+            r'\(EncoderDecoder\) segments.*--task FeatureTask')):
+        mmkd_rl.distill(PSPNET, 'aver', [TEACHER])
+    cfg = mmkd_rl.distill(PSPNET, 'aver', [TEACHER],
+                          task=dict(type='FeatureTask'))
+    assert cfg.model.task.type == 'FeatureTask'
