@@ -42,6 +42,20 @@ def test_images_with_several_labels(config, capsys):
     assert 'scores each label by itself' in capsys.readouterr().out
     plain = mmkd_rl.distill(RESNET, 'mtkd_rl', [TEACHER])
     assert 'task' not in plain.model
+    # A teacher's, too.
+    cfg = mmkd_rl.distill(RESNET, 'mtkd_rl', [TEACHER, f'b={config}:x'])
+    assert cfg.model.task == dict(type='FeatureTask', levels='last')
+    assert "teacher 'b' has" in capsys.readouterr().out
+
+
+def test_mixed_labels_are_not_several_labels():
+    """MMPretrain's models for mixup have a head of several labels with the
+    loss of a softmax."""
+    mixup = 'mmpretrain::resnet/resnet50_8xb32-mixup_in1k.py'
+    cfg = mmkd_rl.distill(mixup, 'aver', [f'a={mixup}:untrained'])
+    assert 'task' not in cfg.model
+    terms = built(cfg).distillation.terms
+    assert {term.reads for term in terms} == {'features', 'logits'}
 
 
 SEGFORMER = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
@@ -93,14 +107,20 @@ def test_the_task_follows_from_the_heads(student, teacher, task, capsys):
 @pytest.mark.parametrize('change, reason', [
     (dict(out_channels=1), 'sigmoid'),
     (dict(loss_decode=[dict(type='CrossEntropyLoss', use_sigmoid=True)]),
-     'sigmoid')])
+     'sigmoid'),
+    # By the classes' defaults.
+    (dict(loss_decode=[dict(type='FocalLoss'), dict(type='DiceLoss')]),
+     'sigmoid'),
+    (dict(loss_decode=[dict(type='CrossEntropyLoss'),
+                       dict(type='DiceLoss')]), None)])
 def test_heads_without_a_softmax(change, reason, capsys):
     pytest.importorskip('mmseg')
     given = load_config(PSPNET)
     given.model.decode_head.update(change)
     cfg = mmkd_rl.distill(given, 'aver', [f'a={PSPNET}:untrained'])
-    assert cfg.model.task.type == 'FeatureTask'
-    assert reason in capsys.readouterr().out
+    assert cfg.model.task.type == (
+        'FeatureTask' if reason else 'SegmentationTask')
+    assert (reason or '') in capsys.readouterr().out
 
 
 def test_a_teacher_of_another_task():

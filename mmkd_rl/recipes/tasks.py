@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,9 +32,10 @@ def choose_task(student: Mapping, scope: str | None,
     the default, classification of images with one label.
 
     Segmentors with scores for each pixel: :class:`SegmentationTask`. Other
-    models, and classifiers of several labels or tasks:
-    :class:`FeatureTask`, of segmentors and classifiers with the last map
-    alone, since backbones have different numbers of levels.
+    models, and where the student or a teacher has no softmax scores (masks,
+    sigmoids, several labels or tasks): :class:`FeatureTask`, of segmentors
+    and classifiers with the last map alone, since backbones have different
+    numbers of levels.
 
     Args:
         student: Config of the student's model.
@@ -45,17 +47,11 @@ def choose_task(student: Mapping, scope: str | None,
         ValueError, FileNotFoundError: The config of a teacher cannot be read.
     """
     kind = kind_of(student, scope)
-    if kind == 'classifier':
-        if not _has_several_labels(student, scope):
-            return None
-        head = class_name(student['head']['type'])
-        print_log(f'the student has {head}, which scores each label by '
-                  'itself, so features alone are distilled')
-        return dict(type='FeatureTask', levels='last')
     if kind == 'other':
         return dict(type='FeatureTask')
+    why_not = _WHY_NO_SCORES[kind]
     without = {}
-    if (reason := _without_scores(student)) is not None:
+    if (reason := why_not(student, scope)) is not None:
         without['the student'] = reason
     for teacher in teachers:
         key = f'teacher {teacher["name"]!r}'
@@ -63,7 +59,7 @@ def choose_task(student: Mapping, scope: str | None,
         if not config:
             continue
         other = kind_of(config, own or scope)
-        if other != 'segmentor':
+        if kind == 'segmentor' and other != kind:
             raise ConfigError(
                 key, f'its model ({class_name(config["type"])}) '
                 f'{_KINDS[other]}, but the student '
@@ -71,10 +67,10 @@ def choose_task(student: Mapping, scope: str | None,
                 'segmentor, or distil features alone with '
                 "task=dict(type='FeatureTask') (on the command line: --task "
                 'FeatureTask)')
-        if (reason := _without_scores(config)) is not None:
+        if (reason := why_not(config, own or scope)) is not None:
             without[key] = reason
     if not without:
-        return dict(type='SegmentationTask')
+        return dict(type='SegmentationTask') if kind == 'segmentor' else None
     for name, reason in without.items():
         # There is no logger yet.
         print_log(f'{name} {reason}, so features alone are distilled')
@@ -97,27 +93,29 @@ def teacher_model(teacher: Mapping) -> tuple[dict, str | None]:
 def kind_of(model: Mapping, scope: str | None) -> str:
     """``'classifier'``, ``'segmentor'`` or ``'other'``; unknown types, which
     the builder refuses, are taken for classifiers."""
-    with MODELS.switch_scope_and_registry(scope or 'mmpretrain') as registry:
-        kind: Any = model['type']
-        kind = registry.get(kind) if isinstance(kind, str) else kind
-    if not isinstance(kind, type) or issubclass(kind, BaseClassifier):
+    kind = _found(model, scope)
+    if kind is object or issubclass(kind, BaseClassifier):
         return 'classifier'
     # By name: MMSegmentation may not be installed.
     return 'segmentor' if 'BaseSegmentor' in (
         base.__name__ for base in kind.__mro__) else 'other'
 
 
-def _has_several_labels(model: Mapping, scope: str | None) -> bool:
-    """Whether a classifier's images have several labels, or labels of several
-    tasks."""
-    with MODELS.switch_scope_and_registry(scope or 'mmpretrain') as registry:
-        kind: Any = (model.get('head') or {}).get('type')
-        kind = registry.get(kind) if isinstance(kind, str) else kind
-    return isinstance(kind, type) and issubclass(
-        kind, (MultiLabelClsHead, MultiTaskHead))
+def _several_labels(model: Mapping, scope: str | None) -> str | None:
+    """Why a classifier's scores are not those of a softmax over classes;
+    ``None``: they are."""
+    head = model.get('head') or {}
+    kind = _found(head, scope)
+    if not issubclass(kind, (MultiLabelClsHead, MultiTaskHead)):
+        return None
+    if (head.get('loss') or {}).get('use_soft'):
+        # MMPretrain's configs with mixup or cutmix: such a head takes mixed
+        # labels, and its loss is that of a softmax.
+        return None
+    return f'has {class_name(kind)}, which scores each label by itself'
 
 
-def _without_scores(model: Mapping) -> str | None:
+def _no_pixel_scores(model: Mapping, scope: str | None) -> str | None:
     """Why a segmentor has no scores for each pixel; ``None``: it has."""
     head = model.get('decode_head')
     heads = head if isinstance(head, (list, tuple)) else [head]
@@ -130,8 +128,33 @@ def _without_scores(model: Mapping) -> str | None:
     last = named[-1]
     losses = last.get('loss_decode')
     losses = losses if isinstance(losses, (list, tuple)) else [losses]
-    if last.get('out_channels') == 1 or any(
-            isinstance(loss, Mapping) and loss.get('use_sigmoid')
-            for loss in losses):
+    if last.get('out_channels') == 1 or all(
+            _uses_sigmoid(loss, scope) for loss in losses):
         return 'predicts each class with a sigmoid of its own'
     return None
+
+
+def _uses_sigmoid(loss: Any, scope: str | None) -> bool:
+    """Whether a loss takes scores through a sigmoid: as its config says, or
+    its class (MMSegmentation's focal and dice losses do, if nothing is
+    said)."""
+    if not isinstance(loss, Mapping):
+        return False
+    if 'use_sigmoid' in loss:
+        return bool(loss['use_sigmoid'])
+    default = inspect.signature(_found(loss, scope)).parameters.get(
+        'use_sigmoid')
+    return default is not None and default.default is True
+
+
+def _found(config: Mapping, scope: str | None) -> Any:
+    """The class of a part of a model; ``object`` if it is unknown, which the
+    builder refuses."""
+    with MODELS.switch_scope_and_registry(scope or 'mmpretrain') as registry:
+        kind: Any = config.get('type')
+        kind = registry.get(kind) if isinstance(kind, str) else kind
+    return kind if isinstance(kind, type) else object
+
+
+#: For each kind of model: why it has no softmax scores of classes, if so.
+_WHY_NO_SCORES = dict(classifier=_several_labels, segmentor=_no_pixel_scores)
