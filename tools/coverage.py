@@ -10,9 +10,10 @@ parameter of the student gets a gradient, and each image a prediction. It is
 not applicable if its model gives no scores of classes, or needs a package
 that is not installed. If it fails without teachers, too, the reason says so.
 
-The file has a result for each config, and is written after each one. An
-interrupted run goes on with the same command: configs in the file are
-skipped.
+A config that differs from one that works by schedule, data or the size of
+images alone has the same result, and is not tried. The file has a result for
+each config, and is written after each one. An interrupted run goes on with
+the same command: configs in the file are skipped.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import time
 from pathlib import Path
 
 from coverage_parts import child
+from coverage_parts.repeats import Repeats
 from coverage_parts.selection import (
     diverse_first,
     sampled,
@@ -124,8 +126,10 @@ def _try_all(names: list[str], args: argparse.Namespace) -> None:
     verdicts = read_verdicts(args.json)
     left = [name for name in names if name not in verdicts
             or verdicts[name].status in args.again]
+    repeats = Repeats(v for v in verdicts.values() if v.config not in left)
     for number, name in enumerate(left, 1):
-        verdict = _try(name, args)
+        verdict = repeats.find(name) or _try(name, args)
+        repeats.add(verdict)
         verdicts[name] = verdict
         write_verdicts(args.json, verdicts.values())
         print(f'{number}/{len(left)} {name}: {verdict.status} '

@@ -19,6 +19,7 @@ import torch
 from mmpretrain.models.heads import LinearClsHead
 
 from coverage_parts import child, selection, trial, verdicts
+from coverage_parts.repeats import Repeats
 from coverage_parts.small import (
     num_classes,
     random_batch,
@@ -131,6 +132,13 @@ def test_several_labels_are_distilled_by_features():
     assert (status, reason) == ('works', '64 x 64 pixels; loss_feature')
 
 
+def test_both_methods_at_once():
+    config = 'mmseg::pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py'
+    status, reason = child.run(trial.examine, config,
+                               'mtkd_rl+knowledge_flow', **LIMITS)
+    assert (status, reason) == ('works', '64 x 64 pixels; loss_logit')
+
+
 # ------------------------------------------------------------------- parts
 
 
@@ -236,6 +244,48 @@ def test_reasons_are_counted():
     assert '25.0% of the applicable ones' in text
     assert '    2  shape 3 at x.py:7\n       such as b' in text
     assert '    1  for 1 other reasons' in text
+
+
+R18 = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-{}.py'
+R50 = 'mmseg::pspnet/pspnet_r50-d8_4xb2-{}_cityscapes-512x1024.py'
+
+
+def test_a_trial_that_would_be_the_same():
+    """Not where an architecture differs (769: corners are aligned), and only
+    for what works, at a size that is tried for both."""
+    known = Repeats([Verdict(R50.format('40k'), 'works',
+                             '64 x 64 pixels; loss_logit'),
+                     Verdict(R18.format('512x1024'), 'fails', 'why')])
+    found = known.find(R50.format('80k'))
+    assert found.status == 'works'
+    assert found.reason == \
+        f'64 x 64 pixels; loss_logit; as {R50.format("40k")}'
+    assert known.find(R18.format('512x1024')) is None
+    assert known.find(R18.format('769x769')) is None
+    known.add(found)
+    assert known.find(R50.format('80k')).reason == found.reason
+    # Cannot be read.
+    broken = 'mmpretrain::replknet/replknet-31B_32xb64_in1k.py'
+    known.add(Verdict(broken, 'works', '64 x 64 pixels'))
+    assert known.find(broken) is None
+    own = Repeats([Verdict(R50.format('40k'), 'works',
+                           '512 x 512 pixels; loss_logit')])
+    assert own.find(R50.format('80k')) is None
+
+
+def test_a_trial_is_not_repeated(tool, tmp_path, monkeypatch):
+    tried = []
+
+    def fake(function, config, *args, **kwargs):
+        tried.append(config)
+        return 'works', '64 x 64 pixels; loss_logit'
+
+    monkeypatch.setattr(child, 'run', fake)
+    file = tmp_path / 'out.json'
+    tool('--toolbox', 'mmseg', '--filter', 'pspnet/pspnet_r50-d8_4xb2-[48]0k_'
+         'cityscapes-512x1024.py', '--json', file)
+    assert tried == [R50.format('40k')]
+    assert [e['status'] for e in read(file).values()] == ['works', 'works']
 
 
 # ------------------------------------------------------------ the results

@@ -39,13 +39,21 @@ def training_configs(toolbox: str, pattern: str | None = None) -> list[str]:
         raise ValueError(f'--filter {pattern!r} matches none of the '
                          f'{len(paths)} configs of {toolbox}; '
                          + _like(str(pattern), paths))
-    complete = [f'{toolbox}::{p}' for p in matching if _is_complete(root / p)]
+    names = [f'{toolbox}::{p}' for p in matching]
+    complete = [name for name in names if _is_complete(path_of(name))]
     if not complete:
         raise ValueError(
             f'--filter {pattern!r} matches {len(matching)} configs of '
             f'{toolbox}, and none has all of {", ".join(NEEDED)}; give the '
             'name of a config that trains')
     return complete
+
+
+def path_of(config: str) -> Path:
+    """The file of an installed config, ``'mmseg::pspnet/x.py'``; reading it
+    takes a tenth of the time that reading it by its name does."""
+    toolbox, _, path = config.partition('::')
+    return configs_of(toolbox) / path
 
 
 def _matches(path: str, pattern: str | None) -> bool:
@@ -67,7 +75,6 @@ def _like(pattern: str, paths: Sequence[str]) -> str:
 
 def _is_complete(path: Path) -> bool:
     try:
-        # By its path: a name of a package takes ten times as long to find.
         cfg = load_config(path)
     except Exception:
         # Configs are code, so reading one may raise anything. It is reported

@@ -116,6 +116,20 @@ def _steps(cfg: Config) -> list[dict]:
                  if d.get('pipeline')), [])
 
 
+def _format_steps(cfg: Config) -> list[dict]:
+    """Steps of the training pipeline that give an item its format."""
+    return [step for step in _steps(cfg)
+            if class_name(step.get('type')).startswith('Pack')
+            or class_name(step.get('type')) in _MAKERS]
+
+
+def data_format(cfg: Config) -> tuple:
+    """All of a config's data on which :func:`random_batch` depends."""
+    return (_format_steps(cfg), cfg.train_dataloader.get('collate_fn'),
+            [class_name(d.get('type'))
+             for d in _datasets(cfg.train_dataloader.dataset)])
+
+
 def _datasets(value: Any) -> Iterator[dict]:
     """Configs of a data set and of all data sets that it wraps."""
     if isinstance(value, dict):
@@ -179,9 +193,7 @@ def random_batch(cfg: Config, size: Size, count: int = 2,
         seed: Seed of images and labels.
     """
     generator = np.random.default_rng(seed)
-    steps = [TRANSFORMS.build(step) for step in _steps(cfg)
-             if class_name(step.get('type')).startswith('Pack')
-             or class_name(step.get('type')) in _MAKERS]
+    steps = [TRANSFORMS.build(step) for step in _format_steps(cfg)]
     images = []
     for _ in range(count):
         item = _item(cfg, size, generator)

@@ -38,6 +38,7 @@ from coverage_parts.teachers import teachers_for
 from coverage_parts.verdicts import FAILS, NOT_APPLICABLE, WORKS
 from mmkd_rl.distillers.distillation import NAME, distillation_of
 from mmkd_rl.errors import is_ours
+from mmkd_rl.flow import KnowledgeFlow
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils.cli import describe
 from mmkd_rl.utils.configs import load_config
@@ -154,6 +155,10 @@ def step(cfg: Config, size: Size) -> list[str]:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not name.startswith(f'{NAME}.'):
             parameter.register_hook(_recording(reached, name))
+    for module in model.modules():
+        if isinstance(module, KnowledgeFlow):
+            # Its hook sets this; there is no runner here.
+            module.strength = 1.
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     wrapper.initialize_count_status(model, 0, 1)
     model.train()
