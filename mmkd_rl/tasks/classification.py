@@ -20,22 +20,30 @@ _SEVERAL = ('{}: each image must have one label, got {} labels for {} images; '
 class ClassificationTask(LogitTask):
     """Networks that give one vector of class scores for each image.
 
-    Defaults: the feature is the backbone's last output, the logits are the
-    head's output. For networks without backbone and head (``TimmClassifier``
-    and others) the feature is the input of the classifier's linear layer.
+    Defaults: the feature is the backbone's last output (the neck's, if the
+    neck averages tokens), the logits are the head's output. For networks
+    without backbone and head (``TimmClassifier`` and others) the feature is
+    the input of the classifier's linear layer.
     """
 
     scope = 'mmpretrain'
 
     def feature_taps(self, model: nn.Module,
                      key: str) -> TapConfig | list[TapConfig]:
-        """The backbone's output, or the input of the last linear layer."""
+        """The backbone's output, the mean of its tokens, or the input of the
+        last linear layer."""
         if isinstance(getattr(model, 'backbone', None), nn.Module):
             layers = getattr(getattr(model, 'head', None), 'layers', None)
             if hasattr(layers, 'head_dist'):
                 # A distilled DeiT's backbone gives two tokens; the class
                 # token is the feature.
                 return dict(path='head.layers.head', source='input')
+            neck = getattr(model, 'neck', None)
+            if isinstance(neck, GlobalAveragePooling) and isinstance(
+                    neck.gap, nn.AdaptiveAvgPool1d):
+                # MLP-Mixer's backbone gives tokens [B, D, L]; the mean over
+                # them is the feature.
+                return 'neck'
             return 'backbone'
         linear = [
             name for name, module in model.named_modules()
@@ -70,8 +78,10 @@ class ClassificationTask(LogitTask):
             raise ValueError(f'{key}: its classifier reads one feature, and '
                              f'{len(taps.features)} levels are tapped')
         tap, = taps.features
-        if tap.path == 'backbone' and tap.source == 'output' and \
+        if tap.path in ('backbone', 'neck') and tap.source == 'output' and \
                 isinstance(getattr(model, 'head', None), nn.Module):
+            if tap.path == 'neck':
+                return model.head((feature, ))
             if feature.ndim == 4 and isinstance(
                     getattr(model, 'neck', None), GlobalAveragePooling):
                 feature = _mean_over_space(feature)

@@ -83,15 +83,17 @@ class SegmentationTask(LogitTask):
             ValueError: There is none.
         """
         head, path = _scoring_head(model)
-        if head is not None:
-            return f'{path}.conv_seg'
-        raise ValueError(
-            f'{key}: {type(model).__name__} with '
-            f'{type(_last_head(model)).__name__} '
-            'has no layer decode_head.conv_seg whose output are scores of '
-            "classes; distil features alone with task=dict(type='FeatureTask')"
-            f", or say where the scores are with {key}.taps="
-            "dict(logits='...')")
+        if head is None:
+            raise ValueError(
+                f'{key}: {type(model).__name__} with '
+                f'{type(_last_head(model)).__name__} '
+                'has no layer decode_head.conv_seg whose output are scores of '
+                'classes; distil features alone with '
+                "task=dict(type='FeatureTask'), or say where the scores are "
+                f"with {key}.taps=dict(logits='...')")
+        # In training it runs again for the head after it.
+        return dict(path=f'{path}.conv_seg',
+                    call=None if head is _last_head(model) else 0)
 
     def run(self, model: nn.Module, batch: Batch) -> Any:
         """Run a forward pass; of a cascade of heads up to the last one with

@@ -30,6 +30,23 @@ def test_default_taps_of_an_image_classifier():
     torch.testing.assert_close(feature, model.backbone(images)[0])
 
 
+def test_tokens_of_a_mixer_are_averaged():
+    """MLP-Mixer's neck averages the backbone's tokens."""
+    model = build(dict(
+        type='ImageClassifier',
+        backbone=dict(type='MlpMixer', arch='s', img_size=32, patch_size=16),
+        neck=dict(type='GlobalAveragePooling', dim=1),
+        head=dict(type='LinearClsHead', num_classes=3, in_channels=512)))
+    model.eval()
+    task, images = ClassificationTask(), torch.rand(2, 3, 32, 32)
+    taps = task.taps(model, None, 'student')
+    (feature, ), (logits, ) = attributes(
+        task.infer(model, taps, Batch(images)))
+    torch.testing.assert_close(feature, model.backbone(images)[0].mean(2))
+    torch.testing.assert_close(
+        task.classify(model, taps, feature, 'student'), logits)
+
+
 def test_taps_in_loss_mode_are_those_of_the_same_pass():
     """Taps in loss mode give the outputs of the same forward pass, so that
     nothing is computed twice."""

@@ -3,6 +3,7 @@ in training, in real segmentors."""
 
 import pytest
 import torch
+from mmengine.structures import PixelData
 from torch import nn
 
 from mmkd_rl.records import Batch
@@ -10,7 +11,7 @@ from mmkd_rl.taps import Tap, find_elements
 from mmkd_rl.tasks import SegmentationTask
 from mmkd_rl.teachers.loading import build_network, load_model_config
 
-pytest.importorskip('mmseg')
+SegDataSample = pytest.importorskip('mmseg.structures').SegDataSample
 
 
 def network(config):
@@ -48,6 +49,21 @@ def test_the_feature_is_what_the_decode_head_reads(config, index):
     for mode in (True, False):
         feature, maps = read(model.train(mode), taps)
         assert feature is maps[index]
+
+
+def test_scores_of_the_first_of_two_heads():
+    """PointRend's training runs its first head twice."""
+    model = network('point_rend/pointrend_r50_4xb2-80k_cityscapes-'
+                    '512x1024.py').eval()
+    task, images = SegmentationTask(), torch.rand(1, 3, 128, 128)
+    taps = task.taps(model, None, 'student')
+    sample = SegDataSample(metainfo=dict(img_shape=(128, 128)))
+    sample.gt_sem_seg = PixelData(data=torch.zeros(1, 128, 128).long())
+    with taps.recording(model) as recording:
+        model.loss(images, [sample])
+    logits, = recording.output().logits
+    expected, = task.infer(model, taps, Batch(images)).logits
+    assert logits.requires_grad and torch.equal(logits, expected)
 
 
 @pytest.mark.parametrize('config', [
