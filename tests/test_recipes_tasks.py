@@ -105,7 +105,9 @@ def test_the_task_follows_from_the_heads(student, teacher, task, capsys):
 
 
 @pytest.mark.parametrize('change, reason', [
-    (dict(out_channels=1), 'sigmoid'),
+    # One channel for two classes has scores.
+    (dict(num_classes=2, out_channels=1,
+          loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True)), None),
     (dict(loss_decode=[dict(type='CrossEntropyLoss', use_sigmoid=True)]),
      'sigmoid'),
     # By the classes' defaults.
@@ -132,3 +134,21 @@ def test_a_teacher_of_another_task():
     cfg = mmkd_rl.distill(PSPNET, 'aver', [TEACHER],
                           task=dict(type='FeatureTask'))
     assert cfg.model.task.type == 'FeatureTask'
+
+
+def test_two_classes_in_one_channel_or_two():
+    """A student with one channel and a teacher with two, and the reverse."""
+    pytest.importorskip('mmseg')
+    one, two = load_config(PSPNET), load_config(PSPNET)
+    for cfg in (one, two):
+        cfg.model.update(auxiliary_head=None, pretrained=None)
+        cfg.model.backbone.init_cfg = None
+        cfg.model.decode_head.num_classes = 2
+    one.model.decode_head.update(
+        out_channels=1,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
+    for student, teacher in ((one, two), (two, one)):
+        distilled = built(mmkd_rl.distill(student, 'aver', [dict(
+            name='a', checkpoint='untrained', config=dict(
+                default_scope='mmseg', model=teacher.model))]))
+        assert distilled.distillation.reads_classes

@@ -128,7 +128,8 @@ def _no_pixel_scores(model: Mapping, scope: str | None) -> str | None:
     last = named[-1]
     losses = last.get('loss_decode')
     losses = losses if isinstance(losses, (list, tuple)) else [losses]
-    if last.get('out_channels') == 1 or all(
+    # A single channel is the score of one of two classes.
+    if 1 not in (last.get('out_channels'), last.get('num_classes')) and all(
             _uses_sigmoid(loss, scope) for loss in losses):
         return 'predicts each class with a sigmoid of its own'
     return None

@@ -202,10 +202,14 @@ class OutputTaps:
             :class:`Tap`).
         logits: Config of each level's tap, likewise; may be empty.
         key: The config key of the network, for messages.
+        scores: Makes scores of all classes of the tensor of each level of the
+            logits; ``None``: it has them.
     """
 
     def __init__(self, model: nn.Module, features: Sequence[str | dict],
-                 logits: Sequence[str | dict], key: str) -> None:
+                 logits: Sequence[str | dict], key: str,
+                 scores: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.scores = scores
         self.features = _build_levels(model, features, f'{key}.taps.feature')
         self.logits = _build_levels(model, logits, f'{key}.taps.logits')
 
@@ -225,7 +229,7 @@ class OutputTaps:
                 listener.stop()
             raise
         count = len(self.features)
-        return Recording(listeners[:count], listeners[count:])
+        return Recording(listeners[:count], listeners[count:], self.scores)
 
 
 class Recording:
@@ -234,11 +238,14 @@ class Recording:
     Args:
         features: Listeners of the features.
         logits: Listeners of the logits.
+        scores: See :class:`OutputTaps`.
     """
 
     def __init__(self, features: Sequence[Listener],
-                 logits: Sequence[Listener]) -> None:
+                 logits: Sequence[Listener],
+                 scores: Callable[[Tensor], Tensor] | None = None) -> None:
         self._features, self._logits = features, logits
+        self._scores = scores
 
     def stop(self) -> None:
         """Remove all hooks."""
@@ -256,6 +263,8 @@ class Recording:
         features, logits = (tuple(t for listener in listeners
                                   for t in listener.tensors())
                             for listeners in (self._features, self._logits))
+        if self._scores is not None:
+            logits = tuple(map(self._scores, logits))
         return Output(features, logits)
 
 

@@ -85,7 +85,13 @@ class Task(ABC):
         return OutputTaps(
             model,
             _as_list(cfg.get('feature') or self.feature_taps(model, key)),
-            _as_list(cfg.get('logits') or self.logit_taps(model, key)), key)
+            _as_list(cfg.get('logits') or self.logit_taps(model, key)), key,
+            self.scores)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Scores of all classes for a softmax, [B, C, ...], of a network's
+        logits."""
+        return logits
 
     def scope_for(self, default: str | None) -> str | None:
         """Scope in which types without a prefix are looked up: the default

@@ -36,7 +36,9 @@ class SegmentationTask(LogitTask):
     no neck) that the decode head reads, of several the last; the logits are
     the output of ``conv_seg``, the decode head's last layer (with a cascade
     of heads, of the last head that has one). Auxiliary heads are not
-    distilled.
+    distilled. A head with one channel, whose sigmoid is the probability of
+    the second of two classes, has the scores (0, z), whose softmax is the
+    same.
 
     Pixels without a label (the decode head's ``ignore_index``) and padding are
     left out of all means.
@@ -57,7 +59,9 @@ class SegmentationTask(LogitTask):
         """Read the number of classes and the ignored label of the student's
         decode head."""
         head = _last_head(model)
-        self.num_classes = getattr(head, 'num_classes', None)
+        classes = getattr(head, 'num_classes', None)
+        # One class and its background.
+        self.num_classes = 2 if classes == 1 else classes
         if self.ignore_index is None:
             self.ignore_index = getattr(head, 'ignore_index', 255)
 
@@ -94,6 +98,11 @@ class SegmentationTask(LogitTask):
         # In training it runs again for the head after it.
         return dict(path=f'{path}.conv_seg',
                     call=None if head is _last_head(model) else 0)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """(0, z) of a single channel z."""
+        return logits if logits.shape[1] != 1 else torch.cat(
+            [torch.zeros_like(logits), logits], 1)
 
     def run(self, model: nn.Module, batch: Batch) -> Any:
         """Run a forward pass; of a cascade of heads up to the last one with
@@ -143,7 +152,7 @@ class SegmentationTask(LogitTask):
                 f'{key}: its decode head ({type(head).__name__}) does not '
                 'read the tapped map alone, so it cannot be run on a mapped '
                 'feature')
-        return head.forward([feature] * max(1, index + 1))
+        return self.scores(head.forward([feature] * max(1, index + 1)))
 
     # -------------------------------------------------------------- labels
 

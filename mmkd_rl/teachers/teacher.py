@@ -107,7 +107,7 @@ class FrozenTeacher(nn.Module):
         features, logits, inner = (
             tuple(t for levels in tensors[where] for t in levels)
             for where in (self._features, self._logits, self._inner))
-        return Output(features, logits), inner
+        return Output(features, tuple(map(self._task.scores, logits))), inner
 
     def try_on(self, batch: Batch) -> Output:
         """Run the teacher on images of a size that it may not accept.

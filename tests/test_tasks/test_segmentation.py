@@ -3,9 +3,11 @@
 import pytest
 import torch
 from mmengine.structures import PixelData
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mmkd_rl.records import Batch, Output, OutputSpec
 from mmkd_rl.tasks import SegmentationTask
+from mmkd_rl.teachers.loading import build_network
 
 mmseg = pytest.importorskip('mmseg')
 CLASSES, IGNORED = 3, 255
@@ -155,3 +157,29 @@ def test_labels_of_another_size_are_refused(labels):
     made = batch(labels)
     with pytest.raises(ValueError, match=r'gt_sem_seg.*\(8, 12\).*\(4, 4\)'):
         task().truth(Batch(torch.rand(3, 3, 4, 4), made.samples))
+
+
+@pytest.mark.parametrize('classes', [1, 2])
+def test_two_classes_in_one_channel(classes):
+    """The softmax of (0, z) is the sigmoid of z, so the loss is MMSeg's."""
+    model = build_network(dict(
+        type='EncoderDecoder',
+        backbone=dict(type='ResNetV1c', depth=18, base_channels=4),
+        decode_head=dict(
+            type='FCNHead', in_channels=32, in_index=3, channels=4,
+            num_convs=1, num_classes=classes, out_channels=1,
+            loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))),
+        'mmseg', 'model').eval()
+    made = SegmentationTask()
+    made.prepare(model)
+    y = torch.randint(2, (2, 64, 64))
+    y[:, :32] = 255
+    given = batch(y)
+    output = made.infer(model, made.taps(model, None, 'student'), given)
+    z, y = output.logits[0], y[:, 16::32, 16::32]
+    assert z.shape == (2, 2, 2, 2) and made.num_classes == 2
+    torch.testing.assert_close(
+        made.quality(output, made.truth(given)),
+        -torch.stack([binary_cross_entropy_with_logits(
+            b[1][labels != 255], labels[labels != 255].float())
+            for b, labels in zip(z, y)]))
