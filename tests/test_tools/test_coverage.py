@@ -105,6 +105,7 @@ def test_no_config_breaks_the_run(monkeypatch, tool, tmp_path):
     name = 'mmpretrain::replknet/replknet-31B_32xb64_in1k.py'
     status, reason = child.run(trial.examine, name, 'mtkd_rl', **LIMITS)
     assert status == 'fails' and 'inheritance chain' in reason
+    assert reason.startswith('without distillation, too: ')
     monkeypatch.setattr(trial, 'step', lambda *_: os._exit(3))
     file = tmp_path / 'out.json'
     code, _ = tool('--toolbox', 'mmpretrain', '--filter', CIFAR, '--json',

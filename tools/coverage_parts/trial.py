@@ -46,6 +46,8 @@ from mmkd_rl.utils.configs import load_config
 #: Packages whose files are named in reasons.
 _PACKAGES = ('mmkd_rl', 'mmseg', 'mmpretrain', 'mmdet', 'mmcv', 'mmengine')
 _COUNT = 2
+#: Before the reason of a failure that is not the distillation's.
+_PLAIN = 'without distillation, too:'
 
 
 class WrongResult(Exception):
@@ -70,12 +72,16 @@ def examine(config: str, strategy: str,
     _quiet_and_offline()
     try:
         cfg = load_config(config)
+    except Exception as error:
+        # Configs are code, so reading one may raise anything.
+        return FAILS, f'{_PLAIN} {in_a_line(error)}'
+    try:
         init_default_scope(cfg.default_scope)
         if reason := why_not(cfg):
             return NOT_APPLICABLE, reason
         return try_sizes(cfg, strategy, lean)
     except Exception as error:
-        # A config, or a toolbox on it, may raise anything.
+        # A toolbox may raise anything.
         return FAILS, in_a_line(error)
 
 
@@ -127,7 +133,7 @@ def try_sizes(cfg: Config, strategy: str, lean: bool) -> tuple[str, str]:
     assert plain_error is not None
     if isinstance(plain_error, ImportError):
         return NOT_APPLICABLE, _not_installed(plain_error)
-    return FAILS, f'without distillation, too: {in_a_line(plain_error)}'
+    return FAILS, f'{_PLAIN} {in_a_line(plain_error)}'
 
 
 def distilled(cfg: Config, strategy: str) -> Config:
