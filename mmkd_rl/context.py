@@ -36,13 +36,13 @@ class WeightingContext:
         return tuple(t for t in self.terms if t.reads == what)
 
     @property
-    def logit_weight(self) -> float | None:
-        """alpha, the present sum over terms; ``None``: there are none."""
+    def logit_weight(self) -> float:
+        """alpha, the present sum over terms; in training alone."""
         return _total(self.reading('logits'))
 
     @property
-    def feature_weight(self) -> float | None:
-        """beta, the present sum over terms; ``None``: there are none."""
+    def feature_weight(self) -> float:
+        """beta, the present sum over terms; in training alone."""
         return _total(self.reading('features'))
 
     @property
@@ -52,5 +52,5 @@ class WeightingContext:
                      if isinstance(t, LogitTerm)), 4.)
 
 
-def _total(terms: tuple[DistillationTerm, ...]) -> float | None:
-    return sum(float(t.weight) for t in terms) if terms else None
+def _total(terms: tuple[DistillationTerm, ...]) -> float:
+    return float(sum(t.weight for t in terms))

@@ -198,7 +198,9 @@ def problems(part: Callable[..., Any], options: dict,
                       'base has this one; remove it'))
     elif takes is not None and (unknown := [o for o in options
                                             if o not in takes]):
-        found.append(('', unknown_options(unknown, part.__name__, takes)))
+        found.append(('', unknown_options(
+            unknown, part.__name__,
+            [*takes, *getattr(part, 'further_options', ())])))
     hints = _hints(part)
     for name, value in options.items():
         if name in hints and (takes is None or name in takes):

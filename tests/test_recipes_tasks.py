@@ -131,9 +131,15 @@ def test_a_teacher_of_another_task():
             r"teacher 'a'.*\(ImageClassifier\) classifies images.*student "
             r'\(EncoderDecoder\) segments.*--task FeatureTask')):
         mmkd_rl.distill(PSPNET, 'aver', [TEACHER])
-    cfg = mmkd_rl.distill(PSPNET, 'aver', [TEACHER],
+    given = load_config(PSPNET)
+    given.model.update(pretrained=None)
+    given.model.backbone.init_cfg = None
+    cfg = mmkd_rl.distill(given, 'aver', [f'a={RESNET}:untrained'],
                           task=dict(type='FeatureTask'))
-    assert cfg.model.task.type == 'FeatureTask'
+    assert cfg.model.task == dict(type='FeatureTask', levels='last')
+    # Maps, not the classifier's mean over space.
+    term, = built(cfg).distillation.terms
+    assert term.projectors[0][0].as_map
 
 
 def test_two_classes_in_one_channel_or_two():

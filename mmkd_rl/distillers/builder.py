@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from pydantic import Field
@@ -98,8 +99,10 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
         probe_size: Side, (H, W) or (C, H, W) of the grey images with which
             output sizes are found when the model is built. Most networks
             accept any size; set it for those that accept only one.
-        data_preprocessor: Config of the student's data preprocessor, in place
-            of the one in ``student``.
+        data_preprocessor: Config of the data preprocessor of a student that
+            has none of its own. MMEngine's runner gives a model the one of
+            the whole config, if the model has none: here as there, the
+            model's own comes first.
         init_cfg: Initialisation of the student, in place of the one in
             ``student``.
         **unknown: Options that do not exist; refused with a message.
@@ -119,7 +122,7 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
         (TASKS, task, 'task', ()),
         (WEIGHTINGS, weighting, 'weighting', ('context', )),
         *((MODELS, part, key, ()) for key, cfg in terms
-          for part in _parts_of_term(cfg))
+          for part in _parts_of_term(key, cfg))
     ])
     patch_mmengine()
     adapter: Task = build(TASKS, task, 'task')
@@ -206,9 +209,10 @@ def _build_distillation(model: BaseModel, task: Task,
                         strategy, borrowers)
 
 
-def _parts_of_term(cfg: Any) -> list[Any]:
+def _parts_of_term(key: str, cfg: Any) -> list[Any]:
     """Configs of a term and of its strength, to be checked."""
-    own, strength = split_strength(cfg)
+    with under(key):
+        own, strength = split_strength(cfg)
     return [own] if strength is None else [
         own, dict(type=Strength, **strength)]
 
@@ -299,8 +303,13 @@ def _build_student(cfg: dict | str, preprocessor: dict | None,
                           'MultiTeacherDistiller); give its student, and all '
                           'teachers in one list')
     config, scope = load_model_config(cfg, 'model.student', keep_flow=True)
-    if preprocessor is not None:
+    own = config.get('data_preprocessor')
+    if own is None and preprocessor is not None:
         config['data_preprocessor'] = preprocessor
+    elif preprocessor not in (None, own):
+        print_log('model.student has a data_preprocessor of its own, so '
+                  "model.data_preprocessor, or the config's, is not used",
+                  'current')
     if init_cfg is not None:
         config['init_cfg'] = init_cfg
     if scope is None:

@@ -217,6 +217,7 @@ class Distillation(nn.Module):
             weights.detach(),
             SeenBatch(running.batch, truth, running.teachers)
             if self.weighting.keeps_batch else None,
+            (truth.count > 0).sum(),
             LossScale(losses[self._log_names[0]])
             if self.weighting.needs_loss_scale else None)
         return losses

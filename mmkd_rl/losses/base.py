@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmkd_rl.losses.class_map import complete
 from mmkd_rl.losses.projector import Projector
 from mmkd_rl.losses.standardize import TeacherScales
-from mmkd_rl.losses.strength import Strength
+from mmkd_rl.losses.strength import OPTIONS, Strength
 from mmkd_rl.options import Checked, ConfigError, NonNegative, Positive
 from mmkd_rl.records import (
     Output,
@@ -36,6 +36,8 @@ class _Term(Checked, nn.Module, ABC):
     #: ``'logits'``, ``'features'`` or ``''``; the term gets the strategy's
     #: weights of that kind.
     reads: str = ''
+    #: Options that the builder takes out of the term's config.
+    further_options = OPTIONS
 
     def __init__(self, loss_weight: NonNegative = 1.) -> None:
         super().__init__()

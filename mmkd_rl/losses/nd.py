@@ -86,6 +86,9 @@ class NDLoss(FeatureTerm):
         if not classes:
             raise ConfigError('NDLoss needs images with one class each, and '
                               'this task has none; use FitNetLoss')
+        if any(len(shape) > 1 for shape in student.logits):
+            raise ConfigError('NDLoss needs images with one class each, and '
+                              'here each pixel has one; use FitNetLoss')
         if len(student.features) > 1:
             raise ConfigError('NDLoss takes one feature, got '
                               f'{len(student.features)} levels; tap the last '

@@ -69,7 +69,8 @@ class Strength(Checked, nn.Module):
         super().__init__()
         if ratio is not None and not auto:
             raise ConfigError('ratio', "this is of loss_weight='auto', and "
-                              'the weight is a number; leave one out')
+                              "the weight is a number; add loss_weight='auto'"
+                              ', or leave it out')
         self.auto, self.until, self.decay = auto, until, decay
         self.ratio = ratio or 1.
         if auto:
@@ -127,15 +128,17 @@ class Strength(Checked, nn.Module):
         Raises:
             ConfigError: The model's own loss does not depend on them.
         """
-        lengths = sums_over_processes([
-            _square(own, at), _square(term, at)])
-        if not lengths[0] > 0:
+        squares = [_square(own, at), _square(term, at)]
+        if squares[0] is None:
             raise ConfigError(
                 'loss_weight', "'auto' compares gradients at the tapped "
-                "tensors of the student, and the model's own loss has none "
-                'there; tap others with taps=..., or give a number')
-        if not lengths[1] > 0:
-            return  # a batch that teaches nothing
+                "tensors of the student, and the model's own loss does not "
+                'depend on them; tap others with taps=..., or give a number')
+        lengths = sums_over_processes([
+            own.new_zeros((), dtype=torch.float32) if square is None
+            else square for square in squares])
+        if not (lengths[0] > 0 and lengths[1] > 0):
+            return  # a batch that teaches nothing, such as one without labels
         self.batches += 1
         ratio = .5 * (lengths[0] / lengths[1]).log()
         self.log_weight += (ratio - self.log_weight) / self.batches
@@ -152,25 +155,35 @@ class Strength(Checked, nn.Module):
 
 def split_strength(cfg: Any) -> tuple[Any, dict | None]:
     """Split a term's config into its own options and those of
-    :class:`Strength`; ``None``: it has none of these."""
+    :class:`Strength`; ``None``: it has none of these.
+
+    Raises:
+        ConfigError: The weight is another word than ``'auto'``.
+    """
     if not isinstance(cfg, Mapping):
         return cfg, None  # refused where it is built
     own = {k: v for k, v in cfg.items() if k not in OPTIONS}
     strength = {k: cfg[k] for k in OPTIONS if k in cfg}
-    if own.get('loss_weight') == AUTO:
+    weight = own.get('loss_weight')
+    if isinstance(weight, str) and weight != AUTO:
+        raise ConfigError('loss_weight', f'must be a number >= 0 or {AUTO!r}, '
+                          f'got {weight!r}')
+    if weight == AUTO:
         del own['loss_weight']
         strength['auto'] = True
     return own, strength or None
 
 
-def _square(loss: Tensor, at: Sequence[Tensor]) -> Tensor:
-    """Squared length of the gradient."""
+def _square(loss: Tensor, at: Sequence[Tensor]) -> Tensor | None:
+    """Squared length of the gradient; ``None``: the loss does not depend on
+    the tensors."""
     if not loss.requires_grad:
-        return loss.new_zeros((), dtype=torch.float32)
-    found = torch.autograd.grad(loss * _SCALE, at, retain_graph=True,
-                                allow_unused=True)
-    return sum((g.float().square().sum() for g in found if g is not None),
-               loss.new_zeros((), dtype=torch.float32))
+        return None
+    found = [g for g in torch.autograd.grad(
+        loss * _SCALE, at, retain_graph=True, allow_unused=True)
+        if g is not None]
+    return torch.stack([g.float().square().sum() for g in found]).sum() \
+        if found else None
 
 
 def _progress() -> float:

@@ -155,14 +155,18 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
         made.pop('logit_loss', None)
         made.pop('feature_loss', None)
         made['losses'] = [dict(term) for term in terms]
-    task = options.get('task') or choose_task(
-        student, cfg.get('default_scope'), teachers)
+    scope = cfg.get('default_scope')
+    task = options.get('task') or choose_task(student, scope, teachers)
+    kind = class_name((task or {}).get('type'))
+    if task is not None and kind == 'FeatureTask' and \
+            kind_of(student, scope) == 'segmentor':
+        # Backbones have different numbers of levels.
+        task = {'levels': 'last', **task}
     if task is not None:
         made['task'] = task
-    kind = class_name((task or {}).get('type'))
-    has_map = kind == 'SegmentationTask' or kind == 'FeatureTask' and (
-        'levels' in task or
-        kind_of(student, cfg.get('default_scope')) == 'segmentor')
+        options = {**options, 'task': task}
+    has_map = kind == 'SegmentationTask' or \
+        task is not None and kind == 'FeatureTask' and 'levels' in task
     if has_map and 'losses' not in {**made, **options}:
         _dense_terms(made)
     made.update(options)

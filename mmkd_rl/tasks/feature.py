@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+from mmpretrain.models.classifiers import BaseClassifier
 from torch import nn
 
 from mmkd_rl.records import Batch, Truth
@@ -18,11 +19,11 @@ class FeatureTask(Task):
     """Networks whose features are distilled, whatever they are trained for.
 
     Defaults: features are all levels of the neck, or of the backbone if there
-    is no neck. Networks are run only up to these (``extract_feat``), so that
-    no boxes or masks are computed for a teacher, and two-stage and DETR models
-    need no annotations. Padding, found from ``img_shape`` and
-    ``batch_input_shape`` or ``pad_shape`` of the samples, is left out of all
-    means.
+    is no neck, and of classifiers. Networks are run only up to these
+    (``extract_feat``), so that no boxes or masks are computed for a teacher,
+    and two-stage and DETR models need no annotations. Padding, found from
+    ``img_shape`` and ``batch_input_shape`` or ``pad_shape`` of the samples, is
+    left out of all means.
 
     Args:
         levels: ``'all'`` levels, or the ``'last'`` alone, which networks with
@@ -36,11 +37,14 @@ class FeatureTask(Task):
 
     def feature_taps(self, model: nn.Module,
                      key: str) -> TapConfig | list[TapConfig]:
-        """The levels of the neck, or of the backbone.
+        """The levels of the neck, or of the backbone; a classifier's neck
+        averages over space, so that it is not asked.
 
         Raises:
             ValueError: The model has neither.
         """
+        if isinstance(model, BaseClassifier) and _part(model, 'backbone'):
+            return dict(path='backbone', index=self.index)
         return neck_or_backbone(model, key, self.index)
 
     def logit_taps(self, model: nn.Module,

@@ -16,10 +16,12 @@ its probability would count twice, and the teacher gives no division of it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd_rl.options import ConfigError
@@ -96,18 +98,29 @@ class ClassMap(nn.Module):
 def check_names(name: str, theirs: Sequence[str],
                 own: Sequence[str]) -> None:
     """Raise ConfigError where a teacher without class map has a class of the
-    student at another index.
+    student at another index, and warn where it has none of its classes.
 
-    Names that only one of both has may be spelled in another way, and are not
-    compared.
+    Letters and digits alone are compared. Names that only one of both has may
+    be spelled in another way, and are not compared.
 
     Args:
         name: The teacher's name.
         theirs: Names of its classes.
         own: Names of the student's classes.
     """
-    places = {n.strip().lower(): i for i, n in enumerate(theirs)}
-    row = [places.get(n.strip().lower(), UNSEEN) for n in own]
+    given, wanted = map(_letters, theirs), map(_letters, own)
+    at = dict(enumerate(given))
+    places = {n: i for i, n in at.items()}
+    # ImageNet has two cranes: the same index comes first.
+    row = [c if at.get(c) == n else places.get(n, UNSEEN)
+           for c, n in enumerate(wanted)]
+    if all(i == UNSEEN for i in row):
+        print_log(
+            f'teacher {name!r}: none of its classes ({_some(theirs)}) has the '
+            f"name of one of the student's ({_some(own)}). If they are the "
+            f'same in the same order, class_map=list(range({len(row)})) says '
+            'so; otherwise give it the class_map that is right',
+            'current', logging.WARNING)
     moved = [c for c, i in enumerate(row) if i not in (c, UNSEEN)]
     if not moved:
         return
@@ -120,6 +133,16 @@ def check_names(name: str, theirs: Sequence[str],
         f'({len(moved)} of {len(row)} differ). Give it class_map={text}, or '
         f'class_map=list(range({len(row)})) if the names in its checkpoint '
         'are wrong')
+
+
+def _letters(name: str) -> str:
+    """A name in the form in which names are compared."""
+    return ''.join(filter(str.isalnum, name.lower())) or name
+
+
+def _some(names: Sequence[str]) -> str:
+    return ', '.join(map(repr, names[:3])) + (', ...' if len(names) > 3
+                                              else '')
 
 
 def _as_list(classes: Sequence[int] | Mapping[int, int], num_student: int,

@@ -69,7 +69,7 @@ class CAMKD(WeightingStrategy):
         super().__init__(context, scale)
         self.detach_feature = detach_feature
         self.reads_student = feature == 'student' and \
-            context.feature_weight is not None
+            bool(context.reading('features'))
         if self.reads_student and isinstance(context.task, LogitTask):
             self._try_classifiers()
 

@@ -13,6 +13,7 @@ from tests.toy import (
     distiller,
     samples,
     teacher_file,
+    toy_runner,
     toy_teachers,
 )
 
@@ -282,6 +283,20 @@ def test_a_student_of_another_kind_of_config(tmp_path, teachers):
         'data_preprocessor = dict(mean=[1, 2, 3], std=[4, 5, 6])\n')
     model = build(teachers, student=str(tmp_path / 'student.py'))
     assert model.data_preprocessor.mean.flatten().tolist() == [1, 2, 3]
+
+
+def test_the_students_own_preprocessor_comes_first(tmp_path, teachers):
+    """A runner gives the config's to a model without one, so that a student
+    with one trains as it does alone."""
+    own = dict(mean=[1, 2, 3], std=[4, 5, 6])
+    given = dict(type='ClsDataPreprocessor', mean=[7, 8, 9], std=[1, 1, 1])
+    for student, mean in ((dict(data_preprocessor=own), [1, 2, 3]),
+                          ({}, [7, 8, 9])):
+        cfg = distiller(teachers)
+        cfg['student'].update(student)
+        runner = toy_runner(tmp_path / 'run', cfg, data_preprocessor=given)
+        found = runner.model.data_preprocessor
+        assert found.mean.flatten().tolist() == mean
 
 
 def test_two_experts_are_told_apart_in_order(tmp_path):

@@ -1,6 +1,7 @@
 """Schedule of the agent's updates, and bad input of the hooks."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from mmkd_rl.engine.hooks import (
     TeacherCheckHook,
     WeightVisualizationHook,
 )
+from mmkd_rl.records import Truth
+from mmkd_rl.tasks import ClassificationTask
 from mmkd_rl.utils import cli
 from mmkd_rl.weighting.mtkd_rl.learner import AgentLearner
 from tests.test_engine.test_resume import learner_of
@@ -168,6 +171,23 @@ def test_a_teacher_that_breaks_leaves_no_checkpoint(tmp_path, teachers):
         runner.train()
     files = os.listdir(tmp_path)
     assert 'epoch_1.pth' in files and 'epoch_2.pth' not in files
+
+
+@pytest.mark.parametrize('labelled', [True, False])
+def test_images_without_any_label(tmp_path, teachers, labelled, monkeypatch):
+    """As with a wrong ignore_index: said, and the training goes on."""
+    def truth(self, batch):
+        made = Truth.of_labels(self._targets(batch))
+        return made if labelled else replace(made, count=0 * made.count)
+
+    monkeypatch.setattr(ClassificationTask, 'truth', truth)
+    runner = toy_runner(tmp_path, distiller(teachers), epochs=1,
+                        hooks=[dict(type='TeacherCheckHook')])
+    said = []
+    monkeypatch.setattr(runner.logger, 'warning', said.append)
+    runner.train()
+    assert any('no image has had a label' in text
+               for text in said) is not labelled
 
 
 def test_a_broken_teacher_is_found_within_the_interval(tmp_path, teachers):

@@ -1,5 +1,7 @@
 """ND compared with its definition, and the source of its class means."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -250,6 +252,9 @@ def test_bad_inputs():
         of_features(NDLoss(), random_pairs(), TARGETS)
     with pytest.raises(ValueError, match="ClassMeanHook.*means='running'"):
         of_features(make(), random_pairs(), TARGETS)
+    each_pixel = replace(spec(classes=4), logits=((4, 2, 2), ))
+    with pytest.raises(ValueError, match='each pixel has one; use FitNetLoss'):
+        NDLoss().build(each_pixel, [spec('t0')])
     with pytest.raises(ValueError, match='ClassMeanHook'):
         step(build(feature_loss=dict(type='NDLoss')))
 

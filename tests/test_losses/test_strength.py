@@ -121,8 +121,42 @@ def test_in_a_runner(tmp_path):
         [5 * max(0., 1 - 2 * i / count) for i in range(count)])
 
 
+def test_auto_passes_over_a_batch_without_labels(tmp_path):
+    """The own loss depends on the feature, and its gradient is zero; a loss
+    that does not depend on it is refused."""
+    images, labels = World(0).batch(16)
+    model = built(tmp_path, loss_weight='auto')
+    strength = model.distillation.terms[1].strength
+    feature = model.backbone(images)[-1]
+    term = feature.square().mean()
+    strength.measure(0 * feature.sum(), term, [feature], 'x')
+    assert strength.batches == 0
+    strength.measure(feature.sum(), term, [feature], 'x')
+    assert strength.batches == 1
+    with pytest.raises(ConfigError, match='does not depend on them'):
+        strength.measure(model.head.fc.weight.sum(), term, [feature], 'x')
+
+
+@pytest.mark.parametrize('weighting', [
+    'AverageWeighting', 'CAMKD', 'AEKD', 'AMTMLKD', 'MMKD', 'MTKDRL'])
+def test_any_strategy_with_a_term_that_fades(tmp_path, weighting):
+    """Strategies that read the terms' weights are built before there is a
+    training."""
+    hooks = dict(MTKDRL='AgentAlternationHook', MMKD='MetaWeightingHook')
+    runner = toy_runner(
+        tmp_path / 'run', distiller(
+            toy_teachers(tmp_path), weighting=dict(type=weighting),
+            logit_loss=dict(type='KDLoss', until=.5),
+            feature_loss=dict(type='FitNetLoss', until=.5, decay='cosine')),
+        hooks=[dict(type=hooks[weighting])] if weighting in hooks else [])
+    runner.train()
+    assert runner.model.distillation.terms[0].weight == 0.
+
+
 @pytest.mark.parametrize('options, message', [
     (dict(ratio=2.), "model.feature_loss.ratio: this is of .*'auto'"),
+    (dict(loss_weight='Auto'), r"loss_weight must be a number.*or 'auto'"),
+    (dict(standardise=True), "it takes .*'standardize', 'until', 'decay'"),
     (dict(ratio=-1., loss_weight='auto'), 'model.feature_loss.ratio must be'),
     (dict(until=0.), 'model.feature_loss.until must be'),
     (dict(until=2.), 'model.feature_loss.until must be'),

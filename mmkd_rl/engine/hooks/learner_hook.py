@@ -74,8 +74,8 @@ class LearnerHook(Checked, Hook):
                 ' or count in iterations (by_epoch=False)'
                 if self.by_epoch else '')
             raise ValueError(
-                f'{name}.{self.first}={given}, but training has {length} '
-                f'{unit}: weights would stay equal. {advice}')
+                f'custom_hooks.{name}.{self.first}={given}, but training has '
+                f'{length} {unit}: weights would stay equal. {advice}')
         learner.has_hook = True
         learner.synchronize()
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmkd_rl.options import Checked
 from mmkd_rl.registry import HOOKS
@@ -24,6 +24,7 @@ from mmkd_rl.utils import random_state
 
 #: Key of the states in a checkpoint, one state for each process.
 CHECKPOINT_KEY = 'mmkd_rl_random_state'
+_WHY_NONE = ', because training counts iterations'
 
 
 @HOOKS.register_module()
@@ -53,7 +54,14 @@ class RandomStateHook(Checked, Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Take the states of a resumed run from the checkpoint."""
         states = checkpoint.get(CHECKPOINT_KEY)
-        if not runner._resume or states is None:
+        if not runner._resume:
+            return
+        if states is None:
+            runner.logger.warning(
+                'the checkpoint has no states of the random generators'
+                f'{_WHY_NONE if _counts_iterations(runner) else ""}: the '
+                'resumed run draws other random numbers than one that was not '
+                'interrupted')
             return
         if len(states) != dist.get_world_size():
             runner.logger.warning(
@@ -62,6 +70,10 @@ class RandomStateHook(Checked, Hook):
                 "the first run's random numbers")
             return
         self._states = states
+
+
+def _counts_iterations(runner: Runner) -> bool:
+    return isinstance(runner.train_loop, IterBasedTrainLoop)
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Stop a run whose teachers give NaN, before a checkpoint is written, a
-resumed run with other teachers, and teachers with classes in another order."""
+resumed run with other teachers, and teachers with classes in another order;
+warn where no image has a label."""
 
 from __future__ import annotations
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import Tensor
 
 from mmkd_rl.engine.hooks.common import check_resumed, distillation_in
 from mmkd_rl.options import Checked, Count, under
@@ -16,8 +18,8 @@ CHECKPOINT_KEY = 'mmkd_rl_teachers'
 
 @HOOKS.register_module()
 class TeacherCheckHook(Checked, Hook):
-    """Checks that all teachers' outputs are finite, and that a resumed run has
-    the same teachers.
+    """Checks that all teachers' outputs are finite, that a resumed run has
+    the same teachers, and that images have labels.
 
     The check synchronises with the device, so it is done only every
     ``interval`` iterations and before each checkpoint; the pool itself checks
@@ -31,6 +33,9 @@ class TeacherCheckHook(Checked, Hook):
 
     def __init__(self, interval: Count = 50) -> None:
         self.interval = interval
+        #: Images with labels so far.
+        self._labelled: Tensor | None = None
+        self._has_labels = False
 
     def before_train(self, runner: Runner) -> None:
         """Check the model before training starts.
@@ -54,6 +59,10 @@ class TeacherCheckHook(Checked, Hook):
                          data_batch=None,
                          outputs=None) -> None:
         """Check every ``interval`` iterations."""
+        step = distillation_in(runner, type(self).__name__).last_step
+        if not self._has_labels and step is not None:
+            self._labelled = step.labelled if self._labelled is None else \
+                self._labelled + step.labelled
         if self.every_n_train_iters(runner, self.interval):
             self._check(runner)
 
@@ -87,3 +96,11 @@ class TeacherCheckHook(Checked, Hook):
     def _check(self, runner: Runner, together: bool = True) -> None:
         distillation_in(runner, type(self).__name__).teachers.check_finite(
             together)
+        if self._labelled is not None and not self._labelled:
+            # Said again at each check.
+            runner.logger.warning(
+                'no image has had a label of a class so far: the student '
+                'learns nothing from them. Look at the values in the label '
+                'maps, reduce_zero_label, and the ignore_index of the decode '
+                'head')
+        self._has_labels = bool(self._labelled)

@@ -239,7 +239,7 @@ class MetaLearner(Learner):
             (batch.gaps.logit, self.context.logit_weight, weights.logit),
             (batch.gaps.feature, self.context.feature_weight,
              weights.feature)):
-            if gap is not None and alpha is not None:
+            if gap is not None:
                 gaps.append(gap)
                 factors.append(alpha * weight.to(gap.dtype) / len(gap))
         return gaps, factors

@@ -116,11 +116,11 @@ class MMKD(WeightingStrategy):
         require_terms(context, type(self))
         steps = InnerSteps(inner_steps, inner_lr, ce_step, meta_batch_size)
         sizes = {}
-        if context.logit_weight is not None:
+        if context.reading('logits'):
             sizes['logit'] = sum(
                 context.task.summary_sizes(s)['logit']
                 for s in (context.student, *context.teachers))
-        if context.feature_weight is not None:
+        if context.reading('features'):
             sizes['feature'] = len(context.reading('features')) * sum(
                 sum(t.channels) for t in context.teachers)
         self.learner = MetaLearner(

@@ -140,7 +140,14 @@ class AgentLearner(Learner):
         scalars['history_share'] = self.history.share
         self.history.clear()
         self.updates += 1
-        return scalars
+        return {name: value for name, value in scalars.items()
+                if not name.startswith(self._unused())}
+
+    def _unused(self) -> tuple[str, ...]:
+        """How scalars of weights begin that nothing reads."""
+        return () if self.reward is None else tuple(
+            f'balance_{head}/' for head in ('logit', 'feature')
+            if not self.reward.context.reading(f'{head}s'))
 
     def synchronize(self) -> None:
         """Broadcast the first process's policy and critics."""

@@ -105,12 +105,12 @@ class RewardRule(Checked, ABC):
     @property
     def logit_weight(self) -> float:
         """alpha, at present; 0: logits are not distilled."""
-        return self.context.logit_weight or 0.
+        return self.context.logit_weight
 
     @property
     def feature_weight(self) -> float:
         """beta, at present; 0: features are not distilled."""
-        return self.context.feature_weight or 0.
+        return self.context.feature_weight
 
     @property
     def judge(self) -> LogitTask:
@@ -224,7 +224,7 @@ class AgreementReward(Reward):
                  feature: Literal['same', 'own'] = 'same') -> None:
         super().__init__(context)
         if feature == 'own':
-            if context.feature_weight is None:
+            if not context.reading('features'):
                 raise ConfigError('feature', "'own' needs a "
                                   'model.feature_loss, which is off')
             self.only = 'before'  # the second pass has no gradients

@@ -102,8 +102,8 @@ class MTKDRL(WeightingStrategy):
             context.teachers,
             context.task,
             state,
-            has_logit=context.logit_weight is not None,
-            has_feature=context.feature_weight is not None)
+            has_logit=bool(context.reading('logits')),
+            has_feature=bool(context.reading('features')))
         self.reads_features = 'feature' in self.build_state.parts
         policy: WeightPolicy = construct(
             WeightPolicy, agent or {}, 'agent', sizes=self.build_state.sizes)

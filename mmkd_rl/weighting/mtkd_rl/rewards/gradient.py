@@ -92,7 +92,7 @@ class GradientReward(DeferredReward):
 
     def __init__(self, context: WeightingContext) -> None:
         super().__init__(context)
-        if context.logit_weight is None and context.feature_weight is None:
+        if not any(t.reads in ('logits', 'features') for t in context.terms):
             raise ConfigError('GradientReward needs terms that compare the '
                               'student with each teacher')
 
