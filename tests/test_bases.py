@@ -18,7 +18,7 @@ from mmengine.registry import (
 from mmengine.runner import Runner
 
 from mmkd_rl.registry import MODELS
-from mmkd_rl.utils.configs import complete_loaders
+from mmkd_rl.utils.configs import complete_loaders, load_config
 from tests.toy import WorldDataset, classifier, toy_runner
 
 ROOT = Path(__file__).parents[1] / 'configs' / '_base_'
@@ -154,3 +154,15 @@ def test_schedules(inherited, name, tmp_path):
         assert PARAM_SCHEDULERS.build(
             scheduler, default_args=dict(optimizer=runner.optim_wrapper))
     assert cfg.train_cfg
+
+
+def test_two_bases_with_a_key_in_common(tmp_path):
+    """MMEngine's message does not say which config, or what to do."""
+    for name in 'ab':
+        (tmp_path / f'{name}.py').write_text('custom_hooks = []\n')
+    file = tmp_path / 'own.py'
+    file.write_text("_base_ = ['a.py', 'b.py']\n")
+    with pytest.raises(ValueError, match=(
+            r"config '.*own.py'.*'custom_hooks'.*Keep one of the two as "
+            'base')):
+        load_config(file)

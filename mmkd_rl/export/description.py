@@ -50,7 +50,8 @@ def student_configs(meta: dict) -> tuple[dict | None, dict | None]:
         cfg.get('data_preprocessor')
     while isinstance(model.get('student'), dict):
         model = model['student']
-        preprocessor = preprocessor or model.get('data_preprocessor')
+        # As in the builder: the student's own comes first.
+        preprocessor = model.get('data_preprocessor') or preprocessor
     if preprocessor is not None:
         preprocessor = _as_of_files(preprocessor, cfg)
     backbone = model.get('backbone')

@@ -72,8 +72,8 @@ def _set_students_backbone(cfg: Config,
         raise ValueError(_in_student(str(error))) from error
     distiller['student'] = cfg.model
     if 'data_preprocessor' in cfg.model:
-        # Where the distiller has none, runners give it the config's, which
-        # may be another one.
+        # For those who read the config: it is the student's, whatever the
+        # config's is.
         distiller['data_preprocessor'] = cfg.model.pop('data_preprocessor')
     cfg._cfg_dict['model'] = distiller
     return [_in_student(change) for change in changes]
@@ -101,9 +101,11 @@ def _student_of(distiller: dict) -> dict:
     """The config of a distillation's student, with the options that the
     distillation sets in its place, which are removed there."""
     student = distiller['student']
-    for name in ('data_preprocessor', 'init_cfg'):
-        if distiller.get(name) is not None:
-            student[name] = distiller.pop(name)
+    if distiller.get('init_cfg') is not None:
+        student['init_cfg'] = distiller.pop('init_cfg')
+    preprocessor = distiller.pop('data_preprocessor', None)
+    if student.get('data_preprocessor') is None and preprocessor is not None:
+        student['data_preprocessor'] = preprocessor
     return student
 
 

@@ -115,8 +115,8 @@ def load_model_config(config: str | dict,
         # The student may be a dict, a path or a name.
         model, inner = load_model_config(model['student'], f'{key}: student',
                                          keep_flow=True)
-        # As in the builder: the distiller's preprocessor overrides it.
-        preprocessor = preprocessor or model.get('data_preprocessor')
+        # As in the builder: the student's own comes first.
+        preprocessor = model.get('data_preprocessor') or preprocessor
         scope = inner or scope
     model = dict(model)
     backbone = model.get('backbone')

@@ -28,7 +28,8 @@ def load_config(path: str | os.PathLike, key: str = 'config') -> Config:
     Raises:
         FileNotFoundError: There is no such file. The message has similar names
             of the same folder.
-        ValueError: The package is not installed.
+        ValueError: The package is not installed, or two bases have a key in
+            common.
     """
     path = os.fspath(path)
     # A file, too, may have bases such as mmseg::_base_/default_runtime.py.
@@ -52,7 +53,16 @@ def load_config(path: str | os.PathLike, key: str = 'config') -> Config:
         else:
             message += f': there is no folder {str(file.parent)!r}'
         raise FileNotFoundError(message)
-    return Config.fromfile(path)
+    try:
+        return Config.fromfile(path)
+    except KeyError as error:
+        if 'Duplicate key' not in str(error):
+            raise
+        raise ValueError(
+            f'{key} {path!r}: {error.args[0].strip()}. Two files of a list '
+            '_base_ = [...] may not have a key in common. Keep one of the two '
+            'as base, and write what the other has (such as custom_hooks) '
+            'into the config') from error
 
 
 def _near_in_package(path: str) -> str:
