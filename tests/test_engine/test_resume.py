@@ -154,3 +154,21 @@ def test_load_from_takes_the_weights_alone(tmp_path, finished, name):
     learner = learner_of(runner.model)
     assert learner.updates == 0 and len(learner.history) == 0
     assert runner.epoch == 0
+
+
+def test_a_run_that_counts_iterations_says_that_it_differs(
+        tmp_path, monkeypatch):
+    """Its checkpoints have no states of the random generators."""
+    teachers, said = toy_teachers(tmp_path, count=2), []
+    for resume in (False, True):
+        runner = toy_runner(
+            tmp_path / 'run', distiller(teachers), resume=resume,
+            hooks=[dict(type='RandomStateHook')],
+            train_cfg=dict(by_epoch=False, max_iters=6 if resume else 4),
+            default_hooks=dict(checkpoint=dict(
+                type='CheckpointHook', by_epoch=False, interval=2)))
+        monkeypatch.setattr(runner.logger, 'warning', said.append)
+        runner.train()
+        found = [text for text in said if 'random' in text]
+        assert len(found) == resume
+    assert 'because training counts iterations' in found[0]
