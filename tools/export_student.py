@@ -26,9 +26,10 @@ def parse_args() -> argparse.Namespace:
         '--to',
         choices=FORMATS,
         default='mmpretrain',
-        help='library that will load the file: the whole classifier is '
-        'written for mmpretrain and torchvision, its backbone for mmdet and '
-        'mmseg (default: %(default)s)')
+        help='what the file is for: mmpretrain: the whole model, also of a '
+        "segmentor or detector, for its library's plain config; torchvision: "
+        "the whole classifier with torchvision's names; mmdet, mmseg: the "
+        'backbone alone, for another model (default: %(default)s)')
     return parser.parse_args()
 
 
