@@ -105,7 +105,7 @@ def _without_weights(value: Any) -> Any:
 
 
 def _reads_file(init: Any) -> bool:
-    return any(isinstance(c, dict) and c.get('checkpoint')
+    return any(isinstance(c, dict) and 'checkpoint' in c
                for c in (init if isinstance(init, list) else [init]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 import os
@@ -41,7 +42,7 @@ from mmkd_rl.errors import is_ours
 from mmkd_rl.flow import KnowledgeFlow
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils.cli import describe
-from mmkd_rl.utils.configs import load_config
+from mmkd_rl.utils.configs import class_name, load_config
 
 #: Packages whose files are named in reasons.
 _PACKAGES = ('mmkd_rl', 'mmseg', 'mmpretrain', 'mmdet', 'mmcv', 'mmengine')
@@ -106,6 +107,9 @@ def why_not(cfg: Config) -> str:
             MultimodalEncoderDecoder="zero-shot, its classes are a text "
             "model's", DepthEstimator='estimates depth, it has no classes')
         return f'{name}: {others[name]}' if name in others else ''
+    if class_name(cfg.optim_wrapper.get('type')).startswith('DeepSpeed') and \
+            importlib.util.find_spec('deepspeed') is None:
+        return "package 'deepspeed' is not installed"
     if package == 'mmdet':
         return f'{name}: a detector, for which this tool has no teachers'
     return ''
