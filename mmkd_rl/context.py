@@ -37,12 +37,13 @@ class WeightingContext:
 
     @property
     def logit_weight(self) -> float:
-        """alpha, the present sum over terms; in training alone."""
+        """alpha, the present sum over terms. Not before training begins: the
+        weight of a term that fades depends on how far training is."""
         return _total(self.reading('logits'))
 
     @property
     def feature_weight(self) -> float:
-        """beta, the present sum over terms; in training alone."""
+        """beta, the present sum over terms; see :attr:`logit_weight`."""
         return _total(self.reading('features'))
 
     @property

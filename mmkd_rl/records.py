@@ -331,7 +331,7 @@ class TrainingStep:
         weights: Weights of the teachers, detached.
         seen: The batch and the teachers' outputs; ``None`` unless the
             strategy needs the batch again after the student's update.
-        labelled: Number of images with a label or a valid pixel.
+        labelled: Number of images with a label or a valid pixel, a scalar.
         scale: Factor by which the optimiser scaled the step's losses.
     """
     weights: TeacherWeights

@@ -100,9 +100,9 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
             output sizes are found when the model is built. Most networks
             accept any size; set it for those that accept only one.
         data_preprocessor: Config of the data preprocessor of a student that
-            has none of its own. MMEngine's runner gives a model the one of
-            the whole config, if the model has none: here as there, the
-            model's own comes first.
+            has none of its own. MMEngine's runner sets it to the config's
+            where it is left out, so that a student's own, which a training
+            without teachers would use, comes first.
         init_cfg: Initialisation of the student, in place of the one in
             ``student``.
         **unknown: Options that do not exist; refused with a message.
@@ -163,7 +163,7 @@ def _build_distillation(model: BaseModel, task: Task,
                         terms: Sequence[tuple[str, dict]], weighting: dict,
                         projector: dict | None, taps: dict | None,
                         probe_size: int | Sequence[int]) -> Distillation:
-    student_taps = task.taps(model, taps, 'student')
+    student_taps = task.taps(model, taps, 'model')
     task.prepare(model)
     pool = TeacherPool(teachers, task)
     pool.adapt(Normalization.of(model.data_preprocessor))

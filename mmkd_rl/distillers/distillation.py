@@ -135,7 +135,8 @@ class Distillation(nn.Module):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What is distilled: ``'logits'``, ``'features'`` or both."""
+        """Kinds of outputs that the terms compare: ``'logits'``,
+        ``'features'`` or both, in this order."""
         reads = {t.reads for t in (*self.terms, *self._all_mixtures)}
         return tuple(k for k in ('logits', 'features') if k in reads)
 

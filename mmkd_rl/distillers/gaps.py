@@ -1,4 +1,4 @@
-"""What strategies read of all terms together: gaps and similarities."""
+"""Gaps and similarities of all terms together, which strategies read."""
 
 from __future__ import annotations
 
@@ -49,5 +49,3 @@ def _cosine(pair: Pair) -> Tensor:
     a, b = (mean_over_space(x.float(), pair.valid)
             for x in (pair.student, pair.teacher))
     return F.cosine_similarity(a, b, dim=1)
-
-

@@ -28,8 +28,8 @@ def weight_name(name: str) -> str:
 def numbered(names: Iterable[str]) -> list[str]:
     """Append ``_2``, ``_3``, ... to repeated names."""
     seen: Counter[str] = Counter()
-    numbered = []
+    unique = []
     for name in names:
         seen[name] += 1
-        numbered.append(name if seen[name] == 1 else f'{name}_{seen[name]}')
-    return numbered
+        unique.append(name if seen[name] == 1 else f'{name}_{seen[name]}')
+    return unique

@@ -155,18 +155,17 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
         made.pop('logit_loss', None)
         made.pop('feature_loss', None)
         made['losses'] = [dict(term) for term in terms]
-    scope = cfg.get('default_scope')
-    task = options.get('task') or choose_task(student, scope, teachers)
-    kind = class_name((task or {}).get('type'))
-    if task is not None and kind == 'FeatureTask' and \
-            kind_of(student, scope) == 'segmentor':
+    scope, options = cfg.get('default_scope'), dict(options)
+    task: dict = options.pop('task', None) or choose_task(
+        student, scope, teachers) or {}
+    kind = class_name(task.get('type'))
+    if kind == 'FeatureTask' and kind_of(student, scope) == 'segmentor':
         # Backbones have different numbers of levels.
         task = {'levels': 'last', **task}
-    if task is not None:
+    if task:
         made['task'] = task
-        options = {**options, 'task': task}
     has_map = kind == 'SegmentationTask' or \
-        task is not None and kind == 'FeatureTask' and 'levels' in task
+        kind == 'FeatureTask' and 'levels' in task
     if has_map and 'losses' not in {**made, **options}:
         _dense_terms(made)
     made.update(options)

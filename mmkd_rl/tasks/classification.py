@@ -30,31 +30,8 @@ class ClassificationTask(LogitTask):
 
     def feature_taps(self, model: nn.Module,
                      key: str) -> TapConfig | list[TapConfig]:
-        """The backbone's output, the mean of its tokens, or the input of the
-        last linear layer."""
-        if isinstance(getattr(model, 'backbone', None), nn.Module):
-            layers = getattr(getattr(model, 'head', None), 'layers', None)
-            if hasattr(layers, 'head_dist'):
-                # A distilled DeiT's backbone gives two tokens; the class
-                # token is the feature.
-                return dict(path='head.layers.head', source='input')
-            neck = getattr(model, 'neck', None)
-            if isinstance(neck, GlobalAveragePooling) and isinstance(
-                    neck.gap, nn.AdaptiveAvgPool1d):
-                # MLP-Mixer's backbone gives tokens [B, D, L]; the mean over
-                # them is the feature.
-                return 'neck'
-            return 'backbone'
-        linear = [
-            name for name, module in model.named_modules()
-            if isinstance(module, nn.Linear)
-        ]
-        if not linear:
-            raise ValueError(
-                f'{key}: {type(model).__name__} has neither a backbone nor a '
-                f'linear layer; say where its feature is with '
-                f"{key}.taps=dict(feature='...')")
-        return dict(path=linear[-1], source='input')
+        """See :func:`classifier_feature`."""
+        return classifier_feature(model, key)
 
     def logit_taps(self, model: nn.Module,
                    key: str) -> TapConfig | list[TapConfig]:
@@ -169,6 +146,42 @@ class ClassificationTask(LogitTask):
     def logit_summary(self, output: Output, truth: Truth) -> Tensor:
         """The logits themselves, [B, C]."""
         return output.logits[0]
+
+
+def classifier_feature(model: nn.Module, key: str) -> TapConfig:
+    """The tap of a classifier's feature: the backbone's output, the mean of
+    its tokens, or the input of the last linear layer.
+
+    Args:
+        model: The network.
+        key: The network's config key, for messages.
+
+    Raises:
+        ValueError: The model has neither a backbone nor a linear layer.
+    """
+    if isinstance(getattr(model, 'backbone', None), nn.Module):
+        layers = getattr(getattr(model, 'head', None), 'layers', None)
+        if hasattr(layers, 'head_dist'):
+            # A distilled DeiT's backbone gives two tokens; the class token is
+            # the feature.
+            return dict(path='head.layers.head', source='input')
+        neck = getattr(model, 'neck', None)
+        if isinstance(neck, GlobalAveragePooling) and isinstance(
+                neck.gap, nn.AdaptiveAvgPool1d):
+            # MLP-Mixer's backbone gives tokens [B, D, L]; the mean over them
+            # is the feature.
+            return 'neck'
+        return 'backbone'
+    linear = [
+        name for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    if not linear:
+        raise ValueError(
+            f'{key}: {type(model).__name__} has neither a backbone nor a '
+            f'linear layer; say where its feature is with '
+            f"{key}.taps=dict(feature='...')")
+    return dict(path=linear[-1], source='input')
 
 
 def _logits(output: Output) -> Tensor:

@@ -12,6 +12,7 @@ from mmkd_rl.records import Batch, Truth
 from mmkd_rl.registry import TASKS
 from mmkd_rl.taps.tap import ALL
 from mmkd_rl.tasks.base import TapConfig, Task, neck_or_backbone
+from mmkd_rl.tasks.classification import classifier_feature
 
 
 @TASKS.register_module()
@@ -19,11 +20,12 @@ class FeatureTask(Task):
     """Networks whose features are distilled, whatever they are trained for.
 
     Defaults: features are all levels of the neck, or of the backbone if there
-    is no neck, and of classifiers. Networks are run only up to these
-    (``extract_feat``), so that no boxes or masks are computed for a teacher,
-    and two-stage and DETR models need no annotations. Padding, found from
-    ``img_shape`` and ``batch_input_shape`` or ``pad_shape`` of the samples, is
-    left out of all means.
+    is no neck; of classifiers they are those of :class:`ClassificationTask`.
+    Other networks are run only up to these (``extract_feat``), so that no
+    boxes or masks are computed for a teacher, and two-stage and DETR models
+    need no annotations. Padding, found from ``img_shape`` and
+    ``batch_input_shape`` or ``pad_shape`` of the samples, is left out of all
+    means.
 
     Args:
         levels: ``'all'`` levels, or the ``'last'`` alone, which networks with
@@ -37,15 +39,16 @@ class FeatureTask(Task):
 
     def feature_taps(self, model: nn.Module,
                      key: str) -> TapConfig | list[TapConfig]:
-        """The levels of the neck, or of the backbone; a classifier's neck
-        averages over space, so that it is not asked.
+        """The levels of the neck, or of the backbone; of a classifier, whose
+        neck averages over space, see :func:`classifier_feature`.
 
         Raises:
             ValueError: The model has neither.
         """
-        if isinstance(model, BaseClassifier) and _part(model, 'backbone'):
-            return dict(path='backbone', index=self.index)
-        return neck_or_backbone(model, key, self.index)
+        if not isinstance(model, BaseClassifier):
+            return neck_or_backbone(model, key, self.index)
+        tap = classifier_feature(model, key)
+        return tap if tap != 'backbone' else dict(path=tap, index=self.index)
 
     def logit_taps(self, model: nn.Module,
                    key: str) -> TapConfig | list[TapConfig]:
@@ -53,10 +56,10 @@ class FeatureTask(Task):
         return []
 
     def run(self, model: nn.Module, batch: Batch) -> Any:
-        """Run backbone and neck, or the whole network if it has no such parts
-        (``TimmClassifier`` and others, in which ``extract_feat`` may not exist
-        or not run the tapped layer)."""
-        if _part(model, 'backbone') and hasattr(model, 'extract_feat'):
+        """Run backbone and neck, or the whole network if it is a classifier,
+        whose tapped layer may be in its head, or has no such parts."""
+        if not isinstance(model, BaseClassifier) and \
+                _part(model, 'backbone') and hasattr(model, 'extract_feat'):
             return model.extract_feat(batch.images)
         return super().run(model, batch)
 

@@ -108,12 +108,11 @@ def check_names(name: str, theirs: Sequence[str],
         theirs: Names of its classes.
         own: Names of the student's classes.
     """
-    given, wanted = map(_letters, theirs), map(_letters, own)
-    at = dict(enumerate(given))
-    places = {n: i for i, n in at.items()}
-    # ImageNet has two cranes: the same index comes first.
-    row = [c if at.get(c) == n else places.get(n, UNSEEN)
-           for c, n in enumerate(wanted)]
+    given = [_letters(n) for n in theirs]
+    places = {n: i for i, n in enumerate(given)}
+    # ImageNet has two classes named crane, so the same index comes first.
+    row = [c if given[c:c + 1] == [n] else places.get(n, UNSEEN)
+           for c, n in enumerate(map(_letters, own))]
     if all(i == UNSEEN for i in row):
         print_log(
             f'teacher {name!r}: none of its classes ({_some(theirs)}) has the '

@@ -245,7 +245,7 @@ def test_mixed_precision_of_the_student_leaves_losses_in_float32(teachers):
     (dict(task=dict(type='Segmentation')), ValueError,
      "model.task.type: 'Segmentation'.*'SegmentationTask'"),
     (dict(taps=dict(feature='backbone.layer9')), ValueError,
-     "student.taps.feature.*'backbone.layer9'.*'backbone.conv'"),
+     "model.taps.feature.*'backbone.layer9'.*'backbone.conv'"),
     (dict(student='no/such.py'), FileNotFoundError,
      "model.student='no/such.py'"),
     (dict(student=dict(backbone=3)), ValueError, 'model.student'),

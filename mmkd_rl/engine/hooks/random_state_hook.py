@@ -24,7 +24,6 @@ from mmkd_rl.utils import random_state
 
 #: Key of the states in a checkpoint, one state for each process.
 CHECKPOINT_KEY = 'mmkd_rl_random_state'
-_WHY_NONE = ', because training counts iterations'
 
 
 @HOOKS.register_module()
@@ -57,11 +56,12 @@ class RandomStateHook(Checked, Hook):
         if not runner._resume:
             return
         if states is None:
+            why = ', because training counts iterations' if isinstance(
+                runner.train_loop, IterBasedTrainLoop) else ''
             runner.logger.warning(
-                'the checkpoint has no states of the random generators'
-                f'{_WHY_NONE if _counts_iterations(runner) else ""}: the '
-                'resumed run draws other random numbers than one that was not '
-                'interrupted')
+                f'the checkpoint has no states of the random generators{why}: '
+                'the resumed run draws other random numbers than one that was '
+                'not interrupted')
             return
         if len(states) != dist.get_world_size():
             runner.logger.warning(
@@ -70,10 +70,6 @@ class RandomStateHook(Checked, Hook):
                 "the first run's random numbers")
             return
         self._states = states
-
-
-def _counts_iterations(runner: Runner) -> bool:
-    return isinstance(runner.train_loop, IterBasedTrainLoop)
 
 
 @contextmanager

@@ -33,9 +33,8 @@ class TeacherCheckHook(Checked, Hook):
 
     def __init__(self, interval: Count = 50) -> None:
         self.interval = interval
-        #: Images with labels so far.
+        #: Number of images with labels so far, a scalar.
         self._labelled: Tensor | None = None
-        self._has_labels = False
 
     def before_train(self, runner: Runner) -> None:
         """Check the model before training starts.
@@ -60,7 +59,7 @@ class TeacherCheckHook(Checked, Hook):
                          outputs=None) -> None:
         """Check every ``interval`` iterations."""
         step = distillation_in(runner, type(self).__name__).last_step
-        if not self._has_labels and step is not None:
+        if step is not None:
             self._labelled = step.labelled if self._labelled is None else \
                 self._labelled + step.labelled
         if self.every_n_train_iters(runner, self.interval):
@@ -103,4 +102,3 @@ class TeacherCheckHook(Checked, Hook):
                 'learns nothing from them. Look at the values in the label '
                 'maps, reduce_zero_label, and the ignore_index of the decode '
                 'head')
-        self._has_labels = bool(self._labelled)

@@ -141,13 +141,14 @@ class AgentLearner(Learner):
         self.history.clear()
         self.updates += 1
         return {name: value for name, value in scalars.items()
-                if not name.startswith(self._unused())}
+                if not name.startswith(self._unread())}
 
-    def _unused(self) -> tuple[str, ...]:
-        """How scalars of weights begin that nothing reads."""
+    def _unread(self) -> tuple[str, ...]:
+        """Prefixes of the scalars of weights that no term reads."""
         return () if self.reward is None else tuple(
-            f'balance_{head}/' for head in ('logit', 'feature')
-            if not self.reward.context.reading(f'{head}s'))
+            prefix for prefix, kind in (('balance_logit/', 'logits'),
+                                        ('balance_feature/', 'features'))
+            if not self.reward.context.reading(kind))
 
     def synchronize(self) -> None:
         """Broadcast the first process's policy and critics."""
