@@ -7,7 +7,8 @@ from torch import nn
 
 from mmkd_rl.records import Batch, Output, OutputSpec
 from mmkd_rl.registry import MODELS
-from mmkd_rl.tasks import FeatureTask
+from mmkd_rl.tasks import ClassificationTask, FeatureTask
+from mmkd_rl.teachers.loading import build_network
 from tests.toy import classifier, distiller
 
 
@@ -156,3 +157,24 @@ def test_class_maps_have_no_meaning():
     with pytest.raises(ValueError, match="teacher 'a': class_map has no effect"
                        '.* no class scores'):
         MODELS.build(distiller([teacher], task=dict(type='FeatureTask')))
+
+
+@pytest.mark.parametrize('backbone, neck, head', [
+    (dict(type='MlpMixer', arch='s', img_size=32, patch_size=16),
+     dict(type='GlobalAveragePooling', dim=1),
+     dict(type='LinearClsHead', in_channels=512)),
+    (dict(type='DistilledVisionTransformer', arch='deit-tiny', img_size=32,
+          patch_size=16), None,
+     dict(type='DeiTClsHead', in_channels=192)),
+    (dict(type='ResNet', depth=18), dict(type='GlobalAveragePooling'),
+     dict(type='LinearClsHead', in_channels=512))])
+def test_a_classifier_gives_the_feature_of_its_own_task(backbone, neck, head):
+    """Tokens, a token in the head, and maps before the pooling."""
+    model = build_network(dict(
+        type='ImageClassifier', backbone=backbone, neck=neck,
+        head=dict(head, num_classes=3)), 'mmpretrain', 'model').eval()
+    batch = Batch(torch.rand(2, 3, 32, 32))
+    found = [task.infer(model, task.taps(model, None, 'model'), batch)
+             for task in (FeatureTask('last'), ClassificationTask())]
+    (feature, ), (expected, ) = (output.features for output in found)
+    torch.testing.assert_close(feature, expected)
