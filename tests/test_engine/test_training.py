@@ -266,6 +266,8 @@ def test_weights_that_train_nothing_are_not_shown(
     assert f'train/weight_entropy/{name}' in logged
     assert f'train/weight_{other}/t0' not in logged
     assert f'train/weight_entropy/{other}' not in logged
+    assert f'train/agent/balance_{name}/agent' in logged
+    assert f'train/agent/balance_{other}/agent' not in logged
     axis, = shown['teacher_weights'].axes
     assert axis.get_title() == f'distillation of {kind}'
     weights = runner.model.distillation.last_step.weights

@@ -129,10 +129,10 @@ def test_what_is_not_applicable(config, reason):
 
 @pytest.mark.parametrize('installed', [True, False])
 def test_what_deepspeed_trains(monkeypatch, installed):
-    monkeypatch.setattr(importlib.util, 'find_spec',
-                        lambda name: name if installed else None)
     cfg = load_config('mmpretrain::mae/benchmarks/'
                       'vit-huge-p14_8xb128-ds-coslr-50e_in1k.py')
+    monkeypatch.setattr(importlib.util, 'find_spec',
+                        lambda name: name if installed else None)
     assert trial.why_not(cfg) == (
         '' if installed else "package 'deepspeed' is not installed")
 
