@@ -84,11 +84,15 @@ class OutputSpec:
         known: Mask of the student's classes that a teacher with a class map
             has been trained on, [C]; ``None``: all. Its logits for the other
             classes have no meaning.
+        levels: Of a teacher: index of the student's level with which each of
+            its levels of features is compared; ``None``: that of the same
+            index.
     """
     name: str
     features: tuple[tuple[int, ...], ...] = ()
     logits: tuple[tuple[int, ...], ...] = ()
     known: Tensor | None = field(default=None, compare=False)
+    levels: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, name: str, output: Output) -> OutputSpec:

@@ -4,7 +4,7 @@ teachers."""
 import pytest
 
 import mmkd_rl
-from mmkd_rl.losses import CWDLogitLoss, FitNetLoss
+from mmkd_rl.losses import BinaryKDLoss, CWDLogitLoss, FGDLoss
 from mmkd_rl.utils.configs import load_config
 from tests.test_recipes import PSPNET, RESNET, RETINANET, TEACHER, built
 
@@ -12,18 +12,19 @@ from tests.test_recipes import PSPNET, RESNET, RETINANET, TEACHER, built
 @pytest.mark.parametrize('path, strategy', [
     (RETINANET, 'mtkd_rl'), (PSPNET, 'mtkd_rl'), (PSPNET, 'aver')])
 def test_a_detector_or_segmentor(path, strategy):
-    """Of a detector features are distilled, of a segmentor the scores; if
-    training counts iterations, so does the agent."""
+    """Of a detector scores and features are distilled, of a segmentor the
+    scores; if training counts iterations, so does the agent."""
     pytest.importorskip(path.partition('::')[0])
     given = load_config(path)
     given.model.backbone.init_cfg = None
     cfg = mmkd_rl.distill(given, strategy, [f'a={path}:untrained'])
-    scores = path == PSPNET
-    assert cfg.model.task.type == (
-        'SegmentationTask' if scores else 'FeatureTask')
+    segments = path == PSPNET
+    assert cfg.model.task == (
+        dict(type='SegmentationTask') if segments else
+        dict(type='DetectionTask', scores=True))
     terms = built(cfg).distillation.terms
-    assert [type(t) for t in terms] == [
-        CWDLogitLoss if scores else FitNetLoss]
+    assert [type(t) for t in terms] == (
+        [CWDLogitLoss] if segments else [BinaryKDLoss, FGDLoss])
     if strategy == 'mtkd_rl':
         hook = next(h for h in cfg.custom_hooks
                     if 'AgentAlternation' in h.type)

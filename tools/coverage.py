@@ -55,7 +55,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        '--toolbox', required=True, choices=['mmseg', 'mmpretrain'],
+        '--toolbox', required=True, choices=['mmdet', 'mmseg', 'mmpretrain'],
         help='whose configs to try')
     parser.add_argument(
         '--filter', metavar='PATTERN',

@@ -28,7 +28,7 @@ from mmkd_rl.distillers.distillation import (
     distillation_of,
 )
 from mmkd_rl.errors import is_fault
-from mmkd_rl.losses import DistillationTerm, MixtureTerm
+from mmkd_rl.losses import DistillationTerm, LogitTerm, MixtureTerm
 from mmkd_rl.losses.projector import Projector
 from mmkd_rl.losses.strength import Strength, split_strength
 from mmkd_rl.options import ConfigError, Count, under, unknown_options
@@ -41,7 +41,7 @@ from mmkd_rl.registry import (
     check_parts,
 )
 from mmkd_rl.taps import OutputTaps, find_elements
-from mmkd_rl.tasks import LogitTask, Task
+from mmkd_rl.tasks import Task
 from mmkd_rl.teachers import Normalization, TeacherBorrower, TeacherPool
 from mmkd_rl.teachers.loading import build_network, load_model_config
 from mmkd_rl.teachers.teacher import spec_of
@@ -78,7 +78,7 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
         taps: dict | None = None,
         task: dict = dict(type='ClassificationTask'),
         probe_size: Count | Annotated[Sequence[Count], Field(
-            min_length=1, max_length=3)] = 64,
+            min_length=1, max_length=3)] | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
         **unknown: Any) -> BaseModel:
@@ -98,7 +98,8 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
         task: Config of the task adapter.
         probe_size: Side, (H, W) or (C, H, W) of the grey images with which
             output sizes are found when the model is built. Most networks
-            accept any size; set it for those that accept only one.
+            accept any size; set it for those that accept only one. ``None``:
+            64, and for detectors 256.
         data_preprocessor: Config of the data preprocessor of a student that
             has none of its own. MMEngine's runner sets it to the config's
             where it is left out, so that a student's own, which a training
@@ -126,7 +127,7 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
     ])
     patch_mmengine()
     adapter: Task = build(TASKS, task, 'task')
-    if logit_loss is _KD and not isinstance(adapter, LogitTask):
+    if logit_loss is _KD and adapter.judge is None:
         terms = [t for t in terms if t[1] is not _KD]
     model = _build_student(student, data_preprocessor, init_cfg, adapter)
     # The student's random numbers stay those of a training without teachers.
@@ -162,16 +163,19 @@ def _build_distillation(model: BaseModel, task: Task,
                         teachers: Sequence[dict],
                         terms: Sequence[tuple[str, dict]], weighting: dict,
                         projector: dict | None, taps: dict | None,
-                        probe_size: int | Sequence[int]) -> Distillation:
+                        probe_size: int | Sequence[int] | None
+                        ) -> Distillation:
     student_taps = task.taps(model, taps, 'model')
-    task.prepare(model)
     pool = TeacherPool(teachers, task)
+    task.prepare(model, {t.name: t.model for t in pool})
     pool.adapt(Normalization.of(model.data_preprocessor))
-    student, specs = _probe(model, task, student_taps, pool, probe_size)
+    student, specs = _probe(model, task, student_taps, pool,
+                            probe_size or task.probe_size)
     borrowers = [m for m in model.modules()
                  if isinstance(m, TeacherBorrower) and m.waits_for_teachers]
     for borrower in borrowers:
         borrower.borrow(pool)
+    specs = pool.pair_levels(student, specs)
     specs = pool.match_classes(specs, student.num_classes)
     if not terms:
         raise ConfigError('logit_loss and feature_loss are both None: there '
@@ -186,6 +190,7 @@ def _build_distillation(model: BaseModel, task: Task,
             if strength is not None:
                 term.strength = Strength(**strength)
             if isinstance(term, DistillationTerm):
+                _check_labels(term, task)
                 term.build(student, specs, projector)
         if isinstance(term, MixtureTerm):
             if strength is not None and strength.get('auto'):
@@ -207,6 +212,26 @@ def _build_distillation(model: BaseModel, task: Task,
                          pool.classify))
     return Distillation(task, student_taps, pool, specs, per_teacher, mixtures,
                         strategy, borrowers)
+
+
+def _check_labels(term: DistillationTerm, task: Task) -> None:
+    """Raise ConfigError where a term reads boxes, and there are none; or it
+    takes scores through a softmax, and these networks have them for sigmoids,
+    or the reverse."""
+    if term.reads_objects and not task.has_objects:
+        raise ConfigError(
+            f'{type(term).__name__} reads the boxes of objects, and '
+            f'{type(task).__name__} has other labels; use PKDLoss, MGDLoss or '
+            'FitNetLoss')
+    if not isinstance(term, LogitTerm) or term.softmax in (
+            None, task.softmax) or task.judge is None:
+        return
+    kinds = ('sigmoid each', 'softmax over classes')
+    raise ConfigError(
+        f'{type(term).__name__} takes class scores through a '
+        f'{kinds[term.softmax]}, and those of {type(task).__name__} are for a '
+        f'{kinds[task.softmax]}; use '
+        + ('KDLoss' if task.softmax else 'BinaryKDLoss') + ' or CWDLogitLoss')
 
 
 def _parts_of_term(key: str, cfg: Any) -> list[Any]:
@@ -240,15 +265,20 @@ def _build_strategy(cfg: dict, context: WeightingContext) -> WeightingStrategy:
         WEIGHTINGS, cfg, 'weighting', context=context)
     name, student = type(strategy).__name__, context.student
 
-    def others(attribute: str) -> list[str]:
+    def others(attribute: str, value: bool = False) -> list[str]:
         return sorted(n for n, kind in WEIGHTINGS.module_dict.items()
-                      if not getattr(kind, attribute, True))
+                      if getattr(kind, attribute, True) is value)
 
-    if strategy.needs_labels and not isinstance(context.task, LogitTask):
+    if strategy.needs_labels and context.task.judge is None:
         raise ConfigError(
             'weighting', f'{name} needs labels and class scores, which '
             f'{type(context.task).__name__} does not give; use a weighting '
             f'of a type in {others("needs_labels")}')
+    if context.task.has_objects and not strategy.takes_objects:
+        raise ConfigError(
+            'weighting', f'{name} keeps images of earlier batches, and those '
+            'of a detector have other sizes and numbers of objects; use a '
+            f'weighting of a type in {others("takes_objects", True)}')
     for teacher in context.teachers:
         if strategy.needs_classes and \
                 teacher.num_classes != student.num_classes:

@@ -143,7 +143,7 @@ class Distillation(nn.Module):
     @property
     def reads_classes(self) -> bool:
         """Whether the teachers' class scores have a meaning here."""
-        return isinstance(self.task, LogitTask) and (
+        return self.task.judge is not None and (
             self.weighting.needs_classes or
             any(t.reads == 'logits' for t in self.terms))
 
@@ -282,8 +282,9 @@ class Distillation(nn.Module):
     def _judge(self) -> LogitTask:
         """The task; class maps are refused where there are no class
         scores."""
-        assert isinstance(self.task, LogitTask)
-        return self.task
+        judge = self.task.judge
+        assert judge is not None
+        return judge
 
     # --------------------------------------------- outside a training step
 

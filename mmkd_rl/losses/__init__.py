@@ -1,7 +1,9 @@
 from .base import DistillationTerm, FeatureTerm, LogitTerm, MixtureTerm
+from .binary_kd import BinaryKDLoss
 from .cwd import CWDLogitLoss, CWDLoss
 from .dist import DISTLoss
 from .dkd import DKDLoss
+from .fgd import FGDLoss
 from .fitnet import FitNetLoss
 from .kd import KDLoss
 from .mgd import MGDLoss
@@ -11,8 +13,8 @@ from .projector import Projector, mapped_shape
 from .relation import AngleRelationLoss, DistanceRelationLoss
 
 __all__ = [
-    'AngleRelationLoss', 'CWDLogitLoss', 'CWDLoss', 'DISTLoss', 'DKDLoss',
-    'DistanceRelationLoss', 'DistillationTerm', 'FeatureTerm', 'FitNetLoss',
-    'KDLoss', 'LogitTerm', 'MGDLoss', 'MixtureTerm',
-    'NDLoss', 'PKDLoss', 'Projector', 'mapped_shape'
+    'AngleRelationLoss', 'BinaryKDLoss', 'CWDLogitLoss', 'CWDLoss',
+    'DISTLoss', 'DKDLoss', 'DistanceRelationLoss', 'DistillationTerm',
+    'FGDLoss', 'FeatureTerm', 'FitNetLoss', 'KDLoss', 'LogitTerm', 'MGDLoss',
+    'MixtureTerm', 'NDLoss', 'PKDLoss', 'Projector', 'mapped_shape'
 ]

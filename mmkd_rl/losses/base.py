@@ -62,6 +62,8 @@ class DistillationTerm(_Term):
 
     #: Configs of hooks that a run with the term needs.
     hooks: tuple[dict, ...] = ()
+    #: Whether the term reads boxes of objects as :attr:`Truth.targets`.
+    reads_objects = False
 
     @classmethod
     def needed_hooks(cls, options: dict) -> tuple[dict, ...]:
@@ -84,6 +86,9 @@ class DistillationTerm(_Term):
             if not levels:
                 raise ConfigError(f'{name} needs {what}, but {spec.name!r} '
                                   f'has none{advice}')
+            if spec is not student and self.reads == 'features' and \
+                    spec.levels is not None:
+                continue
             if len(levels) != len(own):
                 raise ConfigError(
                     f'{name} compares {self.reads} level by level, but '
@@ -138,6 +143,9 @@ class LogitTerm(DistillationTerm):
     """
 
     reads = 'logits'
+    #: Whether the term takes scores through a softmax over classes; ``False``:
+    #: through a sigmoid each; ``None``: it takes both kinds.
+    softmax: bool | None = True
 
     def __init__(self, temperature: Positive,
                  loss_weight: NonNegative) -> None:
@@ -230,8 +238,10 @@ class FeatureTerm(DistillationTerm):
                 construct(
                     Projector, projector or {}, 'projector',
                     student=own, teacher=theirs)
-                for own, theirs in zip(student.features, t.features))
+                for own, theirs in level_pairs(student, t))
             for t in teachers)
+        #: Index of the student's level for each level of each teacher.
+        self._levels = [t.levels for t in teachers]
         self.scales = TeacherScales([
             t.channels for t in teachers]) if self.standardize else None
 
@@ -242,9 +252,12 @@ class FeatureTerm(DistillationTerm):
             tuple(
                 _pair(projector(own, theirs), truth)
                 for projector, own, theirs in zip(
-                    levels, student.features,  # type: ignore[call-overload]
+                    projectors,  # type: ignore[call-overload]
+                    student.features if levels is None else
+                    [student.features[i] for i in levels],
                     teacher.features))
-            for levels, teacher in zip(self.projectors, teachers))
+            for projectors, levels, teacher in zip(
+                self.projectors, self._levels, teachers))
         return pairs if self.scales is None else self.scales(pairs)
 
 
@@ -262,6 +275,15 @@ class MixtureTerm(_Term):
     def forward(self, student: Output, teachers: Sequence[Output],
                 truth: Truth, weights: TeacherWeights) -> Tensor:
         """The term, a scalar with the student's gradient."""
+
+
+def level_pairs(student: OutputSpec, teacher: OutputSpec
+                ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Shapes of the student's and the teacher's feature of each level that
+    is compared, see :attr:`OutputSpec.levels`."""
+    own = student.features if teacher.levels is None else [
+        student.features[i] for i in teacher.levels]
+    return list(zip(own, teacher.features))
 
 
 def need_maps(term: str, name: str, axes: int, instead: str) -> None:

@@ -109,6 +109,8 @@ class CWDLogitLoss(LogitTerm):
             authors' is 3, with this temperature.
     """
 
+    softmax = None
+
     def __init__(self,
                  temperature: Positive = 4.0,
                  loss_weight: NonNegative = 3.0) -> None:

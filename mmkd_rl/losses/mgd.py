@@ -37,7 +37,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mmkd_rl.losses.base import FeatureTerm, mean_over_levels, need_maps
+from mmkd_rl.losses.base import (
+    FeatureTerm,
+    level_pairs,
+    mean_over_levels,
+    need_maps,
+)
 from mmkd_rl.losses.projector import mapped_shape
 from mmkd_rl.options import BelowOne, NonNegative
 from mmkd_rl.records import OutputSpec, Pair, Pairs, Truth
@@ -97,7 +102,7 @@ class MGDLoss(FeatureTerm):
         self.generators = nn.ModuleList(
             nn.ModuleList(
                 _generator(mapped_shape(own, theirs)[0])
-                for own, theirs in zip(student.features, t.features))
+                for own, theirs in level_pairs(student, t))
             for t in teachers)
 
     def compare(self, pairs: Pairs, truth: Truth) -> Tensor:

@@ -23,7 +23,12 @@ from mmkd_rl.recipes.reading import (
     read_strategy,
     split_names,
 )
-from mmkd_rl.recipes.tasks import choose_task, kind_of, teacher_model
+from mmkd_rl.recipes.tasks import (
+    choose_task,
+    kind_of,
+    share_scores,
+    teacher_model,
+)
 from mmkd_rl.registry import HOOKS, MODELS, WEIGHTINGS
 from mmkd_rl.teachers.loading import check_teachers
 from mmkd_rl.utils.configs import (
@@ -162,20 +167,27 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
     if kind == 'FeatureTask' and kind_of(student, scope) == 'segmentor':
         # Backbones have different numbers of levels.
         task = {'levels': 'last', **task}
+    elif kind == 'DetectionTask' and 'scores' not in task:
+        task = {**task, 'scores': share_scores(student, scope, teachers)}
     if task:
         made['task'] = task
     has_map = kind == 'SegmentationTask' or \
         kind == 'FeatureTask' and 'levels' in task
-    if has_map and 'losses' not in {**made, **options}:
-        _dense_terms(made)
+    if 'losses' not in {**made, **options}:
+        if has_map:
+            _dense_terms(made)
+        elif kind == 'DetectionTask':
+            _detection_terms(made)
     made.update(options)
     if kind == 'FeatureTask':
         _without_logits(made)
+    if kind in ('FeatureTask', 'DetectionTask'):
+        _reward_from_gradients(made)
     # Detectors' images are large, and they take any size.
-    if (kind != 'FeatureTask' or has_map) and (
+    if (kind not in ('FeatureTask', 'DetectionTask') or has_map) and (
             size := _probe_size(cfg, teachers, has_map)) is not None:
         made.setdefault('probe_size', size)
-    if kind == 'SegmentationTask' and class_name(
+    if kind in ('SegmentationTask', 'DetectionTask') and class_name(
             made['weighting'].get('type')) == 'CAMKD':
         # Decode heads read several maps, so most cannot run on the mapped one.
         made['weighting'].setdefault('feature', 'teacher')
@@ -200,17 +212,36 @@ def _dense_terms(made: dict) -> None:
             'standardize': True}
 
 
+def _detection_terms(made: dict) -> None:
+    """Replace the strategies' default terms, which are those of classifiers,
+    by those of detectors, see docs/detection.md. A strategy's own stay."""
+    plain = default_terms()
+    is_kd, is_fitnet = (made.get(key, plain[key]) == plain[key]
+                        for key in ('logit_loss', 'feature_loss'))
+    if not made['task'].get('scores'):
+        made['logit_loss'] = None
+    elif is_kd:
+        made['logit_loss'] = dict(type='mmkd_rl.BinaryKDLoss')
+    if is_fitnet:
+        made['feature_loss'] = dict(type='mmkd_rl.FGDLoss')
+
+
 def _without_logits(made: dict) -> None:
-    """With :class:`FeatureTask`, replace the parts that need class scores."""
+    """With :class:`FeatureTask`, leave out the default term that needs class
+    scores."""
     if 'losses' not in made:
         made['logit_loss'] = None
+
+
+def _reward_from_gradients(made: dict) -> None:
+    """Set the agent's reward where there are no scores for a softmax."""
     weighting = made.get('weighting', {})
     if class_name(weighting.get('type')) == 'MTKDRL' and \
             'reward' not in weighting:
         weighting['reward'] = dict(type='GradientReward')
         # There is no logger yet.
-        print_log('a model without class scores is distilled by its features; '
-                  "the agent's reward is GradientReward")
+        print_log("there are no scores for a softmax, so the agent's reward "
+                  'is GradientReward')
 
 
 def _add_flow(cfg: Config, teachers: list[dict] | str) -> None:

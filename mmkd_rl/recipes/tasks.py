@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.models.heads import MultiLabelClsHead, MultiTaskHead
 
 from mmkd_rl.options import ConfigError
 from mmkd_rl.registry import MODELS
-from mmkd_rl.teachers.loading import load_model_config
+from mmkd_rl.tasks.dense_scores import DenseScores, scores_of
+from mmkd_rl.teachers.loading import build_network, load_model_config
 from mmkd_rl.teachers.sources import expand
 from mmkd_rl.utils.configs import class_name
 
@@ -23,7 +26,9 @@ _MASK_HEADS = {
     'SegmenterMaskTransformerHead', 'SideAdapterCLIPHead', 'VPDDepthHead'
 }
 _KINDS = dict(classifier='classifies images', segmentor='segments images',
-              other='detects objects or does something else')
+              detector='detects objects', other='does something else')
+#: Bases of models, by name: their packages may not be installed.
+_BASES = dict(segmentor='BaseSegmentor', detector='BaseDetector')
 
 
 def choose_task(student: Mapping, scope: str | None,
@@ -31,11 +36,12 @@ def choose_task(student: Mapping, scope: str | None,
     """The config of the task adapter for a student and its teachers; ``None``:
     the default, classification of images with one label.
 
-    Segmentors with scores for each pixel: :class:`SegmentationTask`. Other
-    models, and where the student or a teacher has no softmax scores (masks,
-    sigmoids, several labels or tasks): :class:`FeatureTask`, of segmentors
-    and classifiers with the last map alone, since backbones have different
-    numbers of levels.
+    Segmentors with scores for each pixel: :class:`SegmentationTask`.
+    Detectors: :class:`DetectionTask`, with scores where all networks have them
+    for the same anchors. Other models, and where the student or a teacher has
+    no softmax scores (masks, sigmoids, several labels or tasks):
+    :class:`FeatureTask`, of segmentors and classifiers with the last map
+    alone, since backbones have different numbers of levels.
 
     Args:
         student: Config of the student's model.
@@ -49,6 +55,9 @@ def choose_task(student: Mapping, scope: str | None,
     kind = kind_of(student, scope)
     if kind == 'other':
         return dict(type='FeatureTask')
+    if kind == 'detector':
+        return dict(type='DetectionTask',
+                    scores=share_scores(student, scope, teachers))
     why_not = _WHY_NO_SCORES[kind]
     without = {}
     if (reason := why_not(student, scope)) is not None:
@@ -77,6 +86,52 @@ def choose_task(student: Mapping, scope: str | None,
     return dict(type='FeatureTask', levels='last')
 
 
+def share_scores(student: Mapping, scope: str | None,
+                 teachers: Sequence[dict]) -> bool:
+    """Whether a detector and all its teachers have class scores for the same
+    anchors or points, found from the configs of their heads.
+
+    Args:
+        student, scope, teachers: See :func:`choose_task`.
+
+    Raises:
+        ValueError, FileNotFoundError: The config of a teacher cannot be read.
+    """
+    own = _dense_scores(student, scope)
+    if isinstance(own, str):
+        print_log(f'the student: {own}, so features alone are distilled')
+        return False
+    for teacher in teachers:
+        config, found = teacher_model(teacher)
+        theirs = _dense_scores(config, found or scope)
+        same = not isinstance(theirs, str) and (
+            theirs == own or teacher.get('class_map') is not None and
+            replace(theirs, classes=own.classes) == own)
+        if not same:
+            print_log(f'teacher {teacher["name"]!r}: {theirs}; the student: '
+                      f'{own}. These scores cannot be compared, so features '
+                      'alone are distilled')
+            return False
+    return True
+
+
+def _dense_scores(model: Mapping, scope: str | None) -> DenseScores | str:
+    """What a detector's scores are for, or why it has none."""
+    head = model.get('bbox_head')
+    if not isinstance(head, Mapping):
+        return scores_of(None)
+    try:
+        with torch.device('meta'):
+            built = build_network(
+                {**head, 'test_cfg': model.get('test_cfg'),
+                 'train_cfg': None}, scope, 'bbox_head')
+    except (ValueError, TypeError, AssertionError, AttributeError, KeyError,
+            RuntimeError) as error:
+        # The builder of the whole model says what is wrong, if anything is.
+        return f'{class_name(head.get("type"))} alone cannot be built: {error}'
+    return scores_of(built)
+
+
 def teacher_model(teacher: Mapping) -> tuple[dict, str | None]:
     """Config and scope of a teacher's model; an empty config if the teacher
     has none, which the builder refuses.
@@ -91,14 +146,14 @@ def teacher_model(teacher: Mapping) -> tuple[dict, str | None]:
 
 
 def kind_of(model: Mapping, scope: str | None) -> str:
-    """``'classifier'``, ``'segmentor'`` or ``'other'``; unknown types, which
-    the builder refuses, are taken for classifiers."""
+    """``'classifier'``, ``'segmentor'``, ``'detector'`` or ``'other'``;
+    unknown types, which the builder refuses, are taken for classifiers."""
     kind = _found(model, scope)
     if kind is object or issubclass(kind, BaseClassifier):
         return 'classifier'
-    # By name: MMSegmentation may not be installed.
-    return 'segmentor' if 'BaseSegmentor' in (
-        base.__name__ for base in kind.__mro__) else 'other'
+    bases = {base.__name__ for base in kind.__mro__}
+    return next((name for name, base in _BASES.items() if base in bases),
+                'other')
 
 
 def _several_labels(model: Mapping, scope: str | None) -> str | None:

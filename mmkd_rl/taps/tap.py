@@ -37,6 +37,8 @@ class Tap:
         index: Element to read where the module takes or returns a tuple, list
             or dict; ``'all'``: each element is a level. Of an element that is
             a list itself (a map and a class token) the first is read.
+            Several: an element of an element, so ``(0, 'all')``: each element
+            of the first is a level.
         key: The config key that the user wrote, for messages.
         copy: Whether to copy the tensor, for networks that change it in place
             later.
@@ -55,7 +57,7 @@ class Tap:
                  path: str,
                  source: str = 'output',
                  call: int | str | None = None,
-                 index: int | str = -1,
+                 index: int | str | Sequence[int | str] = -1,
                  key: str = 'taps',
                  copy: bool = False) -> None:
         modules = dict(model.named_modules())
@@ -130,13 +132,20 @@ class Tap:
 
     def _tensors(self, value: Any) -> tuple[Tensor, ...]:
         """The tensors at ``index`` in the recorded value of one call."""
-        if self.index == ALL:
+        *path, last = self.index if isinstance(
+            self.index, (tuple, list)) else (self.index, )
+        for index in path:
+            value = self._element(value, index)
+        if last == ALL:
             levels = value.values() if isinstance(value, dict) else \
                 value if isinstance(value, (tuple, list)) else (value, )
             return tuple(map(self._checked, levels))
+        return (self._checked(self._element(value, last)), )
+
+    def _element(self, value: Any, index: int | str) -> Any:
         if isinstance(value, (tuple, list, dict)):
             try:
-                value = value[self.index]  # type: ignore[index]
+                return value[index]  # type: ignore[index]
             except (KeyError, IndexError, TypeError) as error:
                 has = sorted(value) if isinstance(value, dict) else \
                     f'{len(value)} elements'
@@ -144,11 +153,11 @@ class Tap:
                     f'{self.key}: index={self.index!r} is not in the '
                     f'{self.source} of {self.path!r}, which has {has}'
                 ) from error
-        elif self.index not in (0, -1):
+        if index not in (0, -1):
             raise ValueError(
                 f'{self.key}: index={self.index!r}, but the {self.source} of '
                 f'{self.path!r} is one {type(value).__name__}; leave it out')
-        return (self._checked(value), )
+        return value
 
     def _checked(self, value: Any) -> Tensor:
         if isinstance(value, (tuple, list)) and value:

@@ -11,7 +11,7 @@ Legend: B batch, M teachers, C classes, D channels, H W space.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,11 +34,52 @@ class Task(ABC):
     projector: dict = {}
     #: Whether only the backbone of a teacher's model is built and run.
     backbone_only = False
+    #: Side of the images with which sizes of outputs are found, in pixels.
+    probe_size = 64
+    #: Whether class scores are for a softmax over the classes; otherwise
+    #: each is for a sigmoid.
+    softmax = True
+
+    #: Whether :attr:`Truth.targets` are boxes of objects, or ``None``.
+    has_objects = False
+
+    @property
+    def judge(self) -> LogitTask | None:
+        """The task itself if it has labels and class scores."""
+        return None
 
     # --------------------------------------------------- how networks are run
 
-    def prepare(self, model: nn.Module) -> None:  # noqa: B027
-        """Read what labels mean from the student's model; called once."""
+    def prepare(self, model: nn.Module,  # noqa: B027
+                teachers: Mapping[str, nn.Module]) -> None:
+        """Read what labels mean from the student's model; called once.
+
+        Args:
+            model: The student.
+            teachers: The teachers' networks by their names.
+
+        Raises:
+            ValueError: A teacher's class scores have another meaning.
+        """
+
+    def pair_levels(self, student: OutputSpec,
+                    teacher: OutputSpec) -> tuple[tuple[int, int], ...] | None:
+        """Which levels of features are compared: indices of the student's
+        and the teacher's; ``None``: each with the one of the same index.
+
+        Raises:
+            ValueError: No levels can be compared.
+        """
+        return None
+
+    def expand_classes(self, classes: Any, key: str) -> Any:
+        """A teacher's class map, for each channel of the logits.
+
+        Args:
+            classes: See :class:`ClassMap`.
+            key: The teacher's config key, for messages.
+        """
+        return classes
 
     def check(self, spec: OutputSpec,  # noqa: B027
               images: Tensor) -> None:
@@ -171,6 +212,11 @@ class LogitTask(Task):
     Strategies, rewards and the agent's state call its methods and do not index
     labels or class scores themselves.
     """
+
+    @property
+    def judge(self) -> LogitTask | None:
+        """The task itself."""
+        return self
 
     @abstractmethod
     def quality(self, output: Output, truth: Truth) -> Tensor:

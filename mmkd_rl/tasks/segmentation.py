@@ -10,6 +10,7 @@ Legend: B batch, M teachers, C classes, H W space.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -55,7 +56,8 @@ class SegmentationTask(LogitTask):
         self.ignore_index = ignore_index
         self.num_classes: int | None = None
 
-    def prepare(self, model: nn.Module) -> None:
+    def prepare(self, model: nn.Module,
+                teachers: Mapping[str, nn.Module]) -> None:
         """Read the number of classes and the ignored label of the student's
         decode head."""
         head = _last_head(model)

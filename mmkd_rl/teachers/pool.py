@@ -64,6 +64,7 @@ class TeacherPool:
 
     def __init__(self, teachers: Sequence[dict], task: Task,
                  key: str = 'model.teachers') -> None:
+        self._task = task
         keys = _KEYS if task.backbone_only else _KEYS | _OF_OUTPUTS
         self.names = check_teachers(teachers, keys)
         require_checkpoints(teachers, key)
@@ -117,6 +118,31 @@ class TeacherPool:
         """
         return tuple(teacher.probe(batch) for teacher in self._teachers)
 
+    def pair_levels(self, student: OutputSpec, specs: Sequence[OutputSpec]
+                    ) -> tuple[OutputSpec, ...]:
+        """Leave out teachers' levels of features that are compared with none
+        of the student's, see :meth:`Task.pair_levels`.
+
+        Args:
+            student: Sizes of the student's output.
+            specs: Sizes from :meth:`probe`.
+
+        Returns:
+            The sizes of the outputs of :meth:`__call__` from now on.
+
+        Raises:
+            ValueError: Of a teacher none can be compared.
+        """
+        paired = []
+        for teacher, spec in zip(self._teachers, specs):
+            pairs = self._task.pair_levels(student, spec)
+            if pairs is not None:
+                own, teacher.levels = zip(*pairs)
+                spec = replace(spec, levels=own, features=tuple(
+                    spec.features[i] for i in teacher.levels))
+            paired.append(spec)
+        return tuple(paired)
+
     def match_classes(self, specs: Sequence[OutputSpec],
                       num_classes: int) -> tuple[OutputSpec, ...]:
         """Build the teachers' class maps.
@@ -139,8 +165,9 @@ class TeacherPool:
                     raise ValueError(
                         f'teacher {spec.name!r}: class_map has no effect, '
                         'because this task uses no class scores; remove it')
-                own = ClassMap(classes, spec.num_classes, num_classes,
-                               f'teacher {spec.name!r}')
+                key = f'teacher {spec.name!r}'
+                own = ClassMap(self._task.expand_classes(classes, key),
+                               spec.num_classes, num_classes, key)
                 self._maps[m] = own
                 spec = replace(
                     spec,

@@ -51,6 +51,8 @@ class FrozenTeacher(nn.Module):
         self._features = self.tapped.install(model, taps.features)
         self._logits = self.tapped.install(model, taps.logits)
         self._inner = slice(0, 0)
+        #: Indices of the levels of features that are used; ``None``: all.
+        self.levels: tuple[int, ...] | None = None
         self.executor: Executor = build(
             EXECUTORS,
             dict(type=executor) if isinstance(executor, str) else executor,
@@ -107,6 +109,8 @@ class FrozenTeacher(nn.Module):
         features, logits, inner = (
             tuple(t for levels in tensors[where] for t in levels)
             for where in (self._features, self._logits, self._inner))
+        if self.levels is not None:
+            features = tuple(features[i] for i in self.levels)
         return Output(features, tuple(map(self._task.scores, logits))), inner
 
     def try_on(self, batch: Batch) -> Output:

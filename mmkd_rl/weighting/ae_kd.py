@@ -127,7 +127,8 @@ class AEKD(WeightingStrategy):
         # Gradient of the sum: that of the mean may underflow in half
         # precision, and the weights do not depend on the scale.
         gradients = [
-            torch.autograd.grad(gap.sum(), at, retain_graph=True)
+            torch.autograd.grad(gap.sum(), at, retain_graph=True,
+                                allow_unused=True, materialize_grads=True)
             for gap in gap_BM.unbind(1)
         ]
         with torch.no_grad(), torch.autocast(

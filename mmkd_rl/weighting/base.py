@@ -44,8 +44,10 @@ class WeightingStrategy(Checked, nn.Module, ABC):
     needs_loss_scale: bool = False
     #: Whether the strategy reads teachers' scores of the student's classes.
     needs_classes: bool = True
-    #: Whether the strategy needs a :class:`LogitTask`.
+    #: Whether the strategy needs labels and class scores.
     needs_labels: bool = False
+    #: Whether the strategy takes images with boxes as labels.
+    takes_objects: bool = True
     #: Whether the strategy reads teachers' features beside the terms' pairs.
     reads_features: bool = False
     #: Whether the strategy reads :attr:`Gaps.similarity`.
@@ -67,8 +69,9 @@ class WeightingStrategy(Checked, nn.Module, ABC):
     @property
     def judge(self) -> LogitTask:
         """The task, for strategies that need class scores and labels."""
-        assert isinstance(self.context.task, LogitTask)
-        return self.context.task
+        judge = self.context.task.judge
+        assert judge is not None
+        return judge
 
     @classmethod
     def needed_hooks(cls, options: dict) -> tuple[dict, ...]:

@@ -30,7 +30,6 @@ from mmkd_rl.losses import mapped_shape
 from mmkd_rl.options import ConfigError
 from mmkd_rl.records import DistillationBatch, Output, TeacherWeights
 from mmkd_rl.registry import WEIGHTINGS
-from mmkd_rl.tasks import LogitTask
 from mmkd_rl.utils.precision import autocasts_to_half
 from mmkd_rl.weighting.base import (
     Scale,
@@ -70,7 +69,7 @@ class CAMKD(WeightingStrategy):
         self.detach_feature = detach_feature
         self.reads_student = feature == 'student' and \
             bool(context.reading('features'))
-        if self.reads_student and isinstance(context.task, LogitTask):
+        if self.reads_student and context.task.judge is not None:
             self._try_classifiers()
 
     def forward(self, batch: DistillationBatch) -> TeacherWeights:

@@ -171,7 +171,7 @@ def test_two_classes_in_one_channel(classes):
             loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))),
         'mmseg', 'model').eval()
     made = SegmentationTask()
-    made.prepare(model)
+    made.prepare(model, {})
     y = torch.randint(2, (2, 64, 64))
     y[:, :32] = 255
     given = batch(y)

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import FUNCTIONS, TRANSFORMS, Registry
 from mmpretrain.datasets import MultiLabelDataset, MultiTaskDataset
 
+from coverage_parts import objects
 from coverage_parts.teachers import student_preprocessor
 from mmkd_rl.recipes.making import image_size
 from mmkd_rl.registry import DATASETS
@@ -25,15 +26,17 @@ from mmkd_rl.utils.configs import class_name, complete_loaders
 Size = tuple[int, int]
 
 #: Sides that are tried first, since they are fast; the config's own is last.
-_SIDES = dict(mmseg=(64, 128), mmpretrain=(64, ))
-_UNKNOWN = dict(mmseg=512, mmpretrain=224)
+_SIDES = dict(mmseg=(64, 128), mmpretrain=(64, ), mmdet=(128, 256))
+_UNKNOWN = dict(mmseg=512, mmpretrain=224, mmdet=512)
+#: Detectors take any size; their own images take minutes.
+_LARGEST = 512
 #: Pipeline steps that set the size of images, and their option.
 _SIZED = dict(RandomCrop='crop_size', CenterCrop='crop_size', Resize='scale',
               RandomResizedCrop='scale', EfficientNetRandomCrop='scale')
 #: Those of MMCV, whose sizes are (width, height).
 _WIDTH_FIRST = ('CenterCrop', 'Resize')
 #: Pipeline steps that make a part of the data, beside the one that packs it.
-_MAKERS = ('GenerateEdge', )
+_MAKERS = ('GenerateEdge', 'SegRescale')
 _IGNORED = 255
 
 
@@ -42,6 +45,8 @@ def sizes(cfg: Config) -> list[Size]:
     own = student_preprocessor(cfg).get('size') or image_size(cfg) or \
         _UNKNOWN[cfg.default_scope]
     height, width = (own, own) if isinstance(own, int) else own
+    if cfg.default_scope == 'mmdet':
+        height, width = (min(side, _LARGEST) for side in (height, width))
     sides = _SIDES[cfg.default_scope]
     if _sets_size(cfg):
         # Not 64, with which a distiller probes where it knows no better.
@@ -142,7 +147,9 @@ def _datasets(value: Any) -> Iterator[dict]:
 
 
 def num_classes(cfg: Config) -> int:
-    """Number of classes of a segmentor or classifier."""
+    """Number of classes of a detector, segmentor or classifier."""
+    if cfg.default_scope == 'mmdet':
+        return objects.num_classes(cfg)
     head = cfg.model.get('decode_head') or cfg.model.get('head')
     # The last head of a cascade gives the result.
     last = head[-1] if isinstance(head, (list, tuple)) else head
@@ -222,6 +229,8 @@ def _item(cfg: Config, size: Size, generator: np.random.Generator) -> dict:
         labels[0] = _IGNORED
         item.update(gt_seg_map=labels, seg_fields=['gt_seg_map'],
                     seg_map_path='random', reduce_zero_label=False)
+    elif cfg.default_scope == 'mmdet':
+        item.update(objects.objects(cfg, size, _steps(cfg), generator))
     elif has_several_labels(cfg):
         item['gt_label'] = generator.choice(classes, 2, replace=False)
     else:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
@@ -47,6 +48,16 @@ from mmkd_rl.utils.configs import class_name, load_config
 #: Packages whose files are named in reasons.
 _PACKAGES = ('mmkd_rl', 'mmseg', 'mmpretrain', 'mmdet', 'mmcv', 'mmengine')
 _COUNT = 2
+#: What a prediction has, one of them.
+_PREDICTIONS = ('pred_sem_seg', 'pred_score', 'pred_instances',
+                'pred_panoptic_seg')
+#: Models of MMDetection that are not distilled, by a base class.
+_OTHER_MODELS = dict(
+    BaseMOTModel='tracks objects in videos',
+    BaseReID='identifies objects, it finds none',
+    SemiBaseDetector='a teacher and a student already, semi-supervised',
+    KnowledgeDistillationSingleStageDetector="MMDetection's own distiller",
+    FastRCNN='needs a file of region proposals')
 #: Before the reason of a failure that is not the distillation's.
 _PLAIN = 'without distillation, too:'
 
@@ -57,7 +68,7 @@ class WrongResult(Exception):
 
 def examine(config: str, strategy: str,
             lean: bool = False) -> tuple[str, str]:
-    """Try a config of MMSegmentation or MMPretrain.
+    """Try a config of a toolbox.
 
     Sizes of images are tried from small to the config's own: at the first at
     which the plain config trains, it must do so with teachers, too.
@@ -111,7 +122,20 @@ def why_not(cfg: Config) -> str:
             importlib.util.find_spec('deepspeed') is None:
         return "package 'deepspeed' is not installed"
     if package == 'mmdet':
-        return f'{name}: a detector, for which this tool has no teachers'
+        return _why_no_detector(cfg, kind)
+    return ''
+
+
+def _why_no_detector(cfg: Config, kind: type) -> str:
+    """As :func:`why_not`, of a model of MMDetection."""
+    bases = {base.__name__ for base in kind.__mro__}
+    for base, what in _OTHER_MODELS.items():
+        if base in bases:
+            return f'{kind.__name__}: {what}'
+    if 'language_model' in cfg.model:
+        return f"{kind.__name__}: its classes are a text model's"
+    if cfg.default_scope != 'mmdet':
+        return f'{kind.__name__}: in the config of another package'
     return ''
 
 
@@ -160,6 +184,9 @@ def step(cfg: Config, size: Size) -> list[str]:
         WrongResult: The step ran, but its result is wrong.
     """
     _seed()
+    # Batch augmentations of detectors read how far the training is.
+    for name, value in (('iter', 0), ('epoch', 0), ('max_iters', 1000)):
+        MessageHub.get_current_instance().update_info(name, value)
     model = _built(cfg)
     reached: set[str] = set()
     for name, parameter in model.named_parameters():
@@ -244,9 +271,9 @@ def check_results(results: Any) -> None:
     if not isinstance(results, (list, tuple)) or len(results) != _COUNT:
         found = len(results) if hasattr(results, '__len__') else 'no list'
         raise WrongResult(f'{_COUNT} images have {found} predictions')
-    if not all('pred_sem_seg' in r or 'pred_score' in r for r in results):
-        raise WrongResult('a prediction has neither pred_sem_seg nor '
-                          'pred_score')
+    if not all(any(key in r for key in _PREDICTIONS) for r in results):
+        raise WrongResult(f'a prediction has none of {", ".join(_PREDICTIONS)}'
+                          )
 
 
 # ----------------------------------------------------------------- reasons

@@ -98,6 +98,7 @@ class MMKD(WeightingStrategy):
     learner: MetaLearner
     keeps_batch = True
     needs_labels = True
+    takes_objects = False
     needs_similarity = False
 
     def __init__(self,

@@ -89,15 +89,21 @@ class RewardRule(Checked, ABC):
     scalar = False
     #: Whether the rule works without class scores and labels.
     works_without_logits = False
+    #: Whether the rule takes class scores through a softmax.
+    softmax = False
 
     def __init__(self, context: WeightingContext) -> None:
         self.task = context.task
-        if not (isinstance(context.task, LogitTask)
-                or self.works_without_logits):
+        if context.task.judge is None and not self.works_without_logits:
             raise ConfigError(
                 f'{type(self).__name__} reads class scores and labels, and '
                 f'{type(context.task).__name__} has none; use '
                 "reward=dict(type='GradientReward')")
+        if self.softmax and not context.task.softmax:
+            raise ConfigError(
+                f'{type(self).__name__} takes class scores through a softmax, '
+                f'and those of {type(context.task).__name__} are for a '
+                "sigmoid each; use reward=dict(type='GradientReward')")
         self.context = context
         self.temperature = context.temperature
         self.known = tuple(t.known for t in context.teachers)
@@ -115,8 +121,9 @@ class RewardRule(Checked, ABC):
     @property
     def judge(self) -> LogitTask:
         """The task, for rules that read class scores and labels."""
-        assert isinstance(self.task, LogitTask)
-        return self.task
+        judge = self.task.judge
+        assert judge is not None
+        return judge
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move the tensors that the rule keeps between batches, if any."""
@@ -219,6 +226,8 @@ class AgreementReward(Reward):
     Raises:
         ConfigError: ``'own'``, and no features are distilled.
     """
+
+    softmax = True
 
     def __init__(self, context: WeightingContext,
                  feature: Literal['same', 'own'] = 'same') -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmkd_rl.options import ConfigError
 from mmkd_rl.records import DistillationBatch, OutputSpec
-from mmkd_rl.tasks import LogitTask, Task
+from mmkd_rl.tasks import Task
 
 #: Parts of the state, in Eq. 5's order.
 StatePart = Literal['feature', 'logit', 'ce', 'similarity', 'divergence']
@@ -45,7 +45,7 @@ class StateBuilder:
                  has_logit: bool = True,
                  has_feature: bool = True) -> None:
         self.task = task
-        judged = isinstance(task, LogitTask)
+        judged = task.judge is not None
         absent = {
             name: why
             for name, exists, why in (
@@ -90,8 +90,9 @@ class StateBuilder:
                 if part == 'feature':
                     column = self.task.feature_summary(teacher, batch.truth)
                 elif part == 'logit':
-                    assert isinstance(self.task, LogitTask)
-                    column = self.task.logit_summary(teacher, batch.truth)
+                    assert self.task.judge is not None
+                    column = self.task.judge.logit_summary(
+                        teacher, batch.truth)
                 elif part == 'ce':
                     column = ce_BM[:, m:m + 1]
                 elif part == 'similarity':

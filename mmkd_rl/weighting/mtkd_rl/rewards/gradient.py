@@ -160,8 +160,10 @@ def _pulls(gap_BM: Tensor, levels: Levels) -> tuple[Levels, ...]:
 
 def _gradient(gap_BM: Tensor, levels: Levels, weights_BM: Tensor) -> Levels:
     """Gradient of the weighted sum of the gaps, in float32."""
-    found = torch.autograd.grad(gap_BM, levels, weights_BM.to(gap_BM),
-                                retain_graph=True)
+    # Zeros at levels that a teacher has not.
+    found = torch.autograd.grad(
+        gap_BM, levels, weights_BM.to(gap_BM), retain_graph=True,
+        allow_unused=True, materialize_grads=True)
     return tuple(g.float() for g in found)
 
 

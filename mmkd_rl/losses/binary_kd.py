@@ -1,0 +1,101 @@
+r"""Distillation of scores that have a sigmoid each, as in dense detectors
+(Yang et al. 2023, arXiv:2308.14286, "Bridging Cross-task Protocol
+Inconsistency for Distillation in Dense Object Detection", Eqs. 4 to 6).
+
+.. math::
+    D_m = \frac{T^2}{\max(1, N_m)} \sum_{x,c} |p_m - p_S|^\gamma \,
+    \big( p_m \ln \tfrac{p_m}{p_S} +
+    (1 - p_m) \ln \tfrac{1 - p_m}{1 - p_S} \big), \quad
+    p = \sigma(z / T), \quad N_m = \sum_x \max_c \sigma(z_m)
+
+over the locations x and channels c (a class of an anchor) of all levels; one
+number per image and teacher. The factor in front makes little of the many
+locations on which both agree that there is nothing. Deviations:
+
+- The divergence in place of the binary cross entropy: the same gradient where
+  gamma is 0, and zero where student and teacher are equal.
+- N_m, the teacher's own count of locations with an object, in place of the
+  number of locations that the student's head assigns to objects, so that no
+  labels are needed.
+- T, which is 1 in the paper.
+
+Padding is left out. Channels of classes that a teacher with a class map does
+not know have no loss.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmkd_rl.losses.base import LogitTerm
+from mmkd_rl.options import NonNegative, Positive
+from mmkd_rl.records import Pair, Pairs, Truth
+from mmkd_rl.registry import MODELS
+
+
+@MODELS.register_module()
+class BinaryKDLoss(LogitTerm):
+    """Divergence between the probabilities of student and teacher, class by
+    class.
+
+    Args:
+        temperature: T.
+        gamma: See above; 0: all locations count alike.
+        loss_weight: alpha of MTKD-RL, Eq. (2); applied by the distiller.
+    """
+
+    softmax = False
+
+    def __init__(self,
+                 temperature: Positive = 1.0,
+                 gamma: NonNegative = 1.0,
+                 loss_weight: NonNegative = 1.0) -> None:
+        super().__init__(temperature, loss_weight)
+        self.gamma = gamma
+
+    def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
+        """D_m, [B, M], in float32."""
+        columns = []
+        for levels in pairs:
+            parts = [self._level(pair) for pair in levels]
+            total_B, objects_B = (torch.stack(values).sum(0)
+                                  for values in zip(*parts))
+            columns.append(total_B / objects_B.clamp_min(1))
+        return torch.stack(columns, 1) * self.temperature**2
+
+    def _level(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        """Sum of the divergence, and N_m, of one level, [B] each."""
+        student, teacher = pair.student.float(), pair.teacher.float()
+        if pair.valid is not None:
+            # Scores of padding may be infinite.
+            valid = pair.valid.unsqueeze(1) > 0
+            student, teacher = (torch.where(valid, x, 0.)
+                                for x in (student, teacher))
+        p, q = teacher / self.temperature, student / self.temperature
+        share = p.sigmoid()
+        divergence = share * (F.logsigmoid(p) - F.logsigmoid(q)) + (
+            1 - share) * (F.logsigmoid(-p) - F.logsigmoid(-q))
+        if self.gamma:
+            divergence = divergence * _power(
+                (share - q.sigmoid()).abs(), self.gamma)
+        divergence_BHW = divergence.sum(1)
+        objects_BHW = teacher.sigmoid().amax(1)
+        if pair.valid is not None:
+            divergence_BHW = divergence_BHW * pair.valid
+            objects_BHW = objects_BHW * pair.valid
+        return (divergence_BHW.flatten(1).sum(1),
+                objects_BHW.flatten(1).sum(1))
+
+    def _complete(self, teacher: Tensor, student: Tensor,
+                  known_C: Tensor) -> Tensor:
+        """A teacher's scores, with the student's own where it knows nothing:
+        each class is compared on its own."""
+        known = known_C.view(-1, *[1] * (teacher.ndim - 2))
+        return torch.where(known, teacher, student.detach().to(teacher))
+
+
+def _power(x: Tensor, gamma: float) -> Tensor:
+    """x^gamma, whose gradient at 0 is finite."""
+    return x if gamma == 1 else x.clamp_min(1e-6)**gamma
