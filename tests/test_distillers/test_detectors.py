@@ -1,0 +1,227 @@
+"""Detectors with DetectionTask: teachers of other strides and kinds, scores of
+shared anchors, every strategy, and batches that are hard to take."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+from mmkd_rl.engine.hooks.common import unwrapped
+from mmkd_rl.options import ConfigError
+from mmkd_rl.records import Batch
+from mmkd_rl.registry import MODELS
+from mmkd_rl.teachers.loading import init_untrained
+from tests.test_distillers.test_dense import (
+    DETR,
+    MASK_RCNN,
+    RETINANET,
+    SIDE,
+    detection_samples,
+    detector,
+    loader,
+    teacher,
+    yolox,
+)
+from tests.toy import toy_runner
+
+pytestmark = pytest.mark.filterwarnings('ignore')
+SCORES = [dict(type='BinaryKDLoss'), dict(type='CWDLogitLoss')]
+FEATURES = [dict(type='FGDLoss'), dict(type='PKDLoss')]
+GRADIENT = dict(type='MTKDRL', reward=dict(type='GradientReward'))
+
+
+def retinanet(width=8, channels=64, classes=80):
+    cfg = detector(RETINANET, width, channels)
+    cfg['bbox_head'].update(in_channels=channels, feat_channels=16,
+                            stacked_convs=1, num_classes=classes)
+    return cfg
+
+
+def distilled(student, teachers, scores=False, **kwargs):
+    kwargs.setdefault('losses', FEATURES + SCORES * scores)
+    return dict(type='mmkd_rl.MultiTeacherDistiller', student=student,
+                teachers=teachers, probe_size=256,
+                task=dict(type='DetectionTask', scores=scores), **kwargs)
+
+
+def built(*args, **kwargs):
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(distilled(*args, **kwargs)).train()
+    init_untrained(model)
+    return model
+
+
+def step(model, samples=None):
+    """Losses of a step; all are finite, and so are the gradients."""
+    torch.manual_seed(1)
+    losses = model(torch.randn(2, 3, SIDE, SIDE),
+                   samples or detection_samples(), mode='loss')
+    total, logged = model.parse_losses(losses)
+    model.zero_grad()
+    total.backward()
+    assert all(v.isfinite() for v in logged.values()), logged
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(g.isfinite().all() for g in grads)
+    return logged
+
+
+@pytest.mark.parametrize('weighting', [
+    dict(type='AverageWeighting'), dict(type='AEKD'), GRADIENT])
+def test_levels_of_one_stride_are_compared(weighting):
+    """RetinaNet's maps have strides 8 to 128, Mask R-CNN's 4 to 64, those of
+    a deformable DETR 8 to 64."""
+    model = built(retinanet(), [
+        teacher('mask', detector(MASK_RCNN, 8, 32)),
+        teacher('detr', detector(DETR, 8, 64))], weighting=weighting)
+    logged = step(model)
+    assert logged['loss_feature_FGDLoss'] > 0 < logged[
+        'loss_feature_PKDLoss']
+    batch = torch.zeros(1, 3, 256, 256)
+    distillation = model.distillation
+    for pooled, network, wanted in zip(
+            distillation.teachers, ('mask', 'detr'),
+            ((32, 16, 8, 4), (32, 16, 8, 4))):
+        output, _ = pooled(Batch(batch))
+        assert tuple(f.shape[2] for f in output.features) == wanted, network
+    for term in distillation.terms:
+        assert [len(p) for p in term.projectors] == [4, 4]
+    weights = distillation.last_step.weights.feature
+    torch.testing.assert_close(weights.sum(1), torch.ones(2))
+
+
+HOOKS = dict(MTKDRL=[
+    dict(type='mmkd_rl.AgentAlternationHook', warmup=1, interval=1)])
+
+
+@pytest.mark.parametrize('weighting', [
+    dict(type='AverageWeighting'), dict(type='AEKD'), dict(type='AMTMLKD'),
+    dict(type='EBKD'), dict(type='CAMKD', feature='teacher'), GRADIENT,
+    dict(type='MTKDRL', reward=dict(type='DistanceReward'))],
+    ids=lambda w: w['type'] + w.get('reward', {}).get('type', ''))
+def test_every_strategy_distils_scores(tmp_path, weighting):
+    """A run with two RetinaNets; its checkpoint is the plain model's."""
+    pytest.importorskip('mmdet')
+    init_default_scope('mmdet')
+    student = retinanet(classes=3)
+    runner = toy_runner(
+        tmp_path, distilled(
+            student, [teacher('a', retinanet(12, 32, 3)),
+                      teacher('b', retinanet(8, 16, 3))],
+            scores=True, weighting=weighting),
+        epochs=2, default_scope='mmdet', train_dataloader=loader(),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-4)),
+        hooks=HOOKS.get(weighting['type'], []))
+    runner.train()
+    model = unwrapped(runner)
+    assert type(model).__name__ == 'RetinaNet'
+    weights = model.distillation.last_step.weights
+    for kind in (weights.logit, weights.feature):
+        torch.testing.assert_close(kind.sum(1), torch.ones(2))
+    if weighting['type'] == 'MTKDRL':
+        assert model.distillation.weighting.learner.updates == 2
+    with MODELS.switch_scope_and_registry('mmdet') as registry:
+        plain = registry.build(student)
+    saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
+    lacking = plain.load_state_dict(saved['state_dict'], strict=False)
+    assert not lacking.missing_keys
+    assert all(n.startswith('distillation.') for n in lacking.unexpected_keys)
+
+
+def objects(boxes=(), labels=(), crowd=False):
+    """Samples with the same objects in each image."""
+    samples = detection_samples()
+    for sample in samples:
+        given = InstanceData(
+            bboxes=torch.tensor(boxes, dtype=torch.float).view(-1, 4),
+            labels=torch.tensor(labels, dtype=torch.long))
+        empty = InstanceData(bboxes=torch.zeros(0, 4),
+                             labels=torch.zeros(0, dtype=torch.long))
+        sample.gt_instances, sample.ignored_instances = (
+            (empty, given) if crowd else (given, empty))
+    return samples
+
+
+@pytest.mark.parametrize('samples', [
+    lambda: objects(),
+    lambda: objects([[4., 8, 30, 30]], [2], crowd=True),
+    lambda: objects([[9., 9, 9, 20], [12, 12, 12, 12]], [2, 3]),
+    lambda: objects([[70., 70, 90, 90], [-20, 5, -1, 30]], [2, 3]),
+    lambda: objects([[0., 0, 64, 64]], [1])],
+    ids=['nothing', 'a crowd', 'no area', 'outside', 'the whole image'])
+@pytest.mark.parametrize('weighting', [
+    dict(type='CAMKD', feature='teacher'), GRADIENT])
+def test_objects_that_are_hard_to_take(samples, weighting):
+    model = built(retinanet(), [
+        teacher('a', retinanet(12, 32)), teacher('b', retinanet(8, 16))],
+        scores=True, weighting=weighting, losses=[*SCORES, FEATURES[0]])
+    # MMDetection's own loss of a box without area is infinite.
+    losses = model(torch.randn(2, 3, SIDE, SIDE), samples(), mode='loss')
+    ours = {k: v for k, v in losses.items()
+            if k.startswith(('loss_logit', 'loss_feature'))}
+    assert len(ours) == 3 and all(v.isfinite() for v in ours.values())
+    sum(ours.values()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all()
+               for p in model.parameters())
+    assert model.distillation.last_step.weights.logit.isfinite().all()
+
+
+def test_a_teacher_of_more_classes():
+    """Its class map counts classes, not the channels of nine anchors."""
+    row = [5, -1, 0]
+    model = built(
+        retinanet(classes=3),
+        [dict(teacher('a', retinanet(12, 32, 80)), class_map=row),
+         teacher('b', retinanet(8, 16, 3))], scores=True)
+    step(model)
+    pool = model.distillation.teachers
+    batch = Batch(torch.randn(1, 3, SIDE, SIDE))
+    mapped, own = pool.run(batch).outputs[0], pool[0](batch)[0]
+    for ours, theirs in zip(mapped.logits, own.logits):
+        ours, theirs = (z.unflatten(1, (9, -1)) for z in (ours, theirs))
+        for c, k in enumerate(row):
+            if k >= 0:
+                assert torch.equal(ours[:, :, c], theirs[:, :, k])
+    # An object of a class that the teacher does not know.
+    step(model, objects([[4., 8, 30, 30]], [1]))
+    assert not model.distillation.last_step.weights.logit[:, 0].any()
+
+
+def test_images_that_grow_in_training():
+    """YOLOX resizes each batch; masks follow."""
+    student = yolox()
+    student['data_preprocessor']['batch_augments'] = [dict(
+        type='BatchSyncRandomResize', random_size_range=(32, 128),
+        size_divisor=32, interval=1)]
+    model = built(student, [teacher('a', yolox()), teacher('b', yolox())],
+                  scores=True, weighting=GRADIENT)
+    preprocessor = model.data_preprocessor
+    for side in (32, 96):
+        preprocessor.batch_augments[0]._input_size = (side, side)
+        data = preprocessor(dict(
+            inputs=[torch.zeros(3, SIDE, SIDE)] * 2,
+            data_samples=copy.deepcopy(detection_samples())), True)
+        assert data['inputs'].shape[2] == side
+        losses = model(**data, mode='loss')
+        total, _ = model.parse_losses(losses)
+        assert total.isfinite()
+
+
+def test_mmkd_is_refused():
+    with pytest.raises(ConfigError, match=r'MMKD keeps images.*AverageWeigh'):
+        built(retinanet(), [teacher('a', retinanet())], scores=True,
+              weighting=dict(type='MMKD'))
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(losses=[dict(type='KDLoss')]),
+     r'KDLoss takes class scores through a softmax.*BinaryKDLoss'),
+    (dict(losses=[dict(type='NDLoss')]), 'NDLoss'),
+    (dict(weighting=dict(type='MTKDRL')), r'Reward.*GradientReward'),
+    (dict(scores=False, losses=SCORES), r'needs class scores')])
+def test_what_does_not_fit(change, message):
+    with pytest.raises(ConfigError, match=message):
+        built(retinanet(), [teacher('a', retinanet(12, 32))],
+              **dict(dict(scores=True), **change))
