@@ -41,18 +41,28 @@ class Output:
             level.
         logits: Class scores before the softmax, [B, C, ...], one a level;
             empty: the network has none, or they are not read.
+        edges: Where the four edges of a box are, as scores of N distances
+            each before the softmax, [B, 4 N, H, W], one a level; empty: the
+            network has no such distributions, or they are not read.
     """
     features: tuple[Tensor, ...] = ()
     logits: tuple[Tensor, ...] = ()
+    edges: tuple[Tensor, ...] = ()
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Output:
         """``fn`` of each tensor."""
         return Output(tuple(map(fn, self.features)),
-                      tuple(map(fn, self.logits)))
+                      tuple(map(fn, self.logits)),
+                      tuple(map(fn, self.edges)))
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All tensors, features first."""
-        return (*self.features, *self.logits)
+        return (*self.features, *self.predictions)
+
+    @property
+    def predictions(self) -> tuple[Tensor, ...]:
+        """What terms that read ``'logits'`` compare: logits and edges."""
+        return (*self.logits, *self.edges)
 
     def detach(self) -> Output:
         """The same values, detached from the graph."""
@@ -81,6 +91,7 @@ class OutputSpec:
         features: Shape of each feature level, (D, H, W) at the probing size
             or (D,).
         logits: Shape of each logit level, (C, ...).
+        edges: Shape of each level of edges, (4 N, H, W).
         known: Mask of the student's classes that a teacher with a class map
             has been trained on, [C]; ``None``: all. Its logits for the other
             classes have no meaning.
@@ -93,12 +104,15 @@ class OutputSpec:
     logits: tuple[tuple[int, ...], ...] = ()
     known: Tensor | None = field(default=None, compare=False)
     levels: tuple[int, ...] | None = None
+    edges: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def of(cls, name: str, output: Output) -> OutputSpec:
         """Sizes of an output."""
-        return cls(name, tuple(tuple(f.shape[1:]) for f in output.features),
-                   tuple(tuple(z.shape[1:]) for z in output.logits))
+        features, logits, edges = (
+            tuple(tuple(x.shape[1:]) for x in kind)
+            for kind in (output.features, output.logits, output.edges))
+        return cls(name, features, logits, edges=edges)
 
     @property
     def num_classes(self) -> int:

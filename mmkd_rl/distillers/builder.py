@@ -191,6 +191,7 @@ def _build_distillation(model: BaseModel, task: Task,
                 term.strength = Strength(**strength)
             if isinstance(term, DistillationTerm):
                 _check_labels(term, task)
+                term.predict = pool.predict
                 term.build(student, specs, projector)
         if isinstance(term, MixtureTerm):
             if strength is not None and strength.get('auto'):
@@ -306,7 +307,7 @@ def _probe(model: BaseModel, task: Task, taps: OutputTaps, pool: TeacherPool,
     model.eval()
     try:
         output = task.infer(model, taps, batch)
-        find_elements(model, (*taps.features, *taps.logits),
+        find_elements(model, taps.all(),
                       lambda: task.run(model, batch))
     except (RuntimeError, AssertionError, TypeError,
             AttributeError) as error:

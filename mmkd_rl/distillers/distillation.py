@@ -236,7 +236,7 @@ class Distillation(nn.Module):
                 term.strength.is_measuring:
             term.strength.measure(
                 sum_of_losses(own), truth.mean(gap_BM.mean(1)),
-                student.logits if term.reads == 'logits' else
+                student.predictions if term.reads == 'logits' else
                 student.features, name)
 
     @property

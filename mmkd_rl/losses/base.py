@@ -11,7 +11,7 @@ Legend: B batch, M teachers, C classes, D channels, H W space, L levels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,9 @@ class DistillationTerm(_Term):
     hooks: tuple[dict, ...] = ()
     #: Whether the term reads boxes of objects as :attr:`Truth.targets`.
     reads_objects = False
+    #: Runs a teacher's head on features, see :meth:`TeacherPool.predict`; set
+    #: by the builder.
+    predict: Callable[[int, Sequence[Tensor]], Output]
 
     @classmethod
     def needed_hooks(cls, options: dict) -> tuple[dict, ...]:

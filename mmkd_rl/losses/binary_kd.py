@@ -25,6 +25,8 @@ not know have no loss.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -57,36 +59,8 @@ class BinaryKDLoss(LogitTerm):
 
     def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
         """D_m, [B, M], in float32."""
-        columns = []
-        for levels in pairs:
-            parts = [self._level(pair) for pair in levels]
-            total_B, objects_B = (torch.stack(values).sum(0)
-                                  for values in zip(*parts))
-            columns.append(total_B / objects_B.clamp_min(1))
-        return torch.stack(columns, 1) * self.temperature**2
-
-    def _level(self, pair: Pair) -> tuple[Tensor, Tensor]:
-        """Sum of the divergence, and N_m, of one level, [B] each."""
-        student, teacher = pair.student.float(), pair.teacher.float()
-        if pair.valid is not None:
-            # Scores of padding may be infinite.
-            valid = pair.valid.unsqueeze(1) > 0
-            student, teacher = (torch.where(valid, x, 0.)
-                                for x in (student, teacher))
-        p, q = teacher / self.temperature, student / self.temperature
-        share = p.sigmoid()
-        divergence = share * (F.logsigmoid(p) - F.logsigmoid(q)) + (
-            1 - share) * (F.logsigmoid(-p) - F.logsigmoid(-q))
-        if self.gamma:
-            divergence = divergence * _power(
-                (share - q.sigmoid()).abs(), self.gamma)
-        divergence_BHW = divergence.sum(1)
-        objects_BHW = teacher.sigmoid().amax(1)
-        if pair.valid is not None:
-            divergence_BHW = divergence_BHW * pair.valid
-            objects_BHW = objects_BHW * pair.valid
-        return (divergence_BHW.flatten(1).sum(1),
-                objects_BHW.flatten(1).sum(1))
+        return over_levels(pairs, lambda pair: binary_divergence(
+            pair, self.temperature, self.gamma))
 
     def _complete(self, teacher: Tensor, student: Tensor,
                   known_C: Tensor) -> Tensor:
@@ -94,6 +68,54 @@ class BinaryKDLoss(LogitTerm):
         each class is compared on its own."""
         known = known_C.view(-1, *[1] * (teacher.ndim - 2))
         return torch.where(known, teacher, student.detach().to(teacher))
+
+
+def over_levels(pairs: Pairs, level: Callable[[Pair], tuple[Tensor, Tensor]]
+                ) -> Tensor:
+    """A sum over all levels, divided by a count over all levels, or by 1 if
+    that is larger, [B, M].
+
+    Args:
+        pairs: Pairs of each teacher's levels.
+        level: Sum and count of one level, [B] each.
+    """
+    columns = []
+    for levels in pairs:
+        total_B, count_B = (torch.stack(values).sum(0)
+                            for values in zip(*map(level, levels)))
+        columns.append(total_B / count_B.clamp_min(1))
+    return torch.stack(columns, 1)
+
+
+def binary_divergence(pair: Pair, temperature: float,
+                      gamma: float) -> tuple[Tensor, Tensor]:
+    """T^2 times the sum over locations and channels, and N_m, of one level,
+    [B] each.
+
+    Args:
+        pair: Scores of student and teacher.
+        temperature: T.
+        gamma: See the top of this file.
+    """
+    student, teacher = pair.student.float(), pair.teacher.float()
+    if pair.valid is not None:
+        # Scores of padding may be infinite.
+        valid = pair.valid.unsqueeze(1) > 0
+        student, teacher = (torch.where(valid, x, 0.)
+                            for x in (student, teacher))
+    p, q = teacher / temperature, student / temperature
+    share = p.sigmoid()
+    divergence = share * (F.logsigmoid(p) - F.logsigmoid(q)) + (
+        1 - share) * (F.logsigmoid(-p) - F.logsigmoid(-q))
+    if gamma:
+        divergence = divergence * _power((share - q.sigmoid()).abs(), gamma)
+    divergence_BHW = divergence.sum(1)
+    objects_BHW = teacher.sigmoid().amax(1)
+    if pair.valid is not None:
+        divergence_BHW = divergence_BHW * pair.valid
+        objects_BHW = objects_BHW * pair.valid
+    return (temperature**2 * divergence_BHW.flatten(1).sum(1),
+            objects_BHW.flatten(1).sum(1))
 
 
 def _power(x: Tensor, gamma: float) -> Tensor:

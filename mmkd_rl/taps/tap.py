@@ -213,12 +213,15 @@ class OutputTaps:
         key: The config key of the network, for messages.
         scores: Makes scores of all classes of the tensor of each level of the
             logits; ``None``: it has them.
+        edges: Config of each level's tap of :attr:`Output.edges`.
     """
 
     def __init__(self, model: nn.Module, features: Sequence[str | dict],
                  logits: Sequence[str | dict], key: str,
-                 scores: Callable[[Tensor], Tensor] | None = None) -> None:
+                 scores: Callable[[Tensor], Tensor] | None = None,
+                 edges: Sequence[str | dict] = ()) -> None:
         self.scores = scores
+        self.edges = _build_levels(model, edges, f'{key}.taps.edges')
         self.features = _build_levels(model, features, f'{key}.taps.feature')
         self.logits = _build_levels(model, logits, f'{key}.taps.logits')
 
@@ -230,15 +233,21 @@ class OutputTaps:
         """
         listeners: list[Listener] = []
         try:
-            for tap in (*self.features, *self.logits):
+            for tap in self.all():
                 listeners.append(tap.listen(model))
         except AttributeError:
             # A module has been removed since the model was built.
             for listener in listeners:
                 listener.stop()
             raise
-        count = len(self.features)
-        return Recording(listeners[:count], listeners[count:], self.scores)
+        first = len(self.features)
+        last = first + len(self.logits)
+        return Recording(listeners[:first], listeners[first:last],
+                         self.scores, listeners[last:])
+
+    def all(self) -> tuple[Tap, ...]:
+        """All taps, features first."""
+        return (*self.features, *self.logits, *self.edges)
 
 
 class Recording:
@@ -248,17 +257,19 @@ class Recording:
         features: Listeners of the features.
         logits: Listeners of the logits.
         scores: See :class:`OutputTaps`.
+        edges: Listeners of the edges.
     """
 
     def __init__(self, features: Sequence[Listener],
                  logits: Sequence[Listener],
-                 scores: Callable[[Tensor], Tensor] | None = None) -> None:
+                 scores: Callable[[Tensor], Tensor] | None = None,
+                 edges: Sequence[Listener] = ()) -> None:
         self._features, self._logits = features, logits
-        self._scores = scores
+        self._scores, self._edges = scores, edges
 
     def stop(self) -> None:
         """Remove all hooks."""
-        for listener in (*self._features, *self._logits):
+        for listener in (*self._features, *self._logits, *self._edges):
             listener.stop()
 
     def __enter__(self) -> Recording:
@@ -268,13 +279,13 @@ class Recording:
         self.stop()
 
     def output(self) -> Output:
-        """The recorded features and logits."""
-        features, logits = (tuple(t for listener in listeners
-                                  for t in listener.tensors())
-                            for listeners in (self._features, self._logits))
+        """The recorded tensors."""
+        features, logits, edges = (
+            tuple(t for listener in listeners for t in listener.tensors())
+            for listeners in (self._features, self._logits, self._edges))
         if self._scores is not None:
             logits = tuple(map(self._scores, logits))
-        return Output(features, logits)
+        return Output(features, logits, edges)
 
 
 def _build_levels(model: nn.Module, levels: Sequence[str | dict],

@@ -99,9 +99,13 @@ class Task(ABC):
         if all(own.shape[2:] == theirs.shape[2:]
                for own, theirs in zip(student.logits, teacher.logits)):
             return teacher
-        return Output(teacher.features, tuple(
-            resized(theirs, own.shape[2:])
-            for own, theirs in zip(student.logits, teacher.logits)))
+        logits, edges = (
+            tuple(resized(theirs, own.shape[2:])
+                  for own, theirs in zip(of_student, of_teacher))
+            for of_student, of_teacher in (
+                (student.logits, teacher.logits),
+                (student.edges, teacher.edges)))
+        return Output(teacher.features, logits, edges)
 
     def taps(self, model: nn.Module, cfg: dict | None, key: str) -> OutputTaps:
         """Build the taps of a network's output.
@@ -127,7 +131,7 @@ class Task(ABC):
             model,
             _as_list(cfg.get('feature') or self.feature_taps(model, key)),
             _as_list(cfg.get('logits') or self.logit_taps(model, key)), key,
-            self.scores)
+            self.scores, self.edge_taps(model))
 
     def scores(self, logits: Tensor) -> Tensor:
         """Scores of all classes for a softmax, [B, C, ...], of a network's
@@ -150,6 +154,26 @@ class Task(ABC):
     def logit_taps(self, model: nn.Module,
                    key: str) -> TapConfig | list[TapConfig]:
         """Default taps of the logits; an empty list: there are none."""
+
+    def edge_taps(self, model: nn.Module) -> list[TapConfig]:
+        """Taps of :attr:`Output.edges`; an empty list: there are none."""
+        return []
+
+    def predict(self, model: nn.Module, features: Sequence[Tensor],
+                key: str) -> Output:
+        """Run the part of a network after its feature taps on features, and
+        return its logits and edges.
+
+        Args:
+            model: The network.
+            features: One a level, of the tapped shapes.
+            key: The network's config key, for messages.
+
+        Raises:
+            ValueError: This task, or this network, has no such part.
+        """
+        raise ValueError(f'{key}: {type(self).__name__} cannot run a head on '
+                         'features')
 
     def run(self, model: nn.Module, batch: Batch) -> Any:
         """Run one forward pass without losses, at least up to the taps."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -29,11 +29,14 @@ class DenseScores:
         boxes: Corners of the anchors at the first location of each level, in
             pixels; empty for one anchor or point at each location, whose size
             is only a start.
+        bins: Distances N of which each edge of a box has a distribution; 0:
+            the head has no distributions.
     """
     classes: int
     strides: tuple[tuple[int, int], ...]
     anchors: int
     boxes: tuple = ()
+    bins: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         """In words, for messages."""
@@ -66,7 +69,8 @@ def scores_of(head: Any) -> DenseScores | str:
         head.num_classes, tuple((int(x), int(y)) for x, y in priors.strides),
         count, () if count == 1 else tuple(
             tuple(map(tuple, level.tolist()))
-            for level in priors.base_anchors))
+            for level in priors.base_anchors),
+        head.reg_max + 1 if hasattr(head, 'integral') else 0)
 
 
 def _uses_sigmoid(head: nn.Module) -> bool:

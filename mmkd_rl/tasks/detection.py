@@ -6,7 +6,7 @@ the image with the most of them, P locations of all levels, H W space.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -100,6 +100,28 @@ class DetectionTask(FeatureTask, LogitTask):
         """The class scores of the dense head, if they are read."""
         return [dict(path='bbox_head', index=(0, ALL))] \
             if self.reads_scores else []
+
+    def edge_taps(self, model: nn.Module) -> list[TapConfig]:
+        """The distributions of the dense head, if scores are read and it has
+        distributions (GFL and its kind)."""
+        dense = scores_of(getattr(model, 'bbox_head', None))
+        return [dict(path='bbox_head', index=(1, ALL))] if \
+            self.reads_scores and not isinstance(dense, str) and dense.bins \
+            else []
+
+    def predict(self, model: nn.Module, features: Sequence[Tensor],
+                key: str) -> Output:
+        """Run the dense head.
+
+        Raises:
+            ValueError: It is no head with class scores.
+        """
+        head: Any = getattr(model, 'bbox_head', None)
+        dense = scores_of(head)
+        if isinstance(dense, str):
+            raise ValueError(f'{key}: {dense}')
+        logits, boxes, *_ = head(tuple(features))
+        return Output((), tuple(logits), tuple(boxes) if dense.bins else ())
 
     def run(self, model: nn.Module, batch: Batch) -> Any:
         """Run backbone and neck, and the dense head if scores are read."""

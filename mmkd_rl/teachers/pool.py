@@ -275,6 +275,11 @@ class TeacherPool:
         return self._maps[index].select(logits) if index in self._maps \
             else logits
 
+    def predict(self, index: int, features: Sequence[Tensor]) -> Output:
+        """Output of one teacher's head, logits over the student's classes,
+        see :meth:`FrozenTeacher.predict`."""
+        return self._select(index, self._teachers[index].predict(features))
+
     def check_first(self, device: torch.device) -> None:
         """Take part in the check of the first batch, which all processes do
         together, in a process that has no batch."""

@@ -50,6 +50,7 @@ class FrozenTeacher(nn.Module):
             SlidingWindow.of(model))
         self._features = self.tapped.install(model, taps.features)
         self._logits = self.tapped.install(model, taps.logits)
+        self._edges = self.tapped.install(model, taps.edges)
         self._inner = slice(0, 0)
         #: Indices of the levels of features that are used; ``None``: all.
         self.levels: tuple[int, ...] | None = None
@@ -106,12 +107,14 @@ class FrozenTeacher(nn.Module):
             batch: Images normalised for the student.
         """
         tensors = self.executor(batch)
-        features, logits, inner = (
+        features, logits, edges, inner = (
             tuple(t for levels in tensors[where] for t in levels)
-            for where in (self._features, self._logits, self._inner))
+            for where in (self._features, self._logits, self._edges,
+                          self._inner))
         if self.levels is not None:
             features = tuple(features[i] for i in self.levels)
-        return Output(features, tuple(map(self._task.scores, logits))), inner
+        return Output(features, tuple(map(self._task.scores, logits)),
+                      edges), inner
 
     def try_on(self, batch: Batch) -> Output:
         """Run the teacher on images of a size that it may not accept.
@@ -146,6 +149,19 @@ class FrozenTeacher(nn.Module):
         """
         return self._task.classify(self.model, self._taps, feature,
                                    f'teacher {self.name!r}')
+
+    def predict(self, features: Sequence[Tensor]) -> Output:
+        """Logits and edges of the teacher's head alone; gradients reach the
+        features.
+
+        Args:
+            features: One a level, of the shapes of :meth:`forward`'s.
+
+        Raises:
+            ValueError: The task cannot run the head alone.
+        """
+        return self._task.predict(self.model, features,
+                                  f'teacher {self.name!r}')
 
     def probe(self, batch: Batch) -> OutputSpec:
         """The sizes of the teacher's output.

@@ -107,7 +107,7 @@ class AEKD(WeightingStrategy):
             coverage_BM = batch.class_coverage
             distilled_BM = gaps.logit if coverage_BM is None else \
                 gaps.logit * coverage_BM
-            logit_BM = self._weigh(batch, distilled_BM, student.logits)
+            logit_BM = self._weigh(batch, distilled_BM, student.predictions)
         if gaps.feature is not None and (logit_BM is None or
                                          self.feature == 'own'):
             feature_BM = self._weigh(batch, gaps.feature, student.features)

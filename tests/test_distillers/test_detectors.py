@@ -225,3 +225,61 @@ def test_what_does_not_fit(change, message):
     with pytest.raises(ConfigError, match=message):
         built(retinanet(), [teacher('a', retinanet(12, 32))],
               **dict(dict(scores=True), **change))
+
+
+GFL = 'mmdet::gfl/gfl_r50_fpn_1x_coco.py'
+
+
+def gfl(width=8, channels=64):
+    cfg = detector(GFL, width, channels)
+    cfg['bbox_head'].update(
+        in_channels=channels, feat_channels=16, stacked_convs=1,
+        num_classes=3, norm_cfg=dict(type='BN'))
+    return cfg
+
+
+@pytest.mark.parametrize('weighting', [
+    dict(type='AEKD'), GRADIENT, dict(type='CAMKD', feature='teacher')])
+def test_edges_of_boxes_and_teachers_heads(weighting):
+    """The student's edges get a gradient from LDLoss, its neck one from
+    CrossKDLoss, which leaves its head and the teachers alone."""
+    losses = [dict(type='LDLoss'), dict(type='CrossKDLoss')]
+    model = built(gfl(), [teacher('a', gfl(12, 32)), teacher('b', gfl(8, 16))],
+                  scores=True, weighting=weighting, losses=losses)
+    before = [p.clone() for t in model.distillation.teachers
+              for p in t.model.parameters()]
+    found = model(torch.randn(2, 3, SIDE, SIDE), detection_samples(),
+                  mode='loss')
+    for name, reached, left in (
+            ('loss_logit', model.bbox_head.gfl_reg, model.bbox_head.gfl_cls),
+            ('loss_feature', model.neck, model.bbox_head)):
+        model.zero_grad()
+        found[name].backward(retain_graph=True)
+        assert any(p.grad is not None and p.grad.any()
+                   for p in reached.parameters())
+        assert not any(p.grad is not None and p.grad.any()
+                       for p in left.parameters())
+    after = [p for t in model.distillation.teachers
+             for p in t.model.parameters()]
+    assert all(torch.equal(a, b) and b.grad is None
+               for a, b in zip(before, after))
+
+
+def test_the_reward_subtracts_what_edges_give():
+    """With LDLoss alone the features' gradient has a part that comes through
+    the edges: the reward at the features is that of the own loss."""
+    torch.manual_seed(0)
+    rewards = []
+    for weight in (0., 50.):
+        model = built(
+            gfl(), [teacher('a', gfl(12, 32)), teacher('b', gfl(8, 16))],
+            scores=True, weighting=GRADIENT, losses=[
+                dict(type='LDLoss', loss_weight=weight),
+                dict(type='PKDLoss')])
+        step(model)
+        distillation = model.distillation
+        *_, watched = distillation.last_step.weights.record
+        rewards.append(distillation.weighting.learner.reward.earned(
+            watched, torch.ones(())))
+    assert rewards[0].shape == (2, 2, 2) and rewards[0].all()
+    torch.testing.assert_close(rewards[0], rewards[1], rtol=2e-3, atol=1e-6)

@@ -113,7 +113,7 @@ class GradientReward(DeferredReward):
         watches = []
         at_logits: Levels | None = None
         for kind, gap_BM, levels, weight in (
-                (0, gaps.logit, student.logits, self.logit_weight),
+                (0, gaps.logit, student.predictions, self.logit_weight),
                 (1, gaps.feature, student.features, self.feature_weight)):
             if gap_BM is None:
                 continue
@@ -127,7 +127,7 @@ class GradientReward(DeferredReward):
                               weight * step.weights[:, kind] / images)
             if kind and at_logits is not None:
                 share = _added(share, _through_head(
-                    student.logits, levels, at_logits))
+                    student.predictions, levels, at_logits))
             if not kind:
                 at_logits = share
             watch = Watch(pulls, share, images)
