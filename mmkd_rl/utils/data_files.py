@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
 from mmkd_rl.registry import DATASETS
+from mmkd_rl.utils.categories import check_categories
 from mmkd_rl.utils.configs import class_name
 
 #: Folders of data sets, and the guides for preparing them.
@@ -49,6 +50,7 @@ def check_data(cfg: Config, names: Iterable[str]) -> None:
     Raises:
         FileNotFoundError: There is no annotation file, no folder of images, or
             no label map of the first image, or a folder has no images.
+        ValueError: See :func:`check_categories`.
     """
     scope = cfg.get('default_scope')
     for name in names:
@@ -89,6 +91,7 @@ def _check_dataset(config: dict, key: str, scope: str | None) -> None:
         return  # several files, which few classes have
     if listed and _is_missing(listed):
         raise FileNotFoundError(_no_file(listed, 'ann_file', config, key))
+    check_categories(dataset, key)
     name = next((n for n in ('img_path', 'img') if prefix.get(n)), None)
     if name is None:
         return
