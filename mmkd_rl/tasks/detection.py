@@ -27,6 +27,7 @@ from mmkd_rl.utils.objects import NONE, covered_cells, objects_of
 _SAME_STRIDE = 2**.5
 #: Smallest probability in a logarithm.
 _TINY = 1e-6
+_ADVICE = 'distil features alone with task.scores=False'
 
 
 @TASKS.register_module()
@@ -75,23 +76,15 @@ class DetectionTask(FeatureTask, LogitTask):
         """
         if not self.reads_scores:
             return
-        found = {name: scores_of(getattr(network, 'bbox_head', None))
-                 for name, network in (('student', model), *teachers.items())}
-        advice = 'distil features alone with task.scores=False'
-        for name, dense in found.items():
-            if isinstance(dense, str):
-                raise ConfigError('task.scores',
-                                  f'{name!r}: {dense}; {advice}')
-        own = found['student']
-        assert isinstance(own, DenseScores)
-        for name, dense in found.items():
-            assert isinstance(dense, DenseScores)
+        own = self._dense = _scores(model, 'the student')
+        for name, network in teachers.items():
+            key = f'teacher {name!r}'
+            dense = _scores(network, key)
             if replace(dense, classes=own.classes) != own:
                 raise ConfigError(
-                    'task.scores', f'{name!r} has {dense}, and the student '
-                    f'{own}{_other_boxes(own, dense)}; {advice}')
-            self._classes[f'teacher {name!r}'] = dense.classes
-        self._dense = own
+                    'task.scores', f'{key} has {dense}, and the student {own}'
+                    f'{_other_boxes(own, dense)}; {_ADVICE}')
+            self._classes[key] = dense.classes
 
     # --------------------------------------------------- how networks are run
 
@@ -130,18 +123,19 @@ class DetectionTask(FeatureTask, LogitTask):
 
     def pair_levels(self, student: OutputSpec,
                     teacher: OutputSpec) -> tuple[tuple[int, int], ...] | None:
-        """The levels with nearly the same stride; ``None``, each with that of
-        the same index, where strides are not distinct or features are
-        vectors.
+        """The student's levels with the teacher's of nearly the same stride,
+        of several the last; ``None``, each with that of the same index, where
+        the student's strides are not distinct or features are vectors.
 
         Raises:
             ConfigError: There are none.
         """
         own, theirs = _areas(student), _areas(teacher)
-        if own is None or theirs is None:
+        if own is None or theirs is None or len(set(own)) < len(own):
             return None
         pairs = tuple(
-            (i, min(range(len(theirs)), key=lambda j: _ratio(a, theirs[j])))
+            (i, min(reversed(range(len(theirs))),
+                    key=lambda j: _ratio(a, theirs[j])))
             for i, a in enumerate(own)
             if min(_ratio(a, b) for b in theirs) < _SAME_STRIDE**2)
         if not pairs:
@@ -298,16 +292,27 @@ class DetectionTask(FeatureTask, LogitTask):
             yield p_CP, inside_NP & (valid_P > 0), valid_P, objects_N5
 
 
+def _scores(model: nn.Module, name: str) -> DenseScores:
+    """What a network's scores stand for.
+
+    Raises:
+        ConfigError: It has none for a sigmoid each.
+    """
+    dense = scores_of(getattr(model, 'bbox_head', None))
+    if isinstance(dense, str):
+        raise ConfigError('task.scores', f'{name}: {dense}; {_ADVICE}')
+    return dense
+
+
 def _classes(objects_N5: Tensor) -> Tensor:
     return objects_N5[:, 4].long().clamp_min(0)
 
 
 def _areas(spec: OutputSpec) -> list[int] | None:
-    """Cells of each level; ``None``: not distinct, or a level is a vector."""
+    """Cells of each level; ``None``: a level is a vector."""
     if any(len(shape) != 3 for shape in spec.features):
         return None
-    areas = [shape[1] * shape[2] for shape in spec.features]
-    return areas if len(set(areas)) == len(areas) else None
+    return [shape[1] * shape[2] for shape in spec.features]
 
 
 def _ratio(a: int, b: int) -> float:

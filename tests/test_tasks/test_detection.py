@@ -227,16 +227,19 @@ def levels(*sides):
     ((32, 16, 8, 4, 2), (64, 32, 16, 8, 4), ((0, 1), (1, 2), (2, 3), (3, 4))),
     ((32, 16, 8), (8, ), ((2, 0), )),
     ((33, 17, 9), (32, 16, 8), ((0, 0), (1, 1), (2, 2))),
-    ((38, 19, 10, 5, 3, 1), (40, 20, 10), ((0, 0), (1, 1), (2, 2)))])
+    ((38, 19, 10, 5, 3, 1), (40, 20, 10), ((0, 0), (1, 1), (2, 2))),
+    # A dilated backbone: the last of its maps.
+    ((32, 16, 8), (64, 32, 32, 32), ((0, 3), ))])
 def test_levels_of_one_stride(student, teacher, pairs):
     assert DetectionTask().pair_levels(
         levels(*student), levels(*teacher)) == pairs
 
 
-@pytest.mark.parametrize('teacher', [
-    levels(16, 16, 8), OutputSpec('t', features=((8, ), (8, 4, 4)))])
-def test_levels_that_strides_do_not_tell_apart(teacher):
-    assert DetectionTask().pair_levels(levels(32, 16, 8), teacher) is None
+@pytest.mark.parametrize('student, teacher', [
+    (levels(16, 16, 8), levels(32, 16, 8)),
+    (levels(16, 8), OutputSpec('t', features=((8, ), (8, 4, 4))))])
+def test_levels_that_strides_do_not_tell_apart(student, teacher):
+    assert DetectionTask().pair_levels(student, teacher) is None
 
 
 def test_no_level_in_common():
@@ -310,7 +313,7 @@ def retina(classes=3, **anchors):
 
 def test_networks_whose_scores_differ():
     made = TASKS.build(dict(type='DetectionTask', scores=True))
-    with pytest.raises(ConfigError, match=r"'t' has 3 classes, 3 anchors.*"
+    with pytest.raises(ConfigError, match=r"teacher 't' has 3 classes, 3 anchors.*"
                        'other sizes or ratios.*task.scores=False'):
         made.prepare(retina(), dict(t=retina(octave_base_scale=3)))
     with pytest.raises(ConfigError, match=r"'t' has .*strides 8, 32"):
