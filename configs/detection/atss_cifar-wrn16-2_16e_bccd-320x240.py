@@ -1,16 +1,23 @@
-"""ATSS with ResNet-14x4 on blood cells: a teacher for small detectors.
+"""ATSS with WRN-16-2 on blood cells: a teacher for small detectors.
 
     python tools/train.py \
-    configs/detection/atss_cifar-resnet14x4_24e_bccd-320x240.py
+    configs/detection/atss_cifar-wrn16-2_16e_bccd-320x240.py
 
-Another kind of detector than the student: one anchor at each location, and
-objects assigned to them by statistics. Results: docs/results/detection.md.
+Another kind of backbone and of detector than the student's: one anchor at each
+location, and objects assigned to them by statistics. Results:
+docs/results/detection.md.
 """
-_base_ = './retinanet_cifar-resnet8x4_24e_bccd-320x240.py'
+_base_ = './retinanet_cifar-resnet8_8e_bccd-320x240.py'
 model = dict(
     type='ATSS',
-    backbone=dict(depth=14),
-    neck=dict(out_channels=96),
+    backbone=dict(
+        _delete_=True,
+        type='mmkd_rl.CifarWideResNet',
+        depth=16,
+        widen_factor=2,
+        out_indices=(0, 1, 2),
+        stem_pool=4),
+    neck=dict(in_channels=[32, 64, 128], out_channels=96),
     bbox_head=dict(
         _delete_=True,
         type='ATSSHead',
@@ -18,7 +25,7 @@ model = dict(
         in_channels=96,
         feat_channels=96,
         stacked_convs=2,
-        norm_cfg=dict(type='BN'),
+        norm_cfg=dict(type='GN', num_groups=16),
         anchor_generator=dict(
             type='AnchorGenerator', ratios=[1.0], octave_base_scale=5,
             scales_per_octave=1, strides=[8, 16, 32]),
@@ -34,3 +41,4 @@ model = dict(
     train_cfg=dict(
         _delete_=True, assigner=dict(type='ATSSAssigner', topk=9),
         allowed_border=-1, pos_weight=-1, debug=False))
+train_cfg = dict(max_epochs=16, val_interval=4)
