@@ -159,3 +159,45 @@ def test_two_classes_in_one_channel_or_two():
             name='a', checkpoint='untrained', config=dict(
                 default_scope='mmseg', model=teacher.model))]))
         assert distilled.distillation.reads_classes
+
+
+DETR = 'mmdet::detr/detr_r50_8xb2-150e_coco.py'
+FCOS = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
+ATSS = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
+
+
+@pytest.mark.parametrize('student, teacher, reason', [
+    (RETINANET, RETINANET, None), (FCOS, ATSS, None),
+    (RETINANET, FCOS, 'one anchor or point at each location'),
+    (RETINANET, 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+     "teacher 'a': it has no dense head"),
+    (DETR, RETINANET, 'the student: DETRHead gives no scores'),
+    ('mmdet::tood/tood_r50_fpn_1x_coco.py', ATSS, 'probabilities'),
+    ('mmdet::ssd/ssd300_coco.py', 'mmdet::ssd/ssd300_coco.py', 'softmax')])
+def test_whose_scores_can_be_compared(student, teacher, reason, capsys):
+    """The configs are not changed by looking at their heads."""
+    pytest.importorskip('mmdet')
+    given = load_config(student)
+    cfg = mmkd_rl.distill(given, 'mtkd_rl', [f'a={teacher}:untrained'])
+    assert cfg.model.task == dict(type='DetectionTask', scores=reason is None)
+    assert cfg.model.weighting.reward.type == 'GradientReward'
+    said = capsys.readouterr().out
+    if reason is None:
+        assert 'features alone' not in said
+    else:
+        assert reason in said and 'features alone are distilled' in said
+        assert cfg.model.logit_loss is None
+    # DETR's head would put a tensor into it.
+    assert cfg.model.student.to_dict() == given.model.to_dict()
+
+
+def test_a_class_map_makes_scores_comparable():
+    pytest.importorskip('mmdet')
+    student = load_config(RETINANET)
+    student.model.bbox_head.num_classes = 2
+    for class_map, scores in ((None, False), ([0, 7], True)):
+        teacher = dict(name='a', config=RETINANET, checkpoint='untrained',
+                       **({} if class_map is None else dict(
+                           class_map=class_map)))
+        cfg = mmkd_rl.distill(student, 'aver', [teacher])
+        assert cfg.model.task.scores is scores

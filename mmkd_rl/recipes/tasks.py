@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -123,8 +124,9 @@ def _dense_scores(model: Mapping, scope: str | None) -> DenseScores | str:
     try:
         with torch.device('meta'):
             built = build_network(
-                {**head, 'test_cfg': model.get('test_cfg'),
-                 'train_cfg': None}, scope, 'bbox_head')
+                # A copy: DETR's head changes the config of its loss.
+                {**copy.deepcopy(head), 'train_cfg': None,
+                 'test_cfg': model.get('test_cfg')}, scope, 'bbox_head')
     except (ValueError, TypeError, AssertionError, AttributeError, KeyError,
             RuntimeError) as error:
         # The builder of the whole model says what is wrong, if anything is.
