@@ -313,8 +313,8 @@ def retina(classes=3, **anchors):
 
 def test_networks_whose_scores_differ():
     made = TASKS.build(dict(type='DetectionTask', scores=True))
-    with pytest.raises(ConfigError, match=r"teacher 't' has 3 classes, 3 anchors.*"
-                       'other sizes or ratios.*task.scores=False'):
+    with pytest.raises(ConfigError, match=r"teacher 't' has 3 classes, 3 "
+                       'anchors.*other sizes or ratios.*task.scores=False'):
         made.prepare(retina(), dict(t=retina(octave_base_scale=3)))
     with pytest.raises(ConfigError, match=r"'t' has .*strides 8, 32"):
         made.prepare(retina(), dict(t=retina(strides=[8, 32])))
