@@ -250,7 +250,7 @@ def all_parts():
         import_module(f'mmkd_rl.{package}')
     terms = [m for m in ours(MODELS) if inspect.isclass(m) and issubclass(
         m, (DistillationTerm, MixtureTerm))]
-    assert len(terms) == 11
+    assert len(terms) == 15
     return [*terms, Projector, WeightPolicy, KnowledgeFlowBackbone,
             *(part for registry in (WEIGHTINGS, REWARDS, UPDATERS, HOOKS,
                                     DATASETS, TRANSFORMS)
