@@ -121,7 +121,13 @@ def test_no_config_breaks_the_run(monkeypatch, tool, tmp_path):
     ('mmpretrain::arcface/resnet50-arcface_8xb32_inshop.py',
      'ImageToImageRetriever: image retrieval'),
     ('mmseg::san/san-vit-b16_coco-stuff164k-640x640.py',
-     'MultimodalEncoderDecoder: zero-shot')])
+     'MultimodalEncoderDecoder: zero-shot'),
+    ('mmdet::bytetrack/bytetrack_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_'
+     'test-mot17halfval.py', 'ByteTrack: tracks'),
+    ('mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-'
+     '0.1-coco.py', 'SoftTeacher: a teacher and a student already'),
+    ('mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py',
+     "KnowledgeDistillationSingleStageDetector: MMDetection's own")])
 def test_what_is_not_applicable(config, reason):
     status, found = child.run(trial.examine, config, 'mtkd_rl', **LIMITS)
     assert status == 'not_applicable' and found.startswith(reason)
@@ -141,6 +147,17 @@ def test_several_labels_are_distilled_by_features():
     config = 'mmpretrain::csra/resnet101-csra_1xb16_voc07-448px.py'
     status, reason = child.run(trial.examine, config, 'aver', **LIMITS)
     assert (status, reason) == ('works', '64 x 64 pixels; loss_feature')
+
+
+@pytest.mark.parametrize('config, losses', [
+    ('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py',
+     'loss_feature, loss_logit'),
+    # Masks, a label map at an eighth of the size, and several heads.
+    ('mmdet::htc/htc_r50_fpn_1x_coco.py', 'loss_feature')])
+def test_detectors(config, losses):
+    status, reason = child.run(trial.examine, config, 'mtkd_rl',
+                               timeout=300., memory=8.)
+    assert (status, reason) == ('works', f'128 x 128 pixels; {losses}')
 
 
 def test_both_methods_at_once():
