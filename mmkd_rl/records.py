@@ -61,7 +61,8 @@ class Output:
 
     @property
     def predictions(self) -> tuple[Tensor, ...]:
-        """What terms that read ``'logits'`` compare: logits and edges."""
+        """Logits and edges, the tensors that terms with
+        ``reads='logits'`` compare."""
         return (*self.logits, *self.edges)
 
     def detach(self) -> Output:

@@ -219,7 +219,7 @@ def _check_labels(term: DistillationTerm, task: Task) -> None:
     """Raise ConfigError where a term reads boxes, and there are none; or it
     takes scores through a softmax, and these networks have them for sigmoids,
     or the reverse."""
-    if term.reads_objects and not task.has_objects:
+    if term.reads_objects and not task.may_have_boxes:
         raise ConfigError(
             f'{type(term).__name__} reads the boxes of objects, and '
             f'{type(task).__name__} has other labels; use PKDLoss, MGDLoss or '
@@ -275,7 +275,7 @@ def _build_strategy(cfg: dict, context: WeightingContext) -> WeightingStrategy:
             'weighting', f'{name} needs labels and class scores, which '
             f'{type(context.task).__name__} does not give; use a weighting '
             f'of a type in {others("needs_labels")}')
-    if context.task.has_objects and not strategy.takes_objects:
+    if context.task.may_have_boxes and not strategy.takes_objects:
         raise ConfigError(
             'weighting', f'{name} keeps images of earlier batches, and those '
             'of a detector have other sizes and numbers of objects; use a '

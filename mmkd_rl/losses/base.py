@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ from mmkd_rl.records import (
     Truth,
 )
 from mmkd_rl.registry import construct
+
+T = TypeVar('T')
 
 
 class _Term(Checked, nn.Module, ABC):
@@ -197,15 +200,16 @@ class LogitTerm(DistillationTerm):
         pairs = []
         for own, theirs in zip(student.logits, teacher.logits):
             if name is not None:
-                theirs = self._complete(theirs, own, self.get_buffer(name))
+                own, theirs = self._known_alone(
+                    own, theirs, self.get_buffer(name))
             pairs.append(Pair(own, theirs, truth.valid_at(own, index)))
         return tuple(pairs)
 
-    def _complete(self, teacher: Tensor, student: Tensor,
-                  known_C: Tensor) -> Tensor:
-        """A teacher's logits, filled in where it was not trained on the
-        class."""
-        return complete(teacher, student, known_C, self.temperature)
+    def _known_alone(self, student: Tensor, teacher: Tensor,
+                     known_C: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of student and teacher with which classes that the teacher
+        was not trained on are not distilled."""
+        return student, complete(teacher, student, known_C, self.temperature)
 
 
 class FeatureTerm(DistillationTerm):
@@ -219,6 +223,9 @@ class FeatureTerm(DistillationTerm):
     """
 
     reads = 'features'
+    #: Terms to use instead, for the message, if the term needs maps;
+    #: ``''``: it takes vectors, too.
+    instead_of_vectors = ''
 
     def __init__(self, loss_weight: NonNegative,
                  standardize: bool = False) -> None:
@@ -230,11 +237,17 @@ class FeatureTerm(DistillationTerm):
         """Make the projectors.
 
         Raises:
-            ConfigError: A network has no features or another number of levels.
+            ConfigError: A network has no features, another number of levels,
+                or vectors where the term needs maps.
         """
         self._check_levels(
             student, teachers, 'feature', 'features',
             "; say where they are with taps=dict(feature='...')")
+        if self.instead_of_vectors:
+            for spec in (student, *teachers):
+                for shape in spec.features:
+                    need_maps(type(self).__name__, spec.name, len(shape) - 1,
+                              self.instead_of_vectors)
         #: [M][L].
         self.projectors = nn.ModuleList(
             nn.ModuleList(
@@ -254,11 +267,9 @@ class FeatureTerm(DistillationTerm):
         pairs = tuple(
             tuple(
                 _pair(projector(own, theirs), truth)
-                for projector, own, theirs in zip(
+                for projector, (own, theirs) in zip(
                     projectors,  # type: ignore[call-overload]
-                    student.features if levels is None else
-                    [student.features[i] for i in levels],
-                    teacher.features))
+                    _paired(student.features, teacher.features, levels)))
             for projectors, levels, teacher in zip(
                 self.projectors, self._levels, teachers))
         return pairs if self.scales is None else self.scales(pairs)
@@ -284,9 +295,15 @@ def level_pairs(student: OutputSpec, teacher: OutputSpec
                 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Shapes of the student's and the teacher's feature of each level that
     is compared, see :attr:`OutputSpec.levels`."""
-    own = student.features if teacher.levels is None else [
-        student.features[i] for i in teacher.levels]
-    return list(zip(own, teacher.features))
+    return _paired(student.features, teacher.features, teacher.levels)
+
+
+def _paired(student: Sequence[T], teacher: Sequence[T],
+            levels: Sequence[int] | None) -> list[tuple[T, T]]:
+    """The student's and the teacher's item of each level that is compared,
+    see :attr:`OutputSpec.levels`."""
+    own = student if levels is None else [student[i] for i in levels]
+    return list(zip(own, teacher))
 
 
 def need_maps(term: str, name: str, axes: int, instead: str) -> None:

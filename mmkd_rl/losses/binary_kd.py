@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkd_rl.losses.base import LogitTerm
+from mmkd_rl.losses.class_map import without_unknown
 from mmkd_rl.options import NonNegative, Positive
 from mmkd_rl.records import Pair, Pairs, Truth
 from mmkd_rl.registry import MODELS
@@ -62,12 +63,10 @@ class BinaryKDLoss(LogitTerm):
         return over_levels(pairs, lambda pair: binary_divergence(
             pair, self.temperature, self.gamma))
 
-    def _complete(self, teacher: Tensor, student: Tensor,
-                  known_C: Tensor) -> Tensor:
-        """A teacher's scores, with the student's own where it knows nothing:
-        each class is compared on its own."""
-        known = known_C.view(-1, *[1] * (teacher.ndim - 2))
-        return torch.where(known, teacher, student.detach().to(teacher))
+    def _known_alone(self, student: Tensor, teacher: Tensor,
+                     known_C: Tensor) -> tuple[Tensor, Tensor]:
+        """See :func:`without_unknown`."""
+        return without_unknown(student, teacher, known_C)
 
 
 def over_levels(pairs: Pairs, level: Callable[[Pair], tuple[Tensor, Tensor]]

@@ -20,6 +20,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+#: Score whose sigmoid is 1e-13, in half precision, too.
+_IMPOSSIBLE = -30.
+
 
 def complete(teacher_BC: Tensor, student_BC: Tensor, known_C: Tensor,
              temperature: float) -> Tensor:
@@ -42,3 +45,20 @@ def complete(teacher_BC: Tensor, student_BC: Tensor, known_C: Tensor,
 
     gap_B1 = log_mass(teacher_BC) - log_mass(student_BC)
     return torch.where(known_C, teacher_BC, student_BC + temperature * gap_B1)
+
+
+def without_unknown(student_BC: Tensor, teacher_BC: Tensor,
+                    known_C: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores for a sigmoid each of student and teacher, [B, C, ...], in which
+    classes that the teacher was not trained on have the probability 0, and no
+    gradient.
+
+    Args:
+        student_BC: The student's logits.
+        teacher_BC: The teacher's logits over the student's classes.
+        known_C: Mask of the classes on which the teacher was trained.
+    """
+    # Not a selection of channels, which would synchronise with the device.
+    unknown_C = ~known_C.view(-1, *[1] * (teacher_BC.ndim - 2))
+    return (student_BC.masked_fill(unknown_C, _IMPOSSIBLE),
+            teacher_BC.masked_fill(unknown_C, _IMPOSSIBLE))

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mmkd_rl.losses.base import FeatureTerm
 from mmkd_rl.losses.binary_kd import binary_divergence, over_levels
+from mmkd_rl.losses.class_map import without_unknown
 from mmkd_rl.losses.ld import confidence, edge_divergence
 from mmkd_rl.options import ConfigError, NonNegative, Positive
 from mmkd_rl.records import Output, OutputSpec, Pair, Pairs, Truth
@@ -77,6 +78,9 @@ class CrossKDLoss(FeatureTerm):
         super().build(student, teachers, projector)
         #: Levels of class scores of each teacher; edges follow them.
         self._counts = [len(spec.logits) for spec in teachers]
+        for m, spec in enumerate(teachers):
+            # A buffer, so that it follows the term to its device.
+            self.register_buffer(f'known{m}', spec.known, persistent=False)
 
     def align(self, student: Output, teachers: Sequence[Output],
               truth: Truth) -> Pairs:
@@ -87,12 +91,21 @@ class CrossKDLoss(FeatureTerm):
                 super().align(student, teachers, truth), teachers)):
             crossed = self.predict(m, [pair.student for pair in levels])
             found.append((
-                *(Pair(own, theirs, truth.valid_at(own))
+                *(Pair(*self._known_alone(own, theirs, m),
+                       truth.valid_at(own))
                   for own, theirs in zip(crossed.logits, teacher.logits)),
                 *(Pair(own, theirs, confidence(scores, truth))
                   for own, theirs, scores in zip(
                       crossed.edges, teacher.edges, teacher.logits))))
         return tuple(found)
+
+    def _known_alone(self, crossed: Tensor, theirs: Tensor,
+                     teacher: int) -> tuple[Tensor, Tensor]:
+        """See :func:`without_unknown`: a teacher's head has no scores for
+        classes that the teacher was not trained on."""
+        known_C = getattr(self, f'known{teacher}')
+        return (crossed, theirs) if known_C is None else without_unknown(
+            crossed, theirs, known_C)
 
     def compare(self, pairs: Pairs, truth: Truth) -> Tensor:
         """L_m, [B, M], in float32."""

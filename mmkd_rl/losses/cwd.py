@@ -145,12 +145,13 @@ class CWDLogitLoss(LogitTerm):
         return channel_divergence(pair.student, pair.teacher,
                                   self.temperature, pair.valid)
 
-    def _complete(self, teacher: Tensor, student: Tensor,
-                  known_C: Tensor) -> Tensor:
-        """A teacher's scores, with the student's own where it knows nothing:
-        channels are compared each on its own."""
+    def _known_alone(self, student: Tensor, teacher: Tensor,
+                     known_C: Tensor) -> tuple[Tensor, Tensor]:
+        """The student's own scores where the teacher knows nothing: channels
+        are compared each on its own."""
         known = known_C.view(-1, *[1] * (teacher.ndim - 2))
-        return torch.where(known, teacher, student.detach().to(teacher))
+        return student, torch.where(known, teacher,
+                                    student.detach().to(teacher))
 
 
 def channel_divergence(student: Tensor, teacher: Tensor, temperature: float,

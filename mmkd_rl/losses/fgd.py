@@ -40,7 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd_rl.losses.base import FeatureTerm, level_pairs, need_maps
+from mmkd_rl.losses.base import FeatureTerm, level_pairs
 from mmkd_rl.losses.projector import mapped_shape
 from mmkd_rl.options import ConfigError, NonNegative, Positive
 from mmkd_rl.records import OutputSpec, Pair, Pairs, Truth
@@ -73,6 +73,7 @@ class FGDLoss(FeatureTerm):
     """
 
     reads_objects = True
+    instead_of_vectors = 'FitNetLoss, PKDLoss or NDLoss'
 
     def __init__(self,
                  alpha: NonNegative = 1e-3,
@@ -94,13 +95,8 @@ class FGDLoss(FeatureTerm):
         """Make the projectors and the context blocks.
 
         Raises:
-            ConfigError: The student's or a teacher's feature is a vector; or
-                see :meth:`FeatureTerm.build`.
+            ConfigError: See :meth:`FeatureTerm.build`.
         """
-        for spec in (student, *teachers):
-            for shape in spec.features:
-                need_maps('FGDLoss', spec.name, len(shape) - 1,
-                          'FitNetLoss, PKDLoss or NDLoss')
         super().build(student, teachers, projector)
         if not self.lambda_global:
             return

@@ -54,7 +54,8 @@ class LDLoss(DistillationTerm):
         """Check that all networks have edges of the same shapes.
 
         Raises:
-            ConfigError: They have not.
+            ConfigError: A network has no edges, or a teacher's have other
+                shapes than the student's.
         """
         for spec in (student, *teachers):
             if not spec.edges:

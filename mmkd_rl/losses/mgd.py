@@ -37,12 +37,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mmkd_rl.losses.base import (
-    FeatureTerm,
-    level_pairs,
-    mean_over_levels,
-    need_maps,
-)
+from mmkd_rl.losses.base import FeatureTerm, level_pairs, mean_over_levels
 from mmkd_rl.losses.projector import mapped_shape
 from mmkd_rl.options import BelowOne, NonNegative
 from mmkd_rl.records import OutputSpec, Pair, Pairs, Truth
@@ -74,6 +69,8 @@ class MGDLoss(FeatureTerm):
         standardize: See :class:`FeatureTerm`.
     """
 
+    instead_of_vectors = 'FitNetLoss, PKDLoss or NDLoss'
+
     def __init__(self,
                  mask_ratio: BelowOne = 0.65,
                  mask: Literal['pixels', 'channels'] = 'pixels',
@@ -90,13 +87,8 @@ class MGDLoss(FeatureTerm):
         """Make the projectors and G_m.
 
         Raises:
-            ConfigError: The student's or a teacher's feature is a vector; or
-                see :meth:`FeatureTerm.build`.
+            ConfigError: See :meth:`FeatureTerm.build`.
         """
-        for spec in (student, *teachers):
-            for shape in spec.features:
-                need_maps('MGDLoss', spec.name, len(shape) - 1,
-                          'FitNetLoss, PKDLoss or NDLoss')
         super().build(student, teachers, projector)
         #: [M][L].
         self.generators = nn.ModuleList(

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.models.heads import MultiLabelClsHead, MultiTaskHead
 
 from mmkd_rl.options import ConfigError
+from mmkd_rl.recipes.fitting import on_meta
 from mmkd_rl.registry import MODELS
 from mmkd_rl.tasks.dense_scores import DenseScores, scores_of
 from mmkd_rl.teachers.loading import build_network, load_model_config
@@ -117,21 +117,23 @@ def share_scores(student: Mapping, scope: str | None,
 
 
 def _dense_scores(model: Mapping, scope: str | None) -> DenseScores | str:
-    """What a detector's scores are for, or why it has none."""
+    """Meaning of the class scores of a detector's dense head; a text that
+    says why the detector has no such scores, if so."""
     head = model.get('bbox_head')
     if not isinstance(head, Mapping):
         return scores_of(None)
+    def found() -> DenseScores | str:
+        # A copy: DETR's head changes the config of its loss.
+        return scores_of(build_network(
+            {**copy.deepcopy(head), 'train_cfg': None,
+             'test_cfg': model.get('test_cfg')}, scope, 'bbox_head'))
+
     try:
-        with torch.device('meta'):
-            built = build_network(
-                # A copy: DETR's head changes the config of its loss.
-                {**copy.deepcopy(head), 'train_cfg': None,
-                 'test_cfg': model.get('test_cfg')}, scope, 'bbox_head')
+        return on_meta(found)
     except (ValueError, TypeError, AssertionError, AttributeError, KeyError,
             RuntimeError) as error:
         # The builder of the whole model says what is wrong, if anything is.
         return f'{class_name(head.get("type"))} alone cannot be built: {error}'
-    return scores_of(built)
 
 
 def teacher_model(teacher: Mapping) -> tuple[dict, str | None]:

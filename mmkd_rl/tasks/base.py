@@ -39,9 +39,9 @@ class Task(ABC):
     #: Whether class scores are for a softmax over the classes; otherwise
     #: each is for a sigmoid.
     softmax = True
-
-    #: Whether :attr:`Truth.targets` are boxes of objects, or ``None``.
-    has_objects = False
+    #: Whether :attr:`Truth.targets` are boxes of objects where there are any
+    #: labels.
+    may_have_boxes = False
 
     @property
     def judge(self) -> LogitTask | None:

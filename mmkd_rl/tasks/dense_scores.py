@@ -20,7 +20,7 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class DenseScores:
-    """What the channels of a head's score maps stand for.
+    """Meaning of the channels of a dense head's score maps.
 
     Attributes:
         classes: Number of classes C.
@@ -48,8 +48,15 @@ class DenseScores:
 
 
 def scores_of(head: Any) -> DenseScores | str:
-    """What a detector's ``bbox_head`` gives; why its first output is not a
-    score for a sigmoid for each class, in words, if it is not."""
+    """Meaning of the score maps of a detector's dense head.
+
+    Args:
+        head: The detector's ``bbox_head``; ``None``: it has none.
+
+    Returns:
+        A text that says why, if the head has no maps of scores for a sigmoid
+        for each class.
+    """
     if head is None:
         return 'it has no dense head'
     name = type(head).__name__
@@ -57,8 +64,8 @@ def scores_of(head: Any) -> DenseScores | str:
     priors: Any = getattr(head, 'prior_generator', None)
     if not bases & _DENSE or priors is None:
         return f'{name} gives no scores of classes for a grid of locations'
-    for kind in bases & set(_OTHERS):
-        return f'{name} {_OTHERS[kind]}'
+    if kinds := bases & set(_OTHERS):
+        return f'{name} {_OTHERS[kinds.pop()]}'
     if not _uses_sigmoid(head):
         return f'{name} scores classes and background with a softmax'
     counts = set(priors.num_base_priors)

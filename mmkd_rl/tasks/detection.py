@@ -22,9 +22,10 @@ from mmkd_rl.tasks.dense_scores import DenseScores, scores_of
 from mmkd_rl.tasks.feature import FeatureTask
 from mmkd_rl.utils.objects import NONE, covered_cells, objects_of
 
-#: Levels whose strides differ by less than this factor are compared; images
-#: of sizes that are no multiples of a stride have maps that are a bit larger.
-_SAME_STRIDE = 2**.5
+#: Levels are compared whose numbers of cells differ by less than this factor.
+#: It is 4 from one stride to the next, and maps of images whose sides are no
+#: multiples of a stride are a bit larger.
+_SAME_STRIDE = 2.
 #: Smallest probability in a logarithm.
 _TINY = 1e-6
 _ADVICE = 'distil features alone with task.scores=False'
@@ -49,7 +50,8 @@ class DetectionTask(FeatureTask, LogitTask):
         scores: Whether class scores are read.
 
     Raises:
-        ConfigError: See above.
+        ConfigError: ``scores``, and those of two networks have different
+            meanings.
     """
 
     scope = 'mmdet'
@@ -72,7 +74,8 @@ class DetectionTask(FeatureTask, LogitTask):
         """Compare the meaning of all networks' scores.
 
         Raises:
-            ConfigError: They differ.
+            ConfigError: A teacher's scores have another meaning than the
+                student's, or a network has no class scores.
         """
         if not self.reads_scores:
             return
@@ -107,12 +110,10 @@ class DetectionTask(FeatureTask, LogitTask):
         """Run the dense head.
 
         Raises:
-            ValueError: It is no head with class scores.
+            ConfigError: The network's dense head has no class scores.
         """
-        head: Any = getattr(model, 'bbox_head', None)
-        dense = scores_of(head)
-        if isinstance(dense, str):
-            raise ValueError(f'{key}: {dense}')
+        dense = _scores(model, key)
+        head: Any = model.bbox_head
         logits, boxes, *_ = head(tuple(features))
         return Output((), tuple(logits), tuple(boxes) if dense.bins else ())
 
@@ -128,7 +129,7 @@ class DetectionTask(FeatureTask, LogitTask):
         the student's strides are not distinct or features are vectors.
 
         Raises:
-            ConfigError: There are none.
+            ConfigError: No two levels have nearly the same stride.
         """
         own, theirs = _areas(student), _areas(teacher)
         if own is None or theirs is None or len(set(own)) < len(own):
@@ -137,7 +138,7 @@ class DetectionTask(FeatureTask, LogitTask):
             (i, min(reversed(range(len(theirs))),
                     key=lambda j: _ratio(a, theirs[j])))
             for i, a in enumerate(own)
-            if min(_ratio(a, b) for b in theirs) < _SAME_STRIDE**2)
+            if min(_ratio(a, b) for b in theirs) < _SAME_STRIDE)
         if not pairs:
             raise ConfigError(
                 f'teacher {teacher.name!r}: none of its levels has the stride '
@@ -167,7 +168,7 @@ class DetectionTask(FeatureTask, LogitTask):
         not valid.
 
         Raises:
-            ValueError: There are none, and class scores are read.
+            ValueError: The samples have no boxes, and class scores are read.
         """
         objects = objects_of(batch.samples, batch.images)
         if objects is None and self.reads_scores:
@@ -293,10 +294,10 @@ class DetectionTask(FeatureTask, LogitTask):
 
 
 def _scores(model: nn.Module, name: str) -> DenseScores:
-    """What a network's scores stand for.
+    """Meaning of the score maps of a network's dense head.
 
     Raises:
-        ConfigError: It has none for a sigmoid each.
+        ConfigError: The head has no scores for a sigmoid for each class.
     """
     dense = scores_of(getattr(model, 'bbox_head', None))
     if isinstance(dense, str):

@@ -33,7 +33,7 @@ class FeatureTask(Task):
     """
 
     projector = dict(norm=False)
-    has_objects = True
+    may_have_boxes = True
 
     def __init__(self, levels: Literal['all', 'last'] = 'all') -> None:
         self.index = ALL if levels == 'all' else -1

@@ -131,7 +131,7 @@ class TeacherPool:
             The sizes of the outputs of :meth:`__call__` from now on.
 
         Raises:
-            ValueError: Of a teacher none can be compared.
+            ValueError: No level of a teacher can be compared.
         """
         paired = []
         for teacher, spec in zip(self._teachers, specs):

@@ -33,7 +33,7 @@ def check_categories(dataset: Any, key: str) -> None:
     """
     if not hasattr(type(dataset), 'COCOAPI'):
         return
-    given = getattr(dataset, '_metainfo', {}).get('classes')
+    given = dataset.metainfo.get('classes')
     if isinstance(given, str):
         raise ValueError(
             f'{key}.metainfo.classes is the text {given!r}, of which each '

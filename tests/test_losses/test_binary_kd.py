@@ -126,7 +126,8 @@ def test_large_scores():
 
 
 def test_classes_that_a_teacher_does_not_know():
-    """They cost nothing and have no gradient."""
+    """Channels of classes that the teacher was not trained on have no
+    gradient."""
     logits = tuple(s[1:] for s in SHAPES)
     made = BinaryKDLoss()
     made.build(OutputSpec('student', logits=logits), [
@@ -136,6 +137,12 @@ def test_classes_that_a_teacher_does_not_know():
     loss = made(Output(logits=tuple(own)), [outputs(5)], TRUTH)
     for grad in torch.autograd.grad(loss.sum(), own):
         assert not grad[:, 1].any() and grad[:, 0].any()
+    # Nor do they count as objects, whoever sees them there.
+    seen = [z.detach().clone() for z in own]
+    for z in seen:
+        z[:, 1] = 9.
+    torch.testing.assert_close(
+        made(Output(logits=tuple(seen)), [outputs(5)], TRUTH), loss.detach())
 
 
 def test_scores_for_a_softmax_are_refused():

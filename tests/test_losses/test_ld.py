@@ -2,6 +2,7 @@
 loops; CrossKDLoss runs the teacher's head."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -145,6 +146,31 @@ def test_heads_without_distributions():
     term.predict = lambda m, f: Output((), predict(m, f).logits)
     found = term(output(0), [Output(teacher.features, teacher.logits)], TRUTH)
     assert (found > 0).all() and found.shape == (2, 1)
+
+
+def test_classes_that_the_teacher_does_not_know():
+    """They have no loss, whatever the class map put into their channels."""
+    term, predict, teacher = crossed()
+    known = torch.tensor([True, False])
+    losses = []
+    for value in (0., 9.):
+        def mapped(m, features, value=value):
+            found = predict(m, features)
+            logits = tuple(torch.where(known[:, None, None], z, value)
+                           for z in found.logits)
+            return Output((), logits)
+
+        term.predict = mapped
+        term.build(spec('student'), [replace(spec('t', 4), known=known)],
+                   dict(norm=False))
+        for projector in term.projectors[0]:
+            torch.nn.init.ones_(projector.layers[0].weight)
+            torch.nn.init.zeros_(projector.layers[0].bias)
+        theirs = mapped(0, teacher.features, value=-3.)
+        losses.append(term(output(0), [
+            Output(teacher.features, theirs.logits)], TRUTH))
+    assert losses[0].isfinite().all()
+    torch.testing.assert_close(losses[0], losses[1])
 
 
 def test_equal_features_are_at_rest():

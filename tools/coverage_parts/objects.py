@@ -15,19 +15,14 @@ _COUNT = 3
 #: Options for the number of classes of objects, by their parts of a model.
 _CLASSES = ('num_classes', 'num_things_classes')
 #: Parts of a model that look for objects without classes, or for other things.
-_WITHOUT = ('backbone', 'rpn_head', 'semantic_head', 'panoptic_head',
-            'neck', 'seg_head', 'mask_iou_head')
+_WITHOUT = ('backbone', 'neck', 'rpn_head', 'semantic_head', 'seg_head',
+            'mask_iou_head')
 
 
 def num_classes(cfg: Config) -> int:
     """Number of classes of a detector's objects: the smallest that a head
     has; 1 for region proposals."""
-    found = set(_numbers({k: v for k, v in cfg.model.items()
-                          if k not in _WITHOUT}))
-    found |= {cfg.model.panoptic_head[k] for k in ('num_things_classes', )
-              if 'panoptic_head' in cfg.model
-              and k in cfg.model.panoptic_head}
-    return min(found, default=1)
+    return min(_numbers(cfg.model), default=1)
 
 
 def _numbers(value: Any) -> Iterator[int]:

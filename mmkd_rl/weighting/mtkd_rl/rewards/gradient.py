@@ -73,7 +73,9 @@ class Watch:
 
     def reward(self, scale: Tensor) -> Tensor:
         """R, [B, M]."""
+        # The hook of a level that no loss reads is not called.
         own = [self.images * (self.seen[i].float() / scale - share)
+               if i in self.seen else torch.zeros_like(share)
                for i, share in enumerate(self.share)]
         return torch.stack([
             sum(((a * b).flatten(1).sum(1) for a, b in zip(own, pull)),
