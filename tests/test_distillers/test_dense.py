@@ -284,6 +284,17 @@ def test_without_weight_the_run_is_the_students_own(tmp_path, name):
     assert not lacking.missing_keys
 
 
+def check_plain_model_loads(student, checkpoint):
+    """A detector without teachers has all its weights in a run's
+    checkpoint."""
+    with MODELS.switch_scope_and_registry('mmdet') as registry:
+        plain = registry.build(student)
+    saved = torch.load(checkpoint, weights_only=False)
+    lacking = plain.load_state_dict(saved['state_dict'], strict=False)
+    assert not lacking.missing_keys
+    assert all(n.startswith('distillation.') for n in lacking.unexpected_keys)
+
+
 def yolox():
     cfg = get_config('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py').model
     cfg.backbone.update(deepen_factor=.33, widen_factor=.125)
@@ -316,12 +327,7 @@ def test_hooks_of_mmdetection_reach_into_the_model(tmp_path):
     assert model.distillation.weighting.learner.updates == 2
     heads = [n for n, m in model.named_modules() if n.endswith('head')]
     assert heads == ['bbox_head']
-    with MODELS.switch_scope_and_registry('mmdet') as registry:
-        plain = registry.build(student)
-    saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
-    lacking = plain.load_state_dict(saved['state_dict'], strict=False)
-    assert not lacking.missing_keys
-    assert all(n.startswith('distillation.') for n in lacking.unexpected_keys)
+    check_plain_model_loads(student, tmp_path / 'epoch_2.pth')
 
 
 def test_a_wrong_class_count_is_still_found(tmp_path):

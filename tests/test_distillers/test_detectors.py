@@ -18,6 +18,7 @@ from tests.test_distillers.test_dense import (
     MASK_RCNN,
     RETINANET,
     SIDE,
+    check_plain_model_loads,
     detection_samples,
     detector,
     loader,
@@ -122,12 +123,7 @@ def test_every_strategy_distils_scores(tmp_path, weighting):
         torch.testing.assert_close(kind.sum(1), torch.ones(2))
     if weighting['type'] == 'MTKDRL':
         assert model.distillation.weighting.learner.updates == 2
-    with MODELS.switch_scope_and_registry('mmdet') as registry:
-        plain = registry.build(student)
-    saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
-    lacking = plain.load_state_dict(saved['state_dict'], strict=False)
-    assert not lacking.missing_keys
-    assert all(n.startswith('distillation.') for n in lacking.unexpected_keys)
+    check_plain_model_loads(student, tmp_path / 'epoch_2.pth')
 
 
 def objects(boxes=(), labels=(), crowd=False):
