@@ -76,8 +76,11 @@ class Task(ABC):
         """A teacher's class map, for each channel of the logits.
 
         Args:
-            classes: See :class:`ClassMap`.
+            classes: See :class:`ClassMap`; ``None``: the teacher has no map.
             key: The teacher's config key, for messages.
+
+        Raises:
+            ValueError: The teacher needs a map.
         """
         return classes
 

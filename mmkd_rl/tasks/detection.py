@@ -148,16 +148,28 @@ class DetectionTask(FeatureTask, LogitTask):
         return pairs
 
     def expand_classes(self, classes: Any, key: str) -> Any:
-        """The class map for each anchor in turn."""
-        if self._dense is None or self._dense.anchors == 1 or not isinstance(
-                classes, (Mapping, list, tuple)):
+        """The class map for each anchor in turn.
+
+        Raises:
+            ConfigError: Classes are compared, and the map has not an entry for
+                each of the student's, or is needed and missing.
+        """
+        if self._dense is None:
             return classes
         own, theirs = self._dense.classes, self._classes[key]
+        if classes is None and own != theirs:
+            raise ConfigError(
+                f'{key} has {theirs} classes and the student {own}; give the '
+                'teacher class_map=[...], its index for each of the '
+                f"student's classes (-1 where it has none), or {_ADVICE}")
+        if self._dense.anchors == 1 or not isinstance(
+                classes, (Mapping, list, tuple)):
+            return classes
         row = [classes.get(c, -1) for c in range(own)] if isinstance(
             classes, Mapping) else classes
         if len(row) != own:
-            raise ValueError(f'{key}: class_map has {len(row)} entries, but '
-                             f'the student {own} classes')
+            raise ConfigError(f'{key}: class_map has {len(row)} entries, but '
+                              f'the student {own} classes')
         return [c if c < 0 else a * theirs + c
                 for a in range(self._dense.anchors) for c in row]
 

@@ -159,15 +159,15 @@ class TeacherPool:
                 but there are no class scores.
         """
         matched = []
-        for m, (spec, classes) in enumerate(zip(specs, self._class_maps)):
+        for m, (spec, given) in enumerate(zip(specs, self._class_maps)):
+            key = f'teacher {spec.name!r}'
+            classes = self._task.expand_classes(given, key)
             if classes is not None:
                 if not spec.logits or not num_classes:
                     raise ValueError(
                         f'teacher {spec.name!r}: class_map has no effect, '
                         'because this task uses no class scores; remove it')
-                key = f'teacher {spec.name!r}'
-                own = ClassMap(self._task.expand_classes(classes, key),
-                               spec.num_classes, num_classes, key)
+                own = ClassMap(classes, spec.num_classes, num_classes, key)
                 self._maps[m] = own
                 spec = replace(
                     spec,

@@ -330,8 +330,13 @@ def test_class_maps_hold_for_each_anchor():
         2, -1, 0, 82, -1, 80, 162, -1, 160]
     assert made.expand_classes({0: 2, 2: 0}, key) == \
         made.expand_classes([2, -1, 0], key)
-    with pytest.raises(ValueError, match=r'has 2 entries.*3 classes'):
+    with pytest.raises(ConfigError, match=r'has 2 entries.*3 classes'):
         made.expand_classes([1, 2], key)
+    # Classes are counted, not channels.
+    with pytest.raises(ConfigError, match='has 80 classes and the student 3'):
+        made.expand_classes(None, key)
+    made.prepare(retina(3), dict(t=retina(3)))
+    assert made.expand_classes(None, key) is None
 
 
 def test_without_scores_there_is_no_judge():
