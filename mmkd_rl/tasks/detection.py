@@ -6,11 +6,13 @@ the image with the most of them, P locations of all levels, H W space.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd_rl.options import ConfigError
@@ -20,12 +22,15 @@ from mmkd_rl.taps.tap import ALL
 from mmkd_rl.tasks.base import LogitTask, TapConfig
 from mmkd_rl.tasks.dense_scores import DenseScores, scores_of
 from mmkd_rl.tasks.feature import FeatureTask
+from mmkd_rl.tasks.shared_norm import warn_of_shared_batch_norm
 from mmkd_rl.utils.objects import NONE, covered_cells, objects_of
 
 #: Levels are compared whose numbers of cells differ by less than this factor.
 #: It is 4 from one stride to the next, and maps of images whose sides are no
 #: multiples of a stride are a bit larger.
 _SAME_STRIDE = 2.
+#: The same of strides one of which is twice the other.
+_TWICE_THE_STRIDE = 2 * 4.
 #: Smallest probability in a logarithm.
 _TINY = 1e-6
 _ADVICE = 'distil features alone with task.scores=False'
@@ -71,12 +76,14 @@ class DetectionTask(FeatureTask, LogitTask):
 
     def prepare(self, model: nn.Module,
                 teachers: Mapping[str, nn.Module]) -> None:
-        """Compare the meaning of all networks' scores.
+        """Compare the meaning of all networks' scores; warn of a head that
+        distillation harms.
 
         Raises:
             ConfigError: A teacher's scores have another meaning than the
                 student's, or a network has no class scores.
         """
+        warn_of_shared_batch_norm(model)
         if not self.reads_scores:
             return
         own = self._dense = _scores(model, 'the student')
@@ -125,27 +132,37 @@ class DetectionTask(FeatureTask, LogitTask):
     def pair_levels(self, student: OutputSpec,
                     teacher: OutputSpec) -> tuple[tuple[int, int], ...] | None:
         """The student's levels with the teacher's of nearly the same stride,
-        of several the last; ``None``, each with that of the same index, where
-        the student's strides are not distinct or features are vectors.
+        of several the last. Where no two have, the nearest two if one has
+        twice the other's stride. ``None``, each with that of the same index,
+        where both have the same sizes or features are vectors.
 
         Raises:
-            ConfigError: No two levels have nearly the same stride.
+            ConfigError: No two levels have similar strides.
         """
         own, theirs = _areas(student), _areas(teacher)
-        if own is None or theirs is None or len(set(own)) < len(own):
+        if own is None or theirs is None or own == theirs:
             return None
-        pairs = tuple(
-            (i, min(reversed(range(len(theirs))),
-                    key=lambda j: _ratio(a, theirs[j])))
-            for i, a in enumerate(own)
-            if min(_ratio(a, b) for b in theirs) < _SAME_STRIDE)
-        if not pairs:
+        last = {area: i for i, area in enumerate(own)}
+        nearest = [(i, min(reversed(range(len(theirs))),
+                           key=lambda j: _ratio(area, theirs[j])))
+                   for area, i in last.items()]
+        ratios = [_ratio(own[i], theirs[j]) for i, j in nearest]
+        if min(ratios) < _SAME_STRIDE:
+            return tuple(pair for pair, ratio in zip(nearest, ratios)
+                         if ratio < _SAME_STRIDE)
+        if min(ratios) >= _TWICE_THE_STRIDE:
             raise ConfigError(
                 f'teacher {teacher.name!r}: none of its levels has the stride '
                 f"of one of the student's: its maps are {_sizes(teacher)}, "
                 f"and the student's {_sizes(student)}; tap others with "
                 'taps=dict(feature=...), or leave the teacher out')
-        return pairs
+        i, j = nearest[ratios.index(min(ratios))]
+        print_log(
+            f'teacher {teacher.name!r}: none of its levels has the stride of '
+            f"one of the student's; its {_size(teacher, j)} is compared with "
+            f"the student's {_size(student, i)}, the finer one averaged down",
+            'current', logging.WARNING)
+        return ((i, j), )
 
     def expand_classes(self, classes: Any, key: str) -> Any:
         """The class map for each anchor in turn.
@@ -333,7 +350,11 @@ def _ratio(a: int, b: int) -> float:
 
 
 def _sizes(spec: OutputSpec) -> str:
-    return ', '.join(f'{h}x{w}' for _, h, w in spec.features)
+    return ', '.join(_size(spec, i) for i in range(len(spec.features)))
+
+
+def _size(spec: OutputSpec, level: int) -> str:
+    return '{1}x{2}'.format(*spec.features[level])
 
 
 def _other_boxes(own: DenseScores, other: DenseScores) -> str:

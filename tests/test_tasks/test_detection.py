@@ -12,6 +12,7 @@ from mmkd_rl.records import Batch, Output, OutputSpec, Truth
 from mmkd_rl.registry import MODELS, TASKS
 from mmkd_rl.tasks import DetectionTask
 from mmkd_rl.tasks.dense_scores import DenseScores, scores_of
+from mmkd_rl.tasks.shared_norm import shares_batch_norm
 from mmkd_rl.utils.objects import covered_cells, objects_of
 
 pytest.importorskip('mmdet')
@@ -223,23 +224,28 @@ def levels(*sides):
 
 
 @pytest.mark.parametrize('student, teacher, pairs', [
-    ((32, 16, 8), (32, 16, 8), ((0, 0), (1, 1), (2, 2))),
+    ((32, 16, 8), (32, 16, 8), None),
     ((32, 16, 8, 4, 2), (64, 32, 16, 8, 4), ((0, 1), (1, 2), (2, 3), (3, 4))),
     ((32, 16, 8), (8, ), ((2, 0), )),
     ((33, 17, 9), (32, 16, 8), ((0, 0), (1, 1), (2, 2))),
     ((38, 19, 10, 5, 3, 1), (40, 20, 10), ((0, 0), (1, 1), (2, 2))),
     # A dilated backbone: the last of its maps.
-    ((32, 16, 8), (64, 32, 32, 32), ((0, 3), ))])
+    ((32, 16, 8), (64, 32, 32, 32), ((0, 3), )),
+    ((64, 32, 32, 32), (32, 16, 8), ((3, 0), )),
+    # Two stacked networks, as in CornerNet.
+    ((64, 64), (64, 64), None),
+    ((64, 64), (64, 32), ((1, 0), )),
+    # Twice the stride: the nearest two.
+    ((64, 64), (32, 16), ((1, 0), )),
+    ((16, 8), (33, ), ((0, 0), ))])
 def test_levels_of_one_stride(student, teacher, pairs):
     assert DetectionTask().pair_levels(
         levels(*student), levels(*teacher)) == pairs
 
 
-@pytest.mark.parametrize('student, teacher', [
-    (levels(16, 16, 8), levels(32, 16, 8)),
-    (levels(16, 8), OutputSpec('t', features=((8, ), (8, 4, 4))))])
-def test_levels_that_strides_do_not_tell_apart(student, teacher):
-    assert DetectionTask().pair_levels(student, teacher) is None
+def test_vectors_have_no_strides():
+    assert DetectionTask().pair_levels(
+        levels(16, 8), OutputSpec('t', features=((8, ), (8, 4, 4)))) is None
 
 
 def test_no_level_in_common():
@@ -320,6 +326,32 @@ def test_networks_whose_scores_differ():
         made.prepare(retina(), dict(t=retina(strides=[8, 32])))
     with pytest.raises(ConfigError, match="'t': it has no dense head"):
         made.prepare(retina(), dict(t=Net(None)))
+
+
+GN, BN = dict(type='GN', num_groups=8), dict(type='BN')
+
+
+@pytest.mark.parametrize('kind, kwargs, shared', [
+    ('FCOSHead', dict(strides=[8, 16], norm_cfg=BN,
+                      regress_ranges=((-1, 64), (64, 1e8))), True),
+    ('ATSSHead', dict(anchor_generator=ONE, loss_cls=SIGMOID, norm_cfg=BN),
+     True),
+    # One level; no batch norm; norms or layers for each level.
+    ('ATSSHead', dict(anchor_generator=dict(ONE, strides=[8]),
+                      loss_cls=SIGMOID, norm_cfg=BN), False),
+    ('ATSSHead', dict(anchor_generator=ONE, loss_cls=SIGMOID, norm_cfg=GN),
+     False),
+    ('RetinaSepBNHead', dict(num_ins=2, anchor_generator=ANCHORS,
+                             loss_cls=SIGMOID, norm_cfg=BN), False),
+    ('RTMDetSepBNHead', dict(anchor_generator=ONE, loss_cls=QUALITY,
+                             norm_cfg=BN), False),
+    ('YOLOXHead', dict(strides=[8, 16], feat_channels=8, norm_cfg=BN),
+     False)])
+def test_batch_norm_that_levels_share(kind, kwargs, shared, capfd):
+    made = head(kind, **kwargs)
+    DetectionTask().prepare(Net(made), {})
+    assert shares_batch_norm(Net(made)) is shared
+    assert ('share batch norm' in ''.join(capfd.readouterr())) is shared
 
 
 def test_class_maps_hold_for_each_anchor():
