@@ -2,6 +2,7 @@
 
 import doctest
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import mmkd_rl
 from mmkd_rl import options, recipes
 from mmkd_rl.recipes import parse_teacher, reading
 from mmkd_rl.registry import MODELS, WEIGHTINGS
-from mmkd_rl.utils.configs import merge_options
+from mmkd_rl.utils.configs import load_config, merge_options
 from mmkd_rl.weighting import MTKDRL, WeightingStrategy
 from mmkd_rl.weighting.base import equal_weights
 from tests.commands import config, in_process
@@ -345,6 +346,24 @@ def test_a_teacher_that_is_not_written_so(text, what):
 def test_a_teacher_in_one_word(text, config, checkpoint):
     assert recipes.parse_teacher(text) == dict(
         name='a', config=config, checkpoint=checkpoint)
+
+
+def test_a_teachers_config_from_python(tmp_path):
+    """A Config or a path mean what its file means; the result can be
+    written and read."""
+    given = load_config(RESNET)
+    by_name, by_config = (
+        mmkd_rl.distill(RESNET, 'aver', [dict(
+            name='a', config=config, checkpoint='untrained')])
+        for config in (RESNET, given))
+    by_config.dump(str(tmp_path / 'x.py'))
+    read = Config.fromfile(tmp_path / 'x.py').model
+    assert read.teachers[0].config.model == given.model
+    assert [type(t.model.backbone) for cfg in (by_name, by_config)
+            for t in built(cfg).distillation.teachers] == [
+                type(built(by_name).backbone)] * 2
+    path = Path(given.filename)
+    assert parse_teacher(dict(name='a', config=path))['config'] == str(path)
 
 
 @pytest.mark.parametrize('error, message, arguments, options', [

@@ -32,6 +32,21 @@ def test_a_detector_or_segmentor(path, strategy):
             (True, 1) if path == RETINANET else (False, 800))
 
 
+@pytest.mark.parametrize('strategy', ['aver', 'mtkd_rl'])
+def test_a_detector_of_images_with_one_channel(strategy):
+    """Without a size of its own, the grey images have the model's channels."""
+    pytest.importorskip('mmdet')
+    given = load_config(RETINANET)
+    given.model.backbone.update(init_cfg=None, in_channels=1)
+    given.model.data_preprocessor.update(mean=[120.], std=[60.],
+                                         bgr_to_rgb=False)
+    cfg = mmkd_rl.distill(given, strategy, [dict(
+        name='a', config=given, checkpoint='untrained')])
+    assert cfg.model.probe_size == (1, 256, 256)
+    term = built(cfg).distillation.terms[-1]
+    assert len(term.projectors[0]) == 5
+
+
 @pytest.mark.parametrize('config', [
     'mmpretrain::csra/resnet101-csra_1xb16_voc07-448px.py',
     'mmpretrain::vgg/vgg16_8xb16_voc.py'])

@@ -99,7 +99,8 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
         probe_size: Side, (H, W) or (C, H, W) of the grey images with which
             output sizes are found when the model is built. Most networks
             accept any size; set it for those that accept only one. ``None``:
-            64, and for detectors 256.
+            64; for detectors 256, or 512 or 1024 where a network fails on
+            smaller images.
         data_preprocessor: Config of the data preprocessor of a student that
             has none of its own. MMEngine's runner sets it to the config's
             where it is left out, so that a student's own, which a training
@@ -169,8 +170,9 @@ def _build_distillation(model: BaseModel, task: Task,
     pool = TeacherPool(teachers, task)
     task.prepare(model, {t.name: t.model for t in pool})
     pool.adapt(Normalization.of(model.data_preprocessor))
-    student, specs = _probe(model, task, student_taps, pool,
-                            probe_size or task.probe_size)
+    student, specs = _probe_sizes(
+        model, task, student_taps, pool,
+        [probe_size] if probe_size else task.probe_sizes)
     borrowers = [m for m in model.modules()
                  if isinstance(m, TeacherBorrower) and m.waits_for_teachers]
     for borrower in borrowers:
@@ -290,6 +292,24 @@ def _build_strategy(cfg: dict, context: WeightingContext) -> WeightingStrategy:
                 'class_map=[...], or use a weighting of a type in '
                 f'{others("needs_classes")}')
     return strategy
+
+
+def _probe_sizes(model: BaseModel, task: Task, taps: OutputTaps,
+                 pool: TeacherPool, sizes: Sequence[int | Sequence[int]]
+                 ) -> tuple[OutputSpec, tuple[OutputSpec, ...]]:
+    """:func:`_probe` with the first size on which no network fails.
+
+    Raises:
+        ValueError: The student or a teacher fails on images of all sizes.
+    """
+    failed = None
+    for size in sizes:
+        try:
+            return _probe(model, task, taps, pool, size)
+        except ValueError as error:
+            failed = failed or error
+    assert failed is not None
+    raise failed
 
 
 @torch.no_grad()

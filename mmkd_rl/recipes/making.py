@@ -29,7 +29,8 @@ from mmkd_rl.recipes.tasks import (
     share_scores,
     teacher_model,
 )
-from mmkd_rl.registry import HOOKS, MODELS, WEIGHTINGS
+from mmkd_rl.registry import HOOKS, MODELS, TASKS, WEIGHTINGS
+from mmkd_rl.tasks.base import Task
 from mmkd_rl.teachers.loading import check_teachers
 from mmkd_rl.utils.configs import (
     class_name,
@@ -40,8 +41,8 @@ from mmkd_rl.utils.configs import (
 )
 
 DISTILLER = 'mmkd_rl.MultiTeacherDistiller'
-#: Sides of images with which networks are tried, in pixels.
-_LARGE, _SMALL = 512, 64
+#: Largest side of images with which networks with maps are tried, in pixels.
+_LARGE = 512
 #: Hooks of every distillation: check of the teachers, exact resuming, export.
 _COMMON_HOOKS = ('TeacherCheckHook', 'RandomStateHook', 'StudentExportHook')
 
@@ -183,9 +184,7 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
         _without_logits(made)
     if kind in ('FeatureTask', 'DetectionTask'):
         _reward_from_gradients(made)
-    # Detectors' images are large, and they take any size.
-    if (kind not in ('FeatureTask', 'DetectionTask') or has_map) and (
-            size := _probe_size(cfg, teachers, has_map)) is not None:
+    if (size := _probe_size(cfg, teachers, has_map, kind)) is not None:
         made.setdefault('probe_size', size)
     if kind in ('SegmentationTask', 'DetectionTask') and class_name(
             made['weighting'].get('type')) == 'CAMKD':
@@ -308,11 +307,13 @@ def _for_loop(cfg: Config, hook: dict) -> dict:
     return hook
 
 
-def _probe_size(cfg: Config, teachers: Sequence[dict],
-                has_map: bool) -> int | tuple[int, ...] | None:
+def _probe_size(cfg: Config, teachers: Sequence[dict], has_map: bool,
+                task: str) -> int | tuple[int, ...] | None:
     """Size of the images with which the networks are tried, limited where maps
     are distilled; ``None``: that of the builder."""
-    size = image_size(cfg)
+    # Detectors' images are large, and they take any size.
+    size = None if task in ('FeatureTask', 'DetectionTask') and \
+        not has_map else image_size(cfg)
     model = cfg.model.get('student', cfg.model)
     channels = len((model.get('data_preprocessor') or cfg.get(
         'data_preprocessor') or {}).get('mean') or (0, 0, 0))
@@ -325,7 +326,7 @@ def _probe_size(cfg: Config, teachers: Sequence[dict],
                 min(size[0], _LARGE), min(size[1], _LARGE))
     if channels == 3:
         return size
-    size = size or _SMALL
+    size = size or (TASKS.get(task) or Task).probe_sizes[0]
     return (channels, size, size) if isinstance(size, int) else (
         channels, *size)
 

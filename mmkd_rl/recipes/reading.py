@@ -9,6 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
 
 from mmkd_rl.options import parse_options
 from mmkd_rl.registry import WEIGHTINGS
@@ -32,9 +35,9 @@ def parse_teacher(text: str | dict) -> dict:
 'checkpoint': 'https://host/a.pth'}
 
     Args:
-        text: The string, or a dict, whose ``config`` may be a class or a
-            function, see :func:`named`. A folder as checkpoint means the
-            last checkpoint of the run in it.
+        text: The string, or a dict, whose ``config`` may also be a Config,
+            a ``pathlib.Path``, or a class or a function, see :func:`named`. A
+            folder as checkpoint means the last checkpoint of the run in it.
 
     Raises:
         FileNotFoundError: The checkpoint is a folder without a checkpoint.
@@ -44,11 +47,20 @@ def parse_teacher(text: str | dict) -> dict:
     teacher = dict(text) if isinstance(text, dict) else _split(text)
     key = f'teacher {teacher.get("name")!r}'
     if 'config' in teacher:
-        teacher['config'] = named(teacher['config'], key)
+        teacher['config'] = named(_as_data(teacher['config']), key)
     if isinstance(teacher.get('checkpoint'), str):
         teacher['checkpoint'] = last_checkpoint(
             teacher['checkpoint'], f'{key}: checkpoint')
     return teacher
+
+
+def _as_data(config: Any) -> Any:
+    """A config in a form that a config's file can have; what builds the
+    network of a Config, without its data and schedule."""
+    if isinstance(config, Config):
+        return {k: v for k, v in config.to_dict().items()
+                if k in ('default_scope', 'model', 'data_preprocessor')}
+    return os.fspath(config) if isinstance(config, os.PathLike) else config
 
 
 def _split(text: str) -> dict:

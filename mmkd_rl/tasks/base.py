@@ -34,8 +34,9 @@ class Task(ABC):
     projector: dict = {}
     #: Whether only the backbone of a teacher's model is built and run.
     backbone_only = False
-    #: Side of the images with which sizes of outputs are found, in pixels.
-    probe_size = 64
+    #: Sides of the images with which sizes of outputs are found, in pixels:
+    #: larger ones are tried where a network fails on smaller ones.
+    probe_sizes: tuple[int, ...] = (64, )
     #: Whether class scores are for a softmax over the classes; otherwise
     #: each is for a sigmoid.
     softmax = True

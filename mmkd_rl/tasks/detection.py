@@ -60,7 +60,8 @@ class DetectionTask(FeatureTask, LogitTask):
     """
 
     scope = 'mmdet'
-    probe_size = 256
+    # Deformable convolutions of the coarsest level need three cells.
+    probe_sizes = (256, 512, 1024)
     softmax = False
 
     def __init__(self, scores: bool = False) -> None:

@@ -205,6 +205,17 @@ def test_images_that_grow_in_training():
         assert total.isfinite()
 
 
+def test_networks_that_need_larger_images():
+    """A deformable convolution needs three cells of the coarsest level."""
+    deep = detector('mmdet::ddod/ddod_r50_fpn_1x_coco.py', 8, 64)
+    deep['bbox_head'].update(in_channels=64, feat_channels=64)
+    cfg = distilled(deep, [teacher('a', deep)], scores=True)
+    del cfg['probe_size']
+    init_default_scope('mmdet')
+    model = MODELS.build(cfg)
+    assert len(model.distillation.terms[0].projectors[0]) == 5
+
+
 def test_mmkd_is_refused():
     with pytest.raises(ConfigError, match=r'MMKD keeps images.*AverageWeigh'):
         built(retinanet(), [teacher('a', retinanet())], scores=True,

@@ -1,12 +1,15 @@
 """Two processes with half a batch each train like one with the whole batch:
-losses and gradients of every strategy and term, for images and for pixels."""
+losses and gradients of every strategy and term, for images, pixels and
+objects."""
 
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 
 from mmkd_rl.registry import MODELS
 from tests.commands import two_processes
+from tests.test_distillers import test_detectors as detectors
 from tests.test_weighting.mtkd_rl.test_learning_pixels import (
     PixelWorld,
     segmentor,
@@ -30,6 +33,9 @@ FEATURES = [
 ]
 MAPS = [dict(type='CWDLogitLoss'), dict(type='CWDLoss'),
         dict(type='MGDLoss', mask_ratio=0.)]
+OBJECTS = [dict(type='FGDLoss'), dict(type='BinaryKDLoss'),
+           dict(type='CrossKDLoss'), dict(type='LDLoss'),
+           dict(type='PKDLoss'), dict(type='CWDLogitLoss')]
 
 
 def cases(folder):
@@ -58,7 +64,26 @@ def cases(folder):
             type='mmkd_rl.MultiTeacherDistiller', student=segmentor(),
             teachers=pixel_teachers, task=dict(type='SegmentationTask'),
             probe_size=6, **options)
+    for i, options in enumerate([
+            *(dict(weighting=w, losses=OBJECTS[:2]) for w in STRATEGIES
+              if w['type'] != 'MMKD' and w != dict(type='MTKDRL')),
+            *(dict(losses=[term]) for term in OBJECTS)]):
+        made[f'objects {i} {options}'] = detectors.distilled(
+            _gfl(), [detectors.teacher('a', _gfl(12, 32)),
+                     detectors.teacher('b', _gfl(8, 16))],
+            scores=True, projector=dict(norm=False), **options)
     return made
+
+
+def _gfl(*sizes):
+    """Without batch norm, whose statistics are those of a process."""
+    cfg = detectors.gfl(*sizes)
+    # Scores of 0.5 and not of 0.01, so that images differ.
+    cfg['bbox_head'].update(
+        norm_cfg=dict(type='GN', num_groups=4),
+        init_cfg=dict(type='Normal', layer='Conv2d', std=.1))
+    assert cfg['backbone']['norm_eval']
+    return cfg
 
 
 def batch(name):
@@ -66,6 +91,15 @@ def batch(name):
     if name.startswith('images'):
         images, labels = World(0).batch(8)
         return images, samples(labels)
+    if name.startswith('objects'):
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(4, 3, 64, 64, generator=generator)
+        # Images of other sizes, and one without objects.
+        found = [*detectors.detection_samples(),
+                 *detectors.objects()[:1],
+                 *detectors.objects([[9., 9, 50, 20], [2, 2, 12, 12]],
+                                    [2, 1])[:1]]
+        return images, found
     from mmseg.structures import SegDataSample
     images, labels, _ = PixelWorld(0, 2).batch(8)
     labels[:2, 1:4] = 255
@@ -74,11 +108,16 @@ def batch(name):
                     for y in labels]
 
 
-def step(name, config, part=slice(None)):
-    """Losses and gradients of one step on a part of the batch."""
+def step(name, config, half=None):
+    """Losses and gradients of one step on the batch, or on one half of it."""
+    if name.startswith('objects'):
+        init_default_scope('mmdet')
     torch.manual_seed(0)
     model = MODELS.build(config).train()
     images, data_samples = batch(name)
+    middle = len(images) // 2
+    part = (slice(None), slice(0, middle), slice(middle, None))[
+        0 if half is None else 1 + half]
     losses = model(images[part], data_samples[part], mode='loss')
     ours = {k: v for k, v in losses.items()
             if k in ('loss_logit', 'loss_feature', 'loss_mixture')}
@@ -101,8 +140,7 @@ rank = torch.distributed.get_rank()
 folder = pathlib.Path(sys.argv[1])
 result = {}
 for name, config in torch.load(folder / 'cases', weights_only=False).items():
-    part = slice(0, 4) if rank == 0 else slice(4, 8)
-    total, gradients, weights = test.step(name, config, part)
+    total, gradients, weights = test.step(name, config, rank)
     for tensor in (total, *gradients.values()):
         torch.distributed.all_reduce(tensor)
         tensor /= 2
@@ -115,6 +153,7 @@ torch.distributed.destroy_process_group()
 @pytest.mark.filterwarnings('ignore')
 def test_two_processes_train_like_one(tmp_path):
     pytest.importorskip('mmseg')
+    pytest.importorskip('mmdet')
     made = cases(tmp_path)
     torch.save(made, tmp_path / 'cases')
     two_processes('-c', WORKER, tmp_path)
