@@ -104,8 +104,10 @@ def binary_divergence(pair: Pair, temperature: float,
                             for x in (student, teacher))
     p, q = teacher / temperature, student / temperature
     share = p.sigmoid()
-    divergence = share * (F.logsigmoid(p) - F.logsigmoid(q)) + (
-        1 - share) * (F.logsigmoid(-p) - F.logsigmoid(-q))
+    # Cross entropy minus entropy: a third of the work of the definition.
+    divergence = F.binary_cross_entropy_with_logits(
+        q, share, reduction='none') - F.binary_cross_entropy_with_logits(
+            p, share, reduction='none')
     if gamma:
         divergence = divergence * _power((share - q.sigmoid()).abs(), gamma)
     divergence_BHW = divergence.sum(1)

@@ -104,6 +104,9 @@ def test_a_step_has_its_share_of_the_updates(monkeypatch, from_all, expected):
         learner = SimpleNamespace(learns_from_all=from_all)
         interval, since = 5, 0
 
+        def kept_share(self):
+            return 1.
+
         def step(self):
             clock[0] += .01
             self.since += 1
@@ -149,6 +152,30 @@ def test_a_learner_of_any_kind_says_what_it_holds(toy):
     assert learner.nbytes_after(2) == bare + 2 * batch
     assert learner.nbytes_after(100) == bare + 3 * batch
     assert contestant.learner_memory() == learner.nbytes_after(100)
+
+
+def test_steps_whose_rewards_are_not_computed_are_timed(benchmark, toy,
+                                                        monkeypatch):
+    """A history with room for 3 of 12 batches: a step takes a quarter of the
+    time of one that is kept and three quarters of that of one that is not."""
+    from paper_tables import distillation_cost
+    cfg, data = toy(weighting=dict(type='MTKDRL'))
+    contestant = DistilledContestant(MODELS.build(cfg.model), cfg, data, 12)
+    assert contestant.kept_share() == 1
+    learner = contestant.learner
+    learner.history.max_bytes = 3 * learner.history.nbytes
+    assert contestant.kept_share() == 3 / 12
+    held = len(learner.history)
+    contestant.step_not_kept()
+    assert len(learner.history) == 0 < held
+    monkeypatch.setattr(
+        distillation_cost, 'in_turns',
+        lambda steps, warmup, iters: {
+            name: [4. if 'not kept' in name else 8.] * iters
+            for name in steps})
+    times, shares = distillation_cost.in_turns_with_updates(
+        dict(a=contestant), {}, 1, 2)
+    assert times['a'] == [5. + shares['a']] * 2
 
 
 @pytest.mark.parametrize('name, expected', [

@@ -5,9 +5,11 @@ import logging
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper
 
 from mmkd_rl.records import Gaps
 from mmkd_rl.registry import MODELS, WEIGHTINGS, build
+from mmkd_rl.weighting import Student
 from mmkd_rl.weighting.base import confidence
 from tests.toy import (
     World,
@@ -134,6 +136,42 @@ def test_history_is_bounded():
         made.learner.remember(made(random_batch(seed=seed)).record)
         assert made.learner.history.nbytes <= 3000
     assert len(made.learner.history) > 1
+
+
+@pytest.mark.parametrize('reward_time', ['before', 'after'])
+def test_rewards_are_computed_for_batches_that_are_kept(
+        tmp_path, monkeypatch, reward_time):
+    """Of 40 steps in later intervals as many as fit; others neither compute a
+    reward nor run the student again."""
+    weighting = dict(type='MTKDRL', reward_time=reward_time)
+    model = MODELS.build(distiller(toy_teachers(tmp_path, 2),
+                                   weighting=weighting)).train()
+    distillation = model.distillation
+    learner = distillation.weighting.learner
+    looks, earned = [], []
+    monkeypatch.setattr(
+        distillation, 'forward_after_step',
+        lambda *args, look=distillation.forward_after_step:
+        looks.append(1) or look(*args))
+    monkeypatch.setattr(
+        learner, 'earned', lambda *args, earn=learner.earned:
+        earned.append(1) or earn(*args))
+    images, labels = World(0).batch(8)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=.01))
+    student = Student(model, distillation, wrapper)
+    room = 0
+    for _ in range(3):
+        looks.clear(), earned.clear()
+        for _ in range(40):
+            model.parse_losses(model(
+                images, samples(labels), mode='loss'))[0].backward()
+            learner.observe(distillation.last_step, student)
+            learner.history.max_bytes = room = room or \
+                4 * learner.history.nbytes
+        assert len(learner.history) == 3
+        learner.update(student)
+    assert len(earned) == 3
+    assert len(looks) == 3 * (reward_time == 'after')
 
 
 def test_huge_states_stay_finite_in_the_half_precision_history():

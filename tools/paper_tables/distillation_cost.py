@@ -3,7 +3,9 @@
 Timed in turns: the student's step without teachers, the teachers' forward
 pass, the step with equal weights (AVER) and the steps with other strategies. A
 strategy's step includes its share of the updates of the strategy's own
-networks, which are made through :class:`mmkd_rl.weighting.Learner`.
+networks, which are made through :class:`mmkd_rl.weighting.Learner`. MTKD-RL
+computes rewards for the batches that its history keeps, on a large data set a
+small share of all; the others' steps are timed, too, and the mean is reported.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from mmkd_rl.records import Batch, SeenBatch
 from mmkd_rl.registry import HOOKS, MODELS
 from mmkd_rl.utils.configs import class_name
 from mmkd_rl.weighting import Student
+from mmkd_rl.weighting.mtkd_rl.learner import AgentLearner
 from paper_tables.tables import COSTS
 from paper_tables.text import markdown
 from paper_tables.timing import (
@@ -70,6 +73,20 @@ class DistilledContestant(Contestant):
             assert self.distillation is not None
             assert self.distillation.last_step is not None
             self.learner.observe(self.distillation.last_step, self._student())
+
+    def kept_share(self) -> float:
+        """Share of an interval's batches that the learner's history keeps."""
+        if not isinstance(self.learner, AgentLearner):
+            return 1.
+        self.step()
+        return self.learner.history.nbytes_after(self.interval) / (
+            self.learner.history.nbytes_after(1) * self.interval)
+
+    def step_not_kept(self) -> None:
+        """Run an iteration whose batch the history does not keep."""
+        assert isinstance(self.learner, AgentLearner)
+        self.learner.history.load_state_dict(dict(seen=1, stride=2))
+        self.step()
 
     def update(self) -> None:
         """Run an update as the learner's hook does."""
@@ -151,7 +168,14 @@ def in_turns_with_updates(
         else:
             contestant.step()  # the update learns from the last step
             steps[f'{name}, update'] = contestant.update
+    kept = {n: share for n, c in contestants.items()
+            if (share := c.kept_share()) < 1}
+    steps.update({f'{n}, not kept': contestants[n].step_not_kept
+                  for n in kept})
     times = in_turns(steps, warmup, iters)
+    for name, share in kept.items():
+        times[name] = [share * a + (1 - share) * b for a, b in zip(
+            times[name], times.pop(f'{name}, not kept'))]
     for name, contestant in contestants.items():
         if name not in shares:
             shares[name] = [t / contestant.interval
@@ -226,6 +250,7 @@ def measure(cfg: Config, models: Mapping[str, Mapping], data: dict, epoch: int,
         if name in contestants and contestants[name].learner:
             rows[name].update(
                 update_s=shares[name], interval=contestants[name].interval,
+                kept_share=contestants[name].kept_share(),
                 learner_mb=contestants[name].learner_memory() / 2**20)
     return dict(steps=rows, **setting(batch.images, iters))
 

@@ -3,7 +3,9 @@
 Batches within a set number of bytes, whatever the size of the data set. When
 the history is full every other batch is removed, and from then on only every
 second (fourth, ...) batch is added, so that the batches still cover the whole
-interval evenly. Tensors stay on their device, without synchronisation.
+interval evenly. The next interval begins with that stride. Rewards are
+computed for kept batches alone, so that on large data sets they cost little.
+Tensors stay on their device, without synchronisation.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ class History:
 
     def __init__(self, max_bytes: int = 8 * 2**20) -> None:
         self.max_bytes = max_bytes
+        self._stride = 1  # every stride-th batch is kept
         self.clear()
 
     def __len__(self) -> int:
@@ -62,11 +65,22 @@ class History:
         """Share of the added batches that is still held; 1 when empty."""
         return len(self._batches) / self._seen if self._seen else 1.
 
+    @property
+    def wants_next(self) -> bool:
+        """Whether :meth:`add` would keep the next batch."""
+        return self._seen % self._stride == 0
+
+    def skip(self) -> None:
+        """Count a batch that is not added."""
+        self._seen += 1
+
     def clear(self) -> None:
-        """Remove all batches."""
+        """Remove all batches. The stride stays, since the next interval is
+        probably as long; it is halved if twice the batches had fitted."""
+        if self._stride > 1 and 2 * self.nbytes <= self.max_bytes:
+            self._stride //= 2
         self._batches: list[Transition] = []
-        self._seen = 0  # batches passed to add()
-        self._stride = 1  # of these every stride-th is kept
+        self._seen = 0  # batches of this interval
 
     def add(self, transition: Transition) -> None:
         """Add a batch, or as many of its samples as fit in ``max_bytes``, if
@@ -75,7 +89,7 @@ class History:
         Raises:
             ConfigError: Not even one sample fits in ``max_bytes``.
         """
-        keep = self._seen % self._stride == 0
+        keep = self.wants_next
         self._seen += 1
         if not keep:
             return
@@ -106,26 +120,27 @@ class History:
 
     def state_dict(self) -> dict[str, Any]:
         """All samples, [N, ...] each, sizes of batches, and the stride."""
-        if not self._batches:
-            return {}
-        state: dict = {
-            f: torch.cat([getattr(t, f) for t in self._batches]).cpu()
-            for f in _FIELDS
-        }
-        state['seen'], state['stride'] = self._seen, self._stride
-        state['batch_sizes'] = [len(t.state) for t in self._batches]
+        state: dict = dict(
+            seen=self._seen, stride=self._stride,
+            batch_sizes=[len(t.state) for t in self._batches])
+        if self._batches:
+            state.update({
+                f: torch.cat([getattr(t, f) for t in self._batches]).cpu()
+                for f in _FIELDS})
         return state
 
     def load_state_dict(self, state: dict) -> None:
         """Restore what :meth:`state_dict` returned."""
-        self.clear()
-        if not state:
+        self._batches = []
+        # Files of earlier versions have no entries for an empty history.
+        self._seen = state.get('seen', 0)
+        self._stride = state.get('stride', 1)
+        if not state.get('batch_sizes'):
             return
         columns = [state[f].split(state['batch_sizes']) for f in _FIELDS]
         for batch in zip(*columns):
             # Cloned: a slice would keep the whole file's tensor alive.
             self._batches.append(Transition(*(t.clone() for t in batch)))
-        self._seen, self._stride = state['seen'], state['stride']
 
 
 def _nbytes(transition: Transition) -> int:

@@ -76,7 +76,7 @@ class AgentLearner(Learner):
         """Add a step to the history (Algorithm 2, lines 5 to 8). With
         ``reward_time='after'`` the student runs again."""
         after = None
-        if step.seen is not None:
+        if step.seen is not None and step.weights.record is not None:
             # In the precision of the step itself.
             with student.optim_wrapper.optim_context(student.model):
                 after = student.distillation.forward_after_step(
@@ -96,13 +96,15 @@ class AgentLearner(Learner):
         """Add a training batch to the history.
 
         Args:
-            record: Record of the batch's weights; ``None``: do nothing.
+            record: Record of the batch's weights; ``None``: count the batch
+                only.
             after: The same batch after the student's update; needed when
                 ``reward_time='after'``.
             scale: Factor by which the batch's losses were scaled; needed by
                 deferred rewards. ``None``: 1.
         """
         if record is None:
+            self.history.skip()
             return
         transition, step, watched = record
         if after is not None:

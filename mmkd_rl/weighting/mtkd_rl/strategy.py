@@ -140,7 +140,7 @@ class MTKDRL(WeightingStrategy):
                 batch, self.num_teachers, total).unsqueeze(1).expand(
                     -1, 2, -1)
         record = None
-        if self.training:
+        if self.training and self.learner.history.wants_next:
             # The state takes most of the history's memory; half precision is
             # enough, since it is standardised before it is used.
             half_BS = state_BS.clamp(-_HALF_MAX, _HALF_MAX).half()

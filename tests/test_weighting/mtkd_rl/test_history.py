@@ -53,6 +53,45 @@ def test_the_bound_holds_and_what_is_left_covers_the_interval():
     assert firsts(history) == [7.] and history.share == 1
 
 
+def run(history, count):
+    """As the strategy does: batches that are not kept are not made."""
+    made = 0
+    for i in range(count):
+        if history.wants_next:
+            history.add(transition(float(i)))
+            made += 1
+        else:
+            history.skip()
+    return made
+
+
+def test_the_next_interval_begins_with_the_stride():
+    """The same batches are kept, and no others are made."""
+    history = History(4 * BYTES)
+    assert run(history, 100) > 4
+    first = firsts(history)
+    for _ in range(2):
+        history.clear()
+        assert run(history, 100) == 4
+        assert firsts(history) == first and history.share == 4 / 100
+    # After shorter intervals it is small again: half full or more.
+    for _ in range(5):
+        history.clear()
+        run(history, 6)
+    assert firsts(history) == [0., 2., 4.]
+
+
+def test_the_stride_of_an_empty_history_is_saved():
+    history, other = History(4 * BYTES), History(4 * BYTES)
+    run(history, 100)
+    history.clear()
+    other.load_state_dict(history.state_dict())
+    assert run(other, 100) == run(history, 100) == 4
+    # A file of an earlier version.
+    other.load_state_dict({})
+    assert not len(other) and other.wants_next
+
+
 def test_of_a_large_batch_what_fits_is_kept():
     history = History(2 * BYTES)
     history.add(transition(0., size=9))
