@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.hub import get_config
 from torch import Tensor, nn
 
 from mmkd_rl.errors import is_fault
 from mmkd_rl.export.student import plain_student
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
-from mmkd_rl.utils.configs import class_name, require_package
+from mmkd_rl.utils.configs import class_name, file_of, require_package
 
 #: Value of ``checkpoint`` for a teacher with random weights.
 UNTRAINED = 'untrained'
@@ -90,8 +89,8 @@ def load_model_config(config: str | dict,
         if '::' in config:
             require_package(config, key)
         try:
-            cfg: Any = get_config(config) if '::' in config else \
-                Config.fromfile(config)
+            cfg: Any = Config.fromfile(
+                file_of(config) if '::' in config else config)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f'{key}={config!r}: no such config (from {os.getcwd()})'

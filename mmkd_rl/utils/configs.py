@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import mmengine.hub
 import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
@@ -37,7 +36,7 @@ def load_config(path: str | os.PathLike, key: str = 'config') -> Config:
     if '::' in path:
         require_package(path, key)
         try:
-            return mmengine.hub.get_config(path)
+            return Config.fromfile(file_of(path))
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f'{key} {path!r} is no config of the package'
@@ -80,6 +79,16 @@ def configs_of(scope: str) -> Path:
     spec = importlib.util.find_spec(scope)
     assert spec is not None and spec.origin is not None
     return Path(spec.origin).parent / '.mim' / 'configs'
+
+
+def file_of(config: str) -> Path:
+    """The file of an installed package's config, ``'mmseg::pspnet/x.py'``.
+
+    MMEngine's function for names finds the same files, but takes no folders
+    such as ``gn+ws``, and ten times as long.
+    """
+    scope, _, path = config.partition('::')
+    return configs_of(scope) / path
 
 
 def class_name(kind: Any) -> str:

@@ -11,10 +11,9 @@ import functools
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from coverage_parts.selection import path_of
 from coverage_parts.small import data_format, sizes, with_size
 from coverage_parts.verdicts import WORKS, Verdict
-from mmkd_rl.utils.configs import load_config
+from mmkd_rl.utils.configs import file_of, load_config
 
 
 class Repeats:
@@ -67,7 +66,7 @@ class _Trial(NamedTuple):
 def _trial(config: str) -> _Trial | None:
     """The trial of a config; ``None``: the config cannot be read."""
     try:
-        cfg = load_config(path_of(config))
+        cfg = load_config(file_of(config))
         tried = sizes(cfg)
         small = with_size(cfg, tried[0])
     except Exception:

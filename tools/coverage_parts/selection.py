@@ -9,7 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from mmkd_rl.utils.configs import configs_of, load_config, require_package
+from mmkd_rl.utils.configs import (
+    configs_of,
+    file_of,
+    load_config,
+    require_package,
+)
 
 #: Settings without which a config is no training config.
 NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -40,20 +45,13 @@ def training_configs(toolbox: str, pattern: str | None = None) -> list[str]:
                          f'{len(paths)} configs of {toolbox}; '
                          + _like(str(pattern), paths))
     names = [f'{toolbox}::{p}' for p in matching]
-    complete = [name for name in names if _is_complete(path_of(name))]
+    complete = [name for name in names if _is_complete(file_of(name))]
     if not complete:
         raise ValueError(
             f'--filter {pattern!r} matches {len(matching)} configs of '
             f'{toolbox}, and none has all of {", ".join(NEEDED)}; give the '
             'name of a config that trains')
     return complete
-
-
-def path_of(config: str) -> Path:
-    """The file of an installed config, ``'mmseg::pspnet/x.py'``; reading it
-    takes a tenth of the time that reading it by its name does."""
-    toolbox, _, path = config.partition('::')
-    return configs_of(toolbox) / path
 
 
 def _matches(path: str, pattern: str | None) -> bool:

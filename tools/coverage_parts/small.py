@@ -38,6 +38,8 @@ _WIDTH_FIRST = ('CenterCrop', 'Resize')
 #: Pipeline steps that make a part of the data, beside the one that packs it.
 _MAKERS = ('GenerateEdge', 'SegRescale')
 _IGNORED = 255
+#: MMCV's, which needs a process group; PyTorch's does not.
+_SYNC_BN = 'MMSyncBN'
 
 
 def sizes(cfg: Config) -> list[Size]:
@@ -80,6 +82,9 @@ def with_size(cfg: Config, size: Size, lean: bool = False) -> Config:
                          cfg.model.get('data_preprocessor')):
         if preprocessor and preprocessor.get('size'):
             preprocessor['size'] = size
+        for augment in (preprocessor or {}).get('batch_augments') or ():
+            if 'size' in augment:
+                augment['size'] = size
     if _sets_size(cfg):
         cfg.model.backbone.img_size = size
     test = cfg.model.get('test_cfg') or {}
@@ -93,17 +98,21 @@ def with_size(cfg: Config, size: Size, lean: bool = False) -> Config:
         for key in ('loss_scale', 'dtype', 'use_fp16'):
             wrapper.pop(key, None)
     if lean:
+        # Rules for single parameters need a weight decay.
         wrapper.optimizer = dict(type='SGD', lr=wrapper.optimizer.lr,
-                                 foreach=False)
+                                 weight_decay=0., foreach=False)
     return cfg
 
 
 def _without_weights(value: Any) -> Any:
-    """Remove all ``init_cfg`` that read a file or URL, at any depth."""
+    """Remove all ``init_cfg`` that read a file or URL, at any depth, and
+    ``pretrained``; MMSyncBN becomes BN, since there is one process."""
     if isinstance(value, dict):
         return type(value)({
-            k: _without_weights(v) for k, v in value.items()
-            if not (k == 'init_cfg' and _reads_file(v))})
+            k: 'BN' if k == 'type' and v == _SYNC_BN else _without_weights(v)
+            for k, v in value.items()
+            if not (k == 'init_cfg' and _reads_file(v)
+                    or k == 'pretrained' and isinstance(v, str))})
     if isinstance(value, (list, tuple)):
         return type(value)(_without_weights(v) for v in value)
     return value
@@ -206,6 +215,10 @@ def random_batch(cfg: Config, size: Size, count: int = 2,
         item = _item(cfg, size, generator)
         for step in steps:
             item = step(item)
+        if cfg.default_scope == 'mmdet':
+            # What the pipeline of the test packs, too.
+            item['data_samples'].set_metainfo(dict(
+                ori_shape=size, scale_factor=(1., 1.)))
         images.append(item)
     collate = (cfg.train_dataloader.get('collate_fn')
                or dict(type='pseudo_collate'))['type']
