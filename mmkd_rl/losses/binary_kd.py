@@ -26,16 +26,22 @@ not know have no loss.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mmkd_rl.losses.base import LogitTerm
 from mmkd_rl.losses.class_map import without_unknown
 from mmkd_rl.options import NonNegative, Positive
 from mmkd_rl.records import Pair, Pairs, Truth
 from mmkd_rl.registry import MODELS
+
+#: Distances of probabilities are at least this: with gamma < 1 the gradient
+#: would be infinite at 0.
+_TINY = 1e-6
 
 
 @MODELS.register_module()
@@ -97,28 +103,52 @@ def binary_divergence(pair: Pair, temperature: float,
         gamma: See the top of this file.
     """
     student, teacher = pair.student.float(), pair.teacher.float()
+    objects_BHW = teacher.amax(1).sigmoid()
     if pair.valid is not None:
         # Scores of padding may be infinite.
         valid = pair.valid.unsqueeze(1) > 0
         student, teacher = (torch.where(valid, x, 0.)
                             for x in (student, teacher))
-    p, q = teacher / temperature, student / temperature
-    share = p.sigmoid()
-    # Cross entropy minus entropy: a third of the work of the definition.
-    divergence = F.binary_cross_entropy_with_logits(
-        q, share, reduction='none') - F.binary_cross_entropy_with_logits(
-            p, share, reduction='none')
-    if gamma:
-        divergence = divergence * _power((share - q.sigmoid()).abs(), gamma)
-    divergence_BHW = divergence.sum(1)
-    objects_BHW = teacher.sigmoid().amax(1)
-    if pair.valid is not None:
-        divergence_BHW = divergence_BHW * pair.valid
-        objects_BHW = objects_BHW * pair.valid
-    return (temperature**2 * divergence_BHW.flatten(1).sum(1),
-            objects_BHW.flatten(1).sum(1))
+        objects_BHW = torch.where(pair.valid > 0, objects_BHW * pair.valid, 0.)
+    total_B: Tensor = _Divergence.apply(student, teacher, pair.valid,
+                                        temperature, gamma)
+    return total_B, objects_BHW.flatten(1).sum(1)
 
 
-def _power(x: Tensor, gamma: float) -> Tensor:
-    """x^gamma, whose gradient at 0 is finite."""
-    return x if gamma == 1 else x.clamp_min(1e-6)**gamma
+class _Divergence(torch.autograd.Function):
+    """The sum with its gradient in one pass. Score maps are the largest
+    tensors of a detector; autograd would keep and read several of each."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor,
+                valid: Tensor | None, temperature: float,
+                gamma: float) -> Tensor:
+        """T^2 times the sum, [B]."""
+        p, q = (x if temperature == 1 else x / temperature
+                for x in (teacher, student))
+        share, own = p.sigmoid(), q.sigmoid()
+        # Cross entropy minus entropy of a sigmoid's distribution.
+        value = F.softplus(q).sub_(F.softplus(p)).sub_((q - p).mul_(share))
+        slope = own - share
+        if gamma:
+            distance = slope.abs().clamp_min_(_TINY)
+            factor = distance if gamma == 1 else distance**gamma
+            # d factor / dq; where the distance is clamped it is zero.
+            change = slope.sign().mul_(distance > _TINY).mul_(
+                own * (1 - own)).mul_(value)
+            if gamma != 1:
+                change.mul_(gamma * distance**(gamma - 1))
+            slope.mul_(factor).add_(change)
+            value.mul_(factor)
+        if valid is not None:
+            value.mul_(valid.unsqueeze(1))
+            slope.mul_(valid.unsqueeze(1))
+        ctx.save_for_backward(slope.mul_(temperature))
+        return temperature**2 * value.flatten(1).sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_B: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradient at the student's scores."""
+        slope, = ctx.saved_tensors
+        return grad_B.view(-1, 1, 1, 1) * slope, None, None, None, None

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mmkd_rl.losses import BinaryKDLoss
+from mmkd_rl.losses.binary_kd import binary_divergence
 from mmkd_rl.options import ConfigError
 from mmkd_rl.records import Output, OutputSpec, Pair, Truth
 from tests.test_losses.steps import build
@@ -148,3 +149,29 @@ def test_classes_that_a_teacher_does_not_know():
 def test_scores_for_a_softmax_are_refused():
     with pytest.raises(ConfigError, match=r'through a sigmoid each.*KDLoss'):
         build(losses=[dict(type='BinaryKDLoss')])
+
+
+@pytest.mark.parametrize('temperature', [1., 2.])
+@pytest.mark.parametrize('gamma', [0., .5, 1., 2.])
+def test_the_gradient_is_that_of_the_definition(temperature, gamma):
+    """What autograd gives for the formula, location by location."""
+    student, teacher, valid = draw((2, 4, 2, 3), 0), draw((2, 4, 2, 3), 1), \
+        torch.tensor([1., 0.]).view(2, 1, 1).expand(2, 2, 3).clone()
+    valid[1, 0, 0] = .5
+    grads = []
+    for own in (student.clone().requires_grad_(),
+                student.double().requires_grad_()):
+        if own.dtype == torch.float:
+            total, _ = binary_divergence(
+                Pair(own, teacher, valid), temperature, gamma)
+        else:
+            p, q = teacher.double() / temperature, own / temperature
+            divergence = p.sigmoid() * (F.logsigmoid(p) - F.logsigmoid(q)) + (
+                -p).sigmoid() * (F.logsigmoid(-p) - F.logsigmoid(-q))
+            total = temperature**2 * (
+                (p.sigmoid() - q.sigmoid()).abs()**gamma * divergence *
+                valid[:, None]).flatten(1).sum(1)
+        grads.append(torch.autograd.grad(
+            total, own, torch.tensor([3., -2.]).to(own))[0])
+    torch.testing.assert_close(grads[0], grads[1].float(), rtol=1e-4,
+                               atol=1e-6)

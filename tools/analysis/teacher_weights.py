@@ -32,7 +32,7 @@ def teacher_weights(run: Run, indices: Sequence[int]) -> list[str]:
     if not is_distilled(run):
         return [''] * len(indices)
     model: Any = open_distilled(run)
-    dataset = build_data(run, pipeline=_annotations_first(
+    dataset = build_data(run, pipeline=annotations_first(
         run.cfg.val_dataloader.dataset.pipeline))
     words = []
     for index in indices:
@@ -43,7 +43,7 @@ def teacher_weights(run: Run, indices: Sequence[int]) -> list[str]:
     return words
 
 
-def _annotations_first(pipeline: Sequence[dict]) -> list[dict]:
+def annotations_first(pipeline: Sequence[dict]) -> list[dict]:
     """A pipeline that reads annotations before images are resized, as those
     of training do."""
     first = ['LoadImageFromFile', 'LoadAnnotations']
