@@ -1,8 +1,9 @@
 """A config with small images, and random batches in its format.
 
 Depths, widths, heads, losses, preprocessors and batch augmentations stay as
-they are. What changes are the size of images, weights that would be
-downloaded, and mixed precision, which needs a GPU.
+they are. What changes are the size of images, the number of a detector's
+proposals, weights that would be downloaded, and mixed precision, which needs a
+GPU.
 """
 
 from __future__ import annotations
@@ -91,6 +92,9 @@ def with_size(cfg: Config, size: Size, lean: bool = False) -> Config:
     if 'slide' in str(test.get('mode')):
         test['crop_size'] = size
         test['stride'] = tuple(max(1, 2 * side // 3) for side in size)
+    if cfg.default_scope == 'mmdet':
+        for key in ('train_cfg', 'test_cfg'):
+            cfg.model[key] = objects.with_few_proposals(cfg.model.get(key))
     cfg.model = _without_weights(offline(cfg.model))
     wrapper = cfg.optim_wrapper
     if class_name(wrapper.get('type')) == 'AmpOptimWrapper':
