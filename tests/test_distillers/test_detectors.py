@@ -5,10 +5,13 @@ import copy
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
+import mmkd_rl
 from mmkd_rl.engine.hooks.common import unwrapped
+from mmkd_rl.flow import flow_of
 from mmkd_rl.options import ConfigError
 from mmkd_rl.records import Batch
 from mmkd_rl.registry import MODELS
@@ -124,6 +127,50 @@ def test_every_strategy_distils_scores(tmp_path, weighting):
     if weighting['type'] == 'MTKDRL':
         assert model.distillation.weighting.learner.updates == 2
     check_plain_model_loads(student, tmp_path / 'epoch_2.pth')
+
+
+def test_both_methods_share_the_teachers(tmp_path, monkeypatch):
+    """Scores and features are distilled while teachers lend inner layers, from
+    one forward pass of each; what is exported is the plain detector."""
+    init_default_scope('mmdet')
+    student = retinanet(classes=3)
+    plain = Config(dict(
+        default_scope='mmdet', model=student, train_dataloader=loader(),
+        train_cfg=dict(by_epoch=True, max_epochs=2),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-4))))
+    teachers = [teacher('a', retinanet(12, 32, 3)),
+                teacher('b', retinanet(8, 16, 3))]
+    cfg = mmkd_rl.distill(plain, 'mtkd_rl+knowledge_flow', teachers)
+    assert cfg.model.task == dict(type='DetectionTask', scores=True)
+    runner = toy_runner(
+        tmp_path, cfg.model, epochs=2, default_scope='mmdet',
+        train_dataloader=loader(), optim_wrapper=plain.optim_wrapper,
+        hooks=list(cfg.custom_hooks))
+    model = unwrapped(runner)
+    calls = dict(a=0, b=0)
+    for taught in model.distillation.teachers:
+        def count(*_, name=taught.name):
+            calls[name] += 1
+        taught.model.backbone.register_forward_hook(count)
+    steps = []
+    train_step = model.train_step
+
+    def watched(*args, **kwargs):
+        before = dict(calls)
+        losses = train_step(*args, **kwargs)
+        steps.append({k: calls[k] - before[k] for k in calls})
+        assert {'loss_logit', 'loss_feature', 'loss_dependency'} <= set(
+            losses), losses
+        return losses
+
+    monkeypatch.setattr(model, 'train_step', watched)
+    runner.train()
+    assert steps and all(step == dict(a=1, b=1) for step in steps)
+    assert flow_of(model).independent
+    weights = torch.load(tmp_path / 'student.pth')['state_dict']
+    built_plain = MODELS.build(student)
+    missing, extra = built_plain.load_state_dict(weights, strict=False)
+    assert not missing and not extra
 
 
 def objects(boxes=(), labels=(), crowd=False):
