@@ -206,6 +206,18 @@ def test_whose_scores_can_be_compared(student, teacher, reason, capsys):
     assert cfg.model.student.to_dict() == given.model.to_dict()
 
 
+@pytest.mark.parametrize('option, scores', [
+    (dict(), True), (dict(input_scale=1), True), (dict(input_scale=1.5), False),
+    (dict(input_size=512), False)])
+def test_anchors_of_a_teacher_that_sees_another_size(option, scores, capsys):
+    pytest.importorskip('mmdet')
+    cfg = mmkd_rl.distill(RETINANET, 'aver', [dict(
+        name='a', config=RETINANET, checkpoint='untrained', **option)])
+    assert cfg.model.task.scores is scores
+    assert ("'a' sees images in another size" in capsys.readouterr().out
+            ) is not scores
+
+
 def test_a_class_map_makes_scores_comparable():
     pytest.importorskip('mmdet')
     student = load_config(RETINANET)

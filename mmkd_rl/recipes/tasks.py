@@ -103,6 +103,12 @@ def share_scores(student: Mapping, scope: str | None,
         print_log(f'the student: {own}, so features alone are distilled')
         return False
     for teacher in teachers:
+        if teacher.get('input_size') is not None or \
+                teacher.get('input_scale', 1) != 1:
+            print_log(f'teacher {teacher["name"]!r} sees images in another '
+                      'size, so its anchors mean other boxes, and features '
+                      'alone are distilled')
+            return False
         config, found = teacher_model(teacher)
         theirs = _dense_scores(config, found or scope)
         same = not isinstance(theirs, str) and (

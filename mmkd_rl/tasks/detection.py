@@ -138,8 +138,15 @@ class DetectionTask(FeatureTask, LogitTask):
         where both have the same sizes or features are vectors.
 
         Raises:
-            ConfigError: No two levels have similar strides.
+            ConfigError: No two levels have similar strides; or scores are
+                compared, and the teacher's maps have another size.
         """
+        if (scores := _sizes(teacher.logits)) != _sizes(student.logits):
+            raise ConfigError(
+                'task.scores', f'teacher {teacher.name!r} has score maps of '
+                f'{scores}, and the student of {_sizes(student.logits)}: it '
+                'sees images in another size, so its anchors mean other '
+                f'boxes; {_ADVICE}')
         own, theirs = _areas(student), _areas(teacher)
         if own is None or theirs is None or own == theirs:
             return None
@@ -154,15 +161,16 @@ class DetectionTask(FeatureTask, LogitTask):
         if min(ratios) >= _TWICE_THE_STRIDE:
             raise ConfigError(
                 f'teacher {teacher.name!r}: none of its levels has the stride '
-                f"of one of the student's: its maps are {_sizes(teacher)}, "
-                f"and the student's {_sizes(student)}; tap others with "
+                "of one of the student's: its maps are "
+                f"{_sizes(teacher.features)}, and the student's "
+                f'{_sizes(student.features)}; tap others with '
                 'taps=dict(feature=...), or leave the teacher out')
         i, j = nearest[ratios.index(min(ratios))]
         print_log(
             f'teacher {teacher.name!r}: none of its levels has the stride of '
-            f"one of the student's; its {_size(teacher, j)} is compared with "
-            f"the student's {_size(student, i)}, the finer one averaged down",
-            'current', logging.WARNING)
+            f"one of the student's; its {_size(teacher.features[j])} is "
+            f"compared with the student's {_size(student.features[i])}, the "
+            'finer one averaged down', 'current', logging.WARNING)
         return ((i, j), )
 
     def expand_classes(self, classes: Any, key: str) -> Any:
@@ -350,12 +358,12 @@ def _ratio(a: int, b: int) -> float:
     return max(a, b) / min(a, b)
 
 
-def _sizes(spec: OutputSpec) -> str:
-    return ', '.join(_size(spec, i) for i in range(len(spec.features)))
+def _sizes(levels: Sequence[tuple[int, ...]]) -> str:
+    return ', '.join(map(_size, levels))
 
 
-def _size(spec: OutputSpec, level: int) -> str:
-    return '{1}x{2}'.format(*spec.features[level])
+def _size(level: tuple[int, ...]) -> str:
+    return '{1}x{2}'.format(*level)
 
 
 def _other_boxes(own: DenseScores, other: DenseScores) -> str:

@@ -13,6 +13,7 @@ from mmkd_rl.teachers.loading import (
     build_network,
     classes_in,
     init_untrained,
+    input_scale,
     input_size,
     load_model_config,
     load_weights,
@@ -82,7 +83,7 @@ def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
         name, network, task.taps(network, taps, key), task,
         _normalization(cfg, model_cfg, network, scope, key),
         input_size(cfg, key), precision, cfg.get('executor', 'eager'),
-        classes_in(content))
+        classes_in(content), input_scale(cfg, key))
 
 
 def _build_backbone(model_cfg: dict, scope: str | None,

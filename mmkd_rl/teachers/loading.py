@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -179,6 +180,25 @@ def input_size(cfg: dict, key: str) -> tuple[int, int] | None:
         raise ValueError(f'{key}: input_size must be a side or (H, W) in '
                          f'pixels, got {size!r}')
     return pair
+
+
+def input_scale(cfg: dict, key: str) -> float:
+    """``input_scale`` of a teacher: 2: images of twice the student's width and
+    height.
+
+    Raises:
+        ValueError: The value is no positive number, or there is an
+            ``input_size``, too.
+    """
+    scale = cfg.get('input_scale', 1.)
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or \
+            not 0 < scale < math.inf:
+        raise ValueError(f'{key}: input_scale must be a factor > 0, such as '
+                         f'1.5, got {scale!r}')
+    if scale != 1 and cfg.get('input_size') is not None:
+        raise ValueError(f'{key}: input_size={cfg["input_size"]!r} and '
+                         f'input_scale={scale!r} exclude each other')
+    return float(scale)
 
 
 def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:

@@ -72,6 +72,8 @@ class InputAdapter(nn.Module):
         target: Normalisation of the teacher. If one of both is ``None`` they
             are assumed to be the same.
         input_size: (H, W) that the teacher needs; ``None``: no resizing.
+        input_scale: Factor by which height and width are multiplied, without
+            ``input_size``.
     """
 
     scale: Tensor
@@ -80,9 +82,10 @@ class InputAdapter(nn.Module):
     def __init__(self,
                  source: Normalization | None,
                  target: Normalization | None,
-                 input_size: tuple[int, int] | None = None) -> None:
+                 input_size: tuple[int, int] | None = None,
+                 input_scale: float = 1.) -> None:
         super().__init__()
-        self.input_size = input_size
+        self.input_size, self.input_scale = input_size, input_scale
         self.swap = self.affine = False
         if source is None or target is None or source == target:
             return
@@ -98,15 +101,19 @@ class InputAdapter(nn.Module):
         self.register_buffer('shift', shift.view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] to [B, 3, *input_size]."""
+        """[B, 3, H, W] to [B, 3, *input_size], or to ``input_scale`` times
+        the size."""
         if self.swap:
             images = images.flip(1)
         if self.affine:
             images = images * self.scale + self.shift
-        if self.input_size and tuple(images.shape[-2:]) != self.input_size:
+        own = tuple(images.shape[-2:])
+        size = self.input_size or tuple(
+            max(1, round(side * self.input_scale)) for side in own)
+        if size != own:
             images = F.interpolate(
                 images,
-                size=self.input_size,
+                size=size,
                 mode='bilinear',
                 align_corners=False,
                 antialias=True)

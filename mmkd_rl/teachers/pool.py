@@ -28,8 +28,8 @@ from mmkd_rl.teachers.teacher import FrozenTeacher
 
 #: Keys of a teacher's dict, and further keys for tasks with outputs.
 _KEYS = {
-    'name', 'config', 'checkpoint', 'normalization', 'input_size', 'precision',
-    'executor'
+    'name', 'config', 'checkpoint', 'normalization', 'input_size',
+    'input_scale', 'precision', 'executor'
 }
 _OF_OUTPUTS = {'taps', 'class_map'}
 
@@ -47,6 +47,8 @@ class TeacherPool:
             - ``normalization`` *: ``dict(mean, std, to_rgb)`` of the teacher's
               training, if its config has none;
             - ``input_size`` *: side or (H, W) of the images it needs;
+            - ``input_scale`` *: factor by which the student's images are
+              resized for it;
             - ``precision`` *: ``'float32'``, ``'bfloat16'`` or ``'float16'``,
               if it differs from the student's;
             - ``executor`` *: runs the network, see :class:`Executor`;

@@ -29,6 +29,8 @@ class FrozenTeacher(nn.Module):
         normalization: Normalisation in the teacher's training; ``None``: that
             of the student.
         input_size: (H, W) to which images are resized; ``None``: not resized.
+        input_scale: Factor by which images are resized, without
+            ``input_size``.
         precision: See :class:`TappedNetwork`.
         executor: Config of the executor, see :class:`Executor`.
         classes: Names of its classes; ``None``: not known.
@@ -39,14 +41,16 @@ class FrozenTeacher(nn.Module):
                  input_size: tuple[int, int] | None = None,
                  precision: str | None = None,
                  executor: str | dict = 'eager',
-                 classes: Sequence[str] | None = None) -> None:
+                 classes: Sequence[str] | None = None,
+                 input_scale: float = 1.) -> None:
         super().__init__()
         self.name, self.normalization = name, normalization
         self.classes = classes
-        self.input_size = input_size
+        self.input_size, self.input_scale = input_size, input_scale
         self._taps, self._task = taps, task
         self.tapped = TappedNetwork(
-            model, task.run, InputAdapter(None, None, input_size), precision,
+            model, task.run,
+            InputAdapter(None, None, input_size, input_scale), precision,
             SlidingWindow.of(model))
         self._features = self.tapped.install(model, taps.features)
         self._logits = self.tapped.install(model, taps.logits)
@@ -80,7 +84,8 @@ class FrozenTeacher(nn.Module):
         be the teacher's own."""
         device = next((p.device for p in self.model.parameters()), None)
         self.tapped.adapter = InputAdapter(
-            student, self.normalization, self.input_size).to(device)
+            student, self.normalization, self.input_size,
+            self.input_scale).to(device)
 
     def listen(self, taps: Sequence[Tap]) -> None:
         """Set the taps of inner layers that are also read.

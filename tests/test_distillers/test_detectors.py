@@ -252,6 +252,20 @@ def test_images_that_grow_in_training():
         assert total.isfinite()
 
 
+def test_a_teacher_at_its_own_scale():
+    """With images of twice the size its strides count half: those of 8 to
+    128 are the student's 4 to 64. Score maps cannot be compared."""
+    large = dict(teacher('a', retinanet(12, 32)), input_scale=2)
+    model = built(retinanet(), [large], weighting=GRADIENT)
+    assert step(model)['loss_feature_FGDLoss'] > 0
+    output, _ = next(iter(model.distillation.teachers))(
+        Batch(torch.zeros(1, 3, 256, 256)))
+    assert [f.shape[2] for f in output.features] == [32, 16, 8, 4]
+    with pytest.raises(ConfigError, match="task.scores: teacher 'a' has score "
+                       'maps of 64x64.*student of 32x32'):
+        built(retinanet(), [large], scores=True)
+
+
 def test_networks_that_need_larger_images():
     """A deformable convolution needs three cells of the coarsest level."""
     deep = detector('mmdet::ddod/ddod_r50_fpn_1x_coco.py', 8, 64)

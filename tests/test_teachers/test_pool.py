@@ -119,6 +119,31 @@ def test_input_size(tmp_path):
     torch.testing.assert_close(output.logits[0], network(small))
 
 
+def test_input_scale(tmp_path):
+    """Images of twice the student's height and width, whatever these are."""
+    teacher, = toy_teachers(tmp_path, count=1)
+    model = MODELS.build(distiller([dict(teacher, input_scale=2)],
+                                   probe_size=8))
+    for size in ((8, 8), (8, 12)):
+        images = torch.rand(2, 3, *size)
+        output, = teachers_of(model)(Batch(images))
+        large = torch.nn.functional.interpolate(
+            images, scale_factor=2, mode='bilinear', antialias=True)
+        network = next(iter(teachers_of(model))).model
+        torch.testing.assert_close(output.logits[0], network(large))
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(input_scale=0), 'input_scale must be a factor > 0.*got 0'),
+    (dict(input_scale='2x'), "got '2x'"),
+    (dict(input_scale=(2, 1)), r'got \(2, 1\)'),
+    (dict(input_scale=2, input_size=8), 'exclude each other')])
+def test_bad_input_scales(tmp_path, options, message):
+    teacher, = toy_teachers(tmp_path, count=1)
+    with pytest.raises(ValueError, match=f"teacher 't0'.*{message}"):
+        MODELS.build(distiller([dict(teacher, **options)], probe_size=8))
+
+
 def test_a_student_of_another_size_is_told_what_to_set(tmp_path):
     """The head of a toy network with a hidden layer needs images of 4x4."""
     with pytest.raises(ValueError, match='student fails on images of shape '
