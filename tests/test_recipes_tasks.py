@@ -207,8 +207,8 @@ def test_whose_scores_can_be_compared(student, teacher, reason, capsys):
 
 
 @pytest.mark.parametrize('option, scores', [
-    (dict(), True), (dict(input_scale=1), True), (dict(input_scale=1.5), False),
-    (dict(input_size=512), False)])
+    (dict(), True), (dict(input_scale=1), True),
+    (dict(input_scale=1.5), False), (dict(input_size=512), False)])
 def test_anchors_of_a_teacher_that_sees_another_size(option, scores, capsys):
     pytest.importorskip('mmdet')
     cfg = mmkd_rl.distill(RETINANET, 'aver', [dict(
