@@ -25,8 +25,8 @@ def load_config(path: str | os.PathLike, key: str = 'config') -> Config:
         key: Key of the path, for messages.
 
     Raises:
-        FileNotFoundError: There is no such file. The message has similar names
-            of the same folder.
+        FileNotFoundError: There is no such file, or a base is missing. The
+            message has similar names of the same folder.
         ValueError: The package is not installed, or two bases have a key in
             common.
     """
@@ -35,14 +35,12 @@ def load_config(path: str | os.PathLike, key: str = 'config') -> Config:
     patch_mmengine()
     if '::' in path:
         require_package(path, key)
-        try:
-            return Config.fromfile(file_of(path))
-        except FileNotFoundError as error:
+    file = file_of(path) if '::' in path else Path(path)
+    if not file.is_file():
+        if '::' in path:
             raise FileNotFoundError(
                 f'{key} {path!r} is no config of the package'
-                f'{_near_in_package(path)}') from error
-    file = Path(path)
-    if not file.is_file():
+                f'{_near_in_package(path)}')
         message = f'{key} {path!r} is not a file'
         if file.parent.is_dir():
             names = [p.name for p in file.parent.glob('*.py')]
@@ -53,7 +51,7 @@ def load_config(path: str | os.PathLike, key: str = 'config') -> Config:
             message += f': there is no folder {str(file.parent)!r}'
         raise FileNotFoundError(message)
     try:
-        return Config.fromfile(path)
+        return Config.fromfile(file)
     except KeyError as error:
         if 'Duplicate key' not in str(error):
             raise

@@ -81,18 +81,25 @@ def _loads(steps: list[dict], what: str) -> bool:
                and 'Annotations' in str(step.get('type')))
 
 
-#: Numbers of proposals and detections, and the largest value of each here.
+#: Numbers of proposals and of samples of them, and the largest of each here.
 _COUNTS = dict(nms_pre=200, max_per_img=50, num=32)
 
 
-def with_few_proposals(value: Any) -> Any:
-    """Limit the numbers of proposals, samples and detections at any depth of
-    a model's ``train_cfg`` or ``test_cfg``: heads of two-stage detectors run
-    once for each, and that is most of their time."""
+def with_few_proposals(value: Any, limited: bool = False) -> Any:
+    """Limit the numbers of proposals and of samples in a model's ``train_cfg``
+    or ``test_cfg``: heads of two-stage detectors run once for each, and that
+    is most of their time.
+
+    Args:
+        value: The config, or a part of it.
+        limited: Whether the part sets such numbers.
+    """
     if isinstance(value, dict):
         return type(value)({
-            k: min(v, _COUNTS[k]) if k in _COUNTS and isinstance(v, int)
-            and v > 0 else with_few_proposals(v) for k, v in value.items()})
+            k: min(v, _COUNTS[k])
+            if limited and k in _COUNTS and isinstance(v, int) and v > 0
+            else with_few_proposals(v, k in ('rpn', 'rpn_proposal', 'sampler'))
+            for k, v in value.items()})
     if isinstance(value, (list, tuple)):
-        return type(value)(map(with_few_proposals, value))
+        return type(value)(with_few_proposals(v) for v in value)
     return value
