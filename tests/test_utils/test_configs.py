@@ -15,7 +15,7 @@ def test_folders_with_signs_in_their_names():
 def test_a_name_that_is_nearly_right():
     pytest.importorskip('mmdet')
     with pytest.raises(FileNotFoundError, match='is no config of the package; '
-                       'did you mean mmdet::retinanet/retinanet_r18_fpn_1x_co'):
+                       'did you mean mmdet::retinanet/retinanet_r18_fpn_1x_c'):
         load_config('mmdet::retinanet/retinanet_r18_fpn_1x_coc.py')
 
 
