@@ -24,12 +24,14 @@ class WeightingContext:
         classify: Function from a teacher's index and a feature of that
             teacher's shape to the logits of the teacher's classifier, [B, C];
             gradients reach the feature, never the teacher.
+        has_mixtures: Whether there are terms that read all teachers at once.
     """
     student: OutputSpec
     teachers: tuple[OutputSpec, ...]
     task: Task
     terms: tuple[DistillationTerm, ...]
     classify: Callable[[int, Tensor], Tensor] | None = None
+    has_mixtures: bool = False
 
     def reading(self, what: str) -> tuple[DistillationTerm, ...]:
         """Terms that read ``'logits'`` or ``'features'``."""

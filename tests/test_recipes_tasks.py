@@ -42,7 +42,6 @@ def test_a_detector_of_images_with_one_channel(strategy):
                                          bgr_to_rgb=False)
     cfg = mmkd_rl.distill(given, strategy, [dict(
         name='a', config=given, checkpoint='untrained')])
-    assert cfg.model.probe_size == (1, 256, 256)
     term = built(cfg).distillation.terms[-1]
     assert len(term.projectors[0]) == 5
 
@@ -216,6 +215,16 @@ def test_anchors_of_a_teacher_that_sees_another_size(option, scores, capsys):
     assert cfg.model.task.scores is scores
     assert ("'a' sees images in another size" in capsys.readouterr().out
             ) is not scores
+
+
+def test_a_class_map_is_left_out_where_features_are_distilled(capsys):
+    pytest.importorskip('mmdet')
+    given = dict(name='a', config=RETINANET, checkpoint='untrained',
+                 class_map=list(range(80)))
+    mask = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+    cfg = mmkd_rl.distill(RETINANET, 'aver', [given, f'b={mask}:untrained'])
+    assert 'class_map' not in cfg.model.teachers[0] and 'class_map' in given
+    assert 'class_map has no effect on features' in capsys.readouterr().out
 
 
 def test_a_class_map_makes_scores_comparable():

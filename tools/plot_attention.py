@@ -27,6 +27,7 @@ from analysis.teacher_weights import annotations_first
 from analysis.trained_models import Run, build_data, open_distilled, read_run
 from mmkd_rl.losses.fgd import attention, object_regions
 from mmkd_rl.records import Batch
+from mmkd_rl.tasks import DetectionTask
 from mmkd_rl.utils.cli import clear_errors
 from mmkd_rl.utils.data_files import check_data
 
@@ -41,7 +42,7 @@ def maps_of(model: Any, batch: Batch, level: int) -> dict[str, np.ndarray]:
     Args:
         model: A distilled detector.
         batch: The image and its data sample, from the preprocessor.
-        level: Which of the compared levels.
+        level: Which of the levels that are compared with the student's.
 
     Raises:
         ValueError: There are fewer levels.
@@ -57,7 +58,7 @@ def maps_of(model: Any, batch: Batch, level: int) -> dict[str, np.ndarray]:
         feature = output.features[level].float()
         valid = torch.ones_like(feature[:, 0]) if (
             given := truth.valid_at(feature)) is None else (given > 0).float()
-        if not found:
+        if 'foreground' not in found:
             found['foreground'], _ = (
                 region[0].cpu().numpy()
                 for region in object_regions(truth.targets, valid))
@@ -87,7 +88,7 @@ def draw(run: Run, indices: Sequence[int] | None, images: int,
     check_data(run.cfg, ['val'])
     model: Any = open_distilled(run)
     task = model.distillation.task
-    if not task.may_have_boxes:
+    if not isinstance(task, DetectionTask):
         raise ValueError(f'{type(model).__name__} with {type(task).__name__} '
                          'has no boxes; give the run of a detector with '
                          'DetectionTask')
@@ -150,8 +151,9 @@ def main(argv: list[str] | None = None) -> None:
     which.add_argument('--indices', type=int, nargs='+', metavar='I',
                        help='draw these images of the validation data')
     parser.add_argument('--level', type=int, default=0,
-                        help='which of the compared levels, the finest is 0 '
-                        '(default)')
+                        help="which of a teacher's levels that are compared, "
+                        'the finest is 0 (default); the foreground is drawn '
+                        'for the first teacher')
     parser.add_argument('-o', '--out', default='attention.png',
                         help='picture to write (default: attention.png)')
     args = parser.parse_args(argv)

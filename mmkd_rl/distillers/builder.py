@@ -100,7 +100,7 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
             output sizes are found when the model is built. Most networks
             accept any size; set it for those that accept only one. ``None``:
             64; for detectors 256, or 512 or 1024 where a network fails on
-            smaller images.
+            smaller images. C is that of the student's data preprocessor, or 3.
         data_preprocessor: Config of the data preprocessor of a student that
             has none of its own. MMEngine's runner sets it to the config's
             where it is left out, so that a student's own, which a training
@@ -212,7 +212,7 @@ def _build_distillation(model: BaseModel, task: Task,
     strategy = _build_strategy(
         weighting,
         WeightingContext(student, specs, task, tuple(per_teacher),
-                         pool.classify))
+                         pool.classify, bool(mixtures)))
     return Distillation(task, student_taps, pool, specs, per_teacher, mixtures,
                         strategy, borrowers)
 
@@ -304,17 +304,28 @@ def _probe_sizes(model: BaseModel, task: Task, taps: OutputTaps,
     """
     failed = None
     for size in sizes:
-        try:
-            return _probe(model, task, taps, pool, size)
-        except ValueError as error:
-            failed = failed or error
+        shape = (size, size) if isinstance(size, int) else tuple(size)
+        for channels in _channels(model) if len(shape) == 2 else shape[:1]:
+            try:
+                return _probe(model, task, taps, pool,
+                              (channels, *shape[-2:]))
+            except ValueError as error:
+                failed = failed or error
     assert failed is not None
     raise failed
 
 
+def _channels(model: BaseModel) -> list[int]:
+    """Numbers of channels that the student's images may have."""
+    mean = getattr(model.data_preprocessor, 'mean', None)
+    found = mean.numel() if isinstance(mean, torch.Tensor) else 3
+    # The mean of one channel may be that of all.
+    return [found] if found > 1 else [found, 3]
+
+
 @torch.no_grad()
 def _probe(model: BaseModel, task: Task, taps: OutputTaps, pool: TeacherPool,
-           size: int | Sequence[int]
+           shape: Sequence[int]
            ) -> tuple[OutputSpec, tuple[OutputSpec, ...]]:
     """Run the student and each teacher once on two grey images, to find the
     sizes of their outputs.
@@ -322,8 +333,7 @@ def _probe(model: BaseModel, task: Task, taps: OutputTaps, pool: TeacherPool,
     Raises:
         ValueError: The student or a teacher fails on images of this size.
     """
-    shape = (size, size) if isinstance(size, int) else tuple(size)
-    batch = Batch(torch.zeros(2, *(3, *shape)[-3:]))
+    batch = Batch(torch.zeros(2, *shape))
     model.eval()
     try:
         output = task.infer(model, taps, batch)
@@ -335,8 +345,9 @@ def _probe(model: BaseModel, task: Task, taps: OutputTaps, pool: TeacherPool,
             raise
         raise ValueError(
             f'student fails on images of shape {tuple(batch.images.shape)}: '
-            f'{error}; if it needs another size, set model.probe_size; if it '
-            "needs data samples to run, take task=dict(type='FeatureTask')"
+            f'{error}; if it needs another size, set model.probe_size to a '
+            'side, (H, W) or (C, H, W); if it needs data samples to run, take '
+            "task=dict(type='FeatureTask')"
         ) from error
     finally:
         model.train()

@@ -27,6 +27,7 @@ from mmkd_rl.distillers.gaps import mean_gap, similarity
 from mmkd_rl.distillers.log_names import log_names, numbered, weight_name
 from mmkd_rl.export.student import DISTILLATION
 from mmkd_rl.losses import DistillationTerm, MixtureTerm
+from mmkd_rl.options import ConfigError
 from mmkd_rl.records import (
     Batch,
     DistillationBatch,
@@ -196,6 +197,14 @@ class Distillation(nn.Module):
             own: The model's own losses.
         """
         student = running.recording.output()
+        count = len(running.batch.images)
+        if any(len(tensor) != count for tensor in student.tensors()):
+            sizes = {len(tensor) for tensor in student.tensors()} - {count}
+            raise ConfigError(
+                'taps', f'of {count} images the student gives outputs for '
+                f'{sizes.pop()}: it runs some layers several times in '
+                'training (TridentNet), and cannot be distilled there; tap '
+                "another layer with model.taps=dict(feature='...')")
         truth = self._truth(running.batch)
         gaps, pairs, teachers = self._gaps(
             student, running.teachers.outputs, truth)

@@ -29,8 +29,7 @@ from mmkd_rl.recipes.tasks import (
     share_scores,
     teacher_model,
 )
-from mmkd_rl.registry import HOOKS, MODELS, TASKS, WEIGHTINGS
-from mmkd_rl.tasks.base import Task
+from mmkd_rl.registry import HOOKS, MODELS, WEIGHTINGS
 from mmkd_rl.teachers.loading import check_teachers
 from mmkd_rl.utils.configs import (
     class_name,
@@ -182,9 +181,13 @@ def _add_distiller(cfg: Config, strategy: dict, teachers: list[dict],
     made.update(options)
     if kind == 'FeatureTask':
         _without_logits(made)
+    if kind == 'DetectionTask' and not made['task'].get('scores'):
+        _without_class_maps(made)
     if kind in ('FeatureTask', 'DetectionTask'):
         _reward_from_gradients(made)
-    if (size := _probe_size(cfg, teachers, has_map, kind)) is not None:
+    # Detectors' images are large, and they take any size.
+    if (kind not in ('FeatureTask', 'DetectionTask') or has_map) and (
+            size := _probe_size(cfg, teachers, has_map)) is not None:
         made.setdefault('probe_size', size)
     if kind in ('SegmentationTask', 'DetectionTask') and class_name(
             made['weighting'].get('type')) == 'CAMKD':
@@ -223,6 +226,14 @@ def _detection_terms(made: dict) -> None:
         made['logit_loss'] = dict(type='mmkd_rl.BinaryKDLoss')
     if is_fitnet:
         made['feature_loss'] = dict(type='mmkd_rl.FGDLoss')
+
+
+def _without_class_maps(made: dict) -> None:
+    """Remove the teachers' class maps where features alone are distilled."""
+    for teacher in made['teachers']:
+        if teacher.pop('class_map', None) is not None:
+            print_log(f'teacher {teacher["name"]!r}: its class_map has no '
+                      'effect on features, and is left out')
 
 
 def _without_logits(made: dict) -> None:
@@ -307,16 +318,12 @@ def _for_loop(cfg: Config, hook: dict) -> dict:
     return hook
 
 
-def _probe_size(cfg: Config, teachers: Sequence[dict], has_map: bool,
-                task: str) -> int | tuple[int, ...] | None:
+def _probe_size(cfg: Config, teachers: Sequence[dict],
+                has_map: bool) -> int | tuple[int, int] | None:
     """Size of the images with which the networks are tried, limited where maps
     are distilled; ``None``: that of the builder."""
-    # Detectors' images are large, and they take any size.
-    size = None if task in ('FeatureTask', 'DetectionTask') and \
-        not has_map else image_size(cfg)
+    size = image_size(cfg)
     model = cfg.model.get('student', cfg.model)
-    channels = len((model.get('data_preprocessor') or cfg.get(
-        'data_preprocessor') or {}).get('mean') or (0, 0, 0))
     if has_map and size is not None:
         configs = [model, *(teacher_model(t)[0] for t in teachers)]
         if not any((c.get('backbone') or {}).get('img_size')
@@ -324,11 +331,7 @@ def _probe_size(cfg: Config, teachers: Sequence[dict], has_map: bool,
             # Convolutions take any size, and large images take long.
             size = min(size, _LARGE) if isinstance(size, int) else (
                 min(size[0], _LARGE), min(size[1], _LARGE))
-    if channels == 3:
-        return size
-    size = size or (TASKS.get(task) or Task).probe_sizes[0]
-    return (channels, size, size) if isinstance(size, int) else (
-        channels, *size)
+    return size
 
 
 def image_size(cfg: Config) -> int | tuple[int, int] | None:

@@ -49,6 +49,16 @@ class Task(ABC):
         """The task itself if it has labels and class scores."""
         return None
 
+    @property
+    def scores_per_class(self) -> int:
+        """How often the logits' channels repeat the classes."""
+        return 1
+
+    @property
+    def needs_same_size(self) -> bool:
+        """Whether teachers must be given images in the student's size."""
+        return False
+
     # --------------------------------------------------- how networks are run
 
     def prepare(self, model: nn.Module,  # noqa: B027
@@ -72,18 +82,6 @@ class Task(ABC):
             ValueError: No levels can be compared.
         """
         return None
-
-    def expand_classes(self, classes: Any, key: str) -> Any:
-        """A teacher's class map, for each channel of the logits.
-
-        Args:
-            classes: See :class:`ClassMap`; ``None``: the teacher has no map.
-            key: The teacher's config key, for messages.
-
-        Raises:
-            ValueError: The teacher needs a map.
-        """
-        return classes
 
     def check(self, spec: OutputSpec,  # noqa: B027
               images: Tensor) -> None:

@@ -15,6 +15,8 @@ _OTHERS = {
     'RPNHead': 'scores objects without classes',
     'GuidedAnchorHead': 'predicts its anchors',
     'TOODHead': 'gives probabilities, not scores',
+    'YOLOXHead': 'trains the scores of classes at objects alone',
+    'AutoAssignHead': 'trains the scores of classes at objects alone',
 }
 
 

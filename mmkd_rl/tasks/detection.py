@@ -68,12 +68,21 @@ class DetectionTask(FeatureTask, LogitTask):
         super().__init__('all')
         self.reads_scores = scores
         self._dense: DenseScores | None = None
-        self._classes: dict[str, int] = {}
 
     @property
     def judge(self) -> LogitTask | None:
         """The task itself if it reads class scores."""
         return self if self.reads_scores else None
+
+    @property
+    def scores_per_class(self) -> int:
+        """The number of anchors at a location."""
+        return self._dense.anchors if self._dense else 1
+
+    @property
+    def needs_same_size(self) -> bool:
+        """Whether scores are compared: an anchor means a box in pixels."""
+        return self.reads_scores
 
     def prepare(self, model: nn.Module,
                 teachers: Mapping[str, nn.Module]) -> None:
@@ -95,15 +104,20 @@ class DetectionTask(FeatureTask, LogitTask):
                 raise ConfigError(
                     'task.scores', f'{key} has {dense}, and the student {own}'
                     f'{_other_boxes(own, dense)}; {_ADVICE}')
-            self._classes[key] = dense.classes
 
     # --------------------------------------------------- how networks are run
 
     def logit_taps(self, model: nn.Module,
                    key: str) -> TapConfig | list[TapConfig]:
-        """The class scores of the dense head, if they are read."""
-        return [dict(path='bbox_head', index=(0, ALL))] \
-            if self.reads_scores else []
+        """The class scores of the dense head, if they are read.
+
+        Raises:
+            ConfigError: They are read, and the network has none.
+        """
+        if not self.reads_scores:
+            return []
+        _scores(model, key)
+        return [dict(path='bbox_head', index=(0, ALL))]
 
     def edge_taps(self, model: nn.Module) -> list[TapConfig]:
         """The distributions of the dense head, if scores are read and it has
@@ -138,15 +152,8 @@ class DetectionTask(FeatureTask, LogitTask):
         where both have the same sizes or features are vectors.
 
         Raises:
-            ConfigError: No two levels have similar strides; or scores are
-                compared, and the teacher's maps have another size.
+            ConfigError: No two levels have similar strides.
         """
-        if (scores := _sizes(teacher.logits)) != _sizes(student.logits):
-            raise ConfigError(
-                'task.scores', f'teacher {teacher.name!r} has score maps of '
-                f'{scores}, and the student of {_sizes(student.logits)}: it '
-                'sees images in another size, so its anchors mean other '
-                f'boxes; {_ADVICE}')
         own, theirs = _areas(student), _areas(teacher)
         if own is None or theirs is None or own == theirs:
             return None
@@ -172,32 +179,6 @@ class DetectionTask(FeatureTask, LogitTask):
             f"compared with the student's {_size(student.features[i])}, the "
             'finer one averaged down', 'current', logging.WARNING)
         return ((i, j), )
-
-    def expand_classes(self, classes: Any, key: str) -> Any:
-        """The class map for each anchor in turn.
-
-        Raises:
-            ConfigError: Classes are compared, and the map has not an entry for
-                each of the student's, or is needed and missing.
-        """
-        if self._dense is None:
-            return classes
-        own, theirs = self._dense.classes, self._classes[key]
-        if classes is None and own != theirs:
-            raise ConfigError(
-                f'{key} has {theirs} classes and the student {own}; give the '
-                'teacher class_map=[...], its index for each of the '
-                f"student's classes (-1 where it has none), or {_ADVICE}")
-        if self._dense.anchors == 1 or not isinstance(
-                classes, (Mapping, list, tuple)):
-            return classes
-        row = [classes.get(c, -1) for c in range(own)] if isinstance(
-            classes, Mapping) else classes
-        if len(row) != own:
-            raise ConfigError(f'{key}: class_map has {len(row)} entries, but '
-                              f'the student {own} classes')
-        return [c if c < 0 else a * theirs + c
-                for a in range(self._dense.anchors) for c in row]
 
     # -------------------------------------------------------------- labels
 

@@ -71,7 +71,8 @@ class FeatureTask(Task):
         shapes = [_shape(s, size) for s in batch.samples] or \
             [size] * len(images)
         # One transfer to the device for the whole batch.
-        shapes_B2 = torch.tensor(shapes, dtype=images.dtype,
+        # Sizes are not exact in half precision.
+        shapes_B2 = torch.tensor(shapes, dtype=torch.float32,
                                  device=images.device)
         if all(shape == size for shape in shapes):
             return Truth(None, None, shapes_B2.prod(1))

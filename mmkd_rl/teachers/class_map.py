@@ -39,6 +39,7 @@ class ClassMap(nn.Module):
         num_teacher: Number of the teacher's classes.
         num_student: C.
         key: The teacher's config key, for messages.
+        copies: How often both networks' channels repeat their classes.
 
     Raises:
         TypeError: ``classes`` is neither a list nor a dict of integers.
@@ -50,7 +51,8 @@ class ClassMap(nn.Module):
     known: Tensor
 
     def __init__(self, classes: Sequence[int] | Mapping[int, int],
-                 num_teacher: int, num_student: int, key: str) -> None:
+                 num_teacher: int, num_student: int, key: str,
+                 copies: int = 1) -> None:
         super().__init__()
         row = _as_list(classes, num_student, key)
         if len(row) != num_student:
@@ -79,8 +81,9 @@ class ClassMap(nn.Module):
                     'classes that are only a part of it')
         self.key = key
         index = torch.tensor(row)
-        self.register_buffer('index', index.clamp_min(0))
-        self.register_buffer('known', index != UNSEEN)
+        first = num_teacher * torch.arange(copies)[:, None]
+        self.register_buffer('index', (first + index.clamp_min(0)).flatten())
+        self.register_buffer('known', (index != UNSEEN).repeat(copies))
 
     def select(self, teacher_BK: Tensor) -> Tensor:
         """The teacher's logits over the student's classes, [B, C, ...];

@@ -133,10 +133,18 @@ class TeacherPool:
             The sizes of the outputs of :meth:`__call__` from now on.
 
         Raises:
-            ValueError: No level of a teacher can be compared.
+            ValueError: No level of a teacher can be compared; or scores are,
+                and it sees images in another size.
         """
         paired = []
         for teacher, spec in zip(self._teachers, specs):
+            if self._task.needs_same_size and (
+                    teacher.input_size or teacher.input_scale != 1):
+                raise ValueError(
+                    f'teacher {teacher.name!r} sees images in another size '
+                    '(input_size, input_scale), so its anchors mean other '
+                    "boxes than the student's; distil features alone with "
+                    'task.scores=False')
             pairs = self._task.pair_levels(student, spec)
             if pairs is not None:
                 own, teacher.levels = zip(*pairs)
@@ -161,15 +169,23 @@ class TeacherPool:
                 but there are no class scores.
         """
         matched = []
-        for m, (spec, given) in enumerate(zip(specs, self._class_maps)):
-            key = f'teacher {spec.name!r}'
-            classes = self._task.expand_classes(given, key)
+        copies = self._task.scores_per_class
+        own_count = num_classes // copies
+        for m, (spec, classes) in enumerate(zip(specs, self._class_maps)):
+            key, count = f'teacher {spec.name!r}', spec.num_classes // copies
+            if classes is None and copies > 1 and count != own_count:
+                # Terms would count channels.
+                raise ValueError(
+                    f'{key} has {count} classes and the student {own_count}; '
+                    'give the teacher class_map=[...], its index for each of '
+                    "the student's classes (-1 where it has none), or distil "
+                    'features alone')
             if classes is not None:
                 if not spec.logits or not num_classes:
                     raise ValueError(
-                        f'teacher {spec.name!r}: class_map has no effect, '
-                        'because this task uses no class scores; remove it')
-                own = ClassMap(classes, spec.num_classes, num_classes, key)
+                        f'{key}: class_map has no effect, because this task '
+                        'uses no class scores; remove it')
+                own = ClassMap(classes, count, own_count, key, copies)
                 self._maps[m] = own
                 spec = replace(
                     spec,

@@ -13,8 +13,9 @@ import mmkd_rl
 from mmkd_rl.engine.hooks.common import unwrapped
 from mmkd_rl.flow import flow_of
 from mmkd_rl.options import ConfigError
-from mmkd_rl.records import Batch
+from mmkd_rl.records import Batch, Output
 from mmkd_rl.registry import MODELS
+from mmkd_rl.taps import Recording
 from mmkd_rl.teachers.loading import init_untrained
 from tests.test_distillers.test_dense import (
     DETR,
@@ -232,6 +233,97 @@ def test_a_teacher_of_more_classes():
     assert not model.distillation.last_step.weights.logit[:, 0].any()
 
 
+@pytest.mark.parametrize('class_map, message', [
+    (None, "'a' has 80 classes and the student 3; give .*class_map"),
+    ([1, 2], r'has 2 entries, but the student 3 classes'),
+    ([80, 1, 2], r'has \[80\], but the teacher.s classes are 0 to 79'),
+    (['a', 'b', 'c'], 'class_map'),
+    ({7: 1, 0: 2}, 'class_map')])
+def test_class_maps_count_classes(class_map, message):
+    """Not channels, which are nine times as many."""
+    taught = teacher('a', retinanet(12, 32, 80))
+    if class_map is not None:
+        taught['class_map'] = class_map
+    with pytest.raises((ValueError, TypeError), match=message) as error:
+        built(retinanet(classes=3), [taught], scores=True)
+    assert '720' not in str(error.value) and '27' not in str(error.value)
+
+
+def test_the_reward_is_neutral_where_a_teacher_knows_no_object():
+    """As the rewards that are computed at once: the mean of the others."""
+    weighting = copy.deepcopy(GRADIENT)
+    model = built(
+        retinanet(classes=3),
+        [dict(teacher('a', retinanet(12, 32, 80)), class_map=[5, -1, 0]),
+         teacher('b', retinanet(8, 16, 3)), teacher('c', retinanet(8, 16, 3))],
+        scores=True, weighting=weighting)
+    step(model, objects([[4., 8, 30, 30]], [1]))
+    learner = model.distillation.weighting.learner
+    learner.remember(model.distillation.last_step.weights.record)
+    transition, = learner.history
+    logits_BM = transition.reward[:, 0]
+    torch.testing.assert_close(logits_BM[:, 0], logits_BM[:, 1:].mean(1))
+    assert logits_BM[:, 1].ne(logits_BM[:, 2]).all()
+
+
+def test_frozen_levels_get_no_reward_and_others_do():
+    """A backbone's first level has no gradient with frozen stages."""
+    student = retinanet()
+    student['backbone']['frozen_stages'] = 1
+    levels = dict(feature=dict(path='backbone', index='all'))
+    frozen, free = (built(
+        dict(student, backbone=dict(student['backbone'], frozen_stages=n)),
+        [dict(teacher(name, retinanet(12, 32)), taps=levels)
+         for name in 'ab'], weighting=GRADIENT, taps=levels,
+        losses=[dict(type='PKDLoss')]) for n in (1, -1))
+    for model in (frozen, free):
+        step(model)
+        learner = model.distillation.weighting.learner
+        learner.remember(model.distillation.last_step.weights.record)
+        transition, = learner.history
+        assert transition.reward.isfinite().all() and transition.reward.any()
+
+
+def test_nothing_that_gets_a_gradient_is_said(capfd):
+    student = retinanet()
+    student['backbone']['frozen_stages'] = 4
+    levels = dict(feature=dict(path='backbone', index='all'))
+    model = built(student, [dict(teacher(name, retinanet(12, 32)), taps=levels)
+                            for name in 'ab'], weighting=GRADIENT, taps=levels,
+                  losses=[dict(type='PKDLoss')])
+    step(model)
+    learner = model.distillation.weighting.learner
+    for _ in range(2):
+        learner.remember(model.distillation.last_step.weights.record)
+        assert learner.update() == {}
+    assert ''.join(capfd.readouterr()).count('has rewards') == 1
+
+
+def test_terms_of_all_teachers_at_once_and_the_gradients_reward():
+    with pytest.raises(ConfigError, match='GradientReward would take'):
+        built(retinanet(), [teacher('a', retinanet(12, 32))],
+              weighting=GRADIENT, losses=[
+                  *FEATURES, dict(type='DistanceRelationLoss')])
+
+
+def test_a_network_that_repeats_images_in_training(monkeypatch):
+    """TridentNet's branches in training are more images for its neck."""
+    model = built(retinanet(), [teacher('a', retinanet(12, 32))])
+    read = Recording.output
+    monkeypatch.setattr(Recording, 'output', lambda recording: Output(tuple(
+        torch.cat([x] * 3) for x in read(recording).features)))
+    with pytest.raises(ConfigError, match='of 2 images the student gives '
+                       r'outputs for 6.*TridentNet'):
+        model(torch.randn(2, 3, SIDE, SIDE), detection_samples(), mode='loss')
+
+
+def test_score_maps_of_two_stage_detectors():
+    with pytest.raises(ConfigError, match='task.scores: .*no dense head.*'
+                       'task.scores=False'):
+        built(detector(MASK_RCNN, 8, 32), [teacher('a', retinanet())],
+              scores=True)
+
+
 def test_images_that_grow_in_training():
     """YOLOX resizes each batch; masks follow."""
     student = yolox()
@@ -239,7 +331,7 @@ def test_images_that_grow_in_training():
         type='BatchSyncRandomResize', random_size_range=(32, 128),
         size_divisor=32, interval=1)]
     model = built(student, [teacher('a', yolox()), teacher('b', yolox())],
-                  scores=True, weighting=GRADIENT)
+                  weighting=GRADIENT)
     preprocessor = model.data_preprocessor
     for side in (32, 96):
         preprocessor.batch_augments[0]._input_size = (side, side)
@@ -261,9 +353,10 @@ def test_a_teacher_at_its_own_scale():
     output, _ = next(iter(model.distillation.teachers))(
         Batch(torch.zeros(1, 3, 256, 256)))
     assert [f.shape[2] for f in output.features] == [32, 16, 8, 4]
-    with pytest.raises(ConfigError, match="task.scores: teacher 'a' has score "
-                       'maps of 64x64.*student of 32x32'):
-        built(retinanet(), [large], scores=True)
+    for given in (large, dict(teacher('a', retinanet()), input_size=256)):
+        with pytest.raises(ValueError, match="'a' sees images in another size"
+                           '.*task.scores=False'):
+            built(retinanet(), [given], scores=True)
 
 
 def test_networks_that_need_larger_images():

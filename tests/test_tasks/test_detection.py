@@ -277,9 +277,8 @@ def test_heads_with_one_anchor_or_point_have_one_meaning():
         scores_of(head('FCOSHead', strides=[8, 16],
                        regress_ranges=((-1, 64), (64, 1e8)))),
         scores_of(head('ATSSHead', anchor_generator=ONE, loss_cls=SIGMOID)),
-        scores_of(head('GFLHead', anchor_generator=ONE, loss_cls=QUALITY)),
-        scores_of(head('YOLOXHead', strides=[8, 16], feat_channels=8))]
-    assert found == [DenseScores(3, ((8, 8), (16, 16)), 1)] * 4
+        scores_of(head('GFLHead', anchor_generator=ONE, loss_cls=QUALITY))]
+    assert found == [DenseScores(3, ((8, 8), (16, 16)), 1)] * 3
 
 
 def test_anchors_of_other_sizes_have_another():
@@ -298,6 +297,10 @@ def test_anchors_of_other_sizes_have_another():
         anchor_generator=ANCHORS)), 'without classes'),
     (lambda: head('RetinaHead', anchor_generator=ANCHORS, loss_cls=dict(
         type='mmdet.CrossEntropyLoss', use_sigmoid=False)), 'softmax'),
+    (lambda: head('YOLOXHead', strides=[8, 16], feat_channels=8),
+     'at objects alone'),
+    (lambda: head('AutoAssignHead', strides=[8, 16],
+                  regress_ranges=((-1, 64), (64, 1e8))), 'at objects alone'),
     (lambda: torch.nn.Linear(2, 2), 'no scores'),
     (lambda: None, 'no dense head')])
 def test_heads_without_such_scores(made, reason):
@@ -352,23 +355,6 @@ def test_batch_norm_that_levels_share(kind, kwargs, shared, capfd):
     DetectionTask().prepare(Net(made), {})
     assert shares_batch_norm(Net(made)) is shared
     assert ('share batch norm' in ''.join(capfd.readouterr())) is shared
-
-
-def test_class_maps_hold_for_each_anchor():
-    made = DetectionTask(scores=True)
-    made.prepare(retina(3), dict(t=retina(80)))
-    key = "teacher 't'"
-    assert made.expand_classes([2, -1, 0], key) == [
-        2, -1, 0, 82, -1, 80, 162, -1, 160]
-    assert made.expand_classes({0: 2, 2: 0}, key) == \
-        made.expand_classes([2, -1, 0], key)
-    with pytest.raises(ConfigError, match=r'has 2 entries.*3 classes'):
-        made.expand_classes([1, 2], key)
-    # Classes are counted, not channels.
-    with pytest.raises(ConfigError, match='has 80 classes and the student 3'):
-        made.expand_classes(None, key)
-    made.prepare(retina(3), dict(t=retina(3)))
-    assert made.expand_classes(None, key) is None
 
 
 def test_without_scores_there_is_no_judge():

@@ -165,6 +165,10 @@ def test_steps_whose_rewards_are_not_computed_are_timed(benchmark, toy,
     learner = contestant.learner
     learner.history.max_bytes = 3 * learner.history.nbytes
     assert contestant.kept_share() == 3 / 12
+    # When it is full every other batch is removed: 2 of 16, not 3.
+    contestant.interval = 16
+    assert contestant.kept_share() == 2 / 16
+    contestant.interval = 12
     held = len(learner.history)
     contestant.step_not_kept()
     assert len(learner.history) == 0 < held

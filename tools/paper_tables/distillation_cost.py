@@ -79,8 +79,12 @@ class DistilledContestant(Contestant):
         if not isinstance(self.learner, AgentLearner):
             return 1.
         self.step()
-        return self.learner.history.nbytes_after(self.interval) / (
-            self.learner.history.nbytes_after(1) * self.interval)
+        history = self.learner.history
+        room = history.max_bytes // history.nbytes_after(1)
+        stride = 1
+        while -(-self.interval // stride) > max(1, room):
+            stride *= 2
+        return -(-self.interval // stride) / self.interval
 
     def step_not_kept(self) -> None:
         """Run an iteration whose batch the history does not keep."""

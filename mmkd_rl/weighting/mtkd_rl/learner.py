@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
 import torch
 from mmengine import dist
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmkd_rl.options import under
@@ -47,6 +49,7 @@ class AgentLearner(Learner):
     networks_key = 'policy'
     fitting = 'teachers, state or agent'
     learns_from_all = True
+    _said_empty = False
 
     def __init__(self, policy: WeightPolicy, updater: Updater,
                  history: History, reward: RewardRule | None = None) -> None:
@@ -115,6 +118,8 @@ class AgentLearner(Learner):
                 if scale is None else scale)
             if reward is None:
                 return  # a step without a backward pass has no reward
+            if self.reward.context.reading('logits'):
+                reward = neutral_where_not_distilled(reward, step.coverage)
             transition = replace(transition, reward=reward)
         self.history.add(transition)
 
@@ -136,6 +141,13 @@ class AgentLearner(Learner):
             Scalars of the updater; empty if the history is empty.
         """
         if not len(self.history):
+            if not self._said_empty:
+                self._said_empty = True
+                print_log(
+                    'no batch of this interval has rewards: nothing that is '
+                    'distilled gets a gradient in the student, so the agent '
+                    'learns nothing, and all weights stay as they are',
+                    'current', logging.WARNING)
             return {}
         with under('updater'):
             scalars = self.updater.update(self.history)

@@ -55,6 +55,10 @@ from mmkd_rl.registry import REWARDS
 from mmkd_rl.tasks import LogitTask
 from mmkd_rl.utils.processes import mean_over_processes
 
+#: Gradients are scaled by it on their way, so that they do not underflow in
+#: half precision; a power of two, which changes no digit in float32.
+_SCALE = 2.**12
+
 RewardScale = Literal['minmax', 'literal', 'standard', 'none']
 
 
@@ -65,9 +69,11 @@ class Step:
     Attributes:
         weights: Weights of the teachers as used, logits first, [B, 2, M].
         ce: CE(z_S, y) before it, [B].
+        coverage: See :attr:`DistillationBatch.class_coverage`.
     """
     weights: Tensor
     ce: Tensor
+    coverage: Tensor | None = None
 
 
 class RewardRule(Checked, ABC):
@@ -284,17 +290,18 @@ def feature_agreement(task: LogitTask, batch: DistillationBatch) -> Tensor:
     try:
         down = torch.autograd.grad(
             outputs, features,
-            [s.to(z).detach() for s, z in zip(slopes, outputs)],
+            [(s * _SCALE).to(z).detach() for s, z in zip(slopes, outputs)],
             retain_graph=True)
         columns = []
         for one_M in torch.eye(gap_BM.shape[1], device=gap_BM.device):
             # A unit vector selects a column: slices under no_grad have no
             # graph.
             pull = torch.autograd.grad(
-                gap_BM, features, one_M.to(gap_BM).expand_as(gap_BM),
-                retain_graph=True)
+                gap_BM, features, (one_M.to(gap_BM) * _SCALE).expand_as(
+                    gap_BM), retain_graph=True)
             columns.append(
-                torch.stack([(p.float() * d.float()).flatten(1).sum(1)
+                torch.stack([((p.float() / _SCALE) *
+                              (d.float() / _SCALE)).flatten(1).sum(1)
                              for p, d in zip(pull, down)]).sum(0))
     except RuntimeError as error:
         raise ConfigError(

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from mmengine.dist import get_world_size
 from torch import Tensor
 
 from mmkd_rl.context import WeightingContext
@@ -140,13 +141,17 @@ class MTKDRL(WeightingStrategy):
                 batch, self.num_teachers, total).unsqueeze(1).expand(
                     -1, 2, -1)
         record = None
-        if self.training and self.learner.history.wants_next:
+        # All processes must take part in what they compute together.
+        if self.training and (self.learner.history.wants_next or (
+                get_world_size() > 1 and (self.keeps_batch
+                                          or self.reward.scalar))):
             # The state takes most of the history's memory; half precision is
             # enough, since it is standardised before it is used.
             half_BS = state_BS.clamp(-_HALF_MAX, _HALF_MAX).half()
             step = Step(
                 _used(action_B2M, batch.class_coverage),
-                -task.quality(batch.student, batch.truth))
+                -task.quality(batch.student, batch.truth),
+                batch.class_coverage)
             later = self.keeps_batch or self.needs_loss_scale
             record = Transition(
                 half_BS, generated_B2M.contiguous(), sources_B22M,

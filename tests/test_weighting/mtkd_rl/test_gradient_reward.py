@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmkd_rl.registry import MODELS
+from mmkd_rl.weighting.mtkd_rl.rewards import gradient
 from tests.toy import World, classifier, distiller, samples, toy_teachers
 
 
@@ -101,3 +102,17 @@ def test_it_works_before_the_update_only(tmp_path):
             toy_teachers(tmp_path), weighting=dict(
                 type='MTKDRL', reward_time='after',
                 reward=dict(type='GradientReward'))))
+
+
+def test_gradients_do_not_underflow_in_half_precision():
+    """Those of large maps are smaller than float16's smallest number."""
+    x = torch.randn(2, 3, 4, 4).half().requires_grad_()
+    size = 1e-8
+    gap_BM = size * x.float().flatten(1).sum(1, keepdim=True)
+    found, = gradient._gradient(gap_BM, (x, ), torch.ones(2, 1))
+    torch.testing.assert_close(found, torch.full((2, 3, 4, 4), size),
+                               rtol=2e-2, atol=0)
+    head = torch.ones(3, 3).half()
+    z = torch.einsum('bchw,cd->bdhw', x, head)
+    back, = gradient._through_head((z, ), (x, ), (found, ))
+    torch.testing.assert_close(back, 3 * found, rtol=2e-2, atol=0)

@@ -43,6 +43,9 @@ from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
 from mmkd_rl.weighting.mtkd_rl.reward import DeferredReward, Step
 
+#: Gradients are scaled by it on their way, so that they do not underflow in
+#: half precision; a power of two, which changes no digit in float32.
+_SCALE = 2.**12
 #: Maps of one kind, one a level.
 Levels = tuple[Tensor, ...]
 
@@ -97,6 +100,12 @@ class GradientReward(DeferredReward):
         if not any(t.reads in ('logits', 'features') for t in context.terms):
             raise ConfigError('GradientReward needs terms that compare the '
                               'student with each teacher')
+        if context.has_mixtures:
+            raise ConfigError(
+                "GradientReward would take the gradient of terms that read "
+                "all teachers at once for that of the student's own loss; "
+                "leave these terms out, or use "
+                "reward=dict(type='AgreementReward')")
 
     def watch(self, batch: DistillationBatch, step: Step
               ) -> tuple[Watch, ...] | None:
@@ -113,14 +122,16 @@ class GradientReward(DeferredReward):
         student, gaps = batch.student, batch.gaps
         images = batch.truth.images_in_mean(len(step.weights))
         watches = []
+        scores: Levels = ()
         at_logits: Levels | None = None
         for kind, gap_BM, levels, weight in (
                 (0, gaps.logit, student.predictions, self.logit_weight),
                 (1, gaps.feature, student.features, self.feature_weight)):
             if gap_BM is None:
                 continue
-            if not gap_BM.requires_grad or not all(
-                    level.requires_grad for level in levels):
+            # Frozen stages get no gradient.
+            levels = tuple(x for x in levels if x.requires_grad)
+            if not gap_BM.requires_grad or not levels:
                 return None
             pulls = _pulls(gap_BM, levels)
             # Not a sum of the pulls: batch norm couples the images of a
@@ -128,10 +139,9 @@ class GradientReward(DeferredReward):
             share = _gradient(gap_BM, levels,
                               weight * step.weights[:, kind] / images)
             if kind and at_logits is not None:
-                share = _added(share, _through_head(
-                    student.predictions, levels, at_logits))
+                share = _added(share, _through_head(scores, levels, at_logits))
             if not kind:
-                at_logits = share
+                scores, at_logits = levels, share
             watch = Watch(pulls, share, images)
             watch.hook(levels)
             watches.append(watch)
@@ -164,18 +174,20 @@ def _gradient(gap_BM: Tensor, levels: Levels, weights_BM: Tensor) -> Levels:
     """Gradient of the weighted sum of the gaps, in float32."""
     # Zeros at levels that a teacher has not.
     found = torch.autograd.grad(
-        gap_BM, levels, weights_BM.to(gap_BM), retain_graph=True,
+        gap_BM, levels, weights_BM.to(gap_BM) * _SCALE, retain_graph=True,
         allow_unused=True, materialize_grads=True)
-    return tuple(g.float() for g in found)
+    return tuple(g.float() / _SCALE for g in found)
 
 
 def _through_head(logits: Levels, features: Levels,
                   gradient: Levels) -> tuple[Tensor | None, ...]:
     """The gradient at the logits, passed back through the head."""
-    return torch.autograd.grad(
-        logits, features, [g.to(z) for g, z in zip(gradient, logits)],
+    found = torch.autograd.grad(
+        logits, features,
+        [(g * _SCALE).to(z) for g, z in zip(gradient, logits)],
         retain_graph=True, allow_unused=True)
+    return tuple(None if g is None else g.float() / _SCALE for g in found)
 
 
 def _added(a: Levels, b: Sequence[Tensor | None]) -> Levels:
-    return tuple(x if y is None else x + y.float() for x, y in zip(a, b))
+    return tuple(x if y is None else x + y for x, y in zip(a, b))
