@@ -45,7 +45,7 @@ def objects(cfg: Config, size: tuple[int, int], steps: list[dict],
     Args:
         cfg: Config of a detector.
         size: (H, W) of the image.
-        steps: Steps of its training pipeline.
+        steps: Steps of its training pipelines.
         generator: Of random numbers.
     """
     height, width = size

@@ -222,7 +222,7 @@ def random_batch(cfg: Config, size: Size, count: int = 2,
         if cfg.default_scope == 'mmdet':
             # What the pipeline of the test packs, too.
             item['data_samples'].set_metainfo(dict(
-                ori_shape=size, scale_factor=(1., 1.)))
+                ori_shape=size, scale_factor=(1., 1.), border=(0.,) * 4))
         images.append(item)
     collate = (cfg.train_dataloader.get('collate_fn')
                or dict(type='pseudo_collate'))['type']
@@ -247,7 +247,10 @@ def _item(cfg: Config, size: Size, generator: np.random.Generator) -> dict:
         item.update(gt_seg_map=labels, seg_fields=['gt_seg_map'],
                     seg_map_path='random', reduce_zero_label=False)
     elif cfg.default_scope == 'mmdet':
-        item.update(objects.objects(cfg, size, _steps(cfg), generator))
+        # A data set that mixes images has the annotations loaded inside it.
+        steps = [step for part in _datasets(cfg.train_dataloader.dataset)
+                 for step in part.get('pipeline') or ()]
+        item.update(objects.objects(cfg, size, steps, generator))
     elif has_several_labels(cfg):
         item['gt_label'] = generator.choice(classes, 2, replace=False)
     else:
