@@ -201,8 +201,8 @@ class Distillation(nn.Module):
         if any(len(tensor) != count for tensor in student.tensors()):
             sizes = {len(tensor) for tensor in student.tensors()} - {count}
             raise ConfigError(
-                'model.taps', f'of {count} images the student gives outputs for '
-                f'{sizes.pop()}: it runs some layers several times in '
+                'model.taps', f'of {count} images the student gives outputs '
+                f'for {sizes.pop()}: it runs some layers several times in '
                 'training (TridentNet), and cannot be distilled there; tap '
                 "another layer with model.taps=dict(feature='...')")
         truth = self._truth(running.batch)
