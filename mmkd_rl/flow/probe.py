@@ -31,8 +31,8 @@ def look_at(
     Raises:
         ValueError: A network fails on images of each size.
     """
-    shapes = _shapes(backbone, size)
-    for shape in shapes:
+    failed = None
+    for shape in _shapes(backbone, size):
         images = torch.zeros(2, *shape)
         try:
             return images, _trace(backbone, images), {
@@ -40,12 +40,12 @@ def look_at(
                               f'teacher {t.name!r}')
                 for t in teachers}
         except (RuntimeError, AssertionError, ValueError) as error:
-            if shape is shapes[-1]:
-                raise ValueError(
-                    f'{error} (found with grey images of shape {shape}; set '
-                    'probe_size=SIDE or (C, H, W) for another size)'
-                ) from error
-    raise AssertionError
+            failed = failed or (shape, error)
+    assert failed is not None
+    shape, error = failed
+    raise ValueError(
+        f'{error} (found with grey images of shape {shape}; set '
+        'probe_size=SIDE or (C, H, W) for another size)') from error
 
 
 @torch.no_grad()
@@ -69,6 +69,7 @@ def _trace(backbone: nn.Module, images: Tensor) -> Trace:
 
 def _shapes(backbone: nn.Module, size: int | Sequence[int] | None
             ) -> list[tuple[int, ...]]:
+    """(C, H, W) of the images to try, in order."""
     first = next((p for p in backbone.parameters() if p.ndim == 4), None)
     channels = 3
     if first is not None:
@@ -78,14 +79,17 @@ def _shapes(backbone: nn.Module, size: int | Sequence[int] | None
     if size is None:
         size = getattr(backbone, 'input_shape',
                        getattr(backbone, 'img_size', None))
+    # YOLOX' first convolution has the channels of four neighbouring pixels.
+    depths = [channels] if channels == 3 else [channels, 3]
     if size is None:
-        return [(channels, 64, 64), (channels, 224, 224)]
+        return [(depth, side, side) for depth in depths
+                for side in (64, 224)]
     pair = (size, ) * 2 if isinstance(size, int) else size
     if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 3) or \
             not all(isinstance(n, int) and n > 0 for n in pair):
         raise ValueError('probe_size must be a side, (H, W) or (C, H, W), got '
                          f'{size!r}')
-    return [(channels, *pair)[-3:]]
+    return [pair] if len(pair) == 3 else [(depth, *pair) for depth in depths]
 
 
 def extra_tokens(network: nn.Module) -> int | None:

@@ -426,6 +426,16 @@ def test_layers_are_looked_at_on_images_that_suit_the_teachers():
     build(CIFAR, [teacher(config=swin, input_size=224)], probe_size=64)
 
 
+def test_a_first_convolution_of_neighbouring_pixels():
+    """YOLOX' stem makes twelve channels of the image's three."""
+    pytest.importorskip('mmdet')
+    yolox = dict(type='mmdet.CSPDarknet', deepen_factor=.33,
+                 widen_factor=.125)
+    backbone = build(yolox, [teacher(config=yolox)])
+    maps = backbone(torch.randn(1, 3, 64, 64))
+    assert [x.shape[2] for x in maps] == [8, 4, 2]
+
+
 def test_one_channel():
     grey = dict(type='mmkd_rl.PlainConvNet', width=2, in_channels=1,
                 stages=[(1, ), (1, )])
