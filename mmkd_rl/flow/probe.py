@@ -42,10 +42,10 @@ def look_at(
         except (RuntimeError, AssertionError, ValueError) as error:
             failed = failed or (shape, error)
     assert failed is not None
-    shape, error = failed
+    first, reason = failed
     raise ValueError(
-        f'{error} (found with grey images of shape {shape}; set '
-        'probe_size=SIDE or (C, H, W) for another size)') from error
+        f'{reason} (found with grey images of shape {first}; set '
+        'probe_size=SIDE or (C, H, W) for another size)') from reason
 
 
 @torch.no_grad()
@@ -89,7 +89,8 @@ def _shapes(backbone: nn.Module, size: int | Sequence[int] | None
             not all(isinstance(n, int) and n > 0 for n in pair):
         raise ValueError('probe_size must be a side, (H, W) or (C, H, W), got '
                          f'{size!r}')
-    return [pair] if len(pair) == 3 else [(depth, *pair) for depth in depths]
+    return [tuple(pair)] if len(pair) == 3 else [
+        (depth, *pair) for depth in depths]
 
 
 def extra_tokens(network: nn.Module) -> int | None:
