@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from mmengine.registry import TRANSFORMS
 
 import mmkd_rl  # noqa: F401  (registers the scope mmkd_rl)
+from analysis.pictures import add_image_options, choose
 from analysis.teacher_weights import teacher_weights
 from analysis.trained_models import (
     Run,
@@ -36,6 +37,7 @@ from analysis.trained_models import (
 )
 from mmkd_rl.utils.cli import Stage, clear_errors
 from mmkd_rl.utils.data_files import check_data
+from mmkd_rl.visualization.command import write_picture
 from mmkd_rl.visualization.predictions import ClassMap, Instances, Seen
 from mmkd_rl.visualization.scenes import class_colours, draw_scenes
 
@@ -118,30 +120,6 @@ def _detects(dataset: Any, run: Run) -> bool:
         f'{run.name}: the validation data are {type(dataset).__name__}; only '
         'detectors of MMDetection and segmentors of MMSegmentation can be '
         'compared')
-
-
-def choose(count: int, images: int, indices: Sequence[int] | None
-           ) -> list[int]:
-    """Indices of the images to draw.
-
-    Args:
-        count: Number of images in the data.
-        images: How many of the first ones are drawn, at most all.
-        indices: Which ones instead.
-
-    Raises:
-        ValueError: An index is not in 0..count-1, or ``images`` < 1.
-    """
-    if indices is None:
-        if images < 1:
-            raise ValueError(f'--images must be at least 1, got {images}')
-        return list(range(min(images, count)))
-    for index in indices:
-        if not 0 <= index < count:
-            raise ValueError(f'--indices must be in 0..{count - 1}, got '
-                             f'{index}: the validation data have {count} '
-                             'images')
-    return list(indices)
 
 
 def read_truth(data: Data, index: int, image: np.ndarray,
@@ -286,11 +264,6 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('models', nargs='+', metavar='MODEL',
                         help='NAME=WORK_DIR or NAME=CONFIG:CHECKPOINT')
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument('--images', type=int, default=4, metavar='N',
-                       help='draw the first N images (default: 4)')
-    which.add_argument('--indices', type=int, nargs='+', metavar='I',
-                       help='draw these images of the validation data')
     parser.add_argument('--score-thr', type=float, default=.4,
                         help="smallest score of a detector's objects "
                         '(default: 0.4)')
@@ -298,17 +271,13 @@ def main(argv: list[str] | None = None) -> None:
                         help="write the teachers' weights on each image below "
                         'the panels of distilled models')
     parser.add_argument('--title', default='', help='title of the picture')
-    parser.add_argument('-o', '--out', default='side_by_side.png',
-                        help='picture to write (default: side_by_side.png)')
+    add_image_options(parser, 'side_by_side.png')
     args = parser.parse_args(argv)
     with clear_errors() as stage:
         figure = compare(args.models, args.images, args.indices,
                          args.score_thr, title=args.title,
                          weights=args.weights, stage=stage)
-        try:
-            figure.savefig(args.out, dpi=120)
-        except (OSError, ValueError) as error:
-            raise ValueError(f'--out {args.out!r}: {error}') from error
+        write_picture(figure, args.out)
     print(args.out)
 
 

@@ -23,6 +23,7 @@ from matplotlib.patches import Rectangle
 from mmengine.dataset import pseudo_collate
 
 import mmkd_rl  # noqa: F401  (registers the scope mmkd_rl)
+from analysis.pictures import add_image_options, choose
 from analysis.teacher_weights import annotations_first
 from analysis.trained_models import Run, build_data, open_distilled, read_run
 from mmkd_rl.losses.fgd import attention, object_regions
@@ -30,6 +31,7 @@ from mmkd_rl.records import Batch
 from mmkd_rl.tasks import DetectionTask
 from mmkd_rl.utils.cli import clear_errors
 from mmkd_rl.utils.data_files import check_data
+from mmkd_rl.visualization.command import write_picture
 
 #: T of FGDLoss.
 _TEMPERATURE = .5
@@ -45,7 +47,7 @@ def maps_of(model: Any, batch: Batch, level: int) -> dict[str, np.ndarray]:
         level: Which of the levels that are compared with the student's.
 
     Raises:
-        ValueError: There are fewer levels.
+        ValueError: A teacher has no level of this number.
     """
     distillation = model.distillation
     truth = distillation.task.truth(batch)
@@ -94,12 +96,8 @@ def draw(run: Run, indices: Sequence[int] | None, images: int,
                          'DetectionTask')
     dataset = build_data(run, pipeline=annotations_first(
         run.cfg.val_dataloader.dataset.pipeline))
-    chosen = range(min(images, len(dataset))) if indices is None else indices
-    if bad := [i for i in chosen if not 0 <= i < len(dataset)]:
-        raise ValueError(f'--indices must be in 0..{len(dataset) - 1}, got '
-                         f'{bad[0]}')
     rows = []
-    for index in chosen:
+    for index in choose(len(dataset), images, indices):
         item = dataset[index]
         # Before the preprocessor, which normalises them in place.
         pixels = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1].copy()
@@ -145,28 +143,19 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('run', help='work directory of a distilled detector, '
                         'or CONFIG:CHECKPOINT')
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument('--images', type=int, default=4, metavar='N',
-                       help='draw the first N images (default: 4)')
-    which.add_argument('--indices', type=int, nargs='+', metavar='I',
-                       help='draw these images of the validation data')
     parser.add_argument('--level', type=int, default=0,
                         help="which of a teacher's levels that are compared, "
                         'the finest is 0 (default); the foreground is drawn '
                         'for the first teacher')
-    parser.add_argument('-o', '--out', default='attention.png',
-                        help='picture to write (default: attention.png)')
+    add_image_options(parser, 'attention.png')
     args = parser.parse_args(argv)
-    if args.images < 1 or args.level < 0:
-        parser.error('--images must be at least 1, and --level 0')
+    if args.level < 0:
+        parser.error(f'--level must be at least 0, got {args.level}')
     with clear_errors() as stage:
         run = read_run(f'run={args.run}')
         stage.cfg = run.cfg
         figure = draw(run, args.indices, args.images, args.level)
-        try:
-            figure.savefig(args.out, dpi=120)
-        except (OSError, ValueError) as error:
-            raise ValueError(f'--out {args.out!r}: {error}') from error
+        write_picture(figure, args.out)
     print(args.out)
 
 

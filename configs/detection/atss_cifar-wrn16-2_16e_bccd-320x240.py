@@ -7,17 +7,10 @@ Another kind of backbone and of detector than the student's: one anchor at each
 location, and objects assigned to them by statistics. Results:
 docs/results/detection.md.
 """
-_base_ = './retinanet_cifar-resnet8_8e_bccd-320x240.py'
+_base_ = './retinanet_cifar-wrn16-2_16e_bccd-320x240.py'
 model = dict(
     type='ATSS',
-    backbone=dict(
-        _delete_=True,
-        type='mmkd_rl.CifarWideResNet',
-        depth=16,
-        widen_factor=2,
-        out_indices=(0, 1, 2),
-        stem_pool=4),
-    neck=dict(in_channels=[32, 64, 128], out_channels=96),
+    neck=dict(out_channels=96),
     bbox_head=dict(
         _delete_=True,
         type='ATSSHead',
@@ -41,4 +34,3 @@ model = dict(
     train_cfg=dict(
         _delete_=True, assigner=dict(type='ATSSAssigner', topk=9),
         allowed_border=-1, pos_weight=-1, debug=False))
-train_cfg = dict(max_epochs=16, val_interval=4)

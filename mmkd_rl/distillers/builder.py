@@ -78,7 +78,7 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
         taps: dict | None = None,
         task: dict = dict(type='ClassificationTask'),
         probe_size: Count | Annotated[Sequence[Count], Field(
-            min_length=1, max_length=3)] | None = None,
+            min_length=2, max_length=3)] | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
         **unknown: Any) -> BaseModel:

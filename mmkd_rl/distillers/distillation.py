@@ -197,14 +197,7 @@ class Distillation(nn.Module):
             own: The model's own losses.
         """
         student = running.recording.output()
-        count = len(running.batch.images)
-        if any(len(tensor) != count for tensor in student.tensors()):
-            sizes = {len(tensor) for tensor in student.tensors()} - {count}
-            raise ConfigError(
-                'model.taps', f'of {count} images the student gives outputs '
-                f'for {sizes.pop()}: it runs some layers several times in '
-                'training (TridentNet), and cannot be distilled there; tap '
-                "another layer with model.taps=dict(feature='...')")
+        _check_count(student, len(running.batch.images))
         truth = self._truth(running.batch)
         gaps, pairs, teachers = self._gaps(
             student, running.teachers.outputs, truth)
@@ -432,6 +425,21 @@ def _batch(args: tuple, kwargs: dict) -> Batch:
             'tensor [B, 3, H, W]; let its data_preprocessor stack and pad '
             'them')
     return Batch(images, () if samples is None else samples)
+
+
+def _check_count(student: Output, images: int) -> None:
+    """Refuse outputs that are not those of the batch's images.
+
+    Raises:
+        ConfigError: A layer gives more or fewer.
+    """
+    for tensor in student.tensors():
+        if len(tensor) != images:
+            raise ConfigError(
+                'model.taps', f'of {images} images the student gives outputs '
+                f'for {len(tensor)}: it runs some layers several times in '
+                'training (TridentNet), and cannot be distilled there; tap '
+                "another layer with model.taps=dict(feature='...')")
 
 
 def _stack_known(specs: Sequence[OutputSpec]) -> Tensor | None:

@@ -116,14 +116,15 @@ def binary_divergence(pair: Pair, temperature: float,
 
 
 class _Divergence(torch.autograd.Function):
-    """The sum with its gradient in one pass. Score maps are the largest
-    tensors of a detector; autograd would keep and read several of each."""
+    """Divergence summed over channels and locations, whose gradient is found
+    in the same pass. Score maps are the largest tensors of a detector, and
+    autograd would keep and read several of each."""
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor,
                 valid: Tensor | None, temperature: float,
                 gamma: float) -> Tensor:
-        """T^2 times the sum, [B]."""
+        """T^2 times the sum over [B, C, H, W], [B]."""
         p, q = (x if temperature == 1 else x / temperature
                 for x in (teacher, student))
         share, own = p.sigmoid(), q.sigmoid()
@@ -149,6 +150,6 @@ class _Divergence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_B: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradient at the student's scores."""
+        """Gradient at the student's scores, [B, C, H, W]."""
         slope, = ctx.saved_tensors
         return grad_B.view(-1, 1, 1, 1) * slope, None, None, None, None

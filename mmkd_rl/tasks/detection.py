@@ -25,11 +25,11 @@ from mmkd_rl.tasks.feature import FeatureTask
 from mmkd_rl.tasks.shared_norm import warn_of_shared_batch_norm
 from mmkd_rl.utils.objects import NONE, covered_cells, objects_of
 
-#: Levels are compared whose numbers of cells differ by less than this factor.
-#: It is 4 from one stride to the next, and maps of images whose sides are no
-#: multiples of a stride are a bit larger.
+#: Ratio of the numbers of cells of two maps below which their strides count as
+#: equal. A map of half the stride has 4 times the cells; one of an image whose
+#: side is no multiple of the stride has a few more.
 _SAME_STRIDE = 2.
-#: The same of strides one of which is twice the other.
+#: Ratio below which one stride counts as twice the other at most.
 _TWICE_THE_STRIDE = 2 * 4.
 #: Smallest probability in a logarithm.
 _TINY = 1e-6
@@ -112,7 +112,7 @@ class DetectionTask(FeatureTask, LogitTask):
         """The class scores of the dense head, if they are read.
 
         Raises:
-            ConfigError: They are read, and the network has none.
+            ConfigError: The task reads scores, and the network has none.
         """
         if not self.reads_scores:
             return []

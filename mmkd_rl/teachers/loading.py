@@ -89,13 +89,15 @@ def load_model_config(config: str | dict,
     if isinstance(config, str):
         if '::' in config:
             require_package(config, key)
+        file = file_of(config) if '::' in config else Path(config)
+        if not file.is_file():
+            raise FileNotFoundError(
+                f'{key}={config!r}: no such config (from {os.getcwd()})')
         try:
-            cfg: Any = Config.fromfile(
-                file_of(config) if '::' in config else config)
+            cfg: Any = Config.fromfile(file)
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f'{key}={config!r}: no such config (from {os.getcwd()})'
-            ) from error
+                f'{key}={config!r}: a base is missing: {error}') from error
         except (ModuleNotFoundError, ImportError) as error:
             raise ValueError(f'{key}={config!r}: {error}') from error
         cfg = cfg.to_dict()

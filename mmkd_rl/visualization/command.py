@@ -1,4 +1,4 @@
-"""Command line of the tools that draw a run's record."""
+"""Command line of the tools that draw a record of a run, and its pictures."""
 
 from __future__ import annotations
 
@@ -53,11 +53,20 @@ def draw_record(description: str | None, record: type[Record],
         found: Any = record.load(path)
         check_marks('--mark', mark, found.teachers)
         figure = plot(found, mark, args.title)
-        try:
-            figure.savefig(out, dpi=120)
-        except (OSError, ValueError) as error:
-            raise ValueError(f'--out {out!r}: {error}') from error
+        write_picture(figure, out)
     print(out)
+
+
+def write_picture(figure: Figure, out: str) -> None:
+    """Write a figure to a file.
+
+    Raises:
+        ValueError: The file cannot be written.
+    """
+    try:
+        figure.savefig(out, dpi=120)
+    except (OSError, ValueError) as error:
+        raise ValueError(f'--out {out!r}: {error}') from error
 
 
 def _note(entry: str) -> tuple[str, str]:

@@ -138,7 +138,7 @@ def test_classes_that_a_teacher_does_not_know():
     loss = made(Output(logits=tuple(own)), [outputs(5)], TRUTH)
     for grad in torch.autograd.grad(loss.sum(), own):
         assert not grad[:, 1].any() and grad[:, 0].any()
-    # Nor do they count as objects, whoever sees them there.
+    # Unknown classes do not count as objects, for student and teacher alike.
     seen = [z.detach().clone() for z in own]
     for z in seen:
         z[:, 1] = 9.
@@ -154,7 +154,7 @@ def test_scores_for_a_softmax_are_refused():
 @pytest.mark.parametrize('temperature', [1., 2.])
 @pytest.mark.parametrize('gamma', [0., .5, 1., 2.])
 def test_the_gradient_is_that_of_the_definition(temperature, gamma):
-    """What autograd gives for the formula, location by location."""
+    """The gradient is that which autograd finds for the formula."""
     student, teacher, valid = draw((2, 4, 2, 3), 0), draw((2, 4, 2, 3), 1), \
         torch.tensor([1., 0.]).view(2, 1, 1).expand(2, 2, 3).clone()
     valid[1, 0, 0] = .5

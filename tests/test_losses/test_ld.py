@@ -149,7 +149,8 @@ def test_heads_without_distributions():
 
 
 def test_classes_that_the_teacher_does_not_know():
-    """They have no loss, whatever the class map put into their channels."""
+    """Unknown classes have no loss, whatever scores the class map gives
+    them."""
     term, predict, teacher = crossed()
     known = torch.tensor([True, False])
     losses = []

@@ -96,10 +96,10 @@ def drawn(monkeypatch):
     return seen
 
 
-def refused(capsys, *arguments):
-    """The one message for wrong arguments."""
+def refused(capsys, *arguments, main=tool.main):
+    """The one message of a program for wrong arguments."""
     with pytest.raises(SystemExit) as end:
-        tool.main([*map(str, arguments)])
+        main([*map(str, arguments)])
     text = capsys.readouterr().err
     assert end.value.code == 2 and 'Traceback' not in text, text
     return ' '.join(text.split())

@@ -80,12 +80,11 @@ def test_where_losses_and_teachers_look(distilled):
     ('cityscapes', (), 'give the run of a detector with DetectionTask'),
     ('coco', ('-o', '/no/such/folder/x.png', '--images', 1),
      "--out '/no/such/folder/x.png'")])
-def test_what_cannot_be_drawn(distilled, capsys, monkeypatch, kind, arguments,
-                              message):
-    monkeypatch.setattr('tests.test_tools.test_compare_predictions.tool', tool)
-    assert message in refused(capsys, distilled(kind), *arguments)
+def test_what_cannot_be_drawn(distilled, capsys, kind, arguments, message):
+    assert message in refused(capsys, distilled(kind), *arguments,
+                              main=tool.main)
 
 
-def test_a_run_without_teachers(runs, capsys, monkeypatch):  # noqa: F811
-    monkeypatch.setattr('tests.test_tools.test_compare_predictions.tool', tool)
-    assert 'its config has no teachers' in refused(capsys, runs('coco') / 'a')
+def test_a_run_without_teachers(runs, capsys):  # noqa: F811
+    assert 'its config has no teachers' in refused(
+        capsys, runs('coco') / 'a', main=tool.main)

@@ -141,7 +141,8 @@ class AgentLearner(Learner):
             Scalars of the updater; empty if the history is empty.
         """
         if not len(self.history):
-            if not self._said_empty:
+            if isinstance(self.reward, DeferredReward) and \
+                    not self._said_empty:
                 self._said_empty = True
                 print_log(
                     'no batch of this interval has rewards: nothing that is '

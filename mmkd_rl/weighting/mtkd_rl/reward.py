@@ -53,11 +53,8 @@ from mmkd_rl.options import Checked, ConfigError
 from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
 from mmkd_rl.tasks import LogitTask
+from mmkd_rl.utils.gradients import float32_gradients
 from mmkd_rl.utils.processes import mean_over_processes
-
-#: Gradients are scaled by it on their way, so that they do not underflow in
-#: half precision; a power of two, which changes no digit in float32.
-_SCALE = 2.**12
 
 RewardScale = Literal['minmax', 'literal', 'standard', 'none']
 
@@ -288,21 +285,16 @@ def feature_agreement(task: LogitTask, batch: DistillationBatch) -> Tensor:
     outputs = batch.student.logits
     slopes = task.logit_gradient(batch.student, batch.truth)
     try:
-        down = torch.autograd.grad(
-            outputs, features,
-            [(s * _SCALE).to(z).detach() for s, z in zip(slopes, outputs)],
-            retain_graph=True)
+        down = float32_gradients(outputs, features, slopes)
         columns = []
         for one_M in torch.eye(gap_BM.shape[1], device=gap_BM.device):
             # A unit vector selects a column: slices under no_grad have no
             # graph.
-            pull = torch.autograd.grad(
-                gap_BM, features, (one_M.to(gap_BM) * _SCALE).expand_as(
-                    gap_BM), retain_graph=True)
-            columns.append(
-                torch.stack([((p.float() / _SCALE) *
-                              (d.float() / _SCALE)).flatten(1).sum(1)
-                             for p, d in zip(pull, down)]).sum(0))
+            pull = float32_gradients([gap_BM], features,
+                                     [one_M.expand_as(gap_BM)])
+            columns.append(torch.stack([
+                (p * d).flatten(1).sum(1)  # type: ignore[operator]
+                for p, d in zip(pull, down)]).sum(0))
     except RuntimeError as error:
         raise ConfigError(
             'feature', "'own' needs a student whose logits come from "

@@ -41,11 +41,9 @@ from mmkd_rl.context import WeightingContext
 from mmkd_rl.options import ConfigError
 from mmkd_rl.records import DistillationBatch
 from mmkd_rl.registry import REWARDS
+from mmkd_rl.utils.gradients import float32_gradients
 from mmkd_rl.weighting.mtkd_rl.reward import DeferredReward, Step
 
-#: Gradients are scaled by it on their way, so that they do not underflow in
-#: half precision; a power of two, which changes no digit in float32.
-_SCALE = 2.**12
 #: Maps of one kind, one a level.
 Levels = tuple[Tensor, ...]
 
@@ -139,7 +137,8 @@ class GradientReward(DeferredReward):
             share = _gradient(gap_BM, levels,
                               weight * step.weights[:, kind] / images)
             if kind and at_logits is not None:
-                share = _added(share, _through_head(scores, levels, at_logits))
+                share = _added(share, float32_gradients(
+                    scores, levels, at_logits, allow_unused=True))
             if not kind:
                 scores, at_logits = levels, share
             watch = Watch(pulls, share, images)
@@ -173,20 +172,9 @@ def _pulls(gap_BM: Tensor, levels: Levels) -> tuple[Levels, ...]:
 def _gradient(gap_BM: Tensor, levels: Levels, weights_BM: Tensor) -> Levels:
     """Gradient of the weighted sum of the gaps, in float32."""
     # Zeros at levels that a teacher has not.
-    found = torch.autograd.grad(
-        gap_BM, levels, weights_BM.to(gap_BM) * _SCALE, retain_graph=True,
-        allow_unused=True, materialize_grads=True)
-    return tuple(g.float() / _SCALE for g in found)
-
-
-def _through_head(logits: Levels, features: Levels,
-                  gradient: Levels) -> tuple[Tensor | None, ...]:
-    """The gradient at the logits, passed back through the head."""
-    found = torch.autograd.grad(
-        logits, features,
-        [(g * _SCALE).to(z) for g, z in zip(gradient, logits)],
-        retain_graph=True, allow_unused=True)
-    return tuple(None if g is None else g.float() / _SCALE for g in found)
+    return float32_gradients(  # type: ignore[return-value]
+        [gap_BM], levels, [weights_BM], allow_unused=True,
+        materialize_grads=True)
 
 
 def _added(a: Levels, b: Sequence[Tensor | None]) -> Levels:
