@@ -351,6 +351,8 @@ def _words(hint: Any, value: Any) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         kind, limits = arguments[0], _range(arguments[1:])
+        if length := _length(arguments[1:]):
+            return _words(kind, value).replace('a list', f'a list {length}', 1)
         return limits if limits and not _problem(kind, value) else \
             f'{_words(kind, value)} {limits}'.rstrip()
     if origin is Literal:
@@ -390,6 +392,21 @@ def _range(fields: Sequence[Any]) -> str:
         return f'in {low}{least:g}, {most:g}{high}'
     signs = {'gt': '>', 'ge': '>=', 'lt': '<', 'le': '<='}
     return ''.join(f'{signs[s]} {value:g}' for s, value in found.items())
+
+
+def _length(fields: Sequence[Any]) -> str:
+    """The number of values of a list, as text: 'of 2 or 3 values'; empty: any
+    number."""
+    found = {bound: getattr(limit, bound) for field in fields
+             for limit in getattr(field, 'metadata', ())
+             for bound in ('min_length', 'max_length')
+             if hasattr(limit, bound)}
+    least, most = found.get('min_length'), found.get('max_length')
+    if least is None or most is None:
+        return '' if not found else f'of at least {least} values' \
+            if most is None else f'of at most {most} values'
+    return f'of {least} values' if least == most else \
+        f'of {least} to {most} values'
 
 
 def _choices(hint: Any) -> list[str]:

@@ -59,6 +59,8 @@ class Part(Base):
                  inner: dict | None = None,
                  flag: bool = False,
                  side: int | tuple[int, ...] = 3,
+                 box: Annotated[Sequence[int], Field(
+                     min_length=2, max_length=3)] | None = None,
                  free=None,
                  weight: NonNegative | None = None,
                  counts: Sequence[Count] = (),
@@ -91,9 +93,11 @@ class Part(Base):
                        '[1]']),
     (dict(side='x'), ["side must be a whole number or a list, each a whole "
                       "number, got 'x'"]),
+    (dict(box=(1, )), ['box must be a list of 2 to 3 values, each a whole '
+                       'number or None, got (1,)']),
     (dict(rat=1), ["Part has no option 'rat'; it takes ['rate', 'how', "
-                   "'inner', 'flag', 'side', 'free', 'weight', 'counts', "
-                   "'size', 'names']; did you mean 'rate'?"]),
+                   "'inner', 'flag', 'side', 'box', 'free', 'weight', "
+                   "'counts', 'size', 'names']; did you mean 'rate'?"]),
     (dict(rate=0, how=3, rat=1), ['Part', 'rate', 'how'])])
 def test_what_is_wrong(options, expected):
     with pytest.raises(ConfigError) as error:

@@ -12,6 +12,7 @@ class at each location. Bright is much; each map has a scale of its own.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -152,6 +153,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.level < 0:
         parser.error(f'--level must be at least 0, got {args.level}')
     with clear_errors() as stage:
+        if not os.path.isdir(os.path.expanduser(args.run)) and \
+                ':' not in args.run:
+            raise FileNotFoundError(
+                f'{args.run!r} is no folder; give the work directory of a '
+                'run, or CONFIG:CHECKPOINT')
         run = read_run(f'run={args.run}')
         stage.cfg = run.cfg
         figure = draw(run, args.indices, args.images, args.level)

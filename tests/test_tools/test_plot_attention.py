@@ -85,6 +85,11 @@ def test_what_cannot_be_drawn(distilled, capsys, kind, arguments, message):
                               main=tool.main)
 
 
+def test_a_folder_that_is_not_there(capsys, tmp_path):
+    assert 'is no folder; give the work directory of a run, or CONFIG:' in \
+        refused(capsys, tmp_path / 'x', main=tool.main)
+
+
 def test_a_run_without_teachers(runs, capsys):  # noqa: F811
     assert 'its config has no teachers' in refused(
         capsys, runs('coco') / 'a', main=tool.main)

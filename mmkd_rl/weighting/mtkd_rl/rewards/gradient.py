@@ -99,11 +99,13 @@ class GradientReward(DeferredReward):
             raise ConfigError('GradientReward needs terms that compare the '
                               'student with each teacher')
         if context.has_mixtures:
+            softmax = context.task.judge is not None and context.task.softmax
             raise ConfigError(
-                "GradientReward would take the gradient of terms that read "
+                'GradientReward would take the gradient of terms that read '
                 "all teachers at once for that of the student's own loss; "
-                "leave these terms out, or use "
-                "reward=dict(type='AgreementReward')")
+                'leave these terms out' + (
+                    ", or use reward=dict(type='AgreementReward')"
+                    if softmax else ''))
 
     def watch(self, batch: DistillationBatch, step: Step
               ) -> tuple[Watch, ...] | None:
