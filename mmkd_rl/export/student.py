@@ -8,13 +8,16 @@ other names.
 from __future__ import annotations
 
 import copy
+import logging
 import re
 from collections.abc import Mapping
 from typing import Literal, get_args
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd_rl.export.description import described
+from mmkd_rl.utils.state_dicts import below, find_weights
 
 Format = Literal['mmpretrain', 'mmdet', 'mmseg', 'torchvision']
 FORMATS = get_args(Format)
@@ -48,16 +51,26 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
     """
     if to not in FORMATS:
         raise ValueError(f'--to must be one of {FORMATS}, got {to!r}')
-    state = checkpoint.get('state_dict') if isinstance(
-        checkpoint, Mapping) else None
-    if not isinstance(state, Mapping) or not state:
+    found = find_weights(checkpoint)
+    if found is None:
         raise ValueError('the checkpoint has no "state_dict"; give one that a '
                          'training run has saved')
+    if found.note:
+        print_log(f'{found.note} are exported', 'current', logging.WARNING)
     weights: dict[str, Tensor] = {
         n: t.detach().cpu().clone()
-        for n, t in plain_student(state).items()
+        for n, t in plain_student(found.weights).items()
         if not n.startswith('data_preprocessor.')
     }
+    if to in ('mmpretrain', 'torchvision') and not checkpoint.get(
+            'meta') and not any(
+            n.startswith('backbone.') for n in weights):
+        raise ValueError(
+            'this is not the checkpoint of a training with this tool or an '
+            'OpenMMLab toolbox: it has no "meta", and no weight named '
+            f'"backbone.*" (but {", ".join(list(weights)[:3])}, ...); '
+            'tools/model_converters/convert.py renames those of torchvision '
+            'and timm')
     if to == 'torchvision':
         return _torchvision(weights)
     if to in ('mmdet', 'mmseg'):
@@ -83,9 +96,9 @@ def plain_copy(model: nn.Module) -> nn.Module:
 
 
 def plain_student(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A student's weights under its own names, without those of distillation
-    and Knowledge Flow."""
-    state = {n.removeprefix('module.'): t for n, t in state.items()}
+    """A student's weights under its own names, without prefixes that wrappers
+    and trainers add, and without those of distillation and Knowledge Flow."""
+    state = below(state, 'backbone.')
     first_layout = {
         n[len(_STUDENT):]: t
         for n, t in state.items() if n.startswith(_STUDENT)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmkd_rl.export.description import student_configs
-from mmkd_rl.export.student import KNOWLEDGE_FLOW, plain_student
+from mmkd_rl.export.student import plain_student
 from mmkd_rl.utils import checkpoint_io
+from mmkd_rl.utils.state_dicts import find_weights
 
 #: Heads of detectors and segmentors.
 _DENSE = {'bbox_head', 'decode_head', 'mask_head', 'panoptic_head',
@@ -49,27 +52,31 @@ def read_trained(source: str | os.PathLike, key: str) -> TrainedBackbone:
     """
     path = checkpoint_io.last_checkpoint(os.fspath(source), key)
     content = checkpoint_io.load(path, key)
-    state = content.get('state_dict') if isinstance(content, dict) else None
-    if not isinstance(state, dict):
+    found = find_weights(content)
+    if found is None:
         raise ValueError(f'{key}={path!r} has no "state_dict"; give the '
                          'checkpoint of a training, or what '
                          'tools/export_student.py has written')
-    dense = sorted(_DENSE & {n.split('.')[0] for n in plain_student(state)})
+    if found.note:
+        print_log(f'{key}={path!r}: {found.note} are used', 'current',
+                  logging.WARNING)
+    state = plain_student(found.weights)
+    dense = sorted(_DENSE & {n.split('.')[0] for n in state})
     if dense:
         raise ValueError(
             f'{key}={path!r} is the checkpoint of a detector or a segmentor '
             f'(it has {", ".join(dense)}); give that of the classifier whose '
             'backbone it shall start from, or load_from for the whole model')
-    prefix = next((p for p in _PREFIXES[::-1]
-                   if any(n.startswith(p) for n in state)), None)
-    if prefix is None:
+    if not any(n.startswith('backbone.') for n in state):
         names = ', '.join(list(state)[:3])
         raise ValueError(
             f'{key}={path!r} has no weights named "backbone.*" (but {names}, '
             '...); tools/model_converters/convert.py renames those of '
             'torchvision and timm')
-    weights = {n.removeprefix(prefix): t for n, t in state.items()
-               if n.startswith(prefix)
-               and KNOWLEDGE_FLOW not in n.split('.')}
+    weights = {n.removeprefix('backbone.'): t for n, t in state.items()
+               if n.startswith('backbone.')}
+    # As MMEngine's own reader needs it, if the names in the file allow that.
+    prefix = next((p for p in _PREFIXES[::-1] if any(
+        n.startswith(p) for n in found.weights)), 'backbone.')
     config, preprocessor = student_configs(content.get('meta') or {})
     return TrainedBackbone(path, prefix, weights, config, preprocessor)

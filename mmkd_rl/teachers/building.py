@@ -25,6 +25,7 @@ from mmkd_rl.teachers.sources import expand
 from mmkd_rl.teachers.tapped import PRECISIONS
 from mmkd_rl.teachers.teacher import FrozenTeacher
 from mmkd_rl.utils.checkpoint_io import load
+from mmkd_rl.utils.state_dicts import fit_names
 
 #: Types of preprocessors without a ``type``, by package.
 _PREPROCESSORS = dict(
@@ -76,7 +77,8 @@ def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
         init_untrained(network)
     else:
         if task.backbone_only:
-            weights = _own_part(weights, set(network.state_dict()))
+            own = network.state_dict()
+            weights = _own_part(fit_names(weights, own)[0], set(own))
         load_weights(network, weights, path, f'{key}: checkpoint')
     taps = None if task.backbone_only else cfg.get('taps')
     return FrozenTeacher(

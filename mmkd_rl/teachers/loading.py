@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd_rl.errors import is_fault
@@ -18,6 +19,11 @@ from mmkd_rl.export.student import plain_student
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.configs import class_name, file_of, require_package
+from mmkd_rl.utils.state_dicts import (
+    find_weights,
+    fit_names,
+    without_records,
+)
 
 #: Value of ``checkpoint`` for a teacher with random weights.
 UNTRAINED = 'untrained'
@@ -209,8 +215,8 @@ def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:
 
 
 def weights_in(content: Any, path: str, key: str) -> dict[str, Tensor]:
-    """The weights in a checkpoint, plain or under ``state_dict`` or ``model``.
-    Of a distillation the student's weights are returned.
+    """The weights in a checkpoint, see :func:`find_weights`. Of a
+    distillation the student's weights are returned.
 
     Args:
         content: The checkpoint.
@@ -221,14 +227,16 @@ def weights_in(content: Any, path: str, key: str) -> dict[str, Tensor]:
         FileNotFoundError, ValueError: See :func:`checkpoint_io.load`; also if
             the file has no weights.
     """
-    for name in ('state_dict', 'model'):
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-    if not isinstance(content, dict) or not content or not all(
-            isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f'{key}={path!r} holds no weights: expected a dict '
-                         'of tensors, or one under "state_dict"')
-    return plain_student(content)
+    found = find_weights(content)
+    if found is None:
+        keys = f' (it has {_some([repr(k) for k in content])})' \
+            if isinstance(content, dict) and content else ''
+        raise ValueError(f'{key}={path!r} holds no weights{keys}: expected a '
+                         'dict of tensors, or one under "state_dict"')
+    if found.note:
+        print_log(f'{key}={path!r}: {found.note} are used', 'current',
+                  logging.WARNING)
+    return plain_student(found.weights)
 
 
 def classes_in(content: Any) -> tuple[str, ...] | None:
@@ -317,11 +325,13 @@ def init_untrained(network: nn.Module) -> None:
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str,
                  key: str) -> None:
-    """Load weights into a network; all names and shapes must match.
+    """Load weights into a network. All of the network's must be in the file,
+    and no others but records, see :func:`without_records`.
 
     Args:
         model: The network.
-        weights: Weights from :func:`read_checkpoint`.
+        weights: Weights from :func:`read_checkpoint`, under the network's
+            names or below a prefix, see :func:`fit_names`.
         path: The file, for messages.
         key: Config key of the file, for messages.
 
@@ -330,6 +340,14 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str,
             finite; the message counts them and names the first.
     """
     own = model.state_dict()
+    try:
+        weights, change = fit_names(
+            weights, {n: t for n, t in own.items() if _matters(n)})
+    except ValueError as error:
+        raise ValueError(f'{key}={path!r} {error}') from error
+    if change:
+        print_log(f'{key}={path!r}: its weights are read {change}', 'current')
+    weights = without_records(weights, own)
     missing = [n for n in own if n not in weights and _matters(n)]
     left_over = [n for n in weights if n not in own and _matters(n)]
     shapes = [

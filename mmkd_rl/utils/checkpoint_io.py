@@ -1,19 +1,27 @@
 """Read checkpoints without running code, and write them atomically.
 
 Reading uses PyTorch's ``weights_only`` loader, which runs no pickled code,
-with the few harmless types allowed that MMEngine writes into checkpoints.
-Files are written to a temporary name first, so that a file under its final
-name is always complete.
+with the few harmless types allowed that trainers write into checkpoints.
+Objects of other packages (options, records) are read as empty dicts in place
+of the class that is named in the file, which is not imported. Files are
+written to a temporary name first, so that a file under its final name is
+always complete.
 """
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import hashlib
 import importlib
+import logging
 import os
+import pathlib
 import pickle
 import re
+import sys
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import lru_cache
@@ -22,23 +30,38 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.fileio import get_local_path
+from mmengine.logging import print_log
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import find_latest_checkpoint
+from mmengine.runner.checkpoint import (
+    get_external_models,
+    get_torchvision_models,
+)
 
 #: Modules of the names in pickled arrays, in NumPy 2 and NumPy 1.
 _NUMPY = ('numpy._core.multiarray', 'numpy.core.multiarray')
+#: Packages whose objects are more than records.
+_NOT_RECORDS = {'torch', 'torchvision', 'numpy', *sys.stdlib_module_names}
+#: Names of published weights: the registry with their addresses.
+_COLLECTIONS = {'torchvision': get_torchvision_models,
+                'open-mmlab': get_external_models,
+                'openmmlab': get_external_models}
 
 
 @lru_cache
 def _safe_types() -> list[Any]:
-    """Types in MMEngine's checkpoints that cannot run code when read."""
+    """Types in trainers' checkpoints that cannot run code when read."""
     core = importlib.import_module(_NUMPY[np.__version__.startswith('1.')])
     arrays = [(getattr(core, name), f'{module}.{name}')
               for name in ('_reconstruct', 'scalar') for module in _NUMPY]
-    dtypes = {type(np.dtype(t)) for t in '?bBhHiIlLqQefdFD'}
+    dtypes = {type(np.dtype(t)) for t in '?bBhHiIlLqQefdFDUSMmO'}
+    # A path of the other system cannot be made here.
+    paths = [(getattr(pathlib, f'Pure{name}'), f'{module}.{name}')
+             for name in ('PosixPath', 'WindowsPath')
+             for module in ('pathlib', 'pathlib._local')]
     return [
         HistoryBuffer, slice, np.ndarray, np.dtype, *arrays, *dtypes,
-        (_statistic, 'builtins.getattr')
+        argparse.Namespace, *paths, (_statistic, 'builtins.getattr')
     ]
 
 
@@ -59,51 +82,129 @@ def load(path: str, key: str = 'checkpoint',
     """Read a checkpoint without running anything in it.
 
     Args:
-        path: A file, a URL, or a path for MMEngine's file clients.
+        path: A file, ``file://...``, an ``https://`` address, a name of
+            MMEngine's collections (``torchvision://resnet18``,
+            ``open-mmlab://...``), or a path for MMEngine's file clients.
         key: Config key of the path, for messages.
         map_location: Device of the tensors, see ``torch.load``.
 
     Raises:
         FileNotFoundError: No such file.
         ValueError: The file is truncated, no checkpoint, or has more than
-            tensors and plain values.
+            tensors and plain values; or the address is not https.
     """
     with ExitStack() as stack:
-        if path.startswith(('http://', 'https://')):
-            try:
-                local = _download(path)
-            except OSError as error:
-                raise ValueError(f'{key}={path!r} cannot be fetched: '
-                                 f'{error}') from error
-        else:
-            path = os.path.expanduser(path)
-            if '://' not in path and not os.path.isfile(path):
-                raise FileNotFoundError(
-                    f'{key}={path!r}: no such file (from {os.getcwd()})')
-            local = str(stack.enter_context(get_local_path(path)))
+        what = f'{key}={path!r}'
+        local = _local_file(path, key, stack)
         if local.endswith('.safetensors'):
-            return _load_safetensors(local, f'{key}={path!r}', map_location)
+            return _load_safetensors(local, what, map_location)
         try:
-            with torch.serialization.safe_globals(_safe_types()):
-                return torch.load(local, map_location=map_location,
-                                  weights_only=True)
+            return _load_pickle(local, map_location, what)
         except pickle.UnpicklingError as error:
             # torch raises this for code as well as for garbage.
             reason = str(error).split('WeightsUnpickler error:')[-1]
             culprit = re.search(r'GLOBAL (\S+)', reason)
             if culprit:
                 raise ValueError(
-                    f'{key}={path!r} is a pickle with more than tensors in '
+                    f'{what} is a pickle with more than tensors in '
                     f'it ({culprit[1]}); it was not run. Save its '
                     'state_dict alone and use that file') from error
-            raise ValueError(f'{key}={path!r} is not a PyTorch checkpoint: '
+            raise ValueError(f'{what} is not a PyTorch checkpoint: '
                              f'{_first_line(reason)}') from error
         except (RuntimeError, EOFError, OSError, LookupError, ValueError,
                 AttributeError, TypeError) as error:
             # torch's reader raises any of these for files of other kinds.
             raise ValueError(
-                f'{key}={path!r} cannot be read, it is truncated or not a '
+                f'{what} cannot be read, it is truncated or not a '
                 f'PyTorch checkpoint: {_first_line(str(error))}') from error
+
+
+def _local_file(path: str, key: str, stack: ExitStack) -> str:
+    """The file on this machine for a path or an address.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`load`.
+    """
+    scheme, separator, rest = path.partition('://')
+    if not separator or scheme == 'file':
+        local = os.path.expanduser(rest if separator else path)
+        if not os.path.isfile(local):
+            raise FileNotFoundError(
+                f'{key}={path!r}: ' +
+                ('this is a folder; name a file in it'
+                 if os.path.isdir(local) else
+                 f'no such file (from {os.getcwd()})'))
+        return local
+    if scheme == 'http':
+        raise ValueError(f'{key}={path!r}: files are fetched over https '
+                         f'alone; use https://{rest}')
+    if scheme in _COLLECTIONS:
+        known = _COLLECTIONS[scheme]()
+        name = next((n for n in (rest, rest.lower()) if n in known), None)
+        if name is None:
+            near = difflib.get_close_matches(rest, known, n=3)
+            raise ValueError(
+                f'{key}={path!r}: {scheme} has no weights {rest!r}' +
+                (f'; it has {", ".join(near)}, ...' if near else ''))
+        return _local_file(known[name], key, stack)
+    if scheme == 'https':
+        try:
+            return _download(path)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f'{key}={path!r} cannot be fetched: '
+                             f'{error}') from error
+    try:
+        return str(stack.enter_context(get_local_path(path)))
+    except (ValueError, KeyError, ImportError) as error:
+        raise ValueError(
+            f'{key}={path!r}: {scheme}:// cannot be read here '
+            f'({_first_line(str(error))}); give a file, https://, file://, '
+            'torchvision:// or open-mmlab://') from error
+
+
+def _load_pickle(local: str, map_location: Any, what: str) -> Any:
+    """Read PyTorch's format. Objects of other packages, which are records
+    beside the weights, are read as dicts.
+
+    Raises:
+        pickle.UnpicklingError: There are objects of other kinds.
+    """
+    types = _safe_types()
+    try:
+        with torch.serialization.safe_globals(types):
+            return torch.load(local, map_location=map_location,
+                              weights_only=True)
+    except pickle.UnpicklingError as error:
+        strangers = _records_of_others(local, types)
+        if not strangers:
+            raise
+        # The classes are not imported: dicts stand for their objects.
+        places = [(OrderedDict, name) for name in strangers]
+        try:
+            with torch.serialization.safe_globals([*types, *places]):
+                content = torch.load(local, map_location=map_location,
+                                     weights_only=True)
+        except Exception:
+            raise error from None
+        if type(content) is OrderedDict and not content:
+            raise  # the whole file is one object
+        print_log(f'{what}: objects of {", ".join(strangers)} in it were not '
+                  'read, only tensors and plain values', 'current',
+                  logging.WARNING)
+        return content
+
+
+def _records_of_others(local: str, types: list[Any]) -> list[str]:
+    """Names of classes in a file that are of packages other than Python's
+    library, NumPy and PyTorch; empty if there are others, too."""
+    try:
+        with torch.serialization.safe_globals(types):
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(local)
+    except (AttributeError, RuntimeError, ValueError, OSError,
+            pickle.UnpicklingError):
+        return []
+    return sorted(names) if not any(
+        n.split('.')[0] in _NOT_RECORDS for n in names) else []
 
 
 def last_checkpoint(path: str, key: str) -> str:
@@ -182,8 +283,16 @@ def _download(url: str) -> str:
     name = os.path.basename(url.split('?')[0])
     local = os.path.join(folder, f'{digest}-{name}')
     if not os.path.exists(local):
-        torch.hub.download_url_to_file(url, local)
+        torch.hub.download_url_to_file(url, local, _checksum(name))
     return local
+
+
+def _checksum(name: str) -> str | None:
+    """First digits of a file's SHA-256, which names of published weights end
+    with (``resnet18-f37072fd.pth``)."""
+    found = re.search(r'-([0-9a-f]{8,64})\.\w+$', name)
+    # Eight decimal digits are more likely a date.
+    return found[1] if found and not found[1].isdigit() else None
 
 
 def _first_line(text: str) -> str:

@@ -15,15 +15,17 @@ from typing import Any
 import mmengine.runner.activation_checkpointing as checkpointing
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.fileio import register_backend
+from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import CheckpointLoader
 from torch.utils.checkpoint import checkpoint
 
 from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.atomic_backend import AtomicLocalBackend
+from mmkd_rl.utils.pretrained import CheckedPretrainedInit
 
 
 def patch_mmengine() -> None:
-    """Change four things in MMEngine for this process; repeated calls have no
+    """Change five things in MMEngine for this process; repeated calls have no
     effect.
 
     - Local files are written completely or not at all: a run that is killed
@@ -32,6 +34,8 @@ def patch_mmengine() -> None:
       also for ``load_from``, ``resume`` and ``init_cfg``. MMEngine's own
       reader unpickles any content if the safe loader fails, and a pickle can
       run code.
+    - An ``init_cfg`` of the type ``Pretrained`` from whose file no weight
+      comes is an error, see :class:`CheckedPretrainedInit`.
     - ``activation_checkpointing`` uses PyTorch's non-reentrant version. With
       MMEngine's reentrant version the weights of a module get no gradient if
       its input, such as images, needs none (``['backbone']`` trains no
@@ -41,8 +45,11 @@ def patch_mmengine() -> None:
       over the OneDL one.
     """
     register_backend('local', AtomicLocalBackend, force=True, prefixes='')
-    CheckpointLoader.register_scheme(('', 'http://', 'https://'),
-                                     load_from_safe, force=True)
+    CheckpointLoader.register_scheme(
+        ('', 'http://', 'https://', 'file://', 'torchvision://',
+         'open-mmlab://', 'openmmlab://'), load_from_safe, force=True)
+    WEIGHT_INITIALIZERS.register_module('Pretrained', force=True,
+                                        module=CheckedPretrainedInit)
     checkpointing.wrap_forward = _wrap_forward
     try:
         distribution(MODULE2PACKAGE['mmseg'])

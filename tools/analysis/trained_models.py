@@ -14,14 +14,15 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import load_checkpoint
+from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
-from mmkd_rl.engine.hooks.load_report_hook import watch_loading
 from mmkd_rl.export.student import DISTILLATION
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.cli import check_checkpoint
 from mmkd_rl.utils.configs import class_name, load_config
+from mmkd_rl.utils.load_report import fitted, watch_loading
 
 _FORMS = ('NAME=WORK_DIR or NAME=CONFIG:CHECKPOINT, such as '
           "'MTKD-RL=work_dirs/mtkd_rl'")
@@ -180,6 +181,8 @@ def open_model(run: Run, detects: bool) -> nn.Module:
     else:
         from mmseg.apis import init_model
         model = init_model(cfg, device=device)
+    weights = fitted(checkpoint_io.load(run.checkpoint), model,
+                     repr(run.checkpoint))
     watch_loading(model, 'checkpoint', run.checkpoint)
-    load_checkpoint(model, run.checkpoint, map_location='cpu')
+    load_state_dict(model, weights, logger='current')
     return model

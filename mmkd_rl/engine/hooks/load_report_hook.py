@@ -7,26 +7,14 @@ with exit code 0.
 
 from __future__ import annotations
 
-import logging
-from typing import Literal
-
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.runner import Runner
-from torch import Tensor, nn
 
 from mmkd_rl.distillers import check_outermost
 from mmkd_rl.engine.hooks.common import unwrapped
 from mmkd_rl.options import Checked
 from mmkd_rl.registry import HOOKS
-
-#: Smallest share of the weights that must come from the file, by its use. A
-#: start from a part, such as another detector's backbone, is common; a tested
-#: model must be complete.
-_LEAST: dict[str, float] = {
-    'load_from': 0.1, 'checkpoint': 1., '--resume': 0.5}
-_SHOWN = 4
-_Key = Literal['load_from', 'checkpoint', '--resume']
+from mmkd_rl.utils.load_report import Key, fitted, watch_loading
 
 
 @HOOKS.register_module()
@@ -48,26 +36,20 @@ class LoadReportHook(Checked, Hook):
     # After hooks that change the checkpoint's names.
     priority = 'VERY_LOW'
 
-    def __init__(self, key: _Key = 'load_from') -> None:
+    def __init__(self, key: Key = 'load_from') -> None:
         self.key = key
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Register hooks on the model; its weights are loaded next."""
-        watch_loading(unwrapped(runner), self.key, str(runner._load_from))
+        """Bring the checkpoint's names to the model's, and register hooks on
+        the model, whose weights are loaded next."""
+        model, path = unwrapped(runner), str(runner._load_from)
+        if self.key != '--resume':  # of a run of ours, with all its names
+            checkpoint['state_dict'] = fitted(checkpoint, model,
+                                              f'{self.key} {path!r}')
+        watch_loading(model, self.key, path)
 
 
-def watch_loading(model: nn.Module, key: _Key, path: str) -> None:
-    """Report the next load of a model's weights, see :class:`LoadReportHook`.
-
-    Args:
-        model: The model.
-        key: The user's option with the file.
-        path: The file, for messages.
-    """
-    _Watch(model, key, path)
-
-
-def report_loading(runner: Runner, key: _Key) -> None:
+def report_loading(runner: Runner, key: Key) -> None:
     """Register :class:`LoadReportHook`, and check that the distilled model is
     the runner's model itself.
 
@@ -80,86 +62,3 @@ def report_loading(runner: Runner, key: _Key) -> None:
     """
     check_outermost(unwrapped(runner))
     runner.register_hook(LoadReportHook(key))
-
-
-class _Watch:
-    """Hooks on one load of a model's weights.
-
-    Args:
-        model: The model.
-        key: See :class:`LoadReportHook`.
-        path: The file, for messages.
-    """
-
-    def __init__(self, model: nn.Module, key: str, path: str) -> None:
-        self.key, self.path = key, path
-        self.own = {
-            n: tuple(t.shape)
-            for n, t in model.state_dict().items() if _counts(n, key)
-        }
-        # Filled by the last load hook: some models rename weights.
-        self.file: dict[str, tuple[int, ...]] = {}
-        self._handles = [
-            model.register_load_state_dict_pre_hook(self._before),
-            model.register_load_state_dict_post_hook(self._after)
-        ]
-
-    def _before(self, model: nn.Module, state: dict[str, Tensor], prefix: str,
-                *args) -> None:
-        self.file = {n: tuple(t.shape) for n, t in state.items()}
-
-    def _after(self, model: nn.Module, incompatible) -> None:
-        for handle in self._handles:
-            handle.remove()
-        # Not the state_dict's names: a model may remove prefixes there and add
-        # them when loading.
-        shapes = {n: tuple(t.shape) for n, t in (*model.named_parameters(),
-                                                 *model.named_buffers())
-                  if _counts(n, self.key)}
-        absent = shapes.keys() & incompatible.missing_keys
-        other = {n: s for n, s in self.file.items()
-                 if n in shapes and s != shapes[n]}
-        came = len(self.own) - len(absent) - len(other)
-        left_over = [n for n in incompatible.unexpected_keys
-                     if _counts(n, self.key)]
-        self._report(type(model).__name__, came, absent, other, left_over)
-
-    def _report(self, name: str, came: int, absent: set[str],
-                other: dict[str, tuple[int, ...]],
-                left_over: list[str]) -> None:
-        text = (f'{self.key} {self.path!r}: {came} of {len(self.own)} weights '
-                f'of {name} came from the file')
-        lacks = []
-        if absent:
-            lacks.append(f'{len(absent)} are not in it: {_some(absent)}')
-        if other:
-            lacks.append(f'{len(other)} have another shape: {_some(other)}')
-        if lacks:
-            text += '; ' + '; '.join(lacks)
-        elif left_over:
-            text += (f"; {len(left_over)} others in it are not the model's: "
-                     f'{_some(left_over)}')
-        if not came or came < _LEAST[self.key] * len(self.own):
-            raise ValueError(
-                f'{text}. Expected names such as {_some(self.own)}; the file '
-                f'has {_some(self.file)}. Is it a checkpoint of this model?')
-        print_log(text, 'current',
-                  logging.WARNING if lacks else logging.INFO)
-
-
-def _counts(name: str, key: str) -> bool:
-    """Whether a weight should be in the file."""
-    if name.endswith('num_batches_tracked') or \
-            name.startswith('data_preprocessor.'):
-        return False  # missing in old files, and constants
-    parts = name.split('.')
-    if key == 'checkpoint' and parts[0].startswith('auxiliary_head'):
-        return False  # not used in tests
-    return key == '--resume' or not (parts[0] == 'distillation'
-                                     or 'knowledge_flow' in parts)
-
-
-def _some(names) -> str:
-    names = list(names) if isinstance(names, dict) else sorted(names)
-    return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else
-                                        '') if names else 'none'
