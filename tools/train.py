@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from mmkd_rl import recipes
+from mmkd_rl.engine.hooks import DataCheckHook
 from mmkd_rl.engine.hooks.load_report_hook import report_loading
 from mmkd_rl.utils import cli
 from mmkd_rl.utils.patches import patch_mmengine
@@ -114,7 +115,8 @@ def main() -> None:
         cli.start_distributed_on_cpu(cfg)
         runner = cli.build_runner(cfg, 'train', 'val')
         report_loading(runner, '--resume' if cfg.get('resume') else
-                           'load_from')
+                       'load_from')
+        runner.register_hook(DataCheckHook())
         stage.resume_command = shlex.join([sys.executable, *sys.argv]) + (
             '' if args.resume else ' --resume')
         stage.watch(runner)

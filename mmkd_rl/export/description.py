@@ -29,6 +29,28 @@ def described(meta: dict) -> dict[str, Any]:
     return {META: json.dumps(known)} if backbone else {}
 
 
+def data_facts(meta: dict) -> dict[str, Any]:
+    """What the toolboxes' inference reads from ``meta``: the names of the
+    classes, and the colours, of the training data; empty if they are not
+    known.
+
+    Args:
+        meta: ``meta`` of the run's checkpoint.
+    """
+    facts = meta.get('dataset_meta') or {}
+    known = {k: _plain(v) for k, v in facts.items()
+             if k in ('classes', 'palette') and v is not None}
+    return dict(dataset_meta=known) if known else {}
+
+
+def _plain(value: Any) -> Any:
+    """Lists, numbers and strings in place of arrays and tuples."""
+    if hasattr(value, 'tolist'):
+        value = value.tolist()
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) \
+        else value
+
+
 def student_configs(meta: dict) -> tuple[dict | None, dict | None]:
     """Read the configs of the student's backbone and preprocessor.
 

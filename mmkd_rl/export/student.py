@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmkd_rl.export.description import described
+from mmkd_rl.export.description import data_facts, described
 from mmkd_rl.utils.state_dicts import below, find_weights
 
 Format = Literal['mmpretrain', 'mmdet', 'mmseg', 'torchvision']
@@ -41,9 +41,10 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
             ResNet).
 
     Returns:
-        ``{'state_dict': {name: tensor}, 'meta': {...}}``, tensors and strings
-        only, so that ``torch.load(..., weights_only=True)`` reads it; for
-        torchvision the bare ``{name: tensor}``, as its models load it.
+        ``{'state_dict': {name: tensor}, 'meta': {...}}``, tensors and plain
+        values only, with the names of the classes if they are known, so that
+        ``torch.load(..., weights_only=True)`` reads it; for torchvision the
+        bare ``{name: tensor}``, as its models load it.
 
     Raises:
         ValueError: The format is unknown, there are no weights, or the format
@@ -82,8 +83,9 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
             raise ValueError(
                 f'--to {to}: the student has no backbone (no weight named '
                 '"backbone.*"), so no detector or segmentor can take it')
+    meta = checkpoint.get('meta') or {}
     return dict(state_dict=weights, meta=dict(
-        format=to, by='mmkd_rl', **described(checkpoint.get('meta') or {})))
+        format=to, by='mmkd_rl', **described(meta), **data_facts(meta)))
 
 
 def plain_copy(model: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmpretrain.models.necks import GlobalAveragePooling
 from torch import Tensor, nn
 
-from mmkd_rl.records import Batch, Output, Truth
+from mmkd_rl.records import Batch, Output, OutputSpec, Truth
 from mmkd_rl.registry import TASKS
 from mmkd_rl.taps import OutputTaps
 from mmkd_rl.tasks.base import LogitTask, TapConfig
@@ -74,6 +74,19 @@ class ClassificationTask(LogitTask):
             f'{tap.path!r}, so its classifier cannot be run on a mapped '
             "feature; leave taps.feature out, or tap the last linear layer's "
             'input')
+
+    def check(self, spec: OutputSpec, images: Tensor) -> None:
+        """Refuse a single score, whose softmax is always 1.
+
+        Raises:
+            ValueError: The network has one score for each image.
+        """
+        if spec.logits and spec.num_classes < 2:
+            raise ValueError(
+                f'{spec.name}: one score for each image is no softmax over '
+                'classes, and would be distilled with a loss of 0; give it '
+                'two classes, or distil features alone with '
+                "task=dict(type='FeatureTask')")
 
     def truth(self, batch: Batch) -> Truth:
         """Class indices [B], or probabilities [B, C] (mixup); all images are

@@ -28,14 +28,31 @@ class Normalization:
     std: tuple[float, ...]
     to_rgb: bool
 
+    def then(self, other: Normalization) -> Normalization:
+        """The normalisation by this one and then by another one."""
+        mean, std = self.mean, self.std
+        if other.to_rgb:
+            mean, std = mean[::-1], std[::-1]
+        if len(mean) == 1:
+            mean, std = mean * len(other.mean), std * len(other.mean)
+        theirs = [(values * len(mean) if len(values) == 1 else values)
+                  for values in (other.mean, other.std)]
+        return Normalization(
+            tuple(m + n * s for m, n, s in zip(mean, theirs[0], std)),
+            tuple(s * t for s, t in zip(std, theirs[1])),
+            self.to_rgb != other.to_rgb)
+
     @classmethod
     def of(cls, preprocessor: nn.Module | None) -> Normalization | None:
         """Normalisation of a preprocessor of MMEngine, MMPretrain, MMDetection
         or MMSegmentation; ``None``: unknown."""
         if preprocessor is None:
             return None
-        swap = getattr(preprocessor, 'to_rgb',
-                       getattr(preprocessor, '_channel_conversion', None))
+        # MMSegmentation calls it channel_conversion, with or without OneDL's
+        # underscore.
+        swap = next((getattr(preprocessor, name) for name in (
+            'to_rgb', '_channel_conversion', 'channel_conversion')
+            if hasattr(preprocessor, name)), None)
         if swap is None:
             return None
         if not getattr(preprocessor, '_enable_normalize', False):
@@ -74,6 +91,8 @@ class InputAdapter(nn.Module):
         input_size: (H, W) that the teacher needs; ``None``: no resizing.
         input_scale: Factor by which height and width are multiplied, without
             ``input_size``.
+        channels: Number of the teacher's channels, all of which see the
+            single one of grey images; ``None``: not known.
     """
 
     scale: Tensor
@@ -83,10 +102,12 @@ class InputAdapter(nn.Module):
                  source: Normalization | None,
                  target: Normalization | None,
                  input_size: tuple[int, int] | None = None,
-                 input_scale: float = 1.) -> None:
+                 input_scale: float = 1.,
+                 channels: int | None = None) -> None:
         super().__init__()
         self.input_size, self.input_scale = input_size, input_scale
         self.swap = self.affine = False
+        self.channels = channels
         if source is None or target is None or source == target:
             return
         self.swap = source.to_rgb != target.to_rgb
@@ -105,6 +126,8 @@ class InputAdapter(nn.Module):
         the size."""
         if self.swap:
             images = images.flip(1)
+        if self.channels is not None and images.shape[1] == 1:
+            images = images.expand(-1, self.channels, -1, -1)
         if self.affine:
             images = images * self.scale + self.shift
         own = tuple(images.shape[-2:])

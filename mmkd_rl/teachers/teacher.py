@@ -50,7 +50,8 @@ class FrozenTeacher(nn.Module):
         self._taps, self._task = taps, task
         self.tapped = TappedNetwork(
             model, task.run,
-            InputAdapter(None, None, input_size, input_scale), precision,
+            InputAdapter(None, None, input_size, input_scale,
+                         _channels(model)), precision,
             SlidingWindow.of(model))
         self._features = self.tapped.install(model, taps.features)
         self._logits = self.tapped.install(model, taps.logits)
@@ -85,7 +86,7 @@ class FrozenTeacher(nn.Module):
         device = next((p.device for p in self.model.parameters()), None)
         self.tapped.adapter = InputAdapter(
             student, self.normalization, self.input_size,
-            self.input_scale).to(device)
+            self.input_scale, _channels(self.model)).to(device)
 
     def listen(self, taps: Sequence[Tap]) -> None:
         """Set the taps of inner layers that are also read.
@@ -136,6 +137,11 @@ class FrozenTeacher(nn.Module):
                     place is not None and is_ours(place[0]):
                 raise  # a fault of ours, or a message of a tap
             window = self.tapped.window
+            given, own = batch.images.shape[1], _channels(self.model)
+            if own is not None and given not in (1, own):
+                raise ValueError(
+                    f'teacher {self.name!r} takes images of {own} channels, '
+                    f"and the student's have {given}") from error
             raise ValueError(
                 f'teacher {self.name!r} fails on images of shape '
                 f'{tuple(batch.images.shape)}: {error}; if it needs another '
@@ -180,6 +186,16 @@ class FrozenTeacher(nn.Module):
                 f'teacher {self.name!r} gives NaN or infinity on a grey '
                 'image; check its checkpoint')
         return spec_of(self.name, output)
+
+
+def _channels(model: nn.Module) -> int | None:
+    """Channels of the images that a network takes, 1 or 3: those of its first
+    convolution; ``None``: not known."""
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)),
+                 None)
+    # YOLOX' first one has twelve.
+    return first.in_channels if first is not None and first.in_channels in (
+        1, 3) else None
 
 
 def spec_of(name: str, output: Output) -> OutputSpec:

@@ -232,6 +232,10 @@ def describe(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f'{error.filename}, line {error.lineno}: {error.msg}'
     text = str(error).strip()
+    if text.startswith('Caught ') and 'Original Traceback' in text:
+        # Of a worker process of a data loader.
+        name = f'{type(error).__name__}: '
+        text = text.rpartition(name)[2].strip()
     if not text and error.__context__ is not None:
         return describe(error.__context__)
     return text or type(error).__name__

@@ -25,7 +25,7 @@ Key = Literal['load_from', 'checkpoint', '--resume', 'init_cfg']
 #: start from a part, such as another detector's backbone, is common; a tested
 #: model must be complete.
 _LEAST: dict[str, float] = {
-    'load_from': 0.1, 'checkpoint': 1., '--resume': 0.5, 'init_cfg': 0.1}
+    'load_from': 0.1, 'checkpoint': 1., '--resume': 1., 'init_cfg': 0.1}
 _SHOWN = 4
 
 
@@ -128,6 +128,12 @@ class _Watch:
         elif left_over:
             text += (f"; {len(left_over)} others in it are not the model's: "
                      f'{_some(left_over)}')
+        if self.key == '--resume' and (lacks or any(
+                n.startswith('distillation.') for n in left_over)):
+            raise ValueError(
+                f'{text}. A run goes on with the model that it began with; to '
+                'start another one from its weights use load_from without '
+                '--resume')
         if not came or came < _LEAST[self.key] * len(self.own):
             raise ValueError(
                 f'{text}. Expected names such as {_some(self.own)}; the file '

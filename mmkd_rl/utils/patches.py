@@ -21,11 +21,12 @@ from torch.utils.checkpoint import checkpoint
 
 from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.atomic_backend import AtomicLocalBackend
+from mmkd_rl.utils.image_errors import name_files_of_errors
 from mmkd_rl.utils.pretrained import CheckedPretrainedInit
 
 
 def patch_mmengine() -> None:
-    """Change five things in MMEngine for this process; repeated calls have no
+    """Change six things in MMEngine for this process; repeated calls have no
     effect.
 
     - Local files are written completely or not at all: a run that is killed
@@ -40,6 +41,7 @@ def patch_mmengine() -> None:
       MMEngine's reentrant version the weights of a module get no gradient if
       its input, such as images, needs none (``['backbone']`` trains no
       backbone), and a tap inside it reads a tensor without gradient.
+    - An error in a data set's pipeline names the image's file.
     - ``mmseg::...`` is read from whichever distribution provides ``mmseg``.
       MMEngine looks for one named ``mmsegmentation`` and would pip-install it
       over the OneDL one.
@@ -50,6 +52,7 @@ def patch_mmengine() -> None:
          'open-mmlab://', 'openmmlab://'), load_from_safe, force=True)
     WEIGHT_INITIALIZERS.register_module('Pretrained', force=True,
                                         module=CheckedPretrainedInit)
+    name_files_of_errors()
     checkpointing.wrap_forward = _wrap_forward
     try:
         distribution(MODULE2PACKAGE['mmseg'])

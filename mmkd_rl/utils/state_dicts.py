@@ -57,8 +57,8 @@ def find_weights(content: Any) -> Found | None:
         content: What was read from the file.
     """
     sets = dict(_sets(content))
-    if isinstance(content, Mapping) and 'state_dict' in sets and \
-            'message_hub' in content:
+    if 'state_dict' in sets and ('meta' in content or
+                                 'steps' in sets.get('ema_state_dict', {})):
         return Found(sets['state_dict'], 'state_dict')
     averaged = [place for place in sets if _AVERAGED.search(place)]
     raw = [place for place in sets if place not in averaged]

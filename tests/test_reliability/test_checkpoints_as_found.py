@@ -143,7 +143,8 @@ WHOLE = {
     'AveragedModel': lambda: dict(
         under('module.'), n_averaged=torch.tensor(3)),
     'MMEngine, raw beside averaged': lambda: dict(
-        state_dict=weights(), message_hub={},
+        state_dict=weights(), message_hub={}, meta={},
+        agent=dict(policy=weights(7)),
         ema_state_dict=dict(under('module.', weights(7)),
                             steps=torch.tensor(4))),
     "a profiler's counters": lambda: dict(state_dict=dict(

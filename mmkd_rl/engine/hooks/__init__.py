@@ -1,5 +1,6 @@
 from .agent_alternation_hook import AgentAlternationHook
 from .class_mean_hook import ClassMeanHook
+from .data_check_hook import DataCheckHook
 from .flow_visualization_hook import FlowVisualizationHook
 from .knowledge_flow_hook import KnowledgeFlowHook
 from .learner_hook import LearnerHook
@@ -11,8 +12,8 @@ from .teacher_check_hook import TeacherCheckHook
 from .weight_visualization_hook import WeightVisualizationHook
 
 __all__ = [
-    'AgentAlternationHook', 'ClassMeanHook', 'FlowVisualizationHook',
-    'KnowledgeFlowHook', 'LearnerHook', 'LoadReportHook',
-    'MetaWeightingHook', 'RandomStateHook', 'StudentExportHook',
-    'TeacherCheckHook', 'WeightVisualizationHook'
+    'AgentAlternationHook', 'ClassMeanHook', 'DataCheckHook',
+    'FlowVisualizationHook', 'KnowledgeFlowHook', 'LearnerHook',
+    'LoadReportHook', 'MetaWeightingHook', 'RandomStateHook',
+    'StudentExportHook', 'TeacherCheckHook', 'WeightVisualizationHook'
 ]

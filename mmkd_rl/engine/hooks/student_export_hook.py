@@ -46,7 +46,11 @@ class StudentExportHook(Checked, Hook):
     def after_train(self, runner: Runner) -> None:
         """Export the student."""
         model = taught_by_us(runner, type(self).__name__)
-        checkpoint = dict(state_dict=weights_to_cpu(get_state_dict(model)))
+        facts = getattr(runner.train_dataloader.dataset, 'metainfo', None)
+        # As in the runner's own checkpoints.
+        checkpoint = dict(
+            state_dict=weights_to_cpu(get_state_dict(model)),
+            meta=dict(cfg=runner.cfg.pretty_text, dataset_meta=facts))
         # Other hooks change what is saved: EMAHook saves averages.
         runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
         path = os.path.join(runner.work_dir, self.out)
