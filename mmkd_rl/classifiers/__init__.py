@@ -5,11 +5,13 @@ from mmpretrain.models.losses import CrossEntropyLoss
 
 from mmkd_rl.registry import MODELS
 
+from .hugging_face import HuggingFaceClassifier
 from .timm import TimmClassifier
 from .torchvision import TorchVisionClassifier
 from .wrapped import ModuleClassifier
 
-__all__ = ['ModuleClassifier', 'TimmClassifier', 'TorchVisionClassifier']
+__all__ = ['HuggingFaceClassifier', 'ModuleClassifier', 'TimmClassifier',
+           'TorchVisionClassifier']
 
 # MMPretrain's classifiers and heads use these two names without a prefix, so
 # with `default_scope='mmkd_rl'` they are looked up in our registry.

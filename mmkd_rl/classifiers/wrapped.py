@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from mmpretrain.models.classifiers import BaseClassifier
@@ -19,7 +20,8 @@ class WrappedClassifier(BaseClassifier):
     network's, without a prefix.
 
     Args:
-        model: Network from images [B, 3, H, W] to class scores [B, C].
+        model: Network from images [B, 3, H, W] to class scores [B, C]; of
+            several outputs the first is taken.
         loss: Config of the classification loss.
         data_preprocessor: As for ``mmpretrain.ImageClassifier``.
         init_cfg: See ``mmengine.model.BaseModule``.
@@ -38,6 +40,7 @@ class WrappedClassifier(BaseClassifier):
         super().__init__(
             init_cfg=init_cfg, data_preprocessor=data_preprocessor)
         self.model = model
+        model.register_forward_hook(_main_output)
         # Without parameters: it turns logits into losses and predictions.
         self.head = ClsHead(loss=loss)
         self.register_state_dict_post_hook(_drop_prefix)
@@ -118,6 +121,15 @@ def imported(path: str) -> Any:
             f'module={path!r} cannot be imported ({error}); give a path such '
             "as 'my_package.nets.MyNet', whose package Python finds "
             '(PYTHONPATH)') from error
+
+
+def _main_output(module: nn.Module, args: tuple, output: Any) -> Any:
+    """The class scores of a network that also gives those of auxiliary heads
+    in training (GoogLeNet, Inception) or other results; the auxiliary ones
+    are not trained."""
+    if isinstance(output, Mapping):
+        return output.get('logits', next(iter(output.values())))
+    return output[0] if isinstance(output, (tuple, list)) else output
 
 
 def _drop_prefix(module: nn.Module, state: dict, prefix: str,

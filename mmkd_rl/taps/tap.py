@@ -12,6 +12,7 @@ nothing replaces or copies, hooks are installed once.
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,6 +73,7 @@ class Tap:
                                                          index)
         self.key, self.copy = key, copy
         self.in_training: int | None = None
+        self.takes_labels = _takes_labels(modules[path])
 
     def install(self, model: nn.Module,
                 record: Callable[[Any], None]) -> RemovableHandle:
@@ -88,11 +90,19 @@ class Tap:
         keep = (lambda value: record(_copied(value))) if self.copy else record
         if self.source == 'output':
             return module.register_forward_hook(
-                lambda module, _, output: keep(
-                    output if self.in_training is None or not module.training
-                    else output[self.in_training]))
+                lambda *call: keep(self._output(*call)), with_kwargs=True)
         return module.register_forward_pre_hook(
             lambda _, args: keep(args[0]))
+
+    def _output(self, module: nn.Module, args: tuple, kwargs: dict,
+                output: Any) -> Any:
+        """The output that the module has in evaluation mode."""
+        if self.takes_labels and (len(args) > 1 or kwargs):
+            # Without its hooks; a head is one small layer.
+            output = module.forward(args[0])
+        if self.in_training is not None and module.training:
+            output = output[self.in_training]
+        return output
 
     def listen(self, model: nn.Module) -> Listener:
         """Record the module's calls until the listener is stopped.
@@ -316,6 +326,12 @@ def _copied(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_copied(v) for v in value]
     return value
+
+
+def _takes_labels(module: nn.Module) -> bool:
+    names = list(inspect.signature(module.forward).parameters)
+    return len(names) > 1 and names[1] in ('target', 'targets', 'label',
+                                           'labels', 'gt_label')
 
 
 def _nearest(path: str, paths: list[str]) -> list[str]:

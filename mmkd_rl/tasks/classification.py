@@ -194,7 +194,9 @@ def classifier_feature(model: nn.Module, key: str) -> TapConfig:
             f'{key}: {type(model).__name__} has neither a backbone nor a '
             f'linear layer; say where its feature is with '
             f"{key}.taps=dict(feature='...')")
-    return dict(path=linear[-1], source='input')
+    # timm's DeiT and LeViT end with the layer of the distillation token.
+    last = linear[-1].replace('head_dist', 'head')
+    return dict(path=last if last in linear else linear[-1], source='input')
 
 
 def _logits(output: Output) -> Tensor:

@@ -379,7 +379,22 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str,
     if bad:
         raise ValueError(f'{key}={path!r} has NaN or infinite values in '
                          f'{len(bad)} weights: {_some(bad)}')
+    _warn_of_fresh_statistics(weights, f'{key}={path!r}')
     model.load_state_dict(weights, strict=False)
+
+
+def _warn_of_fresh_statistics(weights: dict[str, Tensor], what: str) -> None:
+    """Warn where batch norm has seen no batch: in evaluation mode, in which
+    teachers run, such a network computes something else than in training."""
+    means = [n for n in weights if n.endswith('running_mean')]
+    fresh = [n for n in means if not weights[n].any() and bool(
+        (weights.get(n[:-len('mean')] + 'var', weights[n]) == 1).all())]
+    if fresh:
+        print_log(
+            f'{what}: {len(fresh)} of {len(means)} batch norms have the '
+            f'statistics of a new network ({_some(fresh)}): they were never '
+            'in training mode, and the network gives other outputs in '
+            'evaluation than its makers saw', 'current', logging.WARNING)
 
 
 def _matters(name: str) -> bool:

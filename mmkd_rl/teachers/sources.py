@@ -159,4 +159,4 @@ def _of_transformers(name: str, key: str) -> dict[str, Any]:
 _PACKAGES: dict[str, tuple[str, Callable[[str, str], dict[str, Any]]]] = dict(
     timm=('mmkd_rl.TimmClassifier', _of_timm),
     torchvision=('mmkd_rl.TorchVisionClassifier', _of_torchvision),
-    transformers=('mmpretrain.HuggingFaceClassifier', _of_transformers))
+    transformers=('mmkd_rl.HuggingFaceClassifier', _of_transformers))
