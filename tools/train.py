@@ -12,12 +12,12 @@ import sys
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 
 from mmkd_rl import recipes
 from mmkd_rl.engine.hooks import DataCheckHook
 from mmkd_rl.engine.hooks.load_report_hook import report_loading
 from mmkd_rl.utils import cli
+from mmkd_rl.utils.checkpoint_io import latest_in
 from mmkd_rl.utils.patches import patch_mmengine
 
 
@@ -93,12 +93,10 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    # If no checkpoint is named, MMEngine resumes from the last one in the
-    # work dir.
-    path = cfg.get('load_from') or (
-        find_latest_checkpoint(cfg.work_dir) if cfg.get('resume') else None)
-    if path:
-        cli.check_checkpoint(path,
+    if cfg.get('resume') and not cfg.get('load_from'):
+        cfg.load_from = latest_in(cfg.work_dir)
+    if cfg.get('load_from'):
+        cli.check_checkpoint(cfg.load_from,
                              '--resume' if cfg.get('resume') else 'load_from')
 
 

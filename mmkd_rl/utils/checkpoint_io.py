@@ -207,6 +207,36 @@ def _records_of_others(local: str, types: list[Any]) -> list[str]:
         n.split('.')[0] in _NOT_RECORDS for n in names) else []
 
 
+def latest_in(folder: str) -> str | None:
+    """The last checkpoint of the run in a work directory; ``None``: there is
+    none.
+
+    MMEngine notes the whole path of the checkpoint, which is in another
+    folder if the work directory was moved or copied since; then the file of
+    the same name in this folder is meant.
+
+    Args:
+        folder: The work directory.
+    """
+    path = find_latest_checkpoint(folder)
+    return path and in_folder(path, folder)
+
+
+def in_folder(path: str, folder: str) -> str | None:
+    """A path that a run has noted, if it is in the run's work directory;
+    otherwise the file of the same name there, if there is one.
+
+    Args:
+        path: Path of a file.
+        folder: The work directory.
+    """
+    root = os.path.realpath(folder)
+    if os.path.realpath(path).startswith(root + os.sep):
+        return path if os.path.exists(path) else None
+    moved = os.path.join(folder, os.path.basename(path))
+    return moved if os.path.exists(moved) else None
+
+
 def last_checkpoint(path: str, key: str) -> str:
     """The last checkpoint of a run, if ``path`` is the run's work directory;
     otherwise ``path``.
@@ -221,7 +251,7 @@ def last_checkpoint(path: str, key: str) -> str:
     path = os.path.expanduser(path)
     if not os.path.isdir(path):
         return path
-    found = find_latest_checkpoint(path)
+    found = latest_in(path)
     if not found:
         raise FileNotFoundError(
             f'{key}={path!r} is a folder without a checkpoint of a run; give '

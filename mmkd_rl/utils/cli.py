@@ -16,10 +16,11 @@ import torch.distributed as dist
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.config.utils import ConfigParsingError
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from mmkd_rl.errors import is_ours, raised_at
 from mmkd_rl.options import ConfigError
+from mmkd_rl.utils.checkpoint_io import latest_in
 from mmkd_rl.utils.configs import (
     complete_loaders,
     config_name,
@@ -267,7 +268,7 @@ def clear_errors(debug: bool | None = None) -> Iterator[Stage]:
             where = f' at iteration {stage.runner.iter}'
         print(f'\nstopped{where}', file=sys.stderr)
         if stage.resume_command:
-            saved = stage.runner is not None and find_latest_checkpoint(
+            saved = stage.runner is not None and latest_in(
                 stage.runner.work_dir)
             print(f'go on from {saved}:\n  {stage.resume_command}' if saved
                   else 'there is no checkpoint yet: it starts anew next time',

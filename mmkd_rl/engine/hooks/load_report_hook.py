@@ -14,6 +14,7 @@ from mmkd_rl.distillers import check_outermost
 from mmkd_rl.engine.hooks.common import unwrapped
 from mmkd_rl.options import Checked
 from mmkd_rl.registry import HOOKS
+from mmkd_rl.utils.checkpoint_io import in_folder
 from mmkd_rl.utils.load_report import Key, fitted, watch_loading
 
 
@@ -46,6 +47,8 @@ class LoadReportHook(Checked, Hook):
         if self.key != '--resume':  # of a run of ours, with all its names
             checkpoint['state_dict'] = fitted(checkpoint, model,
                                               f'{self.key} {path!r}')
+        else:
+            _forget_other_folders(checkpoint, runner.work_dir)
         watch_loading(model, self.key, path)
 
 
@@ -62,3 +65,16 @@ def report_loading(runner: Runner, key: Key) -> None:
     """
     check_outermost(unwrapped(runner))
     runner.register_hook(LoadReportHook(key))
+
+
+def _forget_other_folders(checkpoint: dict, work_dir: str) -> None:
+    """Remove paths of checkpoints in other folders from a checkpoint's
+    records: MMEngine would delete the best one of a run from which this one
+    was copied when it has a better one."""
+    info = checkpoint.get('message_hub', {}).get('runtime_info', {})
+    for name in [n for n in info if n.startswith(('best_ckpt', 'last_ckpt'))]:
+        path = in_folder(str(info[name]), work_dir)
+        if path is None:
+            del info[name]
+        else:
+            info[name] = path
