@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 
 from mmkd_rl import recipes
-from mmkd_rl.engine.hooks import DataCheckHook
+from mmkd_rl.engine.hooks import DataCheckHook, LossCheckHook
 from mmkd_rl.engine.hooks.load_report_hook import report_loading
 from mmkd_rl.utils import cli
 from mmkd_rl.utils.checkpoint_io import latest_in
@@ -115,6 +115,7 @@ def main() -> None:
         report_loading(runner, '--resume' if cfg.get('resume') else
                        'load_from')
         runner.register_hook(DataCheckHook())
+        runner.register_hook(LossCheckHook())
         stage.resume_command = shlex.join([sys.executable, *sys.argv]) + (
             '' if args.resume else ' --resume')
         stage.watch(runner)

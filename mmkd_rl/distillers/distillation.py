@@ -135,6 +135,11 @@ class Distillation(nn.Module):
         return self.teachers.names
 
     @property
+    def loss_names(self) -> tuple[str, ...]:
+        """Names of the distillation losses in the log."""
+        return (*self._log_names, *self._mixture_names)
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of outputs that the terms compare: ``'logits'``,
         ``'features'`` or both, in this order."""

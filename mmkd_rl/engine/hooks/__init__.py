@@ -5,6 +5,7 @@ from .flow_visualization_hook import FlowVisualizationHook
 from .knowledge_flow_hook import KnowledgeFlowHook
 from .learner_hook import LearnerHook
 from .load_report_hook import LoadReportHook
+from .loss_check_hook import LossCheckHook
 from .meta_weighting_hook import MetaWeightingHook
 from .random_state_hook import RandomStateHook
 from .student_export_hook import StudentExportHook
@@ -14,6 +15,7 @@ from .weight_visualization_hook import WeightVisualizationHook
 __all__ = [
     'AgentAlternationHook', 'ClassMeanHook', 'DataCheckHook',
     'FlowVisualizationHook', 'KnowledgeFlowHook', 'LearnerHook',
-    'LoadReportHook', 'MetaWeightingHook', 'RandomStateHook',
-    'StudentExportHook', 'TeacherCheckHook', 'WeightVisualizationHook'
+    'LoadReportHook', 'LossCheckHook', 'MetaWeightingHook',
+    'RandomStateHook', 'StudentExportHook', 'TeacherCheckHook',
+    'WeightVisualizationHook'
 ]
