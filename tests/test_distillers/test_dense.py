@@ -404,7 +404,7 @@ def test_images_of_changing_size_in_half_precision(tmp_path):
     weighting = model.distillation.weighting
     weighting.learner.has_hook = True
     wrapper = build_optim_wrapper(model, dict(
-        type='mmkd_rl.BFloat16OptimWrapper',
+        type='mmkd_rl.BFloat16OptimWrapper', precision='bfloat16',
         optimizer=dict(type='SGD', lr=1e-3)))
     for size in ((64, 64), (40, 72), (96, 48)):
         samples = segmentation_samples()

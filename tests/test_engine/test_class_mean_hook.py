@@ -193,7 +193,8 @@ def test_with_an_agent_and_half_precision(tmp_path, teachers):
         hooks=[HOOK, dict(type='AgentAlternationHook'),
                dict(type='EMAHook')],
         optim_wrapper=dict(
-            type='BFloat16OptimWrapper', optimizer=dict(type='SGD', lr=.05)))
+            type='BFloat16OptimWrapper', precision='bfloat16',
+            optimizer=dict(type='SGD', lr=.05)))
     said = []
     runner.logger.info = said.append
     runner.train()

@@ -496,7 +496,8 @@ def test_with_everything_else(tmp_path, teachers):
               dict(type='FlowVisualizationHook', interval=2),
               dict(type='StudentExportHook')],
         optim_wrapper=dict(
-            type='BFloat16OptimWrapper', clip_grad=dict(max_norm=1.),
+            type='BFloat16OptimWrapper', precision='bfloat16',
+            clip_grad=dict(max_norm=1.),
             optimizer=dict(type='SGD', lr=.3)))
     assert all(math.isfinite(v) for x in watch.losses for v in x.values())
     assert watch.losses[0]['loss_kl'] == 0 < watch.losses[5]['loss_kl']

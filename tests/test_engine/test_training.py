@@ -74,7 +74,7 @@ def test_mixed_precision(tmp_path, teachers):
         mtkd_rl(teachers),
         hooks=AGENT,
         optim_wrapper=dict(
-            type='BFloat16OptimWrapper',
+            type='BFloat16OptimWrapper', precision='bfloat16',
             optimizer=dict(type='SGD', lr=.05)))
     runner.train()
     for p in (*runner.model.parameters(),
@@ -111,7 +111,8 @@ def test_scaled_losses_on_a_cpu(tmp_path, teachers, monkeypatch):
                                type='AmpOptimWrapper',
                                dtype='bfloat16',
                                loss_scale=1024.)),
-                          ('plain', dict(type='BFloat16OptimWrapper'))):
+                          ('plain', dict(type='BFloat16OptimWrapper',
+                                         precision='bfloat16'))):
         torch.manual_seed(0)
         runner = toy_runner(
             tmp_path / name,
