@@ -64,7 +64,9 @@ def how_to_load(path: str, toolbox: str) -> str:
     with redirect_stdout(StringIO()):  # MMEngine says that it loads the file
         backbone = own_backbone(path, toolbox)
     if backbone is None:
-        return f'use it with backbone=dict(..., {init})'
+        return (f'use it with backbone=dict(..., {init})\nThe checkpoint does '
+                f'not say which network it is of: if {toolbox} has a class of '
+                'the same name, compare the names of their weights first')
     options = ', '.join(f'{name}={value!r}' for name, value in
                         backbone.items() if name != 'init_cfg')
     line = f'use it with backbone=dict({options}, {init})'

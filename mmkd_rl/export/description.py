@@ -89,6 +89,25 @@ def student_configs(meta: dict) -> tuple[dict | None, dict | None]:
     return backbone, preprocessor
 
 
+def trained_preprocessor(meta: dict) -> dict | None:
+    """Config of the data preprocessor of the run that wrote a checkpoint, as
+    it stands in the run's config; ``None``: not known.
+
+    Args:
+        meta: ``meta`` of the checkpoint.
+    """
+    if not isinstance(meta.get('cfg'), str):
+        return None
+    cfg = read_settings(meta['cfg'])
+    model = cfg.get('model')
+    model = model if isinstance(model, dict) else {}
+    found = model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    while isinstance(model.get('student'), dict):
+        model = model['student']
+        found = model.get('data_preprocessor') or found
+    return found if isinstance(found, dict) else None
+
+
 def _as_of_files(preprocessor: dict, cfg: dict) -> dict:
     """A preprocessor for images that are read from files, in BGR order.
 

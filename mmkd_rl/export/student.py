@@ -47,8 +47,8 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
         bare ``{name: tensor}``, as its models load it.
 
     Raises:
-        ValueError: The format is unknown, there are no weights, or the format
-            has no names for this network.
+        ValueError: The format is unknown, there are no weights or only
+            LoRA's, or the format has no names for this network.
     """
     if to not in FORMATS:
         raise ValueError(f'--to must be one of {FORMATS}, got {to!r}')
@@ -63,6 +63,12 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
         for n, t in plain_student(found.weights).items()
         if not n.startswith('data_preprocessor.')
     }
+    if lora := [n for n in weights if '.lora_' in n]:
+        raise ValueError(
+            f'the checkpoint holds matrices of LoRA ({lora[0]}, ...), which '
+            'are nothing without the weights that they change; merge them '
+            'into these first (W + scaling * up @ down) and save the whole '
+            'model')
     if to in ('mmpretrain', 'torchvision') and not checkpoint.get(
             'meta') and not any(
             n.startswith('backbone.') for n in weights):
@@ -86,6 +92,21 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
     meta = checkpoint.get('meta') or {}
     return dict(state_dict=weights, meta=dict(
         format=to, by='mmkd_rl', **described(meta), **data_facts(meta)))
+
+
+def check_whole(model: nn.Module) -> None:
+    """Raise ValueError for a model whose checkpoints leave weights out, which
+    a plain student would lack (LoRA saves only its own matrices)."""
+    saved = {t.data_ptr() for t in model.state_dict(keep_vars=True).values()
+             if isinstance(t, Tensor)}
+    lacking = [n for n, p in model.named_parameters()
+               if p.numel() and p.data_ptr() not in saved]
+    if lacking:
+        raise ValueError(
+            f"the student's checkpoints leave out {len(lacking)} of its "
+            f'weights ({lacking[0]}, ...), so no plain student can be written '
+            'from them; train the whole network, or remove StudentExportHook '
+            'and merge its weights yourself')
 
 
 def plain_copy(model: nn.Module) -> nn.Module:

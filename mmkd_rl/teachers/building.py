@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmkd_rl.export.description import trained_preprocessor
 from mmkd_rl.tasks import Task
 from mmkd_rl.teachers.loading import (
     UNTRAINED,
@@ -83,7 +85,8 @@ def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
     taps = None if task.backbone_only else cfg.get('taps')
     return FrozenTeacher(
         name, network, task.taps(network, taps, key), task,
-        _normalization(cfg, model_cfg, network, scope, key),
+        _normalization(cfg, model_cfg, network, scope, key,
+                       _trained_with(content)),
         input_size(cfg, key), precision, cfg.get('executor', 'eager'),
         classes_in(content), input_scale(cfg, key))
 
@@ -121,12 +124,27 @@ def _own_part(weights: dict[str, Tensor],
 
 
 def _normalization(cfg: dict, model_cfg: dict, network: nn.Module,
-                   scope: str | None, key: str) -> Normalization | None:
-    """Normalisation in a teacher's training; ``None``: unknown."""
+                   scope: str | None, key: str,
+                   trained: Normalization | None) -> Normalization | None:
+    """Normalisation in a teacher's training; ``None``: unknown.
+
+    Args:
+        cfg: The user's dict.
+        model_cfg: Config of the network.
+        network: The network.
+        scope: Package in which types are looked up.
+        key: Config key of the teacher.
+        trained: What the checkpoint says.
+    """
     if 'normalization' in cfg:
         return Normalization.from_config(cfg['normalization'],
                                          f'{key}: normalization')
     preprocessor = model_cfg.get('data_preprocessor')
+    if preprocessor is None and trained is not None:
+        print_log(f'{key}: its config has no data_preprocessor; the '
+                  "normalisation is that of the checkpoint's training: "
+                  f'{trained}', 'current')
+        return trained
     if preprocessor is None:
         print_log(
             f'{key}: its config has no data_preprocessor, so it is given '
@@ -140,7 +158,28 @@ def _normalization(cfg: dict, model_cfg: dict, network: nn.Module,
         cfg.setdefault('type', _PREPROCESSORS.get(
             str(scope), _PREPROCESSORS['mmpretrain']))
         own = build_network(cfg, scope, key)
-    return Normalization.of(own)
+    found = Normalization.of(own)
+    if found and trained and not found.is_close(trained):
+        print_log(
+            f'{key}: its checkpoint was trained with images normalised by '
+            f'{trained}, and its config says {found}. The config is followed; '
+            'if it is wrong, set normalization=dict(mean=..., std=..., '
+            'to_rgb=...)', 'current', logging.WARNING)
+    return found
+
+
+def _trained_with(content: Any) -> Normalization | None:
+    """The normalisation that a checkpoint's own config names."""
+    meta = content.get('meta') if isinstance(content, dict) else None
+    known = trained_preprocessor(meta) if isinstance(meta, dict) else None
+    if not known or not isinstance(known.get('mean'), (list, tuple)):
+        return None
+    try:
+        return Normalization.from_config(
+            {k: v for k, v in known.items()
+             if k in ('mean', 'std', 'to_rgb', 'bgr_to_rgb')}, 'checkpoint')
+    except (ValueError, TypeError):
+        return None
 
 
 def _prefix(model_cfg: dict) -> str | None:

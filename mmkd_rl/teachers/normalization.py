@@ -28,6 +28,18 @@ class Normalization:
     std: tuple[float, ...]
     to_rgb: bool
 
+    def __str__(self) -> str:
+        mean, std = ([round(v, 2) for v in values]
+                     for values in (self.mean, self.std))
+        return f'mean={mean}, std={std}, to_rgb={self.to_rgb}'
+
+    def is_close(self, other: Normalization) -> bool:
+        """Whether both give nearly the same images."""
+        return self.to_rgb == other.to_rgb and \
+            len(self.mean) == len(other.mean) and all(
+                abs(a - b) < 2. for a, b in zip(
+                    (*self.mean, *self.std), (*other.mean, *other.std)))
+
     def then(self, other: Normalization) -> Normalization:
         """The normalisation by this one and then by another one."""
         mean, std = self.mean, self.std

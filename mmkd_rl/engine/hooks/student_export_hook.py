@@ -11,6 +11,7 @@ from mmengine.runner.checkpoint import get_state_dict
 
 from mmkd_rl.engine.hooks.common import taught_by_us
 from mmkd_rl.export import Format, export_student
+from mmkd_rl.export.student import check_whole
 from mmkd_rl.options import Checked
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.utils import checkpoint_io
@@ -39,8 +40,9 @@ class StudentExportHook(Checked, Hook):
         Raises:
             TypeError: The model has neither a distillation nor Knowledge
                 Flow.
+            ValueError: Its checkpoints leave weights out.
         """
-        taught_by_us(runner, type(self).__name__)
+        check_whole(taught_by_us(runner, type(self).__name__))
 
     @master_only
     def after_train(self, runner: Runner) -> None:
