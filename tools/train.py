@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 
 from mmkd_rl import recipes
-from mmkd_rl.engine.hooks import DataCheckHook, LossCheckHook
+from mmkd_rl.engine.hooks import DataCheckHook, LossCheckHook, PreflightHook
 from mmkd_rl.engine.hooks.load_report_hook import report_loading
 from mmkd_rl.utils import cli
 from mmkd_rl.utils.checkpoint_io import latest_in
@@ -114,8 +114,8 @@ def main() -> None:
         runner = cli.build_runner(cfg, 'train', 'val')
         report_loading(runner, '--resume' if cfg.get('resume') else
                        'load_from')
-        runner.register_hook(DataCheckHook())
-        runner.register_hook(LossCheckHook())
+        for hook in (DataCheckHook, LossCheckHook, PreflightHook):
+            runner.register_hook(hook())
         stage.resume_command = shlex.join([sys.executable, *sys.argv]) + (
             '' if args.resume else ' --resume')
         stage.watch(runner)

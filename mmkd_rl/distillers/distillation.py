@@ -342,14 +342,19 @@ class Distillation(nn.Module):
             model: The student's model.
             seen: The batch and the teachers' outputs.
         """
-        self._lend(seen.teachers)
-        try:
-            student = self.task.infer(model, self.taps, seen.batch)
-        finally:
-            self._lend(None)
+        student = self.infer_student(model, seen)
         gaps, pairs, teachers = self._gaps(
             student, seen.teachers.outputs, seen.truth)
         return self._record(student, teachers, seen.truth, gaps, pairs)
+
+    def infer_student(self, model: nn.Module, seen: SeenBatch) -> Output:
+        """The student's output, with gradient, for :meth:`forward_student`'s
+        arguments."""
+        self._lend(seen.teachers)
+        try:
+            return self.task.infer(model, self.taps, seen.batch)
+        finally:
+            self._lend(None)
 
     def inner_features(self, batch: Batch) -> tuple[tuple[Tensor, ...], ...]:
         """Run the teachers on new images and return their inner layers;

@@ -249,6 +249,11 @@ class LogitTask(Task):
         """Negative loss of an output on each image, a mean over valid pixels,
         [B]."""
 
+    def accuracy(self, output: Output, truth: Truth) -> Tensor | None:
+        """Share of right answers on each image, [B] in [0, 1]; ``None``: the
+        task has none."""
+        return None
+
     @abstractmethod
     def margin(self, output: Output, truth: Truth) -> Tensor:
         """Probability of the true class minus that of the likeliest other

@@ -122,6 +122,13 @@ class ClassificationTask(LogitTask):
         return -F.cross_entropy(
             _logits(output), truth.targets, reduction='none')
 
+    def accuracy(self, output: Output, truth: Truth) -> Tensor:
+        """1 where the likeliest class is the label's (the likeliest one of
+        probabilities), [B]."""
+        targets = truth.targets
+        y_B = targets if targets.ndim == 1 else targets.argmax(1)
+        return (_logits(output).argmax(1) == y_B).float()
+
     def margin(self, output: Output, truth: Truth) -> Tensor:
         """p[y] - max over the other classes; for labels that are probabilities
         y is the likeliest class."""

@@ -201,6 +201,11 @@ class SegmentationTask(LogitTask):
         loss = F.cross_entropy(z, y, ignore_index=_IGNORED, reduction='none')
         return -masked_mean(loss, (y != _IGNORED).float())
 
+    def accuracy(self, output: Output, truth: Truth) -> Tensor:
+        """Share of right pixels of the valid ones, [B]."""
+        z, y = _logits(output), _labels_at(output, truth)
+        return masked_mean((z.argmax(1) == y).float(), (y != _IGNORED).float())
+
     def margin(self, output: Output, truth: Truth) -> Tensor:
         """p[y] - max over the other classes, a mean over valid pixels, [B]."""
         p, y = _logits(output).softmax(1), _labels_at(output, truth)

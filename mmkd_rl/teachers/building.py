@@ -14,6 +14,7 @@ from mmkd_rl.teachers.loading import (
     UNTRAINED,
     build_network,
     classes_in,
+    figure_in,
     init_untrained,
     input_scale,
     input_size,
@@ -83,12 +84,14 @@ def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
             weights = _own_part(fit_names(weights, own)[0], set(own))
         load_weights(network, weights, path, f'{key}: checkpoint')
     taps = None if task.backbone_only else cfg.get('taps')
-    return FrozenTeacher(
+    teacher = FrozenTeacher(
         name, network, task.taps(network, taps, key), task,
         _normalization(cfg, model_cfg, network, scope, key,
                        _trained_with(content)),
         input_size(cfg, key), precision, cfg.get('executor', 'eager'),
         classes_in(content), input_scale(cfg, key))
+    teacher.figure = figure_in(content)
+    return teacher
 
 
 def _build_backbone(model_cfg: dict, scope: str | None,

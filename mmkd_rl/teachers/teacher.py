@@ -46,6 +46,9 @@ class FrozenTeacher(nn.Module):
         super().__init__()
         self.name, self.normalization = name, normalization
         self.classes = classes
+        #: The main figure of its own validation, for reports; ``None``:
+        #: not known.
+        self.figure: str | None = None
         self.input_size, self.input_scale = input_size, input_scale
         self._taps, self._task = taps, task
         self.tapped = TappedNetwork(

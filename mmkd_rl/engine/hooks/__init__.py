@@ -7,6 +7,7 @@ from .learner_hook import LearnerHook
 from .load_report_hook import LoadReportHook
 from .loss_check_hook import LossCheckHook
 from .meta_weighting_hook import MetaWeightingHook
+from .preflight_hook import PreflightHook
 from .random_state_hook import RandomStateHook
 from .student_export_hook import StudentExportHook
 from .teacher_check_hook import TeacherCheckHook
@@ -16,6 +17,6 @@ __all__ = [
     'AgentAlternationHook', 'ClassMeanHook', 'DataCheckHook',
     'FlowVisualizationHook', 'KnowledgeFlowHook', 'LearnerHook',
     'LoadReportHook', 'LossCheckHook', 'MetaWeightingHook',
-    'RandomStateHook', 'StudentExportHook', 'TeacherCheckHook',
-    'WeightVisualizationHook'
+    'PreflightHook', 'RandomStateHook', 'StudentExportHook',
+    'TeacherCheckHook', 'WeightVisualizationHook'
 ]

@@ -14,6 +14,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from mmkd_rl.distillers import distillation_of
 from mmkd_rl.engine.hooks.common import unwrapped
@@ -50,33 +51,58 @@ class DataCheckHook(Checked, Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the number of batches, and look at the pipeline."""
-        loader = runner.train_loop.dataloader
-        dataset = loader.dataset
-        if not len(loader):
-            raise ConfigError(
-                'train_dataloader', f'an epoch has no batch: {len(dataset)} '
-                f'images are fewer than a batch of {loader.batch_size}, and '
-                'drop_last is set; use a smaller batch_size or '
-                'drop_last=False')
-        model = unwrapped(runner)
-        _check_form(model)
-        self._classes = _number_of_classes(model)
-        self._ignored = getattr(_head(model), 'ignore_index', None)
-        self._pipeline = pipeline_normalization(dataset)
-        if self._pipeline is not None:
-            self._adapt(model, self._pipeline)
+        self.look_at(unwrapped(runner), runner.train_loop.dataloader)
 
     def before_train_iter(self, runner: Runner, batch_idx: int,
                           data_batch: Any = None) -> None:
         """Check the labels of the first epoch's batches, and the range of the
         first batch's images."""
-        if runner.epoch > 0 or not isinstance(data_batch, Mapping):
+        if runner.iter < len(runner.train_loop.dataloader):
+            self.check(runner, data_batch, first=runner.iter == 0)
+
+    def look_at(self, model: nn.Module, loader: DataLoader) -> None:
+        """Check the number of batches; see what labels are right, and what
+        the pipeline does.
+
+        Args:
+            model: The student's model.
+            loader: Data loader of the training.
+
+        Raises:
+            ConfigError: There is no batch, or the labels' form is not the
+                loss'.
+        """
+        if not len(loader):
+            raise ConfigError(
+                'train_dataloader', 'an epoch has no batch: '
+                f'{len(loader.dataset)} images are fewer than a batch of '  # type: ignore[arg-type]
+                f'{loader.batch_size}, and drop_last is set; use a smaller '
+                'batch_size or drop_last=False')
+        _check_form(model)
+        self._classes = _number_of_classes(model)
+        self._ignored = getattr(_head(model), 'ignore_index', None)
+        self._pipeline = pipeline_normalization(loader.dataset)
+        if self._pipeline is not None:
+            self._adapt(model, self._pipeline)
+
+    def check(self, runner: Runner, batch: Any, first: bool) -> None:
+        """Check a batch, before the preprocessor.
+
+        Args:
+            runner: The runner, for its logger.
+            batch: A batch of the data loader.
+            first: Whether it is the first one, whose range is checked.
+
+        Raises:
+            ConfigError: See the class.
+        """
+        if not isinstance(batch, Mapping):
             return
         if self._classes is not None:
-            check_labels(data_batch.get('data_samples') or (), self._classes,
+            check_labels(batch.get('data_samples') or (), self._classes,
                          self._ignored)
-        if runner.iter == 0:
-            self._check_range(runner, data_batch.get('inputs'))
+        if first:
+            self._check_range(runner, batch.get('inputs'))
 
     def _adapt(self, model: nn.Module, pipeline: Normalization) -> None:
         """Set the normalisation of the images that teachers are given."""
