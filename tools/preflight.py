@@ -128,11 +128,12 @@ def main() -> None:
         runner._init_model_weights()
         runner.load_or_resume()
         report = examine(runner, distillation, args.images)
-        print(f'\n{report.images} training images:\n{report.table()}\n')
-        print(f'a step without the optimiser: {step_seconds(runner):.2f} s '
-              f'for {cfg.train_dataloader.batch_size} images')
-        print(f'memory: {memory()}')
-        print(f'disk: {disk(runner, cfg)}')
+        costs = (f'a step without the optimiser: {step_seconds(runner):.2f} s '
+                 f'for {cfg.train_dataloader.batch_size} images\n'
+                 f'memory: {memory()}\ndisk: {disk(runner, cfg)}')
+        # Together, after what data sets print.
+        print(f'\n{report.images} training images:\n{report.table()}\n\n'
+              f'{costs}')
         for text in report.warnings():
             warned = True
             print(f'\nWARNING: {text}')
