@@ -292,6 +292,9 @@ def _signatures(part: Callable[..., Any]):
     chain = [(c, vars(c)['__init__']) for c in inspect.getmro(part)
              if '__init__' in vars(c)] if inspect.isclass(part) else [
                  (part, part)]
+    if chain[0][0] is object:
+        yield object, chain[0][1], []  # the class takes no arguments
+        return
     for owner, call in chain:
         try:
             parameters = list(inspect.signature(call).parameters.values())

@@ -21,6 +21,7 @@ from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
+from mmkd_rl.errors import is_ours, raised_at
 from mmkd_rl.options import (
     ConfigError,
     Problem,
@@ -108,7 +109,14 @@ def build(registry: Registry, cfg: dict, key: str, **given: Any) -> Any:
     check_parts([(registry, cfg, key, given)])
     with under(key):
         part, options = look_up(registry, cfg)
-        return part(**options, **given)
+        try:
+            return part(**options, **given)
+        except (TypeError, ValueError, AssertionError) as error:
+            place = raised_at(error)
+            if place is None or is_ours(place[0]):
+                raise
+            # Of a class of another package, such as an optimiser.
+            raise ConfigError('', f'{part.__name__}: {error}') from error
 
 
 def build_nested(owner: Any, name: str, cfg: dict | None,
@@ -196,6 +204,9 @@ def look_up(registry: Registry,
     # Not by `registry.build`, which searches the default scope of the user's
     # config first, where our names are unknown.
     part = registry.get(kind) if isinstance(kind, str) else kind
+    if not callable(part) and not isinstance(kind, str):
+        raise ConfigError('type', 'must be the name of a registered '
+                          f'{registry.name}, got {kind!r}')
     if part is None:
         names = sorted(registry.module_dict)
         near = difflib.get_close_matches(kind, names, n=3) or names

@@ -68,8 +68,8 @@ _NO_STUDENTS = {
 @MODELS.register_module()
 @under('model')
 def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
-        student: dict | str,
-        teachers: Sequence[dict],
+        student: dict | str | None = None,
+        teachers: Sequence[dict] = (),
         logit_loss: dict | None = _KD,
         feature_loss: dict | None = _FITNET,
         losses: Sequence[dict] | None = None,
@@ -116,6 +116,9 @@ def MultiTeacherDistiller(  # noqa: N802, in a config it stands for a class
         ValueError, TypeError, FileNotFoundError: The config is wrong; the
             message names the key and the value.
     """
+    if student is None:
+        raise ConfigError('student', "must be the config of the student's "
+                          'model, a dict or a path')
     _refuse_unknown(student, unknown)
     terms = _term_configs(logit_loss, feature_loss, losses)
     check_parts([

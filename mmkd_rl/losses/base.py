@@ -156,7 +156,8 @@ class LogitTerm(DistillationTerm):
     def __init__(self, temperature: Positive,
                  loss_weight: NonNegative) -> None:
         super().__init__(loss_weight)
-        self.temperature = temperature
+        # A large whole number has no square in a tensor.
+        self.temperature = float(temperature)
         self._maps: tuple[str | None, ...] = ()
 
     def build(self, student: OutputSpec, teachers: Sequence[OutputSpec],

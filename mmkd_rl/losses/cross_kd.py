@@ -52,7 +52,7 @@ class CrossKDLoss(FeatureTerm):
                  edge_weight: NonNegative = 1.0,
                  loss_weight: NonNegative = 1.0) -> None:
         super().__init__(loss_weight)
-        self.temperature, self.gamma = temperature, gamma
+        self.temperature, self.gamma = float(temperature), gamma
         self.edge_temperature = edge_temperature
         self.edge_weight = edge_weight
 

@@ -61,6 +61,9 @@ class Tap:
                  index: int | str | Sequence[int | str] = -1,
                  key: str = 'taps',
                  copy: bool = False) -> None:
+        if not isinstance(path, str):
+            raise ValueError(f'{key}: path must be the path of a module, got '
+                             f'{path!r}')
         modules = dict(model.named_modules())
         if path not in modules or not path:
             raise ValueError(

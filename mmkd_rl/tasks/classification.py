@@ -76,11 +76,17 @@ class ClassificationTask(LogitTask):
             'input')
 
     def check(self, spec: OutputSpec, images: Tensor) -> None:
-        """Refuse a single score, whose softmax is always 1.
+        """Refuse a single score, whose softmax is always 1, and maps.
 
         Raises:
-            ValueError: The network has one score for each image.
+            ValueError: The network has one score for each image, or scores
+                for each pixel.
         """
+        if any(len(shape) != 1 for shape in spec.logits):
+            raise ValueError(
+                f'{spec.name}: the tapped logits have the shape '
+                f'{spec.logits[0]} for an image, and ClassificationTask '
+                "needs a vector; tap the classifier's output")
         if spec.logits and spec.num_classes < 2:
             raise ValueError(
                 f'{spec.name}: one score for each image is no softmax over '

@@ -60,7 +60,7 @@ def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
             f'{key} has no checkpoint (got {path!r}); give a file or a URL, '
             f'or checkpoint={UNTRAINED!r} for random weights')
     precision = cfg.get('precision')
-    if precision is not None and precision not in PRECISIONS:
+    if precision is not None and precision not in list(PRECISIONS):
         raise ValueError(f'{key}: precision must be one of '
                          f"{list(PRECISIONS)}, or None for the student's "
                          f'precision; got {precision!r}')

@@ -8,6 +8,7 @@ between them, and the original pixels are not needed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -80,17 +81,22 @@ class Normalization:
         Raises:
             ValueError: The dict has another form, or a std is not positive.
         """
-        cfg = dict(cfg)
-        swap = cfg.pop('to_rgb', cfg.pop('bgr_to_rgb', False))
-        mean, std = cfg.pop('mean', None), cfg.pop('std', None)
-        if cfg or mean is None or std is None or len(mean) != len(std):
+        rest = dict(cfg) if isinstance(cfg, dict) else {}
+        swap = rest.pop('to_rgb', rest.pop('bgr_to_rgb', False))
+        mean, std = (rest.pop(name, None) for name in ('mean', 'std'))
+        if rest or not isinstance(swap, bool) or not all(
+                map(_are_numbers, (mean, std))) or len(mean) != len(std):
             raise ValueError(
                 f'{key} must be dict(mean=[...], std=[...], to_rgb=...) with '
-                f'one number a channel, got mean={mean}, std={std}'
-                + (f' and unknown {sorted(cfg)}' if cfg else ''))
+                f'one number a channel, got {cfg!r}')
         if min(std) <= 0:
             raise ValueError(f'{key}.std must be > 0, got {std}')
         return cls(tuple(map(float, mean)), tuple(map(float, std)), bool(swap))
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, (list, tuple)) and len(values) > 0 and all(
+        isinstance(v, (int, float)) and math.isfinite(v) for v in values)
 
 
 class InputAdapter(nn.Module):

@@ -219,7 +219,8 @@ def latest_in(folder: str) -> str | None:
         folder: The work directory.
     """
     path = find_latest_checkpoint(folder)
-    return path and in_folder(path, folder)
+    # A file that is gone is named, so that a message can name it.
+    return path and (in_folder(path, folder) or path)
 
 
 def in_folder(path: str, folder: str) -> str | None:
