@@ -10,7 +10,7 @@ TEST_ARGS ?=
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-coverage test-learning test-downstream lint types docs clean
+.PHONY: help setup demo test test-coverage test-learning test-downstream test-bound audit lint types docs clean
 
 help:  ## list the targets
 	@echo 'make TARGET [PYTHON=python3.12]'
@@ -41,6 +41,19 @@ test-learning: setup  ## that each updater learns: minutes of training
 test-downstream: setup  ## every backbone family, every detector of the papers
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 \
 		$(BIN)/python -m pytest tests -q -n $(TEST_JOBS) -m downstream
+
+test-bound:  ## classification with the oldest versions that setup.py promises
+	@test -d .venv-bound || $(PYTHON) -m venv .venv-bound
+	@.venv-bound/bin/python -m pip install -q -r requirements/bound.txt
+	@OMP_NUM_THREADS=2 PYTHONPATH=. .venv-bound/bin/python -m pytest -q \
+		-m 'not learning and not downstream' tests/test_reliability \
+		tests/test_weighting/mtkd_rl tests/test_taps tests/test_losses \
+		--deselect tests/test_weighting/mtkd_rl/test_learning_pixels.py \
+		-k 'not logits_with_strategies'
+
+audit: setup  ## known vulnerabilities of the installed packages (needs network)
+	@$(BIN)/uv tool run pip-audit --path $$($(BIN)/python -c \
+		'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 lint:  ## ruff over the whole repository
 	@$(SETUP) --lint

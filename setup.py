@@ -82,10 +82,11 @@ class BuildPyWithMim(build_py):
 # an extra, as everywhere in OpenMMLab: they come under two names each
 # (onedl-mmcv, mmcv), and a hard requirement on one of them would overwrite
 # the other's files.
+# The lower ones are tried with `make test-bound`.
 INSTALL_REQUIRES = [
-    'torch>=2.0',
-    'torchvision>=0.15',
-    'numpy>=1.23',
+    'torch>=2.6',
+    'torchvision>=0.21',
+    'numpy>=1.26',
     'matplotlib>=3.5',
     'pillow>=9.0',
     'pydantic>=2.5',

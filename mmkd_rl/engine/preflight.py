@@ -98,7 +98,8 @@ class Preflight:
             return ''
         if self._is_chance(teacher):
             return (f'teacher {teacher.name!r} is no better than chance on '
-                    f'the training images (loss {teacher.loss:.3f}, right '
+                    f'the training images (loss {teacher.loss:.3f}, of '
+                    f'guessing {self.chance:.3f}; right '
                     f'{100 * teacher.right:.1f} %). Likely causes: '
                     'normalisation (mean, std, divided by 255 or not), '
                     'channel order (to_rgb), order of the classes '
@@ -123,13 +124,10 @@ class Preflight:
 
 
     def _is_chance(self, teacher: NetworkReport) -> bool:
-        """Whether both loss and share of right labels are those of
-        guessing."""
-        if not self.classes or teacher.loss <= _CHANCE * self.chance:
-            return False
-        p = 1 / self.classes
-        deviation = math.sqrt(p * (1 - p) / self.images)
-        return not teacher.right > p + 3 * deviation
+        """Whether the loss is that of guessing or worse, and few labels are
+        right; a teacher that is often right may be too sure of the rest."""
+        return self.classes > 0 and not teacher.right > .5 and \
+            teacher.loss > _CHANCE * self.chance
 
 
 def _top1(figure: str | None) -> float | None:

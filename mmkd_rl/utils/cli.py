@@ -47,6 +47,14 @@ class Options(DictAction):
             if '=' not in value:
                 parser.error(f'{option_string}: {value!r} is not of the form '
                              'KEY=VALUE')
+            try:
+                self._parse_iterable(value.partition('=')[2])
+            except (RecursionError, AssertionError, ValueError):
+                # MMEngine's parser knows lists and tuples, but no dicts.
+                parser.error(
+                    f'{option_string}: the value of {value!r} cannot be read; '
+                    'give one key of a dict at a time (a.b=1 a.c=2), and '
+                    'lists as a="[1,2]"')
         super().__call__(parser, namespace, values, option_string)
 
 

@@ -104,8 +104,9 @@ def report(loss, right, classes=10, student=(2.3, .1), figure=None,
     (dict(loss=9., right=math.nan, classes=0, student=(10., math.nan)), ''),
     (dict(loss=9., right=math.nan, classes=0, student=(8., math.nan)),
      'than the student'),
-    # A hundred classes: 4 of 64 right is beyond chance.
-    (dict(loss=6., right=.2, classes=100), ''),
+    # Better than guessing, but sure of what is wrong.
+    (dict(loss=6., right=.2, classes=100), 'chance'),
+    (dict(loss=4., right=.2, classes=100), ''),
     (dict(loss=6., right=.03, classes=100), 'chance')])
 def test_warnings(case, text):
     found = report(**case)
