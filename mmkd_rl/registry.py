@@ -113,7 +113,8 @@ def build(registry: Registry, cfg: dict, key: str, **given: Any) -> Any:
             return part(**options, **given)
         except (TypeError, ValueError, AssertionError) as error:
             place = raised_at(error)
-            if place is None or is_ours(place[0]):
+            if isinstance(error, ConfigError) or place is None or is_ours(
+                    place[0]):
                 raise
             # Of a class of another package, such as an optimiser.
             raise ConfigError('', f'{part.__name__}: {error}') from error
