@@ -26,6 +26,8 @@ STUDENT = 'the student'
 _CHANCE = .97
 #: Augmentation costs a teacher less than this share of its accuracy.
 _SHARE = .6
+#: Ratio of sizes from which a teacher is warned of.
+_SIZE = 1.6
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class NetworkReport:
         figure: The main figure of its own validation, from its checkpoint.
         seconds: Time of the forward pass for one image.
         shapes: Shapes of its features for one image.
+        sides: Shorter sides of the images of its training, from its
+            checkpoint, and of those that it is given; ``None``: not known.
     """
     name: str
     loss: float
@@ -48,6 +52,7 @@ class NetworkReport:
     figure: str | None
     seconds: float
     shapes: tuple[tuple[int, ...], ...]
+    sides: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,8 @@ class Preflight:
     def warnings(self) -> list[str]:
         """What is wrong with teachers, a sentence each."""
         student, *teachers = self.networks
-        return [text for teacher in teachers
-                if (text := self._warning(teacher, student))]
+        return [text for teacher in teachers for text in (
+            self._warning(teacher, student), _size_warning(teacher)) if text]
 
     def _warning(self, teacher: NetworkReport,
                  student: NetworkReport) -> str:
@@ -130,6 +135,17 @@ class Preflight:
             teacher.loss > _CHANCE * self.chance
 
 
+def _size_warning(teacher: NetworkReport) -> str:
+    if teacher.sides is None:
+        return ''
+    own, given = teacher.sides
+    if 1 / _SIZE < own / given < _SIZE:
+        return ''
+    return (f'teacher {teacher.name!r} was trained on images of {own} pixels '
+            f'and is given {given}: most networks do worse on another size. '
+            f'input_size={own} resizes the images for it')
+
+
 def _top1(figure: str | None) -> float | None:
     """The accuracy in a figure, in percent; ``None`` for other figures."""
     name, _, value = (figure or '').rpartition(' ')
@@ -152,6 +168,7 @@ class Examination:
         self._sums = torch.zeros(len(self._names), 3, dtype=torch.float64)
         self._seconds = [0.] * len(self._names)
         self._shapes: list[tuple[tuple[int, ...], ...]] = []
+        self._side = 0
         #: Number of images so far.
         self.images = 0
 
@@ -172,6 +189,7 @@ class Examination:
             times.insert(0, time.perf_counter() - start)
             outputs = [student, *teachers.outputs]
             self._add(outputs, truth, len(batch.images))
+        self._side = min(batch.images.shape[2:])
         self._seconds = [a + b for a, b in zip(self._seconds, times)]
         self._shapes = [tuple(tuple(f.shape[1:]) for f in o.features)
                         for o in outputs]
@@ -210,8 +228,19 @@ class Examination:
             networks.append(NetworkReport(
                 name, loss / count if count else math.nan,
                 right / count if count else math.nan, figures[i],
-                self._seconds[i] / max(1, self.images), self._shapes[i]))
+                self._seconds[i] / max(1, self.images), self._shapes[i],
+                self._sides(i - 1) if i else None))
         return Preflight(self.images, classes, tuple(networks))
+
+
+    def _sides(self, index: int) -> tuple[int, int] | None:
+        teacher = self._distillation.teachers[index]
+        if teacher.trained_side is None or self._distillation.task.scope != \
+                'mmpretrain':
+            return None  # detectors' and segmentors' images differ in size
+        given = min(teacher.input_size) if teacher.input_size else round(
+            self._side * teacher.input_scale)
+        return teacher.trained_side, given
 
 
 def _sum(values_B: Tensor, counts_B: Tensor) -> Tensor:

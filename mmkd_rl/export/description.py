@@ -108,6 +108,36 @@ def trained_preprocessor(meta: dict) -> dict | None:
     return found if isinstance(found, dict) else None
 
 
+#: Steps of pipelines that give images their size, and its option.
+_SIZES = {'RandomResizedCrop': 'scale', 'RandomCrop': 'crop_size',
+          'CenterCrop': 'crop_size', 'EfficientNetRandomCrop': 'scale',
+          'EfficientNetCenterCrop': 'crop_size', 'Resize': 'scale'}
+
+
+def trained_side(meta: dict) -> int | None:
+    """The shorter side of the images, in pixels, with which the run that wrote
+    a checkpoint was trained, from the last step of its pipeline that sets a
+    size; ``None``: not known.
+
+    Args:
+        meta: ``meta`` of the checkpoint.
+    """
+    if not isinstance(meta.get('cfg'), str):
+        return None
+    found: Any = read_settings(meta['cfg']).get('train_dataloader')
+    while isinstance(found, dict) and isinstance(found.get('dataset'), dict):
+        found = found['dataset']
+    steps = found.get('pipeline') if isinstance(found, dict) else None
+    side = None
+    for step in steps if isinstance(steps, list) else ():
+        kind = class_name(step.get('type')) if isinstance(step, dict) else ''
+        size = step.get(_SIZES[kind]) if kind in _SIZES else None
+        sizes = size if isinstance(size, (list, tuple)) else [size]
+        if sizes and all(isinstance(v, int) and v > 0 for v in sizes):
+            side = min(sizes)
+    return side
+
+
 def _as_of_files(preprocessor: dict, cfg: dict) -> dict:
     """A preprocessor for images that are read from files, in BGR order.
 

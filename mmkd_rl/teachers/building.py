@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmkd_rl.export.description import trained_preprocessor
+from mmkd_rl.export.description import trained_preprocessor, trained_side
 from mmkd_rl.tasks import Task
 from mmkd_rl.teachers.loading import (
     UNTRAINED,
@@ -91,6 +91,9 @@ def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
         input_size(cfg, key), precision, cfg.get('executor', 'eager'),
         classes_in(content), input_scale(cfg, key))
     teacher.figure = figure_in(content)
+    meta = content.get('meta') if isinstance(content, dict) else None
+    teacher.trained_side = trained_side(meta) if isinstance(meta, dict) \
+        else None
     return teacher
 
 

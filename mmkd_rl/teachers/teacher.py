@@ -49,6 +49,8 @@ class FrozenTeacher(nn.Module):
         #: The main figure of its own validation, for reports; ``None``:
         #: not known.
         self.figure: str | None = None
+        #: The shorter side of the images of its training, likewise.
+        self.trained_side: int | None = None
         self.input_size, self.input_scale = input_size, input_scale
         self._taps, self._task = taps, task
         self.tapped = TappedNetwork(

@@ -207,14 +207,17 @@ def test_a_pipeline_without_normalisation(tmp_path, folder):
     assert pipeline_normalization(runner.train_loop.dataloader.dataset) is None
 
 
-@pytest.mark.parametrize('scale, warns', [
-    (1., False), (1 / 255, True), (257., True), (-1., True)])
-def test_the_range_of_images(scale, warns, tmp_path, folder, caplog):
+@pytest.mark.parametrize('scale, kind, warns', [
+    (1., np.float32, False), (1 / 255, np.float32, True),
+    (257., np.float32, True), (-1., np.float32, True),
+    (257, np.uint16, True), (1, np.uint8, False)])
+def test_the_range_of_images(scale, kind, warns, tmp_path, folder):
     from mmcv.transforms import BaseTransform
 
     class Scaled(BaseTransform):
         def transform(self, results):
-            results['img'] = results['img'].astype(np.float32) * scale
+            results['img'] = (results['img'].astype(np.float32) *
+                              scale).astype(kind)
             return results
 
     warned = []

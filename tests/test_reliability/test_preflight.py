@@ -12,6 +12,7 @@ from mmengine.logging.history_buffer import HistoryBuffer
 
 from mmkd_rl.engine.hooks import PreflightHook
 from mmkd_rl.engine.preflight import STUDENT, NetworkReport, Preflight
+from mmkd_rl.export.description import trained_side
 from mmkd_rl.teachers.loading import figure_in
 from tests.toy import (
     CLASSES,
@@ -111,6 +112,31 @@ def report(loss, right, classes=10, student=(2.3, .1), figure=None,
 def test_warnings(case, text):
     found = report(**case)
     assert (text in found[0]) if text else not found
+
+
+@pytest.mark.parametrize('sides, warns', [
+    (None, False), ((224, 224), False), ((224, 192), False),
+    ((224, 32), True), ((32, 224), True)])
+def test_images_of_another_size(sides, warns):
+    shapes = ((8, 1, 1), )
+    found = Preflight(64, 10, (
+        NetworkReport(STUDENT, 2.3, .1, None, .1, shapes),
+        NetworkReport('t', .3, .9, None, .1, shapes, sides))).warnings()
+    assert bool(found) == warns
+    assert not warns or f'input_size={sides[0]}' in found[0]
+
+
+@pytest.mark.parametrize('pipeline, side', [
+    ("[dict(type='RandomResizedCrop', scale=224), dict(type='Pack')]", 224),
+    ("[dict(type='Resize', scale=(256, 300)), dict(type='mmpretrain."
+     "RandomCrop', crop_size=32, padding=4)]", 32),
+    ("[dict(type='Resize', scale=(-1, 300))]", None), ('[]', None),
+    ('None', None), ('[3]', None)])
+def test_the_size_in_a_checkpoint(pipeline, side):
+    cfg = f'train_dataloader = dict(dataset=dict(dataset=dict(pipeline=' \
+        f'{pipeline})))'
+    assert trained_side(dict(cfg=cfg)) == side
+    assert trained_side({}) is None
 
 
 def test_the_figure_in_a_checkpoint():

@@ -121,7 +121,8 @@ class DataCheckHook(Checked, Hook):
             isinstance(inputs[0], Tensor) else None)
         if images is None or images.dtype == torch.uint8:
             return
-        low, high = float(images.min()), float(images.max())
+        # PyTorch has no minimum of 16 bits without a sign.
+        low, high = (float(v) for v in images.float().aminmax())
         if self._pipeline is not None:
             mean, std = self._pipeline.mean, self._pipeline.std
             low = low * min(std) + min(mean)
