@@ -21,6 +21,7 @@ import pickle
 import re
 import sys
 import tempfile
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -42,6 +43,18 @@ from mmengine.runner.checkpoint import (
 _NUMPY = ('numpy._core.multiarray', 'numpy.core.multiarray')
 #: Packages whose objects are more than records.
 _NOT_RECORDS = {'torch', 'torchvision', 'numpy', *sys.stdlib_module_names}
+#: Beginnings of files of other kinds.
+_OTHERS = {
+    b'version https://git-lfs': 'it is a pointer of Git LFS; fetch the file '
+    'with git lfs pull',
+    b'<': 'it is a page of HTML or XML; the download has failed',
+    b'\x1f\x8b': 'it is packed with gzip; unpack it',
+    b'bzh': 'it is packed with bzip2; unpack it',
+    b'\xfd7zxz': 'it is packed with xz; unpack it',
+    b'\x89hdf': 'it is an HDF5 file (Keras)',
+    b'\x80\x04': 'it is a pickle without tensors of PyTorch; convert it with '
+    'the code that wrote it, and save a dict of tensors with torch.save',
+}
 #: Names of published weights: the registry with their addresses.
 _COLLECTIONS = {'torchvision': get_torchvision_models,
                 'open-mmlab': get_external_models,
@@ -110,13 +123,15 @@ def load(path: str, key: str = 'checkpoint',
                     f'it ({culprit[1]}); it was not run. Save its '
                     'state_dict alone and use that file') from error
             raise ValueError(f'{what} is not a PyTorch checkpoint: '
-                             f'{_first_line(reason)}') from error
+                             f'{_kind(local) or _first_line(reason)}'
+                             ) from error
         except (RuntimeError, EOFError, OSError, LookupError, ValueError,
                 AttributeError, TypeError) as error:
             # torch's reader raises any of these for files of other kinds.
             raise ValueError(
                 f'{what} cannot be read, it is truncated or not a '
-                f'PyTorch checkpoint: {_first_line(str(error))}') from error
+                'PyTorch checkpoint: '
+                f'{_kind(local) or _first_line(str(error))}') from error
 
 
 def _local_file(path: str, key: str, stack: ExitStack) -> str:
@@ -160,6 +175,23 @@ def _local_file(path: str, key: str, stack: ExitStack) -> str:
             f'{key}={path!r}: {scheme}:// cannot be read here '
             f'({_first_line(str(error))}); give a file, https://, file://, '
             'torchvision:// or open-mmlab://') from error
+
+
+def _kind(local: str) -> str:
+    """What a file that is no checkpoint is, and what to do; ``''``: not
+    known."""
+    with open(local, 'rb') as file:
+        head = file.read(64)
+    for start, text in _OTHERS.items():
+        if head.lstrip().lower().startswith(start):
+            return text
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(local) as archive:
+        if any('/code/' in name for name in archive.namelist()):
+            return ('it is a TorchScript archive; save '
+                    'torch.jit.load(FILE).state_dict() and use that file')
+        if not any(name.endswith('data.pkl') for name in archive.namelist()):
+            return 'it is a zip archive of other files; unpack it'
+    return ''
 
 
 def _load_pickle(local: str, map_location: Any, what: str) -> Any:

@@ -26,7 +26,7 @@ _WRAPPERS = _MARKS | {'module'}
 #: Keys of sets of weights, the likeliest first.
 _KEYS = ('state_dict', 'model_state_dict', 'model', 'net', 'network',
          'student', 'weights', 'params', 'module')
-_AVERAGED = re.compile(r'(^|[._])(ema|averaged?|swa)([._]|$)', re.IGNORECASE)
+_AVERAGED = re.compile(r'(^|[._ ])(ema|averaged?|swa)([._)]|$)', re.IGNORECASE)
 #: How deep sets of weights are looked for.
 _DEPTH = 3
 
@@ -56,7 +56,7 @@ def find_weights(content: Any) -> Found | None:
     Args:
         content: What was read from the file.
     """
-    sets = dict(_sets(content))
+    sets = dict(_pairs_split(_sets(content)))
     if 'state_dict' in sets and ('meta' in content or
                                  'steps' in sets.get('ema_state_dict', {})):
         return Found(sets['state_dict'], 'state_dict')
@@ -74,6 +74,21 @@ def find_weights(content: Any) -> Found | None:
     return Found(sets[place], place, '' if not others else
                  f'weights under {place!r}, not those under '
                  f'{", ".join(map(repr, others))}')
+
+
+def _pairs_split(sets: Iterator[tuple[str, dict[str, Tensor]]]
+                 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Of a set with a student and its teacher, which in mean teachers (semi-
+    and self-supervised training) is the student's average, the teacher's."""
+    for place, weights in sets:
+        student, teacher = (
+            {n.removeprefix(p): t for n, t in weights.items()
+             if n.startswith(p)} for p in ('student.', 'teacher.'))
+        if teacher and student.keys() == teacher.keys():
+            yield f'{place}.student'.lstrip('.'), student
+            yield f'{place}.teacher (its average, ema)'.lstrip('.'), teacher
+        else:
+            yield place, weights
 
 
 def _sets(content: Any, place: str = '',

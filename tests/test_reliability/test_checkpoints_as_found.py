@@ -3,6 +3,7 @@ weights from the same file, or all refuse it."""
 
 import argparse
 import pathlib
+import pickle
 import types
 import zipfile
 
@@ -140,6 +141,8 @@ WHOLE = {
         model=weights(7), ema=dict(module=weights(), updates=9)),
     'averaged below a prefix': lambda: dict(
         state_dict={**under('model.', weights(7)), **under('ema_model.')}),
+    'mean teacher': lambda: dict(state_dict={
+        **under('student.', weights(7)), **under('teacher.')}),
     'AveragedModel': lambda: dict(
         under('module.'), n_averaged=torch.tensor(3)),
     'MMEngine, raw beside averaged': lambda: dict(
@@ -330,3 +333,26 @@ def test_names_of_collections_lead_to_https(address, url, monkeypatch,
     ('model-20210831.pth', None), ('best.pth', None)])
 def test_checksums_in_names(name, digits):
     assert checkpoint_io._checksum(name) == digits
+
+
+@pytest.mark.parametrize('content, text', [
+    (b'version https://git-lfs.github.com/spec/v1\noid', 'git lfs pull'),
+    (b'<!DOCTYPE html><html>', 'download has failed'),
+    (b'\x1f\x8b\x08\0abc', 'gzip'),
+    (pickle.dumps({'a': 1}, 4), 'a pickle without tensors'),
+    (b'', 'empty')])
+def test_files_of_other_kinds(content, text, tmp_path):
+    path = tmp_path / 'a.pth'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=text):
+        checkpoint_io.load(str(path))
+
+
+def test_torchscript_and_other_archives(tmp_path):
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='TorchScript.*state_dict'):
+        checkpoint_io.load(str(tmp_path / 'a.pth'))
+    with zipfile.ZipFile(tmp_path / 'b.pth', 'w') as archive:
+        archive.writestr('model.onnx', b'x')
+    with pytest.raises(ValueError, match='zip archive of other files'):
+        checkpoint_io.load(str(tmp_path / 'b.pth'))
