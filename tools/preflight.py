@@ -22,7 +22,7 @@ from mmengine.runner import Runner
 from mmkd_rl import recipes
 from mmkd_rl.distillers import Distillation, distillation_of
 from mmkd_rl.engine.hooks import DataCheckHook
-from mmkd_rl.engine.preflight import Examination, Preflight
+from mmkd_rl.engine.preflight import STUDENT, Examination, Preflight
 from mmkd_rl.records import Batch
 from mmkd_rl.utils import cli
 from mmkd_rl.utils.patches import patch_mmengine
@@ -74,6 +74,20 @@ def step_seconds(runner: Runner) -> float:
         seconds.append(time.perf_counter() - start)
         data = next(iter(loader))
     return min(seconds)
+
+
+def places(distillation: Distillation) -> str:
+    """Where the outputs of each network are read."""
+    networks = {STUDENT: distillation.taps, **{
+        t.name: t.taps for t in distillation.teachers}}
+    return '\n'.join(
+        f'  {name}: ' + '; '.join(
+            f'{what} ' + ', '.join(
+                t.path + (' (input)' if t.source == 'input' else '')
+                for t in taps)
+            for what, taps in (('features', own.features),
+                               ('logits', own.logits)) if taps)
+        for name, own in networks.items())
 
 
 def memory() -> str:
@@ -133,7 +147,7 @@ def main() -> None:
                  f'memory: {memory()}\ndisk: {disk(runner, cfg)}')
         # Together, after what data sets print.
         print(f'\n{report.images} training images:\n{report.table()}\n\n'
-              f'{costs}')
+              f'read at\n{places(distillation)}\n\n{costs}')
         for text in report.warnings():
             warned = True
             print(f'\nWARNING: {text}')

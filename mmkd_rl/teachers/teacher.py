@@ -77,6 +77,11 @@ class FrozenTeacher(nn.Module):
         return self.tapped.network
 
     @property
+    def taps(self) -> OutputTaps:
+        """Where its outputs are read."""
+        return self._taps
+
+    @property
     def root(self) -> nn.Module:
         """The module to which paths of inner layers are relative."""
         return self._task.inner_root(self.model)

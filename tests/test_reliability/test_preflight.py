@@ -178,7 +178,8 @@ optim_wrapper = dict(optimizer=dict(type='SGD', lr=.1))
         found[name] = done.returncode, done.stdout + done.stderr
     assert found['good'][0] == 0, found['good']
     assert 'no teacher looks wrong' in found['good'][1]
-    for word in ('loss', 'right', 'chance', 'memory:', 'disk:', 'a step'):
+    for word in ('loss', 'right', 'chance', 'memory:', 'disk:', 'a step',
+                 'good: features backbone; logits head'):
         assert word in found['good'][1]
     assert found['bad'][0] == 1
     assert "teacher 'bad' is no better than chance" in found['bad'][1]
