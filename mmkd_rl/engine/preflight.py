@@ -221,7 +221,8 @@ class Examination:
         context = self._distillation.weighting.context
         classes = context.student.num_classes \
             if task.judge is not None and task.softmax else 0
-        figures = [None, *(t.figure for t in self._distillation.teachers)]
+        figures = [None, *(t.facts.figure
+                           for t in self._distillation.teachers)]
         networks = []
         for i, name in enumerate(self._names):
             loss, right, count = self._sums[i].tolist()
@@ -235,12 +236,12 @@ class Examination:
 
     def _sides(self, index: int) -> tuple[int, int] | None:
         teacher = self._distillation.teachers[index]
-        if teacher.trained_side is None or self._distillation.task.scope != \
+        if teacher.facts.side is None or self._distillation.task.scope != \
                 'mmpretrain':
             return None  # detectors' and segmentors' images differ in size
         given = min(teacher.input_size) if teacher.input_size else round(
             self._side * teacher.input_scale)
-        return teacher.trained_side, given
+        return teacher.facts.side, given
 
 
 def _sum(values_B: Tensor, counts_B: Tensor) -> Tensor:

@@ -8,13 +8,11 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmkd_rl.export.description import trained_preprocessor, trained_side
 from mmkd_rl.tasks import Task
+from mmkd_rl.teachers.facts import Facts
 from mmkd_rl.teachers.loading import (
     UNTRAINED,
     build_network,
-    classes_in,
-    figure_in,
     init_untrained,
     input_scale,
     input_size,
@@ -84,17 +82,13 @@ def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
             weights = _own_part(fit_names(weights, own)[0], set(own))
         load_weights(network, weights, path, f'{key}: checkpoint')
     taps = None if task.backbone_only else cfg.get('taps')
-    teacher = FrozenTeacher(
+    facts = Facts.of(content)
+    return FrozenTeacher(
         name, network, task.taps(network, taps, key), task,
         _normalization(cfg, model_cfg, network, scope, key,
-                       _trained_with(content)),
+                       facts.normalization),
         input_size(cfg, key), precision, cfg.get('executor', 'eager'),
-        classes_in(content), input_scale(cfg, key))
-    teacher.figure = figure_in(content)
-    meta = content.get('meta') if isinstance(content, dict) else None
-    teacher.trained_side = trained_side(meta) if isinstance(meta, dict) \
-        else None
-    return teacher
+        facts, input_scale(cfg, key))
 
 
 def _build_backbone(model_cfg: dict, scope: str | None,
@@ -172,20 +166,6 @@ def _normalization(cfg: dict, model_cfg: dict, network: nn.Module,
             'if it is wrong, set normalization=dict(mean=..., std=..., '
             'to_rgb=...)', 'current', logging.WARNING)
     return found
-
-
-def _trained_with(content: Any) -> Normalization | None:
-    """The normalisation that a checkpoint's own config names."""
-    meta = content.get('meta') if isinstance(content, dict) else None
-    known = trained_preprocessor(meta) if isinstance(meta, dict) else None
-    if not known or not isinstance(known.get('mean'), (list, tuple)):
-        return None
-    try:
-        return Normalization.from_config(
-            {k: v for k, v in known.items()
-             if k in ('mean', 'std', 'to_rgb', 'bgr_to_rgb')}, 'checkpoint')
-    except (ValueError, TypeError):
-        return None
 
 
 def _prefix(model_cfg: dict) -> str | None:

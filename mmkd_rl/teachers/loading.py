@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from mmengine.logging.history_buffer import HistoryBuffer
 from torch import Tensor, nn
 
 from mmkd_rl.errors import is_fault
@@ -28,8 +27,6 @@ from mmkd_rl.utils.state_dicts import (
 
 #: Value of ``checkpoint`` for a teacher with random weights.
 UNTRAINED = 'untrained'
-#: Parts of the names of main figures, of which the first is taken.
-_FIGURES = ('top1', 'mIoU', 'bbox_mAP', 'mAP')
 
 
 def check_teachers(teachers: Sequence[dict],
@@ -240,30 +237,6 @@ def weights_in(content: Any, path: str, key: str) -> dict[str, Tensor]:
         print_log(f'{key}={path!r}: {found.note} are used', 'current',
                   logging.WARNING)
     return plain_student(found.weights)
-
-
-def classes_in(content: Any) -> tuple[str, ...] | None:
-    """Names of the classes of a checkpoint's data set; ``None``: the file
-    does not say."""
-    meta = content.get('meta') if isinstance(content, dict) else None
-    meta = meta if isinstance(meta, dict) else {}
-    names = (meta.get('dataset_meta') or {}).get('classes', meta.get(
-        'CLASSES'))
-    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else None
-
-
-def figure_in(content: Any) -> str | None:
-    """The last validation's main figure in a checkpoint of MMEngine, as in
-    ``'accuracy/top1 61.9'``; ``None``: the file does not say."""
-    hub = content.get('message_hub') if isinstance(content, dict) else None
-    scalars = hub.get('log_scalars') if isinstance(hub, dict) else None
-    found = {n.removeprefix('val/'): buffer for n, buffer in (
-        scalars.items() if isinstance(scalars, dict) else ())
-        if n.startswith('val/') and 'time' not in n
-        and isinstance(buffer, HistoryBuffer) and len(buffer.data[0])}
-    name = next((n for key in _FIGURES for n in found if key in n),
-                next(iter(found), None))
-    return None if name is None else f'{name} {found[name].current():.4g}'
 
 
 def require_checkpoints(teachers: Sequence[dict],

@@ -207,8 +207,8 @@ class TeacherPool:
             ConfigError: A name has another index.
         """
         for m, teacher in enumerate(self._teachers):
-            if m not in self._maps and teacher.classes is not None:
-                check_names(teacher.name, teacher.classes, own)
+            if m not in self._maps and teacher.facts.classes is not None:
+                check_names(teacher.name, teacher.facts.classes, own)
 
     def __call__(self, batch: Batch) -> tuple[Output, ...]:
         """Run every teacher once, see :meth:`run`."""

@@ -13,9 +13,13 @@ from mmkd_rl.registry import EXECUTORS, build
 from mmkd_rl.taps import OutputTaps, Tap
 from mmkd_rl.tasks import Task
 from mmkd_rl.teachers.executor import Executor
+from mmkd_rl.teachers.facts import Facts
 from mmkd_rl.teachers.normalization import InputAdapter, Normalization
 from mmkd_rl.teachers.tapped import TappedNetwork
 from mmkd_rl.teachers.windows import SlidingWindow
+
+
+_NO_FACTS = Facts()
 
 
 class FrozenTeacher(nn.Module):
@@ -33,7 +37,7 @@ class FrozenTeacher(nn.Module):
             ``input_size``.
         precision: See :class:`TappedNetwork`.
         executor: Config of the executor, see :class:`Executor`.
-        classes: Names of its classes; ``None``: not known.
+        facts: What its checkpoint says.
     """
 
     def __init__(self, name: str, model: nn.Module, taps: OutputTaps,
@@ -41,16 +45,11 @@ class FrozenTeacher(nn.Module):
                  input_size: tuple[int, int] | None = None,
                  precision: str | None = None,
                  executor: str | dict = 'eager',
-                 classes: Sequence[str] | None = None,
+                 facts: Facts = _NO_FACTS,
                  input_scale: float = 1.) -> None:
         super().__init__()
         self.name, self.normalization = name, normalization
-        self.classes = classes
-        #: The main figure of its own validation, for reports; ``None``:
-        #: not known.
-        self.figure: str | None = None
-        #: The shorter side of the images of its training, likewise.
-        self.trained_side: int | None = None
+        self.facts = facts
         self.input_size, self.input_scale = input_size, input_scale
         self._taps, self._task = taps, task
         self.tapped = TappedNetwork(

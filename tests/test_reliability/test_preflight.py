@@ -13,7 +13,7 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmkd_rl.engine.hooks import PreflightHook
 from mmkd_rl.engine.preflight import STUDENT, NetworkReport, Preflight
 from mmkd_rl.export.description import trained_side
-from mmkd_rl.teachers.loading import figure_in
+from mmkd_rl.teachers.facts import Facts
 from tests.toy import (
     CLASSES,
     World,
@@ -149,9 +149,9 @@ def test_the_figure_in_a_checkpoint():
                'val/coco/bbox_mAP_50': buffer(.5),
                'val/accuracy/top1': buffer(61.93)}
     content = dict(message_hub=dict(log_scalars=scalars))
-    assert figure_in(content) == 'accuracy/top1 61.93'
-    assert figure_in(dict(message_hub={})) is None
-    assert figure_in(torch.ones(3)) is None
+    assert Facts.of(content).figure == 'accuracy/top1 61.93'
+    for nothing in (dict(message_hub={}), torch.ones(3), dict(meta=3)):
+        assert Facts.of(nothing) == Facts()
 
 
 def test_the_tool(tmp_path):
