@@ -18,7 +18,6 @@ from mmkd_rl.teachers.normalization import InputAdapter, Normalization
 from mmkd_rl.teachers.tapped import TappedNetwork
 from mmkd_rl.teachers.windows import SlidingWindow
 
-
 _NO_FACTS = Facts()
 
 
