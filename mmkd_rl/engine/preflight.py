@@ -26,6 +26,8 @@ STUDENT = 'the student'
 _CHANCE = .97
 #: Augmentation costs a teacher less than this share of its accuracy.
 _SHARE = .6
+#: Number of images of which nothing can be said.
+_FEW = 16
 #: Ratio of sizes from which a teacher is warned of.
 _SIZE = 1.6
 
@@ -92,7 +94,10 @@ class Preflight:
             for c, w in zip(kept, widths)).rstrip() for r in rows)
 
     def warnings(self) -> list[str]:
-        """What is wrong with teachers, a sentence each."""
+        """What is wrong with teachers, a sentence each; nothing of too few
+        images."""
+        if self.images < _FEW:
+            return []
         student, *teachers = self.networks
         return [text for teacher in teachers for text in (
             self._warning(teacher, student), _size_warning(teacher)) if text]

@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from mmkd_rl.utils.configs import class_name, file_of, require_package
 from mmkd_rl.utils.state_dicts import (
     find_weights,
     fit_names,
+    not_finite,
     without_records,
 )
 
@@ -362,10 +362,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str,
             f'({sum(map(_matters, own))} weights in the config, '
             f'{sum(map(_matters, weights))} in the file): ' +
             '; '.join(parts) + _whose_names(own, weights))
-    bad = [
-        n for n, t in weights.items()
-        if t.is_floating_point() and not torch.isfinite(t).all()
-    ]
+    bad = not_finite(weights)
     if bad:
         raise ValueError(f'{key}={path!r} has NaN or infinite values in '
                          f'{len(bad)} weights: {_some(bad)}')

@@ -97,6 +97,9 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('./work_dirs', config_name(args.config))
+    if osp.exists(cfg.work_dir) and not osp.isdir(cfg.work_dir):
+        raise ValueError(f'--work-dir {cfg.work_dir!r} is a file; give a '
+                         'folder')
     if 'model' not in cfg:
         raise KeyError(f'config {args.config!r} has no "model"; is it one of '
                        'the files under _base_?')
@@ -238,6 +241,9 @@ def describe(error: BaseException) -> str:
         # str() of a KeyError is the repr of its text.
         text = str(error.args[0])
         return text if ' ' in text else f'missing key {text!r}'
+    if isinstance(error, SyntaxError) and 'U+FEFF' in str(error.msg):
+        return ('a config begins with a byte order mark; save it as UTF-8 '
+                'without BOM')
     if isinstance(error, SyntaxError):
         return f'{error.filename}, line {error.lineno}: {error.msg}'
     text = str(error).strip()

@@ -259,3 +259,9 @@ def below(weights: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     prefix = _only([p for p, n in counts.items() if n == most])
     return {n.removeprefix(prefix): t for n, t in plain.items()
             if n.startswith(prefix)}
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """Names of weights with NaN or infinity."""
+    return [n for n, t in weights.items() if t.is_floating_point()
+            and not t.is_meta and not bool(torch.isfinite(t).all())]

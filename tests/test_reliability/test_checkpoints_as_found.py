@@ -289,6 +289,15 @@ def test_two_sets_that_fit_are_not_guessed(reader, tmp_path):
         reader(path)
 
 
+@pytest.mark.parametrize('reader', [as_teacher, as_load_from, as_init_cfg,
+                                    as_init_cfg_with_prefix])
+def test_weights_that_are_no_numbers(reader, tmp_path):
+    state = weights()
+    state['backbone.conv.weight'][0] = torch.inf
+    with pytest.raises(ValueError, match='1 weights: backbone.conv|conv.weig'):
+        reader(saved(state, tmp_path / 'found.pth'))
+
+
 def test_a_deeper_network_is_not_cut_to_a_shallow_one(tmp_path):
     """All weights of the shallow one are in the file, and it would compute
     something else."""

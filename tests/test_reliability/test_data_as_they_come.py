@@ -102,6 +102,15 @@ def test_an_epoch_without_a_batch(tmp_path, folder):
     assert not list((tmp_path / 'run').glob('*.pth'))
 
 
+@pytest.mark.parametrize('loop', [dict(by_epoch=True, max_epochs=0),
+                                  dict(by_epoch=False, max_iters=0)])
+def test_a_training_of_no_length(loop, tmp_path):
+    runner = toy_runner(tmp_path, classifier(), train_cfg=loop)
+    runner.register_hook(DataCheckHook())
+    with pytest.raises(REFUSAL, match='0, which leaves nothing to train'):
+        runner.train()
+
+
 def test_a_last_batch_of_one_image(tmp_path, folder):
     assert run(tmp_path, folder, batch_size=5).iter == 8
 

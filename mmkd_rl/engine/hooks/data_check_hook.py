@@ -52,6 +52,9 @@ class DataCheckHook(Checked, Hook):
     def before_train(self, runner: Runner) -> None:
         """Check the number of batches, and look at the pipeline."""
         self.look_at(unwrapped(runner), runner.train_loop.dataloader)
+        if not runner.train_loop.max_iters:
+            raise ConfigError('train_cfg', 'max_epochs or max_iters is 0, '
+                              'which leaves nothing to train')
 
     def before_train_iter(self, runner: Runner, batch_idx: int,
                           data_batch: Any = None) -> None:

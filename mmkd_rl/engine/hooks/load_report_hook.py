@@ -15,7 +15,12 @@ from mmkd_rl.engine.hooks.common import unwrapped
 from mmkd_rl.options import Checked
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.utils.checkpoint_io import in_folder
-from mmkd_rl.utils.load_report import Key, fitted, watch_loading
+from mmkd_rl.utils.load_report import (
+    Key,
+    check_finite,
+    fitted,
+    watch_loading,
+)
 
 
 @HOOKS.register_module()
@@ -48,6 +53,7 @@ class LoadReportHook(Checked, Hook):
             checkpoint['state_dict'] = fitted(checkpoint, model,
                                               f'{self.key} {path!r}')
         else:
+            check_finite(checkpoint['state_dict'], f'--resume {path!r}')
             _forget_other_folders(checkpoint, runner.work_dir)
         watch_loading(model, self.key, path)
 

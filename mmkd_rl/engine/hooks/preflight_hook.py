@@ -33,7 +33,7 @@ class PreflightHook(Checked, Hook):
     # After the checks of the data.
     priority = 'HIGH'
 
-    def __init__(self, images: Count = 64, batches: Count = 4) -> None:
+    def __init__(self, images: Count = 64, batches: Count = 16) -> None:
         self.images, self.batches = images, batches
         self._examination: Examination | None = None
 
