@@ -48,8 +48,7 @@ test-bound:  ## classification with the oldest versions that setup.py promises
 	@OMP_NUM_THREADS=2 PYTHONPATH=. .venv-bound/bin/python -m pytest -q \
 		-m 'not learning and not downstream' tests/test_reliability \
 		tests/test_weighting/mtkd_rl tests/test_taps tests/test_losses \
-		--deselect tests/test_weighting/mtkd_rl/test_learning_pixels.py \
-		-k 'not logits_with_strategies'
+		--deselect tests/test_weighting/mtkd_rl/test_learning_pixels.py
 
 audit: setup  ## known vulnerabilities of the installed packages (needs network)
 	@$(BIN)/uv tool run pip-audit --path $$($(BIN)/python -c \

@@ -234,6 +234,9 @@ class ScoreMapTask(ClassificationTask):
     """Images with one label whose class scores are maps: the backbone's
     output. An image's prediction is the mean of its map."""
 
+    def check(self, spec, images):
+        """Maps are what this task is about."""
+
     def logit_taps(self, model, key):
         return 'backbone'
 
