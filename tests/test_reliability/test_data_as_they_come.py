@@ -8,7 +8,10 @@ import torch
 from mmpretrain.structures import DataSample
 
 from mmkd_rl.engine.hooks import DataCheckHook
-from mmkd_rl.engine.hooks.data_check_hook import check_labels
+from mmkd_rl.engine.hooks.data_check_hook import (
+    check_classes,
+    check_labels,
+)
 from mmkd_rl.options import ConfigError
 from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers.normalization import InputAdapter, Normalization
@@ -144,6 +147,55 @@ def test_one_score_for_each_image_is_refused(tmp_path):
             [dict(name='t', config=classifier(8, classes=1),
                   checkpoint='untrained')],
             student=classifier(8, hidden=6, classes=1)))
+
+
+def test_a_class_that_is_missing_in_the_validation(tmp_path, folder):
+    """Folders are numbered in their order, so that all after a missing one
+    have other numbers."""
+    import shutil
+    other = tmp_path / 'val'
+    shutil.copytree(folder, other)
+
+    def train(name):
+        loader = dict(
+            batch_size=8, num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate'))
+        train_set, val_set = (
+            dict(type='mmpretrain.CustomDataset', data_prefix=str(place),
+                 pipeline=[LOAD, PACK]) for place in (folder, other))
+        runner = toy_runner(
+            tmp_path / name, classifier(), epochs=1,
+            data_preprocessor=PREPROCESSOR,
+            train_dataloader=dict(loader, dataset=train_set),
+            val_dataloader=dict(loader, dataset=val_set), val_cfg=dict(),
+            val_evaluator=dict(type='mmpretrain.Accuracy'))
+        runner.register_hook(DataCheckHook())
+        runner.train()
+
+    train('a')
+    shutil.rmtree(other / '1')
+    with pytest.raises(REFUSAL, match="val_dataloader.dataset.*'2' has "
+                                      'another index'):
+        train('b')
+
+
+@pytest.mark.parametrize('own, other, wrong', [
+    (['a', 'b', 'c'], ['a', 'b', 'c'], False),
+    (['a', 'b', 'c'], ['a', 'c'], True),
+    (['a', 'b', 'c'], ['b', 'a', 'c'], True),
+    # None in common: another language, perhaps.
+    (['a', 'b'], ['x', 'y'], False),
+    (['a', 'b', 'c'], ['a', 'b'], False),
+    # ImageNet has two cranes.
+    (['crane', 'b', 'crane'], ['crane', 'b', 'crane'], False),
+    (None, ['a'], False), (['a'], None, False)])
+def test_names_of_classes(own, other, wrong):
+    if wrong:
+        with pytest.raises(ConfigError, match='another index'):
+            check_classes(own, other, 'key', 'x')
+    else:
+        check_classes(own, other, 'key', 'x')
 
 
 # ---- normalisation -------------------------------------------------------

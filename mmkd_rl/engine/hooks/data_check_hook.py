@@ -52,6 +52,12 @@ class DataCheckHook(Checked, Hook):
     def before_train(self, runner: Runner) -> None:
         """Check the number of batches, and look at the pipeline."""
         self.look_at(unwrapped(runner), runner.train_loop.dataloader)
+        for name in ('val', 'test'):
+            loop = getattr(runner, f'_{name}_loop')
+            check_classes(
+                classes_of(runner.train_loop.dataloader),
+                classes_of(getattr(loop, 'dataloader', None)),
+                f'{name}_dataloader.dataset', 'the training data')
         if not runner.train_loop.max_iters:
             raise ConfigError('train_cfg', 'max_epochs or max_iters is 0, '
                               'which leaves nothing to train')
@@ -177,6 +183,45 @@ def check_labels(samples: Sequence[Any], classes: int,
                 f'{_name(sample)} has the label {low if low < 0 else high}, '
                 f'and the model has {classes} classes (labels 0 to '
                 f'{classes - 1}); mend the annotations or num_classes')
+
+
+def classes_of(loader: Any) -> Sequence[str] | None:
+    """Names of the classes of a loader's data set; ``None``: not known."""
+    facts = getattr(getattr(loader, 'dataset', None), 'metainfo', None)
+    names = facts.get('classes') if isinstance(facts, Mapping) else None
+    return names if isinstance(names, (list, tuple)) else None
+
+
+def check_classes(own: Sequence[str] | None, other: Sequence[str] | None,
+                  key: str, whose: str) -> None:
+    """Compare the names of classes of two data sets.
+
+    Args:
+        own: Those that the model has learned; ``None``: not known.
+        other: Those of the data on which it is validated or tested.
+        key: Config key of these data.
+        whose: What ``own`` are the classes of, for the message.
+
+    Raises:
+        ConfigError: A class has another index.
+    """
+    if own is None or other is None:
+        return
+    places = {name: i for i, name in reversed(list(enumerate(own)))}
+    moved = [n for i, n in enumerate(other)
+             if n in places and places[n] != i and (
+                 i >= len(own) or own[i] != n)]
+    if moved:
+        raise ConfigError(
+            key, f'its classes are {_some(other)}, and those of {whose} '
+            f'{_some(own)}: {moved[0]!r} has another index, so that right '
+            'answers would count as wrong. A folder of a class may be '
+            'missing or empty; name all classes with metainfo='
+            f'dict(classes={list(own)[:3]!r}{"..." if len(own) > 3 else ""})')
+
+
+def _some(names: Sequence[str]) -> str:
+    return f'{list(names[:5])}' + (' and others' if len(names) > 5 else '')
 
 
 def _check_form(model: nn.Module) -> None:

@@ -12,8 +12,10 @@ from mmengine.runner import Runner
 
 from mmkd_rl.distillers import check_outermost
 from mmkd_rl.engine.hooks.common import unwrapped
+from mmkd_rl.engine.hooks.data_check_hook import check_classes, classes_of
 from mmkd_rl.options import Checked
 from mmkd_rl.registry import HOOKS
+from mmkd_rl.teachers.facts import Facts
 from mmkd_rl.utils.checkpoint_io import in_folder
 from mmkd_rl.utils.load_report import (
     Key,
@@ -55,6 +57,12 @@ class LoadReportHook(Checked, Hook):
         else:
             check_finite(checkpoint['state_dict'], f'--resume {path!r}')
             _forget_other_folders(checkpoint, runner.work_dir)
+        if self.key == 'checkpoint':
+            loop = runner._test_loop
+            check_classes(
+                Facts.of(checkpoint).classes,
+                classes_of(getattr(loop, 'dataloader', None)),
+                'test_dataloader.dataset', f'{path!r}')
         watch_loading(model, self.key, path)
 
 
