@@ -331,9 +331,12 @@ def write_whole(path: str, write: Callable[[str], None]) -> None:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(FileNotFoundError):
             os.remove(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            # Names the file, which writing does not.
+            raise OSError(error.errno, error.strerror, path) from error
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import os.path as osp
 import pickle
@@ -204,6 +205,11 @@ class Stage:
         runner.register_hook(self._hook)
 
 
+def _is_disk_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (
+        errno.ENOSPC, errno.EDQUOT)
+
+
 def _is_refusal(error: BaseException, running: bool) -> bool:
     """Whether an error is a message about the user's input.
 
@@ -213,7 +219,7 @@ def _is_refusal(error: BaseException, running: bool) -> bool:
     others are faults in code and need their traceback: a missing attribute, an
     index out of range, shapes that do not match.
     """
-    if isinstance(error, ConfigError):
+    if isinstance(error, ConfigError) or _is_disk_full(error):
         return True
     place = raised_at(error)
     if place is None:
@@ -241,6 +247,9 @@ def describe(error: BaseException) -> str:
         # str() of a KeyError is the repr of its text.
         text = str(error.args[0])
         return text if ' ' in text else f'missing key {text!r}'
+    if _is_disk_full(error):
+        return (f'{error}. Files that were written before are whole; free '
+                'some space, and go on with --resume')
     if isinstance(error, SyntaxError) and 'U+FEFF' in str(error.msg):
         return ('a config begins with a byte order mark; save it as UTF-8 '
                 'without BOM')

@@ -1,6 +1,7 @@
 """How people call the tools: without an environment, from copied folders,
 with names that have spaces."""
 
+import errno
 import os
 import shutil
 import stat
@@ -11,7 +12,9 @@ import pytest
 import torch
 
 from mmkd_rl.engine.hooks.load_report_hook import _forget_other_folders
+from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.checkpoint_io import latest_in
+from mmkd_rl.utils.cli import EXIT_BAD_INPUT, clear_errors
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 
@@ -100,3 +103,22 @@ def test_the_best_checkpoint_of_another_run_is_not_touched(tmp_path):
     second = tmp_path / 'second'
     shutil.copytree(first, second)
     assert noted(second)['best_ckpt'] == str(second / 'best_x_epoch_1.pth')
+
+
+def test_a_full_disk(tmp_path, capsys):
+    """The file at the final name is the last whole one."""
+    path = tmp_path / 'epoch_1.pth'
+    checkpoint_io.save({'a': torch.ones(1)}, str(path))
+
+    def write(temporary):
+        Path(temporary).write_bytes(b'half')
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with pytest.raises(SystemExit) as end, clear_errors():
+        checkpoint_io.write_whole(str(path), write)
+    assert end.value.code == EXIT_BAD_INPUT
+    said = capsys.readouterr().err
+    assert 'epoch_1.pth' in said
+    assert '--resume' in said
+    assert checkpoint_io.load(str(path))['a'] == 1
+    assert os.listdir(tmp_path) == ['epoch_1.pth']
