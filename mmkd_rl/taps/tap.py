@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -90,12 +91,24 @@ class Tap:
             Handle that removes the hook.
         """
         module = model.get_submodule(self.path)
-        keep = (lambda value: record(_copied(value))) if self.copy else record
+        # Not lambdas, which a model with its teachers could not be pickled
+        # with.
         if self.source == 'output':
             return module.register_forward_hook(
-                lambda *call: keep(self._output(*call)), with_kwargs=True)
+                partial(self._see_output, record), with_kwargs=True)
         return module.register_forward_pre_hook(
-            lambda _, args: keep(args[0]))
+            partial(self._see_input, record))
+
+    def _see_output(self, record: Callable[[Any], None], module: nn.Module,
+                    args: tuple, kwargs: dict, output: Any) -> None:
+        self._keep(record, self._output(module, args, kwargs, output))
+
+    def _see_input(self, record: Callable[[Any], None], module: nn.Module,
+                   args: tuple) -> None:
+        self._keep(record, args[0])
+
+    def _keep(self, record: Callable[[Any], None], value: Any) -> None:
+        record(_copied(value) if self.copy else value)
 
     def _output(self, module: nn.Module, args: tuple, kwargs: dict,
                 output: Any) -> Any:

@@ -2,6 +2,7 @@
 plain scores."""
 
 import copy
+import pickle
 import sys
 import types
 
@@ -149,3 +150,10 @@ def test_a_transformers_model_inside_an_average(monkeypatch):
     assert 'module.1.weight' in average.state_dict()
     assert '1.weight' in model.state_dict()
     model.load_state_dict(model.state_dict())
+
+
+def test_a_model_with_its_teachers_is_pickled():
+    model = build(RESNET, untrained(RESNET)).eval()
+    copied = pickle.loads(pickle.dumps(model))
+    for name, value in losses(model).items():
+        assert torch.equal(value, losses(copied)[name])
