@@ -35,7 +35,10 @@ from mmengine.logging import print_log
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import find_latest_checkpoint
 from mmengine.runner.checkpoint import (
+    _get_mmengine_home,
+    get_deprecated_model_names,
     get_external_models,
+    get_mmcls_models,
     get_torchvision_models,
 )
 
@@ -58,7 +61,8 @@ _OTHERS = {
 #: Names of published weights: the registry with their addresses.
 _COLLECTIONS = {'torchvision': get_torchvision_models,
                 'open-mmlab': get_external_models,
-                'openmmlab': get_external_models}
+                'openmmlab': get_external_models,
+                'mmcls': get_mmcls_models}
 
 
 @lru_cache
@@ -95,16 +99,17 @@ def load(path: str, key: str = 'checkpoint',
     """Read a checkpoint without running anything in it.
 
     Args:
-        path: A file, ``file://...``, an ``https://`` address, a name of
-            MMEngine's collections (``torchvision://resnet18``,
-            ``open-mmlab://...``), or a path for MMEngine's file clients.
+        path: A file, ``file://...``, an ``https://`` address (``http://`` is
+            fetched over https), a name of MMEngine's collections
+            (``torchvision://resnet18``, ``open-mmlab://...``, ``mmcls://...``),
+            or a path for MMEngine's file clients.
         key: Config key of the path, for messages.
         map_location: Device of the tensors, see ``torch.load``.
 
     Raises:
         FileNotFoundError: No such file.
         ValueError: The file is truncated, no checkpoint, or has more than
-            tensors and plain values; or the address is not https.
+            tensors and plain values; or the address cannot be fetched.
     """
     with ExitStack() as stack:
         what = f'{key}={path!r}'
@@ -150,21 +155,22 @@ def _local_file(path: str, key: str, stack: ExitStack) -> str:
                  if os.path.isdir(local) else
                  f'no such file (from {os.getcwd()})'))
         return local
-    if scheme == 'http':
-        raise ValueError(f'{key}={path!r}: files are fetched over https '
-                         f'alone; use https://{rest}')
     if scheme in _COLLECTIONS:
         known = _COLLECTIONS[scheme]()
+        rest = get_deprecated_model_names().get(rest, rest)
         name = next((n for n in (rest, rest.lower()) if n in known), None)
         if name is None:
             near = difflib.get_close_matches(rest, known, n=3)
             raise ValueError(
                 f'{key}={path!r}: {scheme} has no weights {rest!r}' +
                 (f'; it has {", ".join(near)}, ...' if near else ''))
-        return _local_file(known[name], key, stack)
-    if scheme == 'https':
+        place = known[name]
+        return _local_file(place if '://' in place else os.path.join(
+            _get_mmengine_home(), place), key, stack)
+    if scheme in ('http', 'https'):
         try:
-            return _download(path)
+            # What an http address gives may have been changed on the way.
+            return _download(f'https://{rest}')
         except (OSError, RuntimeError) as error:
             raise ValueError(f'{key}={path!r} cannot be fetched: '
                              f'{error}') from error
@@ -174,7 +180,7 @@ def _local_file(path: str, key: str, stack: ExitStack) -> str:
         raise ValueError(
             f'{key}={path!r}: {scheme}:// cannot be read here '
             f'({_first_line(str(error))}); give a file, https://, file://, '
-            'torchvision:// or open-mmlab://') from error
+            'torchvision://, open-mmlab:// or mmcls://') from error
 
 
 def _kind(local: str) -> str:

@@ -49,7 +49,8 @@ def patch_mmengine() -> None:
     register_backend('local', AtomicLocalBackend, force=True, prefixes='')
     CheckpointLoader.register_scheme(
         ('', 'http://', 'https://', 'file://', 'torchvision://',
-         'open-mmlab://', 'openmmlab://'), load_from_safe, force=True)
+         'open-mmlab://', 'openmmlab://', 'mmcls://'),
+        load_from_safe, force=True)
     WEIGHT_INITIALIZERS.register_module('Pretrained', force=True,
                                         module=CheckedPretrainedInit)
     name_files_of_errors()

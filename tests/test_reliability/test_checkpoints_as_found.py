@@ -2,8 +2,10 @@
 weights from the same file, or all refuse it."""
 
 import argparse
+import importlib.util
 import pathlib
 import pickle
+import re
 import types
 import zipfile
 
@@ -308,7 +310,6 @@ def test_a_deeper_network_is_not_cut_to_a_shallow_one(tmp_path):
 
 
 @pytest.mark.parametrize('address, message', [
-    ('http://example.org/a.pth', 'https://example.org/a.pth'),
     ('torchvision://resnet19', 'resnet18'),
     ('open-mmlab://nothing/such', 'no weights'),
     ('gopher://a/b.pth', 'gopher:// cannot be read'),
@@ -324,6 +325,9 @@ def test_addresses_that_cannot_be_read(address, message):
     ('torchvision://resnet18', 'resnet18-f37072fd.pth'),
     ('open-mmlab://detectron2/resnet50_caffe', 'resnet50_msra'),
     ('https://host/a-deadbeef.pth', 'a-deadbeef.pth'),
+    ('http://example.org/a.pth', 'https://example.org/a.pth'),
+    ('mmcls://mobilenet_v2', 'mobilenet_v2'),
+    ('open-mmlab://detectron/resnet50_caffe', 'resnet50_caffe'),
 ])
 def test_names_of_collections_lead_to_https(address, url, monkeypatch,
                                             tmp_path):
@@ -334,6 +338,21 @@ def test_names_of_collections_lead_to_https(address, url, monkeypatch,
     assert checkpoint_io.load(address)
     assert asked[0].startswith('https://')
     assert url in asked[0]
+
+
+@pytest.mark.parametrize('package', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_every_name_in_the_installed_configs_is_known(package, monkeypatch,
+                                                      tmp_path):
+    path = saved(weights(), tmp_path / 'a.pth')
+    monkeypatch.setattr(checkpoint_io, '_download', lambda url: path)
+    spec = importlib.util.find_spec(package)
+    folder = pathlib.Path(spec.submodule_search_locations[0], '.mim/configs')
+    names = {name for file in folder.rglob('*.py') for name in re.findall(
+        r"'((?:mmcls|open-mmlab|openmmlab|torchvision)://[^']*)'",
+        file.read_text())}
+    assert names
+    for name in sorted(names):
+        assert checkpoint_io.load(name)
 
 
 @pytest.mark.parametrize('name, digits', [
