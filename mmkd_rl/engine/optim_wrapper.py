@@ -16,12 +16,7 @@ from torch.optim import Optimizer
 
 from mmkd_rl.options import Checked
 from mmkd_rl.registry import OPTIM_WRAPPERS
-from mmkd_rl.utils.precision import bfloat16_slowdown
-
-#: Emulated bfloat16 takes about seven times as long as float32, and what a
-#: processor computes in it half as long; the border is far from both, so that
-#: other work on the machine does not decide.
-_EMULATED = 2.
+from mmkd_rl.utils.precision import EMULATED, bfloat16_slowdown
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -61,7 +56,7 @@ def _measured(model: nn.Module) -> Literal['bfloat16', 'float32']:
     device = next((p.device for p in model.parameters()),
                   torch.device('cpu'))
     ratio = bfloat16_slowdown(device)
-    if ratio < _EMULATED:
+    if ratio < EMULATED:
         return 'bfloat16'
     print_log(
         f'bfloat16 takes {ratio:.1f} times as long as float32 here: the '

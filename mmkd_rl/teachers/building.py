@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ from mmkd_rl.teachers.sources import expand
 from mmkd_rl.teachers.tapped import PRECISIONS
 from mmkd_rl.teachers.teacher import FrozenTeacher
 from mmkd_rl.utils.checkpoint_io import load
+from mmkd_rl.utils.precision import EMULATED, bfloat16_slowdown
 from mmkd_rl.utils.state_dicts import fit_names
 
 #: Types of preprocessors without a ``type``, by package.
@@ -62,6 +64,12 @@ def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
         raise ValueError(f'{key}: precision must be one of '
                          f"{list(PRECISIONS)}, or None for the student's "
                          f'precision; got {precision!r}')
+    if precision == 'bfloat16' and not torch.cuda.is_available() and (
+            slowdown := bfloat16_slowdown(torch.device('cpu'))) > EMULATED:
+        print_log(
+            f"{key}: precision='bfloat16' takes {slowdown:.1f} times as long "
+            'as float32 here, because the processor emulates it; float32 '
+            'is faster', 'current', logging.WARNING)
     # Read before anything large is built: a wrong path is found at once.
     content = None if path == UNTRAINED else load(path, f'{key}: checkpoint')
     weights = None if content is None else weights_in(

@@ -7,6 +7,11 @@ from functools import lru_cache
 
 import torch
 
+#: Emulated bfloat16 takes about seven times as long as float32, and what a
+#: processor computes in it half as long; the border is far from both, so that
+#: other work on the machine does not decide.
+EMULATED = 2.
+
 
 def autocasts_to_half(device: str) -> bool:
     """Whether autocast to float16 is on, which has a small range (bfloat16 has

@@ -58,6 +58,15 @@ def test_the_users_own_comes_first(tmp_path, said):
     assert not said
 
 
+@pytest.mark.parametrize('slowdown, warns', [(7., True), (.5, False)])
+def test_a_precision_that_is_emulated(slowdown, warns, tmp_path, said,
+                                      monkeypatch):
+    monkeypatch.setattr(building, 'bfloat16_slowdown', lambda d: slowdown)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    teacher(tmp_path, precision='bfloat16')
+    assert any('7.0 times' in line for line in said) == warns
+
+
 @pytest.mark.parametrize('cfg', ['', 'import os', None, 'model = 3',
                                  'data_preprocessor = dict(mean=[1.])',
                                  'data_preprocessor = dict(mean=1, std=0)'])
