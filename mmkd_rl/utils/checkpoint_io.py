@@ -340,7 +340,8 @@ def write_whole(path: str, write: Callable[[str], None]) -> None:
     except BaseException as error:
         with suppress(FileNotFoundError):
             os.remove(temporary)
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno is not None and \
+                error.filename is None:
             # Names the file, which writing does not.
             raise OSError(error.errno, error.strerror, path) from error
         raise
