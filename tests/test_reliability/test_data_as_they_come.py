@@ -69,9 +69,9 @@ def test_a_run_without_faults(tmp_path, folder):
     assert run(tmp_path, folder).iter == 4
 
 
-@pytest.mark.parametrize('workers', [0, 1])
-@pytest.mark.parametrize('content', [b'', b'<html>404</html>',
-                                     b'\x89PNG\r\n\x1a\n' + b'\0' * 40])
+@pytest.mark.parametrize('content, workers', [
+    (b'', 0), (b'<html>404</html>', 0), (b'', 1),
+    (b'\x89PNG\r\n\x1a\n' + b'\0' * 40, 0)])
 def test_a_bad_image_file_is_named(content, workers, tmp_path, folder):
     (folder / '3' / 'bad.png').write_bytes(content)
     with pytest.raises(REFUSAL, match=r'3/bad\.png'):

@@ -44,7 +44,8 @@ def losses(model, size=32, count=4):
     return model(torch.randn(count, 3, size, size), samples, mode='loss')
 
 
-@pytest.mark.parametrize('name', ['googlenet', 'inception_v3'])
+@pytest.mark.parametrize('name', ['googlenet', pytest.param(
+    'inception_v3', marks=pytest.mark.downstream)])
 def test_auxiliary_heads_of_torchvision(name):
     """The main scores are trained and distilled, also in training mode."""
     size = 299 if name == 'inception_v3' else 32
