@@ -8,16 +8,14 @@ other names.
 from __future__ import annotations
 
 import copy
-import logging
 import re
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd_rl.export.description import data_facts, described
-from mmkd_rl.utils.state_dicts import below, find_weights
+from mmkd_rl.utils.state_dicts import below, read_weights
 
 Format = Literal['mmpretrain', 'mmdet', 'mmseg', 'torchvision']
 FORMATS = get_args(Format)
@@ -52,15 +50,10 @@ def export_student(checkpoint: Mapping, to: str = 'mmpretrain') -> dict:
     """
     if to not in FORMATS:
         raise ValueError(f'--to must be one of {FORMATS}, got {to!r}')
-    found = find_weights(checkpoint)
-    if found is None:
-        raise ValueError('the checkpoint has no "state_dict"; give one that a '
-                         'training run has saved')
-    if found.note:
-        print_log(f'{found.note} are exported', 'current', logging.WARNING)
     weights: dict[str, Tensor] = {
         n: t.detach().cpu().clone()
-        for n, t in plain_student(found.weights).items()
+        for n, t in plain_student(
+            read_weights(checkpoint, 'the checkpoint')).items()
         if not n.startswith('data_preprocessor.')
     }
     if lora := [n for n in weights if '.lora_' in n]:

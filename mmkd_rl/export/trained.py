@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 
-from mmengine.logging import print_log
 from torch import Tensor
 
 from mmkd_rl.export.description import student_configs
 from mmkd_rl.export.student import plain_student
 from mmkd_rl.utils import checkpoint_io
-from mmkd_rl.utils.state_dicts import find_weights
+from mmkd_rl.utils.state_dicts import read_weights
 
 #: Heads of detectors and segmentors.
 _DENSE = {'bbox_head', 'decode_head', 'mask_head', 'panoptic_head',
@@ -52,15 +50,8 @@ def read_trained(source: str | os.PathLike, key: str) -> TrainedBackbone:
     """
     path = checkpoint_io.last_checkpoint(os.fspath(source), key)
     content = checkpoint_io.load(path, key)
-    found = find_weights(content)
-    if found is None:
-        raise ValueError(f'{key}={path!r} has no "state_dict"; give the '
-                         'checkpoint of a training, or what '
-                         'tools/export_student.py has written')
-    if found.note:
-        print_log(f'{key}={path!r}: {found.note} are used', 'current',
-                  logging.WARNING)
-    state = plain_student(found.weights)
+    given = read_weights(content, f'{key}={path!r}')
+    state = plain_student(given)
     dense = sorted(_DENSE & {n.split('.')[0] for n in state})
     if dense:
         raise ValueError(
@@ -77,6 +68,6 @@ def read_trained(source: str | os.PathLike, key: str) -> TrainedBackbone:
                if n.startswith('backbone.')}
     # As MMEngine's own reader needs it, if the names in the file allow that.
     prefix = next((p for p in _PREFIXES[::-1] if any(
-        n.startswith(p) for n in found.weights)), 'backbone.')
+        n.startswith(p) for n in given)), 'backbone.')
     config, preprocessor = student_configs(content.get('meta') or {})
     return TrainedBackbone(path, prefix, weights, config, preprocessor)

@@ -18,12 +18,7 @@ from mmkd_rl.export.student import plain_student
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.configs import class_name, file_of, require_package
-from mmkd_rl.utils.state_dicts import (
-    find_weights,
-    fit_names,
-    not_finite,
-    without_records,
-)
+from mmkd_rl.utils.state_dicts import check_values, named_as, read_weights
 
 #: Value of ``checkpoint`` for a teacher with random weights.
 UNTRAINED = 'untrained'
@@ -215,7 +210,7 @@ def read_checkpoint(path: str, key: str) -> dict[str, Tensor]:
 
 
 def weights_in(content: Any, path: str, key: str) -> dict[str, Tensor]:
-    """The weights in a checkpoint, see :func:`find_weights`. Of a
+    """The weights in a checkpoint, see :func:`read_weights`. Of a
     distillation the student's weights are returned.
 
     Args:
@@ -227,16 +222,7 @@ def weights_in(content: Any, path: str, key: str) -> dict[str, Tensor]:
         FileNotFoundError, ValueError: See :func:`checkpoint_io.load`; also if
             the file has no weights.
     """
-    found = find_weights(content)
-    if found is None:
-        keys = f' (it has {_some([repr(k) for k in content])})' \
-            if isinstance(content, dict) and content else ''
-        raise ValueError(f'{key}={path!r} holds no weights{keys}: expected a '
-                         'dict of tensors, or one under "state_dict"')
-    if found.note:
-        print_log(f'{key}={path!r}: {found.note} are used', 'current',
-                  logging.WARNING)
-    return plain_student(found.weights)
+    return plain_student(read_weights(content, f'{key}={path!r}'))
 
 
 def require_checkpoints(teachers: Sequence[dict],
@@ -330,14 +316,8 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str,
             finite; the message counts them and names the first.
     """
     own = model.state_dict()
-    try:
-        weights, change = fit_names(
-            weights, {n: t for n, t in own.items() if _matters(n)})
-    except ValueError as error:
-        raise ValueError(f'{key}={path!r} {error}') from error
-    if change:
-        print_log(f'{key}={path!r}: its weights are read {change}', 'current')
-    weights = without_records(weights, own)
+    weights = named_as(weights, own, list(filter(_matters, own)),
+                       f'{key}={path!r}')
     missing = [n for n in own if n not in weights and _matters(n)]
     left_over = [n for n in weights if n not in own and _matters(n)]
     shapes = [
@@ -362,10 +342,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str,
             f'({sum(map(_matters, own))} weights in the config, '
             f'{sum(map(_matters, weights))} in the file): ' +
             '; '.join(parts) + _whose_names(own, weights))
-    bad = not_finite(weights)
-    if bad:
-        raise ValueError(f'{key}={path!r} has NaN or infinite values in '
-                         f'{len(bad)} weights: {_some(bad)}')
+    check_values(weights, f'{key}={path!r}')
     _warn_of_fresh_statistics(weights, f'{key}={path!r}')
     model.load_state_dict(weights, strict=False)
 

@@ -8,18 +8,12 @@ with exit code 0.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Literal
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmkd_rl.utils.state_dicts import (
-    find_weights,
-    fit_names,
-    not_finite,
-    without_records,
-)
+from mmkd_rl.utils.state_dicts import named_as, read_weights
 
 #: The user's option with the file.
 Key = Literal['load_from', 'checkpoint', '--resume', 'init_cfg']
@@ -41,35 +35,11 @@ def fitted(content: object, model: nn.Module, what: str) -> dict[str, Tensor]:
         what: Option and file, for messages.
 
     Raises:
-        ValueError: There are no weights, or several sets that fit.
+        ValueError: See :func:`read_weights` and :func:`named_as`.
     """
-    found = find_weights(content)
-    if found is None:
-        raise ValueError(f'{what} holds no weights: expected a dict of '
-                         'tensors, or one under "state_dict"')
     own = model.state_dict()
-    try:
-        weights, change = fit_names(found.weights, {
-            n: t for n, t in own.items() if _counts(n, 'load_from')})
-    except ValueError as error:
-        raise ValueError(f'{what} {error}') from error
-    check_finite(weights, what)
-    if found.note:
-        print_log(f'{what}: {found.note} are used', 'current',
-                  logging.WARNING)
-    if change:
-        print_log(f'{what}: its weights are read {change}', 'current')
-    return without_records(weights, own)
-
-
-def check_finite(weights: Mapping[str, Tensor], what: str) -> None:
-    """Raise ValueError for weights with NaN or infinity: the training that
-    wrote them has diverged."""
-    if bad := not_finite(weights):
-        raise ValueError(
-            f'{what} has NaN or infinite values in {len(bad)} weights: '
-            f'{_some(bad)}; the training that wrote it has diverged. Use an '
-            'earlier checkpoint')
+    return named_as(read_weights(content, what), own,
+                    [n for n in own if _counts(n, 'load_from')], what)
 
 
 def watch_loading(model: nn.Module, key: Key, path: str) -> None:

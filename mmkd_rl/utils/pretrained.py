@@ -10,7 +10,7 @@ from torch import nn
 
 from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.load_report import fitted, watch_loading
-from mmkd_rl.utils.state_dicts import below, find_weights
+from mmkd_rl.utils.state_dicts import below, read_weights
 
 
 class CheckedPretrainedInit(PretrainedInit):
@@ -31,9 +31,8 @@ class CheckedPretrainedInit(PretrainedInit):
         content = checkpoint_io.load(self.checkpoint, 'init_cfg.checkpoint',
                                      self.map_location)
         if self.prefix:
-            found = find_weights(content)
             prefix = self.prefix.rstrip('.') + '.'
-            inner = below(found.weights, prefix) if found else {}
+            inner = below(read_weights(content, what), prefix)
             content = {n.removeprefix(prefix): t for n, t in inner.items()
                        if n.startswith(prefix)}
             if not content:

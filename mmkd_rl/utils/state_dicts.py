@@ -8,14 +8,16 @@ DataParallel, ``_orig_mod.`` of torch.compile, ``model.`` of Lightning).
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 #: Segments of names that only wrappers of modules add.
@@ -44,6 +46,63 @@ class Found:
     weights: dict[str, Tensor]
     place: str
     note: str = ''
+
+
+def read_weights(content: Any, what: str) -> dict[str, Tensor]:
+    """The weights in a checkpoint, see :func:`find_weights`; what the user
+    should know about the choice is logged.
+
+    Args:
+        content: What was read from the file.
+        what: Option and file, for messages.
+
+    Raises:
+        ValueError: There are no weights, or some are no numbers, see
+            :func:`check_values`.
+    """
+    found = find_weights(content)
+    if found is None:
+        keys = f' (it has {_some(map(repr, content))})' \
+            if isinstance(content, Mapping) and content else ''
+        raise ValueError(f'{what} holds no weights{keys}: it has no '
+                         '"state_dict" and is no dict of tensors; give the '
+                         'checkpoint of a training, or an export')
+    check_values(found.weights, what)
+    if found.note:
+        print_log(f'{what}: {found.note} are used', 'current',
+                  logging.WARNING)
+    return found.weights
+
+
+def named_as(weights: Mapping[str, Tensor], own: Mapping[str, Tensor],
+             needed: Collection[str], what: str) -> dict[str, Tensor]:
+    """Weights of a file under a model's names, see :func:`fit_names`, and
+    without records, see :func:`without_records`; the change is logged.
+
+    Args:
+        weights: Tensors of the file.
+        own: Tensors of the model.
+        needed: Names of the model's tensors that a file should have.
+        what: Option and file, for messages.
+
+    Raises:
+        ValueError: Two sets of weights in the file fit equally well, or
+            weights are whole numbers where the model has others.
+    """
+    try:
+        fitting, change = fit_names(weights, {n: own[n] for n in needed})
+    except ValueError as error:
+        raise ValueError(f'{what} {error}') from error
+    if change:
+        print_log(f'{what}: its weights are read {change}', 'current')
+    whole = [n for n, t in fitting.items() if n in own
+             and own[n].is_floating_point() and not t.is_floating_point()]
+    if whole:
+        raise ValueError(
+            f'{what} has whole numbers in {len(whole)} weights: '
+            f'{_some(whole)}; it is of a quantised network. Give the '
+            'checkpoint from before')
+    return without_records(fitting, own)
 
 
 def find_weights(content: Any) -> Found | None:
@@ -261,7 +320,29 @@ def below(weights: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
             if n.startswith(prefix)}
 
 
-def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
-    """Names of weights with NaN or infinity."""
-    return [n for n, t in weights.items() if t.is_floating_point()
-            and not t.is_meta and not bool(torch.isfinite(t).all())]
+def check_values(weights: Mapping[str, Tensor], what: str) -> None:
+    """Refuse weights with which no network computes anything.
+
+    Args:
+        weights: Tensors by their names.
+        what: Option and file, for messages.
+
+    Raises:
+        ValueError: Some are NaN or infinite: the training that wrote them has
+            diverged; or they are sparse.
+    """
+    if sparse := [n for n, t in weights.items()
+                  if t.layout != torch.strided]:
+        raise ValueError(f'{what} has sparse tensors: {_some(sparse)}; save '
+                         'them with to_dense()')
+    if bad := [n for n, t in weights.items() if t.is_floating_point()
+               and not t.is_meta and not bool(torch.isfinite(t).all())]:
+        raise ValueError(
+            f'{what} has NaN or infinite values in {len(bad)} weights: '
+            f'{_some(bad)}; the training that wrote it has diverged. Use an '
+            'earlier checkpoint')
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')

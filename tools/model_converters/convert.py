@@ -191,23 +191,6 @@ def _some(names) -> str:
     return ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
 
 
-def read(path: str) -> dict[str, Tensor]:
-    """Read the weights of a checkpoint, under any of the usual keys.
-
-    Raises:
-        FileNotFoundError, ValueError: See
-            :func:`mmkd_rl.teachers.loading.read_checkpoint`.
-    """
-    content = checkpoint_io.load(path, 'SOURCE')
-    if isinstance(content, dict) and isinstance(content.get('net'), dict):
-        weights = content['net']
-        if all(isinstance(v, Tensor) for v in weights.values()):
-            prefix = 'module.' if all(
-                n.startswith('module.') for n in weights) else ''
-            return {n[len(prefix):]: t for n, t in weights.items()}
-    return read_checkpoint(path, 'SOURCE')
-
-
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -229,7 +212,8 @@ def main() -> None:
     """Convert, check and write the weights."""
     args = parse_args()
     with clear_errors():
-        weights = convert(read(args.source), args.source_format)
+        weights = convert(read_checkpoint(args.source, 'SOURCE'),
+                          args.source_format)
         if args.config is not None:
             cfg, scope = load_model_config(args.config, '--config')
             load_weights(

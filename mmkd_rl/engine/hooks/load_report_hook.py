@@ -17,12 +17,8 @@ from mmkd_rl.options import Checked
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.teachers.facts import Facts
 from mmkd_rl.utils.checkpoint_io import in_folder
-from mmkd_rl.utils.load_report import (
-    Key,
-    check_finite,
-    fitted,
-    watch_loading,
-)
+from mmkd_rl.utils.load_report import Key, fitted, watch_loading
+from mmkd_rl.utils.state_dicts import check_values
 
 
 @HOOKS.register_module()
@@ -55,7 +51,7 @@ class LoadReportHook(Checked, Hook):
             checkpoint['state_dict'] = fitted(checkpoint, model,
                                               f'{self.key} {path!r}')
         else:
-            check_finite(checkpoint['state_dict'], f'--resume {path!r}')
+            check_values(checkpoint['state_dict'], f'--resume {path!r}')
             _forget_other_folders(checkpoint, runner.work_dir)
         if self.key == 'checkpoint':
             loop = runner._test_loop
