@@ -20,7 +20,9 @@ _IMPORTS = {'mmpretrain': 'mmpretrain.models', 'mmdet': 'mmdet.models',
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('checkpoint', help='checkpoint of a training run')
+    parser.add_argument(
+        'checkpoint', help='checkpoint of a training run, or its work dir '
+        '(the last checkpoint)')
     parser.add_argument('out', help='file to write')
     parser.add_argument(
         '--to',
@@ -41,10 +43,10 @@ def main() -> None:
                                                          args.out):
             raise ValueError(f'{args.out!r} is the checkpoint itself, which '
                              'holds more than the student; give another OUT')
-        if os.path.isdir(args.out):
-            raise ValueError(f'{args.out!r} is a folder; give a file')
+        checkpoint_io.check_out(args.out)
+        path = checkpoint_io.last_checkpoint(args.checkpoint, 'checkpoint')
         student = export_student(
-            checkpoint_io.load(args.checkpoint, 'checkpoint'), args.to)
+            checkpoint_io.load(path, 'checkpoint'), args.to)
         checkpoint_io.save(student, args.out)
     weights = student.get('state_dict', student)
     size = os.path.getsize(args.out) / 2**20

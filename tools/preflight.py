@@ -10,6 +10,8 @@ written. The exit code is 1 if there is a warning.
 from __future__ import annotations
 
 import argparse
+import copy
+import itertools
 import resource
 import sys
 import tempfile
@@ -36,10 +38,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file, or package::path')
     recipes.add_arguments(parser)
     parser.add_argument(
-        '--images', type=int, default=256,
+        '--images', type=_positive, default=256,
         help='number of training images (default: %(default)s)')
     cli.add_common_arguments(parser)
     return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'must be at least 1, got {text}')
+    return number
 
 
 def examine(runner: Runner, distillation: Distillation,
@@ -62,9 +71,12 @@ def step_seconds(runner: Runner) -> float:
     """Seconds of a training step's forward and backward passes, the faster
     one of two."""
     loader = runner.build_dataloader(runner._train_dataloader)
-    data = next(iter(loader))
+    # One iterator: a second one closes some samplers.
+    batches = itertools.cycle(itertools.islice(loader, 2))
     model, seconds = runner.model.train(), []
     for _ in range(2):
+        # Preprocessors change samples in place.
+        data = copy.deepcopy(next(batches))
         start = time.perf_counter()
         given = model.data_preprocessor(data, True)
         loss, _ = model.parse_losses(model(**given, mode='loss'))
@@ -72,7 +84,6 @@ def step_seconds(runner: Runner) -> float:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-        data = next(iter(loader))
     return min(seconds)
 
 

@@ -10,6 +10,7 @@ from mmengine.evaluator import DumpResults
 import mmkd_rl  # noqa: F401  (registers the scope mmkd_rl)
 from mmkd_rl.engine.hooks.load_report_hook import report_loading
 from mmkd_rl.utils import cli
+from mmkd_rl.utils.checkpoint_io import last_checkpoint
 from mmkd_rl.utils.configs import load_config
 from mmkd_rl.utils.patches import patch_mmengine
 
@@ -17,7 +18,9 @@ from mmkd_rl.utils.patches import patch_mmengine
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file, or package::path')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        'checkpoint', help='checkpoint file, or the work dir of a run (its '
+        'last checkpoint)')
     parser.add_argument(
         '--out',
         help='file for the metrics (.json, .yaml) or the predictions (.pkl)')
@@ -35,6 +38,8 @@ def check_out(out: str) -> str:
     if suffix not in ('.json', '.yaml', '.yml', '.pkl', '.pickle'):
         raise ValueError(f'--out {out!r} must end in .json or .yaml (for '
                          'metrics) or .pkl (for predictions)')
+    if Path(out).is_dir():
+        raise ValueError(f'--out {out!r} is a folder; give a file')
     return suffix
 
 
@@ -46,8 +51,9 @@ def main() -> None:
         cfg = load_config(args.config)
         cli.apply_common_arguments(cfg, args)
         stage.cfg = cfg
-        cli.check_checkpoint(args.checkpoint, 'checkpoint')
-        cfg.load_from, cfg.resume = args.checkpoint, False
+        path = last_checkpoint(args.checkpoint, 'checkpoint')
+        cli.check_checkpoint(path, 'checkpoint')
+        cfg.load_from, cfg.resume = path, False
         cli.start_distributed_on_cpu(cfg)
         runner = cli.build_runner(cfg, 'test')
         report_loading(runner, 'checkpoint')

@@ -7,8 +7,11 @@ becomes the student of a distillation.
 """
 
 import argparse
+import os
+import re
 import shlex
 import sys
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -19,6 +22,9 @@ from mmkd_rl.engine.hooks.load_report_hook import report_loading
 from mmkd_rl.utils import cli
 from mmkd_rl.utils.checkpoint_io import latest_in
 from mmkd_rl.utils.patches import patch_mmengine
+
+#: Names of files that a run writes.
+_WRITTEN = re.compile(r'(epoch|iter)_\d+\.pth|best_.*\.pth|student\.pth')
 
 
 def parse_args() -> argparse.Namespace:
@@ -100,6 +106,30 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
                              '--resume' if cfg.get('resume') else 'load_from')
 
 
+def check_teachers_folders(part: Any, work_dir: str) -> None:
+    """Refuse a work directory in which the run would overwrite the checkpoint
+    of one of its teachers.
+
+    Args:
+        part: The config's model, or a part of it.
+        work_dir: The work directory.
+
+    Raises:
+        ValueError: A teacher's checkpoint has the name of one that the run
+            writes.
+    """
+    for value in part.values() if isinstance(part, dict) else part:
+        if isinstance(value, (dict, list)):
+            check_teachers_folders(value, work_dir)
+    path = part.get('checkpoint') if isinstance(part, dict) else None
+    if isinstance(path, str) and _WRITTEN.fullmatch(
+            os.path.basename(path)) and os.path.realpath(
+                os.path.dirname(path) or '.') == os.path.realpath(work_dir):
+        raise ValueError(
+            f'the checkpoint {path!r} of a teacher is in the work directory, '
+            'and the run would overwrite it; give another --work-dir')
+
+
 def main() -> None:
     args = parse_args()
     patch_mmengine()
@@ -110,6 +140,7 @@ def main() -> None:
         if args.backbone_from or source:
             cfg = recipes.with_backbone(cfg, args.backbone_from or source)
         stage.cfg = cfg
+        check_teachers_folders(cfg.get('model'), cfg.work_dir)
         cli.start_distributed_on_cpu(cfg)
         runner = cli.build_runner(cfg, 'train', 'val')
         report_loading(runner, '--resume' if cfg.get('resume') else

@@ -132,7 +132,6 @@ class Preflight:
                     'order of classes, size)')
         return ''
 
-
     def _is_chance(self, teacher: NetworkReport) -> bool:
         """Whether the loss is that of guessing or worse, and few labels are
         right; a teacher that is often right may be too sure of the rest."""

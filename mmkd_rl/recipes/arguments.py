@@ -11,11 +11,24 @@ from mmkd_rl.recipes.reading import parse_term
 from mmkd_rl.utils.configs import load_config
 
 
+class _Once(argparse.Action):
+    """An option that is refused when given twice; argparse would forget the
+    first value."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        given = getattr(namespace, self.dest)
+        if given is not None:
+            parser.error(f'{option_string} is given twice: {given} and '
+                         f'{values}')
+        setattr(namespace, self.dest, values)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options with which a command-line tool calls
     :func:`distill`."""
     parser.add_argument(
         '--distill',
+        action=_Once,
         metavar='STRATEGY',
         help='distil teachers into the model of a plain config: mtkd_rl, '
         'aver, ca_mkd, knowledge_flow, ..., a file like those of '
@@ -29,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'file, the work dir of a run, a URL, or untrained')
     parser.add_argument(
         '--pool',
+        action=_Once,
         metavar='FILE',
         help='a config with teachers=[...] for --distill, or a name from '
         'configs/_base_/pools; FILE:2 takes only the first two teachers, '
@@ -42,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'such as: --term KDLoss temperature=2 --term FitNetLoss')
     parser.add_argument(
         '--task',
+        action=_Once,
         metavar='TYPE',
         help='task adapter for --distill in place of the one that fits the '
         'models, such as FeatureTask: distil features alone')

@@ -90,7 +90,7 @@ def build_teacher(cfg: dict, name: str, task: Task) -> FrozenTeacher:
             weights = _own_part(fit_names(weights, own)[0], set(own))
         load_weights(network, weights, path, f'{key}: checkpoint')
     taps = None if task.backbone_only else cfg.get('taps')
-    facts = Facts.of(content)
+    facts = Facts.of(content, weights)
     return FrozenTeacher(
         name, network, task.taps(network, taps, key), task,
         _normalization(cfg, model_cfg, network, scope, key,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mmengine.logging.history_buffer import HistoryBuffer
+from torch import Tensor
 
 from mmkd_rl.export.description import trained_preprocessor, trained_side
 from mmkd_rl.teachers.normalization import Normalization
 
 #: Parts of the names of main figures, of which the first is taken.
 _FIGURES = ('top1', 'mIoU', 'bbox_mAP', 'mAP')
+#: Number of values of a weight that are compared.
+_VALUES = 64
 
 
 @dataclass(frozen=True)
@@ -23,20 +28,37 @@ class Facts:
         normalization: Normalisation of the images.
         side: Shorter side of the training images, in pixels.
         figure: The last validation's main figure, ``'accuracy/top1 61.9'``.
+        digest: Text that differs for different weights.
     """
     classes: tuple[str, ...] | None = None
     normalization: Normalization | None = None
     side: int | None = None
     figure: str | None = None
+    digest: str | None = None
 
     @classmethod
-    def of(cls, content: Any) -> Facts:
-        """The facts in a checkpoint of MMEngine or MMCV; none in others."""
+    def of(cls, content: Any,
+           weights: Mapping[str, Tensor] | None = None) -> Facts:
+        """The facts in a checkpoint of MMEngine or MMCV; none in others.
+
+        Args:
+            content: What was read from the file.
+            weights: The weights in it; ``None``: there are none.
+        """
         content = content if isinstance(content, dict) else {}
         meta, hub = (part if isinstance(part, dict) else {} for part in (
             content.get('meta'), content.get('message_hub')))
         return cls(_classes(meta), _normalization(meta), trained_side(meta),
-                   _figure(hub))
+                   _figure(hub), _digest(weights) if weights else None)
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
+    """A digest of the names and of the first values of each weight."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        first = weights[name].flatten()[:_VALUES].double()
+        digest.update(name.encode() + first.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _classes(meta: dict) -> tuple[str, ...] | None:

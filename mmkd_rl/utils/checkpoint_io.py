@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import hashlib
 import importlib
 import logging
@@ -46,6 +47,8 @@ from mmengine.runner.checkpoint import (
 _NUMPY = ('numpy._core.multiarray', 'numpy.core.multiarray')
 #: Packages whose objects are more than records.
 _NOT_RECORDS = {'torch', 'torchvision', 'numpy', *sys.stdlib_module_names}
+#: Ends of names of files in PyTorch's format.
+_SUFFIXES = ('.pth', '.pt', '.ckpt', '.bin', '.tar')
 #: Beginnings of files of other kinds.
 _OTHERS = {
     b'version https://git-lfs': 'it is a pointer of Git LFS; fetch the file '
@@ -315,7 +318,47 @@ def _load_safetensors(local: str, what: str,
 
 def save(obj: Any, path: str) -> None:
     """Write ``obj`` with ``torch.save``, completely or not at all."""
-    write_whole(path, lambda temporary: torch.save(obj, temporary))
+    def write(temporary: str) -> None:
+        try:
+            torch.save(obj, temporary)
+        except RuntimeError as error:
+            if 'unexpected pos' in str(error) or 'Writer' in str(error):
+                # PyTorch's message for a full disk.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)
+                              ) from error
+            raise
+
+    write_whole(path, write)
+
+
+def check_out(path: str) -> None:
+    """Check where weights are to be written.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: A folder, a name of another format, or a file that is
+            something else than weights alone.
+    """
+    if os.path.isdir(path):
+        raise ValueError(f'{path!r} is a folder; give a file')
+    if os.path.splitext(path)[1] not in _SUFFIXES:
+        raise ValueError(
+            f"{path!r} would be written in PyTorch's format, whatever its "
+            f'name; end it in one of {", ".join(_SUFFIXES)}')
+    if not os.path.exists(path):
+        return
+    try:
+        content = load(path)
+    except ValueError as error:
+        raise ValueError(f'{path!r} exists and is no checkpoint; give '
+                         'another name') from error
+    if isinstance(content, dict) and not content.keys().isdisjoint(
+            ('optimizer', 'message_hub')):
+        raise ValueError(
+            f'{path!r} is the checkpoint of a training, which could not be '
+            'resumed without it; give another name')
 
 
 def write_whole(path: str, write: Callable[[str], None]) -> None:

@@ -98,9 +98,12 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('./work_dirs', config_name(args.config))
-    if osp.exists(cfg.work_dir) and not osp.isdir(cfg.work_dir):
-        raise ValueError(f'--work-dir {cfg.work_dir!r} is a file; give a '
-                         'folder')
+    place = osp.abspath(cfg.work_dir)
+    while not osp.exists(place):
+        place = osp.dirname(place)
+    if not osp.isdir(place):
+        raise ValueError(f'--work-dir {cfg.work_dir!r}: {place!r} is a file; '
+                         'give a folder')
     if 'model' not in cfg:
         raise KeyError(f'config {args.config!r} has no "model"; is it one of '
                        'the files under _base_?')
@@ -207,7 +210,7 @@ class Stage:
 
 def _is_disk_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (
-        errno.ENOSPC, errno.EDQUOT)
+        errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _is_refusal(error: BaseException, running: bool) -> bool:
@@ -234,7 +237,9 @@ def _is_refusal(error: BaseException, running: bool) -> bool:
         return True
     if isinstance(error, OSError):
         return error.filename is not None or statement.startswith('raise')
-    if isinstance(error, TypeError) and last.name == 'build_from_cfg':
+    if isinstance(error, TypeError) and (
+            last.name == 'build_from_cfg' or
+            'unexpected keyword argument' in str(error)):
         return True  # options that the class does not take
     # nn.Module raises AttributeError for every misspelt name in code.
     return not isinstance(error, AttributeError) and statement.startswith(
@@ -265,6 +270,35 @@ def describe(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether an error was raised while Ctrl-C was handled: MMEngine turns it
+    into another one where it formats a config."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _stopped(stage: Stage) -> int:
+    """Say how a run that was interrupted goes on.
+
+    Returns:
+        The exit code.
+    """
+    where = ''
+    if stage.runner is not None and stage.running:
+        where = f' at iteration {stage.runner.iter}'
+    print(f'\nstopped{where}', file=sys.stderr)
+    if stage.resume_command:
+        saved = stage.runner is not None and latest_in(
+            stage.runner.work_dir)
+        print(f'go on from {saved}:\n  {stage.resume_command}' if saved
+              else 'there is no checkpoint yet: it starts anew next time',
+              file=sys.stderr)
+    return EXIT_INTERRUPTED
+
+
 @contextlib.contextmanager
 def clear_errors(debug: bool | None = None) -> Iterator[Stage]:
     """End the process with one message if the input is wrong.
@@ -286,33 +320,27 @@ def clear_errors(debug: bool | None = None) -> Iterator[Stage]:
     try:
         yield stage
     except KeyboardInterrupt:
-        where = ''
-        if stage.runner is not None and stage.running:
-            where = f' at iteration {stage.runner.iter}'
-        print(f'\nstopped{where}', file=sys.stderr)
-        if stage.resume_command:
-            saved = stage.runner is not None and latest_in(
-                stage.runner.work_dir)
-            print(f'go on from {saved}:\n  {stage.resume_command}' if saved
-                  else 'there is no checkpoint yet: it starts anew next time',
-                  file=sys.stderr)
-        code = EXIT_INTERRUPTED
+        code = _stopped(stage)
     except BrokenPipeError:
         # What reads our output has ended, as `| head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
     except _BAD_INPUT as raised:
-        # MMEngine raises a new TypeError if a hook's constructor raises one.
-        error = raised.__context__ if isinstance(
-            raised.__context__, ConfigError) else raised
-        refusal = _is_refusal(error, stage.running)
-        code = EXIT_BAD_INPUT if refusal else EXIT_FAILED
-        if debug or not refusal:
-            traceback.print_exc()
+        if _is_interrupt(raised):
+            code = _stopped(stage)
         else:
-            text = describe(error) + missing_data(error, stage.cfg)
-            print(f'\nERROR: {text}\n({type(error).__name__}; {how} shows '
-                  'where it was raised)', file=sys.stderr)
+            # MMEngine raises a new TypeError if a hook's constructor raises
+            # one.
+            error = raised.__context__ if isinstance(
+                raised.__context__, ConfigError) else raised
+            refusal = _is_refusal(error, stage.running)
+            code = EXIT_BAD_INPUT if refusal else EXIT_FAILED
+            if debug or not refusal:
+                traceback.print_exc()
+            else:
+                text = describe(error) + missing_data(error, stage.cfg)
+                print(f'\nERROR: {text}\n({type(error).__name__}; {how} shows '
+                      'where it was raised)', file=sys.stderr)
     finally:
         if dist.is_available() and dist.is_initialized():
             # Waiting for the other processes would hang after an error.

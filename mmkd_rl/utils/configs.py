@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.runner import Runner
 from mmengine.utils import is_installed
 
 from mmkd_rl.utils.patches import patch_mmengine
@@ -127,8 +129,16 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         options: Values by dotted key.
 
     Raises:
-        ValueError: There is no custom hook of a type, or several.
+        ValueError: There is no custom hook of a type, or several; or a key
+            is nearly one of the config or of MMEngine's runner.
     """
+    known = [*cfg.keys(), *inspect.signature(Runner.__init__).parameters]
+    for key in options:
+        root = key.partition('.')[0]
+        near = difflib.get_close_matches(root, known, n=1, cutoff=.8)
+        if root not in known and near:
+            raise ValueError(f'--cfg-options {key}: the config has no '
+                             f'{root!r}; did you mean {near[0]!r}?')
     cfg.merge_from_dict({_with_index(cfg, key): value
                          for key, value in options.items()})
 

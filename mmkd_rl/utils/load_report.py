@@ -111,6 +111,10 @@ class _Watch:
         elif left_over:
             text += (f"; {len(left_over)} others in it are not the model's: "
                      f'{_some(left_over)}')
+        if self.key == 'checkpoint' and left_over and not lacks:
+            raise ValueError(
+                f'{text}. A network with more weights computes something '
+                'else; test it with its own config')
         if self.key == '--resume' and (lacks or any(
                 n.startswith('distillation.') for n in left_over)):
             raise ValueError(
@@ -121,8 +125,8 @@ class _Watch:
             raise ValueError(
                 f'{text}. Expected names such as {_some(self.own)}; the file '
                 f'has {_some(self.file)}. Is it a checkpoint of this model?')
-        print_log(text, 'current',
-                  logging.WARNING if lacks else logging.INFO)
+        print_log(text, 'current', logging.WARNING if lacks or left_over
+                  else logging.INFO)
 
 
 def _counts(name: str, key: str) -> bool:

@@ -86,8 +86,7 @@ def named_as(weights: Mapping[str, Tensor], own: Mapping[str, Tensor],
         what: Option and file, for messages.
 
     Raises:
-        ValueError: Two sets of weights in the file fit equally well, or
-            weights are whole numbers where the model has others.
+        ValueError: Two sets of weights in the file fit equally well.
     """
     try:
         fitting, change = fit_names(weights, {n: own[n] for n in needed})
@@ -95,13 +94,6 @@ def named_as(weights: Mapping[str, Tensor], own: Mapping[str, Tensor],
         raise ValueError(f'{what} {error}') from error
     if change:
         print_log(f'{what}: its weights are read {change}', 'current')
-    whole = [n for n, t in fitting.items() if n in own
-             and own[n].is_floating_point() and not t.is_floating_point()]
-    if whole:
-        raise ValueError(
-            f'{what} has whole numbers in {len(whole)} weights: '
-            f'{_some(whole)}; it is of a quantised network. Give the '
-            'checkpoint from before')
     return without_records(fitting, own)
 
 
@@ -329,8 +321,15 @@ def check_values(weights: Mapping[str, Tensor], what: str) -> None:
 
     Raises:
         ValueError: Some are NaN or infinite: the training that wrote them has
-            diverged; or they are sparse.
+            diverged; or they are sparse, or whole numbers, as those of
+            quantised networks are.
     """
+    if whole := [n for n, t in weights.items() if n.endswith('weight')
+                 and not t.is_floating_point() and not t.is_complex()]:
+        raise ValueError(
+            f'{what} has whole numbers in {len(whole)} weights: '
+            f'{_some(whole)}; it is of a quantised network. Give the '
+            'checkpoint from before')
     if sparse := [n for n, t in weights.items()
                   if t.layout != torch.strided]:
         raise ValueError(f'{what} has sparse tensors: {_some(sparse)}; save '

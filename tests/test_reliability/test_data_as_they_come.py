@@ -7,11 +7,11 @@ import pytest
 import torch
 from mmpretrain.structures import DataSample
 
-from mmkd_rl.engine.hooks import DataCheckHook
-from mmkd_rl.engine.hooks.data_check_hook import (
+from mmkd_rl.engine.data_checks import (
     check_classes,
     check_labels,
 )
+from mmkd_rl.engine.hooks import DataCheckHook
 from mmkd_rl.options import ConfigError
 from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers.normalization import InputAdapter, Normalization

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmkd_rl.engine.hooks.load_report_hook import _forget_other_folders
+from mmkd_rl.engine.resuming import forget_other_folders
 from mmkd_rl.utils import checkpoint_io
 from mmkd_rl.utils.checkpoint_io import latest_in
 from mmkd_rl.utils.cli import EXIT_BAD_INPUT, clear_errors
@@ -94,7 +94,7 @@ def test_the_best_checkpoint_of_another_run_is_not_touched(tmp_path):
 
     def noted(work_dir):
         checkpoint = dict(message_hub=dict(runtime_info=dict(notes)))
-        _forget_other_folders(checkpoint, str(work_dir))
+        forget_other_folders(checkpoint, str(work_dir))
         return checkpoint['message_hub']['runtime_info']
 
     assert noted(first) == notes

@@ -316,8 +316,8 @@ def test_messages(tool, tmp_path, monkeypatch, capsys):
     }
     for (kind, ), message in cases.items():
         assert run(tool, monkeypatch, source, out, '--from', kind) == 2
-        pytest.raises(ValueError, tool.convert, tool.read_checkpoint(str(source), 'SOURCE'),
-                      kind).match(message)
+        weights = tool.read_checkpoint(str(source), 'SOURCE')
+        pytest.raises(ValueError, tool.convert, weights, kind).match(message)
         assert 'ERROR:' in capsys.readouterr().err
     assert not out.exists()
     pytest.raises(ValueError, tool.convert, dict(a=torch.ones(1)),

@@ -212,6 +212,7 @@ def main() -> None:
     """Convert, check and write the weights."""
     args = parse_args()
     with clear_errors():
+        checkpoint_io.check_out(args.out)
         weights = convert(read_checkpoint(args.source, 'SOURCE'),
                           args.source_format)
         if args.config is not None:

@@ -11,12 +11,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmkd_rl.distillers import check_outermost
+from mmkd_rl.engine.data_checks import check_classes, classes_of
 from mmkd_rl.engine.hooks.common import unwrapped
-from mmkd_rl.engine.hooks.data_check_hook import check_classes, classes_of
+from mmkd_rl.engine.resuming import check_optimizer, forget_other_folders
 from mmkd_rl.options import Checked
 from mmkd_rl.registry import HOOKS
 from mmkd_rl.teachers.facts import Facts
-from mmkd_rl.utils.checkpoint_io import in_folder
 from mmkd_rl.utils.load_report import Key, fitted, watch_loading
 from mmkd_rl.utils.state_dicts import check_values
 
@@ -52,7 +52,10 @@ class LoadReportHook(Checked, Hook):
                                               f'{self.key} {path!r}')
         else:
             check_values(checkpoint['state_dict'], f'--resume {path!r}')
-            _forget_other_folders(checkpoint, runner.work_dir)
+            forget_other_folders(checkpoint, runner.work_dir)
+            optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+            if optimizer is not None:  # several have no common one
+                check_optimizer(checkpoint.get('optimizer'), optimizer)
         if self.key == 'checkpoint':
             loop = runner._test_loop
             check_classes(
@@ -75,16 +78,3 @@ def report_loading(runner: Runner, key: Key) -> None:
     """
     check_outermost(unwrapped(runner))
     runner.register_hook(LoadReportHook(key))
-
-
-def _forget_other_folders(checkpoint: dict, work_dir: str) -> None:
-    """Remove paths of checkpoints in other folders from a checkpoint's
-    records: MMEngine would delete the best one of a run from which this one
-    was copied when it has a better one."""
-    info = checkpoint.get('message_hub', {}).get('runtime_info', {})
-    for name in [n for n in info if n.startswith(('best_ckpt', 'last_ckpt'))]:
-        path = in_folder(str(info[name]), work_dir)
-        if path is None:
-            del info[name]
-        else:
-            info[name] = path

@@ -4,16 +4,21 @@ warn where no image has a label."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from mmkd_rl.distillers import Distillation
 from mmkd_rl.engine.hooks.common import check_resumed, distillation_in
-from mmkd_rl.options import Checked, Count, under
+from mmkd_rl.options import Checked, ConfigError, Count, under
 from mmkd_rl.registry import HOOKS
 
 #: Where a checkpoint keeps the teachers' names and the strategy.
 CHECKPOINT_KEY = 'mmkd_rl_teachers'
+#: Below it: digests of the teachers' weights by their names.
+_WEIGHTS = 'weights'
 
 
 @HOOKS.register_module()
@@ -49,6 +54,7 @@ class TeacherCheckHook(Checked, Hook):
                            None) or {}
         names = metainfo.get('classes')
         if isinstance(names, (list, tuple)) and distillation.reads_classes:
+            _check_count(names, distillation)
             with under('model.teachers'):
                 distillation.teachers.check_class_names(names)
 
@@ -74,7 +80,8 @@ class TeacherCheckHook(Checked, Hook):
         """Check before anything is written. Only the main process calls this,
         so it checks only its own teachers."""
         self._check(runner, together=False)
-        checkpoint[CHECKPOINT_KEY] = self._description(runner)
+        checkpoint[CHECKPOINT_KEY] = {
+            **self._description(runner), _WEIGHTS: self._digests(runner)}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check that a resumed run has the same teachers in the same order, on
@@ -84,8 +91,24 @@ class TeacherCheckHook(Checked, Hook):
             ValueError: Other teachers, another order, or another strategy.
         """
         if runner._resume:
-            check_resumed(checkpoint.get(CHECKPOINT_KEY),
-                          self._description(runner))
+            saved = checkpoint.get(CHECKPOINT_KEY)
+            check_resumed(saved, self._description(runner))
+            self._check_weights(runner, (saved or {}).get(_WEIGHTS) or {})
+
+    def _check_weights(self, runner: Runner, saved: dict) -> None:
+        """Raise ValueError where a teacher has other weights than in the run
+        that is resumed."""
+        for name, digest in self._digests(runner).items():
+            if digest and saved.get(name, digest) not in (None, digest):
+                raise ValueError(
+                    f'teacher {name!r} has other weights than in the run that '
+                    'is resumed: its checkpoint was changed, or files of '
+                    'teachers were swapped. Use the same, or start a new run '
+                    'with load_from and another work_dir')
+
+    def _digests(self, runner: Runner) -> dict[str, str | None]:
+        teachers = distillation_in(runner, type(self).__name__).teachers
+        return {t.name: t.facts.digest for t in teachers}
 
     def _description(self, runner: Runner) -> dict:
         distillation = distillation_in(runner, type(self).__name__)
@@ -102,3 +125,16 @@ class TeacherCheckHook(Checked, Hook):
                 'learns nothing from them. Look at the values in the label '
                 'maps, reduce_zero_label, and the ignore_index of the decode '
                 'head')
+
+
+def _check_count(names: Sequence[str], distillation: Distillation) -> None:
+    """Raise ConfigError where the data have more classes than a classifying
+    student: a folder that is no class, perhaps."""
+    student = distillation.weighting.context.student.num_classes
+    if distillation.task.softmax and student and len(names) > student:
+        raise ConfigError(
+            'train_dataloader.dataset', f'the data have {len(names)} classes '
+            f'({", ".join(map(repr, names[:6]))}'
+            f'{", ..." if len(names) > 6 else ""}), and the student '
+            f'{student}. Folders that are no classes, also hidden ones, '
+            'count, too')
