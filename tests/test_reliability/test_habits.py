@@ -206,7 +206,8 @@ def test_more_classes_in_the_data_than_in_the_student(tmp_path):
     runner.train_dataloader.dataset.metainfo = dict(
         classes=['.hidden', *'abcde'])
     # MMEngine raises a TypeError in place of one in a hook.
-    with pytest.raises((ConfigError, TypeError), match="6 classes .'.hidden'.*student 5"):
+    with pytest.raises((ConfigError, TypeError),
+                       match="6 classes .'.hidden'.*student 5"):
         runner.train()
 
 
