@@ -8,11 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+#: Name of a :class:`ViewKey` among a data sample's meta data.
+VIEW_KEY = 'view_key'
+
+
+class ViewKey(NamedTuple):
+    """Names one augmented view of one image, for stored outputs.
+
+    Attributes:
+        image: Index of the image in the data set.
+        view: Number of the view.
+        checksum: CRC-32 of the view's pixels.
+    """
+    image: int
+    view: int
+    checksum: int
+
+    @classmethod
+    def of(cls, samples: Sequence) -> tuple[ViewKey, ...] | None:
+        """The keys that :class:`RepeatableViews` wrote into data samples;
+        ``None``: there are none."""
+        keys = tuple(getattr(s, VIEW_KEY, None) for s in samples)
+        return keys if keys and None not in keys else None  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -24,12 +47,12 @@ class Batch:
             [B, 3, H, W].
         samples: Data samples of the images; two-stage and DETR models need
             them in their forward pass.
-        keys: Index in the data set and view of each image, for stored
-            outputs; ``None``: not known.
+        keys: The view that each image is, for stored outputs; ``None``: not
+            known.
     """
     images: Tensor
     samples: Sequence = ()
-    keys: Sequence | None = None
+    keys: Sequence[ViewKey] | None = None
 
 
 @dataclass(frozen=True)

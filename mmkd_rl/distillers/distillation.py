@@ -41,6 +41,7 @@ from mmkd_rl.records import (
     TeacherWeights,
     TrainingStep,
     Truth,
+    ViewKey,
 )
 from mmkd_rl.taps import OutputTaps, Recording
 from mmkd_rl.tasks import LogitTask, Task
@@ -96,6 +97,7 @@ class Distillation(nn.Module):
         self._strategy_terms = weighting.mixture_terms()
         teachers.watch_features = weighting.reads_features or \
             'features' in self.kinds
+        teachers.compares_features = 'features' in self.kinds
         self._borrowers = tuple(borrowers)
         self._log_names = log_names(terms)
         self._mixture_names = numbered(m.name for m in self._all_mixtures)
@@ -140,10 +142,15 @@ class Distillation(nn.Module):
         return (*self._log_names, *self._mixture_names)
 
     @property
+    def all_terms(self) -> tuple[DistillationTerm | MixtureTerm, ...]:
+        """The terms of the config and of the strategy."""
+        return (*self.terms, *self._all_mixtures)
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of outputs that the terms compare: ``'logits'``,
         ``'features'`` or both, in this order."""
-        reads = {t.reads for t in (*self.terms, *self._all_mixtures)}
+        reads = {t.reads for t in self.all_terms}
         return tuple(k for k in ('logits', 'features') if k in reads)
 
     @property
@@ -434,7 +441,8 @@ def _batch(args: tuple, kwargs: dict) -> Batch:
             f'{type(images).__name__} of images, and distillation needs one '
             'tensor [B, 3, H, W]; let its data_preprocessor stack and pad '
             'them')
-    return Batch(images, () if samples is None else samples)
+    samples = () if samples is None else samples
+    return Batch(images, samples, ViewKey.of(samples))
 
 
 def _check_count(student: Output, images: int) -> None:

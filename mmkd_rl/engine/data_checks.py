@@ -83,6 +83,34 @@ def check_classes(own: Sequence[str] | None, other: Sequence[str] | None,
             f'dict(classes={list(own)[:3]!r}{"..." if len(own) > 3 else ""})')
 
 
+def check_folders(names: Sequence[str] | None) -> None:
+    """Raise ConfigError where a hidden folder, such as those that notebooks
+    and archives leave behind, was taken for a class."""
+    hidden = [n for n in names or () if str(n).startswith(('.', '__MACOSX'))]
+    if hidden and names is not None:
+        raise ConfigError(
+            'train_dataloader.dataset', f'the folder {hidden[0]!r} counts as '
+            'a class; remove it, or name the classes with metainfo='
+            f'dict(classes={[n for n in names if n not in hidden][:3]!r}...)')
+
+
+def check_best(saved: Sequence[str], metrics: Mapping[str, Any]) -> None:
+    """Raise ConfigError where the best checkpoint is to be kept by a figure
+    that the validation does not give.
+
+    Args:
+        saved: Values of ``save_best``.
+        metrics: What the validation gives.
+    """
+    missing = [n for n in saved if n != 'auto' and n not in metrics]
+    if missing and metrics:
+        raise ConfigError(
+            'default_hooks.checkpoint.save_best', f'{missing[0]!r} is no '
+            f'figure of this validation, which gives {sorted(metrics)}. The '
+            'checkpoint of the epoch is saved: mend it and go on with '
+            '--resume')
+
+
 def check_form(model: nn.Module) -> None:
     """Raise ConfigError where labels become vectors for a loss that takes
     indices."""

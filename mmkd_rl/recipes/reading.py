@@ -69,8 +69,7 @@ def _split(text: str) -> dict:
         raise TypeError(f'a teacher must be a dict or {TEACHER!r}, got '
                         f'{text!r}')
     name, equals, rest = text.partition('=')
-    match = re.fullmatch(r'((?:\w+::)?[^:]*)(?::(.*))?', rest)
-    config, checkpoint = match.groups() if match else ('', None)
+    config, checkpoint = _at_colon(rest)
     missing = (
         'no "="' if not equals else 'no name' if not name.strip() else
         'no config' if not config else
@@ -79,6 +78,17 @@ def _split(text: str) -> dict:
         raise ValueError(f'teacher {text!r} has {missing}; write {TEACHER}, '
                          f'such as {EXAMPLE} (CHECKPOINT may be untrained)')
     return dict(name=name.strip(), config=config, checkpoint=checkpoint)
+
+
+def _at_colon(text: str) -> tuple[str, str | None]:
+    """Config and checkpoint of ``CONFIG:CHECKPOINT``: divided at the first
+    single colon after which the text before is a file; at the first one where
+    there is no such file, or after a package's ``::``."""
+    colons = [m.start() for m in re.finditer(r'(?<!:):(?!:)', text)]
+    if not colons:
+        return text, None
+    place = next((i for i in colons if os.path.isfile(text[:i])), colons[0])
+    return text[:place], text[place + 1:]
 
 
 def parse_term(words: Sequence[str]) -> dict:

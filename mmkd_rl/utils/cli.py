@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import errno
 import os
 import os.path as osp
 import pickle
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -36,6 +38,8 @@ _BAD_INPUT = (ValueError, TypeError, KeyError, AttributeError, OSError,
               ImportError, SyntaxError, NameError, AssertionError,
               RuntimeError, ConfigParsingError, pickle.UnpicklingError,
               FloatingPointError)
+#: Beginning of a value that is a dict, or a list of dicts.
+_DICT = re.compile(r'[\s\[(]*\{')
 _CONFIG_READER = osp.join('mmengine', 'config', 'config.py')
 
 
@@ -44,19 +48,26 @@ class Options(DictAction):
 
     def __call__(self, parser, namespace, values, option_string=None):
         """See :class:`argparse.Action`."""
+        plain, with_dicts = [], {}
         for value in values:
-            if '=' not in value:
+            key, equals, text = value.partition('=')
+            if not equals:
                 parser.error(f'{option_string}: {value!r} is not of the form '
                              'KEY=VALUE')
             try:
-                self._parse_iterable(value.partition('=')[2])
-            except (RecursionError, AssertionError, ValueError):
-                # MMEngine's parser knows lists and tuples, but no dicts.
+                if _DICT.match(text):
+                    # MMEngine's parser knows lists and tuples, but no dicts.
+                    with_dicts[key] = ast.literal_eval(text)
+                else:
+                    self._parse_iterable(text)
+                    plain.append(value)
+            except (RecursionError, AssertionError, ValueError, SyntaxError):
                 parser.error(
                     f'{option_string}: the value of {value!r} cannot be read; '
-                    'give one key of a dict at a time (a.b=1 a.c=2), and '
-                    'lists as a="[1,2]"')
-        super().__call__(parser, namespace, values, option_string)
+                    'write a dict as a="{\'b\': 1}" or one key at a time '
+                    '(a.b=1 a.c=2), and a list as a="[1,2]"')
+        super().__call__(parser, namespace, plain, option_string)
+        getattr(namespace, self.dest).update(with_dicts)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

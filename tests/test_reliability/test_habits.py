@@ -9,11 +9,12 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmkd_rl.engine.data_checks import check_length
+from mmkd_rl.engine.data_checks import check_folders, check_length
 from mmkd_rl.engine.hooks import LoadReportHook
 from mmkd_rl.engine.resuming import check_optimizer
 from mmkd_rl.options import ConfigError
 from mmkd_rl.recipes import add_arguments
+from mmkd_rl.recipes.reading import parse_teacher
 from mmkd_rl.registry import MODELS
 from mmkd_rl.teachers import read_checkpoint
 from mmkd_rl.utils import checkpoint_io, cli
@@ -237,3 +238,90 @@ def test_a_work_directory_below_a_file(below, tmp_path):
         work_dir=f'{tmp_path}/file{below}')
     with pytest.raises(ValueError, match="file' is a file; give a folder"):
         cli.apply_common_arguments(Config(dict(model={})), args)
+
+
+def test_dicts_on_the_command_line(capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=cli.Options)
+    given = parser.parse_args([
+        '--cfg-options', "a={'type': 'SGD', 'lr': .1}", 'b.c=2',
+        "d=[{'e': [1, 2]}]", 'f="{}"', 'g=[1,2]']).cfg_options
+    assert given['a'] == dict(type='SGD', lr=.1)
+    assert given['d'] == [dict(e=[1, 2])]
+    assert (given['b.c'], given['g']) == (2, [1, 2])
+    for wrong in ("a={'type': SGD}", 'a={', 'a=[{1: 2}'):
+        with pytest.raises(SystemExit):
+            parser.parse_args(['--cfg-options', wrong])
+        assert 'cannot be read' in capsys.readouterr().err
+
+
+def test_colons_in_the_path_of_a_teacher(tmp_path):
+    folder = tmp_path / 'at 10:30'
+    folder.mkdir()
+    (folder / 'a.py').write_text('model = dict(type="X")')
+    teacher = parse_teacher(f'r={folder}/a.py:{folder}/b.pth')
+    assert teacher['config'] == f'{folder}/a.py'
+    assert teacher['checkpoint'] == f'{folder}/b.pth'
+    # What is not there yet is divided at the first colon.
+    assert parse_teacher('r=mmdet::x/y.py:https://h/z.pth')['config'] == \
+        'mmdet::x/y.py'
+    assert parse_teacher('r=c.py:d:e.pth')['checkpoint'] == 'd:e.pth'
+
+
+def said_in(monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        'mmengine.logging.MMLogger.warning',
+        lambda self, text, *args, **kwargs: said.append(str(text)))
+    return said
+
+
+def test_settings_without_an_effect(tmp_path, monkeypatch):
+    said = said_in(monkeypatch)
+    teachers = toy_teachers(tmp_path)
+    twins = [teachers[0], dict(teachers[0], name='twin')]
+    runner = toy_runner(
+        tmp_path, distiller(twins, weighting=AVER, feature_loss=None,
+                            logit_loss=dict(type='KDLoss', loss_weight=0)),
+        hooks=[dict(type='TeacherCheckHook'), dict(type='DataCheckHook')],
+        epochs=1, optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.)))
+    runner.train()
+    for text in ('all loss weights are 0', "'t0' and 'twin' have the same",
+                 'learning rate is 0'):
+        assert any(text in line for line in said), (text, said)
+
+
+def test_settings_with_an_effect(tmp_path, monkeypatch):
+    said = said_in(monkeypatch)
+    toy_runner(tmp_path, distiller(toy_teachers(tmp_path), weighting=AVER),
+               hooks=[dict(type='TeacherCheckHook'),
+                      dict(type='DataCheckHook')], epochs=1).train()
+    assert not any('effect' in line or 'are 0' in line or 'same weights'
+                   in line or 'rate is 0' in line for line in said), said
+
+
+@pytest.mark.parametrize('best, wrong', [
+    ('auto', False), ('accuracy/top1', False), ('accuracy', True),
+    (['accuracy/top1', 'mIoU'], True)])
+def test_the_figure_of_the_best_checkpoint(best, wrong, tmp_path):
+    runner = toy_runner(
+        tmp_path, classifier(), epochs=1, validate=True,
+        hooks=[dict(type='DataCheckHook')], default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=2),
+            checkpoint=dict(type='CheckpointHook', save_best=best,
+                            rule='greater')))
+    if wrong:
+        with pytest.raises((ConfigError, TypeError),
+                           match="no figure.*'accuracy/top1'"):
+            runner.train()
+        assert (tmp_path / 'epoch_1.pth').is_file()  # nothing is lost
+    else:
+        runner.train()
+
+
+@pytest.mark.parametrize('name', ['.ipynb_checkpoints', '__MACOSX'])
+def test_a_hidden_folder_is_no_class(name):
+    check_folders(['cat', 'dog'])
+    check_folders(None)
+    with pytest.raises(ConfigError, match=f"'{name}' counts as a class"):
+        check_folders([name, 'cat', 'dog'])

@@ -11,14 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmkd_rl.distillers import distillation_of
 from mmkd_rl.engine.data_checks import (
+    check_best,
     check_classes,
+    check_folders,
     check_form,
     check_labels,
     check_length,
@@ -60,8 +62,14 @@ class DataCheckHook(Checked, Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the number of batches, and look at the pipeline."""
+        check_folders(classes_of(runner.train_loop.dataloader))
         self.look_at(unwrapped(runner), runner.train_loop.dataloader)
         check_length(runner.train_loop)
+        if not any(map(any, runner.optim_wrapper.get_lr().values())) and \
+                not runner.param_schedulers:
+            runner.logger.warning('the learning rate is 0 '
+                                  '(optim_wrapper.optimizer.lr): nothing is '
+                                  'learned')
         for name in ('val', 'test'):
             loop = getattr(runner, f'_{name}_loop')
             check_classes(
@@ -75,6 +83,15 @@ class DataCheckHook(Checked, Hook):
         first batch's images."""
         if runner.iter < len(runner.train_loop.dataloader):
             self.check(runner, data_batch, first=runner.iter == 0)
+
+    def after_val_epoch(self, runner: Runner,
+                        metrics: dict[str, float] | None = None) -> None:
+        """Check that the best checkpoint is kept by one of the figures."""
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook) and hook.save_best:
+                names = hook.save_best
+                check_best([names] if isinstance(names, str) else names,
+                           metrics or {})
 
     def look_at(self, model: nn.Module, loader: DataLoader) -> None:
         """Check the number of batches; see what labels are right, and what

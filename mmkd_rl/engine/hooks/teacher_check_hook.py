@@ -4,7 +4,7 @@ warn where no image has a label."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -50,6 +50,8 @@ class TeacherCheckHook(Checked, Hook):
                 the training data in another order.
         """
         distillation = distillation_in(runner, type(self).__name__)
+        for text in _without_effect(distillation):
+            runner.logger.warning(text)
         metainfo = getattr(runner.train_loop.dataloader.dataset, 'metainfo',
                            None) or {}
         names = metainfo.get('classes')
@@ -125,6 +127,22 @@ class TeacherCheckHook(Checked, Hook):
                 'learns nothing from them. Look at the values in the label '
                 'maps, reduce_zero_label, and the ignore_index of the decode '
                 'head')
+
+
+def _without_effect(distillation: Distillation) -> Iterator[str]:
+    """Warnings of settings that leave teachers without an effect of their
+    own."""
+    if not any(term.strength or term.weight
+               for term in distillation.all_terms):
+        yield ('all loss weights are 0: the student is trained as without '
+               'teachers')
+    seen: dict[str, str] = {}
+    for teacher in distillation.teachers:
+        first = seen.setdefault(teacher.facts.digest or teacher.name,
+                                teacher.name)
+        if first != teacher.name:
+            yield (f'teachers {first!r} and {teacher.name!r} have the same '
+                   'weights: they count as one teacher with twice the weight')
 
 
 def _check_count(names: Sequence[str], distillation: Distillation) -> None:
