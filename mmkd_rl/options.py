@@ -30,7 +30,7 @@ from typing import (
 )
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ByteSize, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 # Ranges of numbers; infinity and NaN are refused in all of them.
@@ -49,7 +49,8 @@ Problem = tuple[str, str]
 _Function = TypeVar('_Function', bound=Callable[..., Any])
 _WORDS = {
     int: 'a whole number', float: 'a number', bool: 'True or False',
-    str: 'a string', dict: 'a dict', type(None): 'None'
+    str: 'a string', dict: 'a dict', type(None): 'None',
+    ByteSize: "a size such as '2GB'"
 }
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mmengine import registry as mmengine_registry
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
@@ -54,6 +55,11 @@ METRICS = Registry(
     parent=MMENGINE_METRICS,
     scope='mmkd_rl',
     locations=['mmkd_rl.datasets'])
+DATA_SAMPLERS = Registry(
+    'data sampler',
+    parent=MMENGINE_DATA_SAMPLERS,
+    scope='mmkd_rl',
+    locations=['mmkd_rl.datasets'])
 HOOKS = Registry(
     'hook',
     parent=MMENGINE_HOOKS,
@@ -68,7 +74,7 @@ OPTIM_WRAPPERS = Registry(
 
 # We add nothing to these, but a config with ``default_scope='mmkd_rl'`` looks
 # its optimisers and loops up here first and would be warned of each absence.
-for _name in ('RUNNERS', 'RUNNER_CONSTRUCTORS', 'LOOPS', 'DATA_SAMPLERS',
+for _name in ('RUNNERS', 'RUNNER_CONSTRUCTORS', 'LOOPS',
               'MODEL_WRAPPERS', 'WEIGHT_INITIALIZERS', 'OPTIMIZERS',
               'OPTIM_WRAPPER_CONSTRUCTORS',
               'PARAM_SCHEDULERS', 'EVALUATOR', 'TASK_UTILS', 'VISUALIZERS',

@@ -17,7 +17,12 @@ import torch
 from mmengine.config import Config
 
 from mmkd_rl import recipes
-from mmkd_rl.engine.hooks import DataCheckHook, LossCheckHook, PreflightHook
+from mmkd_rl.engine.hooks import (
+    DataCheckHook,
+    LossCheckHook,
+    PreflightHook,
+    StoredOutputsHook,
+)
 from mmkd_rl.engine.hooks.load_report_hook import report_loading
 from mmkd_rl.utils import cli
 from mmkd_rl.utils.checkpoint_io import latest_in
@@ -142,11 +147,19 @@ def main() -> None:
         stage.cfg = cfg
         check_teachers_folders(cfg.get('model'), cfg.work_dir)
         cli.start_distributed_on_cpu(cfg)
+        earlier = None if cfg.get('resume') else latest_in(cfg.work_dir)
         runner = cli.build_runner(cfg, 'train', 'val')
+        if earlier:
+            runner.logger.warning(
+                f'{earlier} is of an earlier run in this work directory, and '
+                "this run will overwrite that run's checkpoints; --resume "
+                'goes on with it, --work-dir keeps it')
         report_loading(runner, '--resume' if cfg.get('resume') else
                        'load_from')
-        for hook in (DataCheckHook, LossCheckHook, PreflightHook):
-            runner.register_hook(hook())
+        for hook in (DataCheckHook, LossCheckHook, PreflightHook,
+                     StoredOutputsHook):
+            if not any(type(h) is hook for h in runner.hooks):
+                runner.register_hook(hook())
         stage.resume_command = shlex.join([sys.executable, *sys.argv]) + (
             '' if args.resume else ' --resume')
         stage.watch(runner)

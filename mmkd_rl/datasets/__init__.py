@@ -6,11 +6,13 @@ from .digits import DigitsDataset
 from .map_labels import MapLabels
 from .permute_labels import PermuteLabels
 from .random_labels import RandomLabels
+from .repeatable_views import RepeatableViews
 from .rotate_task import RotateTask
 from .torchvision_dataset import TorchVisionDataset
+from .view_sampler import ViewSampler
 
 __all__ = [
     'CIFAR100_COARSE', 'CIFAR100_SUPERCLASSES', 'ClassSubset',
     'DigitsDataset', 'MapLabels', 'PermuteLabels', 'RandomLabels',
-    'RotateTask', 'TorchVisionDataset'
+    'RepeatableViews', 'RotateTask', 'TorchVisionDataset', 'ViewSampler'
 ]

@@ -6,6 +6,7 @@ import argparse
 
 from mmengine.config import Config
 
+from mmkd_rl.options import parse_options
 from mmkd_rl.recipes.making import distill
 from mmkd_rl.recipes.reading import parse_term
 from mmkd_rl.utils.configs import load_config
@@ -60,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='TYPE',
         help='task adapter for --distill in place of the one that fits the '
         'models, such as FeatureTask: distil features alone')
+    parser.add_argument(
+        '--stored',
+        nargs='+',
+        metavar=('FOLDER', 'OPTION=VALUE'),
+        help="keep the teachers' outputs in this folder and read them again, "
+        'in later epochs and runs; options: views=8 (augmented views of each '
+        'image), top_k=10, features=float16, budget=2GB, repeats=1')
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -75,12 +83,17 @@ def read_config(args: argparse.Namespace) -> Config:
         FileNotFoundError: No such config or pool.
     """
     if args.distill is None:
-        for name in ('teacher', 'pool', 'term', 'task'):
+        for name in ('teacher', 'pool', 'term', 'task', 'stored'):
             if getattr(args, name):
                 raise ValueError(f'--{name} has an effect only together with '
                                  '--distill STRATEGY, which is missing')
         return load_config(args.config)
-    options = {} if args.task is None else dict(task=dict(type=args.task))
+    options: dict = {} if args.task is None else dict(
+        task=dict(type=args.task))
+    if args.stored is not None:
+        folder, *rest = args.stored
+        options['stored'] = dict(folder=folder, **parse_options(
+            rest, f'--stored {folder}', f'{folder} views=8'))
     return distill(
         args.config, args.distill, args.teacher, pool=args.pool,
         terms=args.term and [parse_term(words) for words in args.term],

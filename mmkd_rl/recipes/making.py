@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -23,13 +23,14 @@ from mmkd_rl.recipes.reading import (
     read_strategy,
     split_names,
 )
+from mmkd_rl.recipes.storing import store_outputs
 from mmkd_rl.recipes.tasks import (
     choose_task,
     kind_of,
     share_scores,
     teacher_model,
 )
-from mmkd_rl.registry import HOOKS, MODELS, WEIGHTINGS
+from mmkd_rl.registry import HOOKS, MODELS, WEIGHTINGS, construct
 from mmkd_rl.teachers.loading import check_teachers
 from mmkd_rl.utils.configs import (
     class_name,
@@ -52,6 +53,7 @@ def distill(config: Config | str | os.PathLike,
             *,
             pool: str | os.PathLike | None = None,
             terms: Sequence[dict] | None = None,
+            stored: Mapping[str, Any] | str | os.PathLike | None = None,
             **options: Any) -> Config:
     """Make the config of a distillation from a plain training config.
 
@@ -76,6 +78,9 @@ def distill(config: Config | str | os.PathLike,
             ``'NAME:2'``: only the first two teachers; ``'NAME:r50,r101'``:
             only those with these names.
         terms: Configs of all distillation terms, in place of the strategy's.
+        stored: Folder in which teachers' outputs are kept and read again, or
+            a dict with this ``folder``, ``views`` and ``repeats`` of
+            :func:`store_outputs` and options of :class:`StoredExecutor`.
         **options: Other options of the :class:`MultiTeacherDistiller`:
             ``taps``, ``projector``, ``task``, ``probe_size``.
 
@@ -127,6 +132,13 @@ def distill(config: Config | str | os.PathLike,
     _add_hooks(cfg, parts)
     import_ours(cfg)
     complete_loaders(cfg)
+    if stored is not None:
+        if not distillers:
+            raise ValueError(f'strategy {strategy!r} has no distillation, '
+                             'whose outputs could be stored')
+        construct(store_outputs, dict(
+            stored if isinstance(stored, Mapping) else dict(folder=stored)),
+            'stored', cfg=cfg)
     _name(cfg, config, strategy)
     return cfg
 

@@ -2,10 +2,11 @@ from .executor import Executor
 from .loading import load_model_config, load_weights, read_checkpoint
 from .normalization import InputAdapter, Normalization
 from .pool import TeacherBorrower, TeacherPool
+from .stored import StoredExecutor, StoredViews
 from .teacher import FrozenTeacher
 
 __all__ = [
     'Executor', 'FrozenTeacher', 'InputAdapter', 'Normalization',
-    'TeacherBorrower', 'TeacherPool', 'load_model_config', 'load_weights',
-    'read_checkpoint'
+    'StoredExecutor', 'StoredViews', 'TeacherBorrower', 'TeacherPool',
+    'load_model_config', 'load_weights', 'read_checkpoint'
 ]

@@ -85,6 +85,11 @@ class ClassMap(nn.Module):
         self.register_buffer('index', (first + index.clamp_min(0)).flatten())
         self.register_buffer('known', (index != UNSEEN).repeat(copies))
 
+    @property
+    def indices(self) -> Tensor:
+        """The teacher's class for each of the student's, -1: none."""
+        return torch.where(self.known, self.index, UNSEEN)
+
     def select(self, teacher_BK: Tensor) -> Tensor:
         """The teacher's logits over the student's classes, [B, C, ...];
         classes that are not in the map get its lowest score.

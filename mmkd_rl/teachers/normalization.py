@@ -124,6 +124,7 @@ class InputAdapter(nn.Module):
                  channels: int | None = None) -> None:
         super().__init__()
         self.input_size, self.input_scale = input_size, input_scale
+        self._target = target or source
         self.swap = self.affine = False
         self.channels = channels
         if source is None or target is None or source == target:
@@ -138,6 +139,13 @@ class InputAdapter(nn.Module):
                            and torch.equal(shift, torch.zeros_like(shift)))
         self.register_buffer('scale', scale.view(1, -1, 1, 1))
         self.register_buffer('shift', shift.view(1, -1, 1, 1))
+
+    @property
+    def description(self) -> str:
+        """What images the teacher is given, the same for all students."""
+        size = f'{self.input_size}' if self.input_size else \
+            f'{self.input_scale} times as large'
+        return f'{self._target}, {size}'
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] to [B, 3, *input_size], or to ``input_scale`` times

@@ -25,6 +25,7 @@ from mmkd_rl.teachers.building import build_teacher
 from mmkd_rl.teachers.class_map import ClassMap, check_names
 from mmkd_rl.teachers.loading import check_teachers, require_checkpoints
 from mmkd_rl.teachers.normalization import Normalization
+from mmkd_rl.teachers.stored import StoredExecutor, StoredViews
 from mmkd_rl.teachers.teacher import FrozenTeacher
 
 #: Keys of a teacher's dict, and further keys for tasks with outputs.
@@ -84,6 +85,8 @@ class TeacherPool:
         self._looked_at: set[str] = set()
         #: Whether features are used, so that they must be finite, too.
         self.watch_features = False
+        #: Whether feature maps are compared with the student's.
+        self.compares_features = False
 
     def __len__(self) -> int:
         return len(self._teachers)
@@ -209,6 +212,26 @@ class TeacherPool:
         for m, teacher in enumerate(self._teachers):
             if m not in self._maps and teacher.facts.classes is not None:
                 check_names(teacher.name, teacher.facts.classes, own)
+
+    @property
+    def stored(self) -> tuple[StoredExecutor, ...]:
+        """Executors of the teachers whose outputs are stored."""
+        return tuple(t.executor for t in self._teachers
+                     if isinstance(t.executor, StoredExecutor))
+
+    def begin(self, views: StoredViews) -> None:
+        """Prepare the teachers' stores for a training, see
+        :meth:`StoredExecutor.begin`.
+
+        Args:
+            views: The training's images.
+        """
+        for m, teacher in enumerate(self._teachers):
+            if isinstance(teacher.executor, StoredExecutor):
+                own = self._maps.get(m)
+                teacher.executor.begin(
+                    views, self.compares_features,
+                    None if own is None else own.indices)
 
     def __call__(self, batch: Batch) -> tuple[Output, ...]:
         """Run every teacher once, see :meth:`run`."""

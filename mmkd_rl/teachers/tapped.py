@@ -70,6 +70,11 @@ class TappedNetwork(nn.Module):
             self._taps.append(tap)
         return slice(first, len(self._taps))
 
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """The installed taps."""
+        return tuple(self._taps)
+
     def _record(self, number: int, value: Any) -> None:
         if self._seen is not None:
             self._seen[number].append(value)

@@ -12,7 +12,7 @@ from mmkd_rl.records import Batch, Output, OutputSpec
 from mmkd_rl.registry import EXECUTORS, build
 from mmkd_rl.taps import OutputTaps, Tap
 from mmkd_rl.tasks import Task
-from mmkd_rl.teachers.executor import Executor
+from mmkd_rl.teachers.executor import Executor, Given, Tensors
 from mmkd_rl.teachers.facts import Facts
 from mmkd_rl.teachers.normalization import InputAdapter, Normalization
 from mmkd_rl.teachers.tapped import TappedNetwork
@@ -65,7 +65,7 @@ class FrozenTeacher(nn.Module):
         self.executor: Executor = build(
             EXECUTORS,
             dict(type=executor) if isinstance(executor, str) else executor,
-            'executor', name=name, network=self.tapped)
+            'executor', name=name, network=self.tapped, read=self._read)
         self.requires_grad_(False)
         self.eval()
 
@@ -120,7 +120,10 @@ class FrozenTeacher(nn.Module):
         Args:
             batch: Images normalised for the student.
         """
-        tensors = self.executor(batch)
+        return self.executor(batch)
+
+    def _read(self, tensors: Tensors) -> Given:
+        """The output and the inner layers, of the taps' tensors."""
         features, logits, edges, inner = (
             tuple(t for levels in tensors[where] for t in levels)
             for where in (self._features, self._logits, self._edges,

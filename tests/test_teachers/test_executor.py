@@ -4,7 +4,7 @@ changes elsewhere, and give the outputs of the eager one (proof of concept)."""
 import pytest
 import torch
 
-from mmkd_rl.records import Batch
+from mmkd_rl.records import Batch, Output
 from mmkd_rl.registry import EXECUTORS, MODELS
 from mmkd_rl.taps import Tap
 from mmkd_rl.teachers import Executor
@@ -18,16 +18,16 @@ class Compiled(Executor):
     def __init__(self, backend='inductor', **kwargs):
         super().__init__(**kwargs)
         options = dict(freezing=True) if backend == 'inductor' else None
-        self.run = torch.compile(self.network, backend=backend,
-                                 fullgraph=True, options=options)
+        self.compiled = torch.compile(self.network, backend=backend,
+                                      fullgraph=True, options=options)
         self.calls = 0
 
     def __call__(self, batch):
         self.calls += 1
-        return self.run(batch.images)
+        return self.read(self.compiled(batch.images))
 
 
-class Stored(Executor):
+class InMemory(Executor):
     """Executor with outputs from a dictionary in memory, by (index, view)."""
 
     gives_inner_layers = False
@@ -35,18 +35,18 @@ class Stored(Executor):
 
     def __call__(self, batch):
         if batch.keys is None:  # the probe with a grey image, for the sizes
-            return self.network(batch.images)
+            return self.run(batch)
         rows = [self.store[self.name, key] for key in batch.keys]
-        return ((torch.stack([f for f, _ in rows]), ),
-                (torch.stack([z for _, z in rows]), ))
+        return Output((torch.stack([f for f, _ in rows]), ),
+                      (torch.stack([z for _, z in rows]), )), ()
 
 
 @pytest.fixture(autouse=True)
 def registered():
     EXECUTORS.register_module(name='compiled', module=Compiled)
-    EXECUTORS.register_module(name='stored', module=Stored)
+    EXECUTORS.register_module(name='memory', module=InMemory)
     yield
-    for name in ('compiled', 'stored'):
+    for name in ('compiled', 'memory'):
         EXECUTORS.module_dict.pop(name)
 
 
@@ -94,8 +94,8 @@ def test_stored(tmp_path):
     batch = Batch(images, samples(labels), [(i, 0) for i in range(4)])
     eager = pool(tmp_path, 'eager')
     outputs = eager(batch)
-    stored = pool(tmp_path, 'stored')
-    Stored.store = {
+    stored = pool(tmp_path, 'memory')
+    InMemory.store = {
         (teacher.name, key): (output.features[0][i], output.logits[0][i])
         for teacher, output in zip(eager, outputs)
         for i, key in enumerate(batch.keys)}
@@ -106,9 +106,9 @@ def test_stored(tmp_path):
 
 
 def test_what_gives_no_inner_layers(tmp_path):
-    teacher, _ = pool(tmp_path, 'stored')
-    with pytest.raises(ValueError, match="'t0': Stored cannot give the inner "
-                                         "layers.*executor='eager'"):
+    teacher, _ = pool(tmp_path, 'memory')
+    with pytest.raises(ValueError, match="'t0': InMemory cannot give the "
+                                         "inner layers.*executor='eager'"):
         teacher.listen(())
 
 

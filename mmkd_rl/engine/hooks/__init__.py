@@ -9,6 +9,7 @@ from .loss_check_hook import LossCheckHook
 from .meta_weighting_hook import MetaWeightingHook
 from .preflight_hook import PreflightHook
 from .random_state_hook import RandomStateHook
+from .stored_outputs_hook import StoredOutputsHook
 from .student_export_hook import StudentExportHook
 from .teacher_check_hook import TeacherCheckHook
 from .weight_visualization_hook import WeightVisualizationHook
@@ -17,6 +18,6 @@ __all__ = [
     'AgentAlternationHook', 'ClassMeanHook', 'DataCheckHook',
     'FlowVisualizationHook', 'KnowledgeFlowHook', 'LearnerHook',
     'LoadReportHook', 'LossCheckHook', 'MetaWeightingHook',
-    'PreflightHook', 'RandomStateHook', 'StudentExportHook',
-    'TeacherCheckHook', 'WeightVisualizationHook'
+    'PreflightHook', 'RandomStateHook', 'StoredOutputsHook',
+    'StudentExportHook', 'TeacherCheckHook', 'WeightVisualizationHook'
 ]

@@ -1,0 +1,225 @@
+"""Reads the outputs of a teacher from a store, and computes those that are not
+there yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+from pydantic import ByteSize, TypeAdapter
+from torch import Tensor
+
+from mmkd_rl.options import Checked, ConfigError, Count, under
+from mmkd_rl.records import Batch, Output, ViewKey
+from mmkd_rl.registry import EXECUTORS
+from mmkd_rl.teachers.executor import Executor, Given, Tensors
+from mmkd_rl.teachers.stored.identity import StoredViews, identity_of
+from mmkd_rl.teachers.stored.rows import Features, RowFormat
+from mmkd_rl.teachers.stored.store import Store, kind_in
+from mmkd_rl.teachers.tapped import TappedNetwork
+
+
+@EXECUTORS.register_module(name='stored')
+class StoredExecutor(Executor, Checked):
+    """Keeps the outputs of a teacher for each view of each image.
+
+    All outputs in training pass through the form in which they are stored, so
+    that a run is the same whether the store is full, empty, or filled by
+    others meanwhile. Images without a :class:`ViewKey` are run live: those
+    with which sizes are found, and those of pictures.
+
+    Args:
+        name: The teacher's name.
+        network: The frozen network with its taps.
+        read: See :class:`Executor`.
+        folder: Folder of the stores of all teachers; this one's is below it
+            and has the teacher's name.
+        top_k: Number of classes whose scores are stored beside the label's,
+            see :mod:`.rows`; ``None``: all.
+        features: ``'pooled'``: averages over space; whole maps as
+            ``'float16'``, ``'float32'`` or ``'uint8'``. ``'auto'``: as in the
+            store, if there is one that is enough; otherwise maps in half
+            precision where a term compares them, and averages where none
+            does.
+        budget: Largest size of this teacher's store, in bytes or as
+            ``'1.5GB'``.
+    """
+
+    gives_inner_layers = False
+
+    def __init__(self, name: str, network: TappedNetwork,
+                 read: Callable[[Tensors], Given], folder: str,
+                 top_k: Count | None = 10,
+                 features: Features | Literal['auto'] = 'auto',
+                 budget: ByteSize | None = None) -> None:
+        super().__init__(name, network, read)
+        self.folder = os.path.join(folder, name)
+        self.top_k, self.features = top_k, features
+        self.budget = None if budget is None else TypeAdapter(
+            ByteSize).validate_python(budget)
+        self._views: StoredViews | None = None
+        #: The teacher's class for each of the student's; ``None``: the same.
+        self._classes: Tensor | None = None
+        self._form: RowFormat | None = None
+        self._store: Store | None = None
+        #: Numbers of images whose outputs were read, and computed.
+        self.read_count = self.run_count = 0
+
+    def begin(self, views: StoredViews, maps: bool,
+              classes: Tensor | None = None) -> None:
+        """Prepare for a training; the files are made when the first batch has
+        shown the sizes.
+
+        Args:
+            views: The training's images.
+            maps: Whether feature maps are compared.
+            classes: For each of the student's classes the teacher's, [C];
+                ``None``: the same.
+
+        Raises:
+            ConfigError: Maps are compared, and averages are to be stored.
+        """
+        if maps and self.features == 'pooled':
+            raise ConfigError(
+                f'teacher {self.name!r}: executor.features', "is 'pooled', "
+                'and a term compares feature maps; set '
+                "'float16' or 'uint8', or distil logits alone "
+                '(feature_loss=None)')
+        self._kind: Features
+        if self.features == 'auto':
+            there = kind_in(self.folder)
+            self._kind = there if there and not (
+                maps and there == 'pooled') else \
+                'float16' if maps else 'pooled'
+        else:
+            self._kind = self.features
+        self._views, self._classes = views, classes
+        self._form = self._store = None
+
+    def __call__(self, batch: Batch) -> Given:
+        """See :meth:`Executor.__call__`.
+
+        Raises:
+            ConfigError: An image is not the one whose output is stored; the
+                store is of something else, or does not fit.
+        """
+        if batch.keys is None or self._views is None:
+            return self.run(batch)
+        numbers = np.array([k.view * self._views.images + k.image
+                            for k in batch.keys])
+        # 0 means that there is no row.
+        checksums = np.array([k.checksum or 1 for k in batch.keys], np.uint32)
+        if self._store is None:
+            return self._first(batch, numbers, checksums), ()
+        known = self._store.known(numbers)
+        self._check(batch.keys, known, checksums)
+        absent = np.flatnonzero(known == 0)
+        if len(absent):
+            whole = self._compute(batch, absent, numbers, checksums)
+            if whole is not None:
+                return whole, ()
+        self.read_count += len(numbers) - len(absent)
+        assert self._form is not None
+        return self._form.decode(self._store.read(numbers),
+                                 batch.images.device), ()
+
+    def absent(self) -> list[int]:
+        """Indices, in the :class:`RepeatableViews`, of the views whose outputs
+        are not stored yet; none before the first batch."""
+        if self._store is None or self._views is None:
+            return []
+        count = self._views.images * self._views.views
+        return self._store.absent(count).tolist()
+
+    def flush(self) -> None:
+        """Bring what was written to the disk."""
+        if self._store is not None:
+            self._store.flush()
+
+    @property
+    def description(self) -> str:
+        """How much is stored, in words."""
+        if self._store is None:
+            return 'no store yet'
+        return (f'{self._store.count():,} of {len(self._store):,} views '
+                f'in {self.folder} (features: {self._kind}), '
+                f'{ByteSize(self._store.size).human_readable(decimal=True)}')
+
+    def _first(self, batch: Batch, numbers: np.ndarray,
+               checksums: np.ndarray) -> Output:
+        """Run the network to see its sizes, and open the store."""
+        output, _ = self.run(batch)
+        assert self._views is not None
+        self._form = RowFormat.of(output, self._kind, self.top_k)
+        with under(f'teacher {self.name!r}: executor'):
+            self._store = Store(
+                self.folder,
+                identity_of(self.network, self._form, self._views),
+                self._form.dtype, self._views.images, self._views.views,
+                self.budget)
+        print_log(f'teacher {self.name!r}: {self.description}', 'current')
+        self._check(batch.keys or (), self._store.known(numbers), checksums)
+        return self._keep(output, batch, numbers, checksums)
+
+    def _compute(self, batch: Batch, absent: np.ndarray, numbers: np.ndarray,
+                 checksums: np.ndarray) -> Output | None:
+        """Run the network on images whose rows are absent, and store them.
+
+        Returns:
+            The outputs as they are, if they cannot be stored.
+        """
+        part = batch
+        if len(absent) < len(numbers):
+            part = Batch(
+                batch.images[torch.from_numpy(absent).to(batch.images.device)],
+                [batch.samples[i] for i in absent])
+        output, _ = self.run(part)
+        kept = self._keep(output, part, numbers[absent], checksums[absent])
+        return kept if len(absent) == len(numbers) else None
+
+    def _keep(self, output: Output, batch: Batch, numbers: np.ndarray,
+              checksums: np.ndarray) -> Output:
+        """Store outputs, and return them as they will be read."""
+        assert self._form is not None and self._store is not None
+        self.run_count += len(numbers)
+        if not all(bool(t.isfinite().all()) for t in output.tensors()):
+            return output  # the pool names the teacher
+        rows = self._form.encode(output, self._labels(batch))
+        back = self._form.decode(rows, batch.images.device)
+        for t in back.tensors():
+            if not bool(t.isfinite().all()):
+                raise ConfigError(
+                    f'teacher {self.name!r}: executor.features',
+                    f'{self._kind!r} has no numbers as large as its features; '
+                    "set 'float32' or 'uint8'")
+        self._store.write(numbers, rows, checksums)
+        return back
+
+    def _labels(self, batch: Batch) -> Tensor | None:
+        """The teacher's class of each image, [B], -1: none; ``None``: images
+        do not have one label each."""
+        labels = [getattr(s, 'gt_label', None) for s in batch.samples]
+        if not labels or not all(isinstance(y, Tensor) and y.numel() == 1 and
+                                 not y.is_floating_point() for y in labels):
+            return None
+        own = torch.stack([y.flatten()[0] for y in labels]).to(
+            batch.images.device)
+        return own if self._classes is None else self._classes.to(
+            own.device)[own]
+
+    def _check(self, keys: Sequence[ViewKey], known: np.ndarray,
+               checksums: np.ndarray) -> None:
+        """Raise ConfigError where a view is not the one that is stored."""
+        wrong = np.flatnonzero((known != 0) & (known != checksums))
+        if len(wrong):
+            key = keys[wrong[0]]
+            raise ConfigError(
+                'train_dataloader.dataset', f'view {key.view} of image '
+                f'{key.image} is not the one whose output is stored in '
+                f'{self.folder!r}: the images, the pipeline or a library has '
+                'changed, or a transform does not draw from the generators '
+                'of Python, NumPy and PyTorch. Remove the store')

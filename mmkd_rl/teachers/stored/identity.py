@@ -1,0 +1,142 @@
+"""What stored outputs are of: they are used for nothing else."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmkd_rl.datasets import RepeatableViews
+from mmkd_rl.options import ConfigError
+from mmkd_rl.teachers.stored.rows import RowFormat
+from mmkd_rl.teachers.tapped import TappedNetwork
+
+#: Changes when the form of the files does.
+FORMAT = 1
+#: Packages on which images and outputs depend.
+_PACKAGES = ('torch', 'torchvision', 'numpy', 'opencv-python', 'pillow',
+             'onedl-mmcv', 'mmcv', 'mmcv-lite', 'albumentations')
+_ADDRESS = re.compile(r' at 0x[0-9a-f]+')
+
+
+@dataclass(frozen=True)
+class StoredViews:
+    """The views of which outputs are stored.
+
+    Attributes:
+        images: N, number of images.
+        views: K, number of views of each.
+        identity: What data they are, as JSON has it.
+    """
+    images: int
+    views: int
+    identity: dict
+
+    @classmethod
+    def of(cls, data: RepeatableViews) -> StoredViews:
+        """The views of a data set."""
+        return cls(len(data), data.views, dict(
+            images=len(data), seed=data.seed, data=_data(data),
+            files=_files(data.dataset)))
+
+    def check(self, data: RepeatableViews) -> None:
+        """Check that views come out the same a second time.
+
+        Raises:
+            ConfigError: They do not.
+        """
+        for index in {0, len(data) - 1, self.images * (self.views - 1)}:
+            first, second = (data[index]['data_samples'].view_key.checksum
+                             for _ in range(2))
+            if first != second:
+                raise ConfigError(
+                    'train_dataloader.dataset', 'a view is not the same when '
+                    'it is read again, so outputs of teachers cannot be '
+                    'stored: a transform draws from a generator of its own, '
+                    'or remembers earlier images. The pipeline is '
+                    f'{getattr(data.dataset, "pipeline", None)}')
+
+
+def identity_of(network: TappedNetwork, form: RowFormat,
+                views: StoredViews) -> dict:
+    """What a teacher's stored outputs are of, as JSON has it.
+
+    Args:
+        network: The teacher's network with its taps.
+        form: How its outputs are stored.
+        views: The images.
+    """
+    found = dict(
+        format=FORMAT, weights=digest(network.network),
+        taps=[f'{tap.path} ({tap.source})' for tap in network.taps],
+        precision=network.precision or _ambient(),
+        input=network.adapter.description,
+        features=form.kind, top_k=form.top_k,
+        shapes=[form.features, form.logits, form.edges],
+        libraries=_libraries(), **views.identity)
+    return json.loads(json.dumps(found))  # lists in place of tuples
+
+
+def digest(network: nn.Module) -> str:
+    """A digest of all weights and buffers of a network, and of its text."""
+    text = blake2b(repr(network).encode(), digest_size=16)
+    for name, tensor in sorted(network.state_dict().items()):
+        text.update(name.encode())
+        text.update(_bytes(tensor))
+    return text.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b''
+
+
+def _ambient() -> str:
+    """The precision of the student, in which the teacher runs, too."""
+    for device in ('cuda', 'cpu'):
+        if torch.is_autocast_enabled(device):
+            return f"the student's, {torch.get_autocast_dtype(device)}"
+    return "the student's, torch.float32"
+
+
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _data(data: RepeatableViews) -> str:
+    """Type, and digest of the config and the pipeline."""
+    inner = data.dataset
+    known = [type(inner).__name__, data.config and {
+        k: v for k, v in data.config.items()
+        if k not in ('data_root', 'data_prefix', 'ann_file', 'lazy_init')},
+        str(getattr(inner, 'pipeline', ''))]
+    text = _ADDRESS.sub('', json.dumps(known, default=str))
+    return f'{type(inner).__name__} {_short_digest(text.encode())}'
+
+
+def _files(data: Any) -> str:
+    """Digest of the names of all image files, without their folders, which
+    may be others on another machine."""
+    names = blake2b(digest_size=8)
+    if hasattr(data, 'get_data_info'):
+        for i in range(len(data)):
+            path = str(data.get_data_info(i).get('img_path', ''))
+            names.update('/'.join(path.split('/')[-2:]).encode() + b'\0')
+    return names.hexdigest()
+
+
+def _short_digest(text: bytes) -> str:
+    return blake2b(text, digest_size=8).hexdigest()
+
