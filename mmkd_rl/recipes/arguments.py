@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=('FOLDER', 'OPTION=VALUE'),
         help="keep the teachers' outputs in this folder and read them again, "
         'in later epochs and runs; options: views=8 (augmented views of each '
-        'image), top_k=10, features=float16, budget=2GB, repeats=1')
+        'image), features=float16, top_k=50, budget=2GB, repeats=1')
 
 
 def read_config(args: argparse.Namespace) -> Config:

@@ -18,7 +18,7 @@ from mmkd_rl.records import Batch, Output, ViewKey
 from mmkd_rl.registry import EXECUTORS
 from mmkd_rl.teachers.executor import Executor, Given, Tensors
 from mmkd_rl.teachers.stored.identity import StoredViews, identity_of
-from mmkd_rl.teachers.stored.rows import Features, RowFormat
+from mmkd_rl.teachers.stored.rows import Features, RowFormat, Scores
 from mmkd_rl.teachers.stored.store import Store, kind_in
 from mmkd_rl.teachers.tapped import TappedNetwork
 
@@ -38,8 +38,10 @@ class StoredExecutor(Executor, Checked):
         read: See :class:`Executor`.
         folder: Folder of the stores of all teachers; this one's is below it
             and has the teacher's name.
-        top_k: Number of classes whose scores are stored beside the label's,
-            see :mod:`.rows`; ``None``: all.
+        scores: How the scores of all classes are stored, see
+            :mod:`.scores`: ``'uint8'``, ``'float16'`` or ``'float32'``.
+        top_k: Store the scores of that many classes alone, beside the
+            label's: smaller, and far from exact at temperatures above 1.
         features: ``'pooled'``: averages over space; whole maps as
             ``'float16'``, ``'float32'`` or ``'uint8'``. ``'auto'``: as in the
             store, if there is one that is enough; otherwise maps in half
@@ -53,12 +55,13 @@ class StoredExecutor(Executor, Checked):
 
     def __init__(self, name: str, network: TappedNetwork,
                  read: Callable[[Tensors], Given], folder: str,
-                 top_k: Count | None = 10,
+                 scores: Scores = 'uint8',
+                 top_k: Count | None = None,
                  features: Features | Literal['auto'] = 'auto',
                  budget: ByteSize | None = None) -> None:
         super().__init__(name, network, read)
         self.folder = os.path.join(folder, name)
-        self.top_k, self.features = top_k, features
+        self.scores, self.top_k, self.features = scores, top_k, features
         self.budget = None if budget is None else TypeAdapter(
             ByteSize).validate_python(budget)
         self._views: StoredViews | None = None
@@ -154,7 +157,8 @@ class StoredExecutor(Executor, Checked):
         """Run the network to see its sizes, and open the store."""
         output, _ = self.run(batch)
         assert self._views is not None
-        self._form = RowFormat.of(output, self._kind, self.top_k)
+        self._form = RowFormat.of(output, self._kind, self.scores,
+                                  self.top_k)
         with under(f'teacher {self.name!r}: executor'):
             self._store = Store(
                 self.folder,

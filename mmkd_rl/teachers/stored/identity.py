@@ -77,7 +77,7 @@ def identity_of(network: TappedNetwork, form: RowFormat,
         taps=[f'{tap.path} ({tap.source})' for tap in network.taps],
         precision=network.precision or _ambient(),
         input=network.adapter.description,
-        features=form.kind, top_k=form.top_k,
+        features=form.kind, scores=form.scores, top_k=form.top_k,
         shapes=[form.features, form.logits, form.edges],
         libraries=_libraries(), **views.identity)
     return json.loads(json.dumps(found))  # lists in place of tuples
