@@ -23,6 +23,9 @@ They are compared with the step with Knowledge Flow, with and without the KL
 term, and with the step after the teachers' withdrawal; see
 tools/paper_tables/flow_cost.py.
 
+With --stored iterations with full stores are compared with the student's own,
+with reading of the images, see tools/paper_tables/stored_cost.py.
+
 With --untrained only the config is needed: teachers have random weights, and
 missing images are replaced by random images of the same size.
 """
@@ -53,7 +56,7 @@ from mmkd_rl.utils.cli import Options, clear_errors
 from mmkd_rl.utils.configs import class_name, merge_options
 from mmkd_rl.utils.patches import patch_mmengine
 from needs import need
-from paper_tables import distillation_cost, flow_cost
+from paper_tables import distillation_cost, flow_cost, stored_cost
 from paper_tables.runs import write_json
 
 #: Below this number of timed turns a warning is printed: the medians vary.
@@ -150,6 +153,10 @@ def _run(args: argparse.Namespace) -> int:
     init_default_scope(cfg.get('default_scope', 'mmkd_rl'))
     torch.manual_seed(0)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if stored_cost.is_stored(cfg.model):
+        cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+        result = stored_cost.measure(cfg, args.warmup, args.iters)
+        return _say(stored_cost.report(result), result, args.json)
     data, epoch = _batch(cfg, args.untrained)
     if args.untrained:
         flow_cost.untrained(cfg.model)
@@ -164,9 +171,13 @@ def _run(args: argparse.Namespace) -> int:
         result = distillation_cost.measure(
             cfg, models, data, epoch, device, args.warmup, args.iters)
         text = distillation_cost.report(result)
+    return _say(text, result, args.json)
+
+
+def _say(text: str, result: dict, path: str | None) -> int:
     print(text)
-    if args.json is not None:
-        write_json(Path(args.json), result)
+    if path is not None:
+        write_json(Path(path), result)
     return 0
 
 

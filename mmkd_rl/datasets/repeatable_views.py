@@ -7,17 +7,13 @@ numbers of the pipeline come from generators that are seeded by image and view.
 
 from __future__ import annotations
 
-import random
 import zlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dataset import Compose
-from torch.utils.data import get_worker_info
 
 from mmkd_rl.options import Checked, ConfigError, Count, Natural
 from mmkd_rl.records import VIEW_KEY, ViewKey
@@ -113,8 +109,7 @@ class RepeatableViews(Checked):
             raise ConfigError(
                 'RepeatableViews', f'has {self.views} views of {len(self)} '
                 f'images, and {index} is the index of view {view}')
-        with _restored():
-            _seed(self.seed, image, view)
+        with random_state.seeded(self.seed, image, view):
             results = self.dataset[image]
         pixels, sample = (results.get(name) if isinstance(results, dict)
                           else None for name in ('inputs', 'data_samples'))
@@ -124,24 +119,10 @@ class RepeatableViews(Checked):
                 'RepeatableViews.dataset', 'its pipeline must end with '
                 'PackInputs or as good: dict(inputs=Tensor, data_samples=...)')
         checksum = zlib.crc32(pixels.contiguous().numpy().data)
-        sample.set_metainfo({VIEW_KEY: ViewKey(image, view, checksum)})
+        # set_metainfo would copy the key, which takes longer than the rest.
+        sample.set_field(ViewKey(image, view, checksum), VIEW_KEY,
+                         field_type='metainfo')
         return results
-
-
-def _restored() -> AbstractContextManager:
-    """In the process that trains, the generators are those of dropout, too."""
-    return random_state.unchanged_on_cpu() if get_worker_info() is None \
-        else nullcontext()
-
-
-def _seed(*numbers: int) -> None:
-    digest = blake2b(repr(numbers).encode(), digest_size=4).digest()
-    seed = int.from_bytes(digest, 'little')
-    random.seed(seed)
-    # Transforms of the OpenMMLab packages draw from NumPy's global generator.
-    np.random.seed(seed)  # noqa: NPY002
-    # torch.manual_seed would look at each GPU.
-    torch.default_generator.manual_seed(seed)
 
 
 def _decode_once(dataset: Any) -> None:

@@ -6,9 +6,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 
 import numpy as np
 import torch
+
+_BITS = np.random.MT19937(0)
 
 
 def capture(cuda: bool = True) -> dict:
@@ -58,6 +61,36 @@ def unchanged_on_cpu() -> Iterator[None]:
         yield
     finally:
         restore(state)
+
+
+@contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """Seed the generators of Python, NumPy and PyTorch's CPU in the block, and
+    go on behind it where they were.
+
+    A tenth of the time of :func:`unchanged_on_cpu`, because NumPy gets another
+    generator in place of its state; a normal number that NumPy has drawn in
+    advance is lost.
+
+    Args:
+        *numbers: The seed.
+    """
+    digest = blake2b(repr(numbers).encode(), digest_size=4).digest()
+    seed = int.from_bytes(digest, 'little')
+    python, bits = random.getstate(), np.random.get_bit_generator()  # type: ignore[attr-defined]
+    # torch.manual_seed would look at each GPU.
+    pytorch = torch.default_generator.get_state()
+    random.seed(seed)
+    np.random.set_bit_generator(_BITS)  # type: ignore[attr-defined]
+    # Transforms of the OpenMMLab packages draw from NumPy's global generator.
+    np.random.seed(seed)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_bit_generator(bits)  # type: ignore[attr-defined]
+        torch.default_generator.set_state(pytorch)
 
 
 class RandomNumbers:
