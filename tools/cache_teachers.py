@@ -56,7 +56,8 @@ def fill(runner: Runner, distillation: Distillation) -> None:
     print()
     for executor in executors:
         executor.flush()
-        print(f'teacher {executor.name!r}: {executor.description}')
+        print(f'teacher {executor.name!r}: {executor.description}; '
+              f'{executor.run_count:,} of them were computed now')
 
 
 @torch.no_grad()
