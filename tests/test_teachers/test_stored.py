@@ -362,7 +362,7 @@ def test_the_digest_sees_each_weight():
 
 
 def run(tmp_path, name, executor, views=2, epochs=4, jitter=.5, hooks=(),
-        sampler=None, workers=0, **options):
+        sampler=None, workers=0, optim_wrapper=None, **options):
     """A training of which teachers' calls are counted."""
     teachers = [dict(t, **({'executor': executor} if executor else {}))
                 for t in toy_teachers(tmp_path)]
@@ -371,6 +371,7 @@ def run(tmp_path, name, executor, views=2, epochs=4, jitter=.5, hooks=(),
         tmp_path / name, distiller(teachers, **options), epochs=epochs,
         hooks=[dict(type='StoredOutputsHook'), *hooks],
         randomness=dict(seed=0),
+        **({'optim_wrapper': optim_wrapper} if optim_wrapper else {}),
         train_dataloader=dict(
             batch_size=8, num_workers=workers,
             sampler=sampler or dict(type='mmkd_rl.ViewSampler'),
@@ -442,6 +443,15 @@ def test_maps_serve_logits_alone(tmp_path):
     run(tmp_path, 'a', stored(tmp_path))
     assert counts(run(tmp_path, 'b', stored(tmp_path), feature_loss=None)) \
         == [(120, 8)] * 2
+
+
+def test_one_store_for_students_of_any_precision(tmp_path):
+    """Teachers run in float32, whatever the student's precision."""
+    run(tmp_path, 'a', stored(tmp_path))
+    low = run(tmp_path, 'b', stored(tmp_path), optim_wrapper=dict(
+        type='BFloat16OptimWrapper', precision='bfloat16',
+        optimizer=dict(type='SGD', lr=.05)))
+    assert counts(low) == [(120, 8)] * 2
 
 
 def test_a_class_map(tmp_path):

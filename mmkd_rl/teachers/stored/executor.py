@@ -72,6 +72,12 @@ class StoredExecutor(Executor, Checked):
         #: Numbers of images whose outputs were read, and computed.
         self.read_count = self.run_count = 0
 
+    def run(self, batch: Batch) -> Given:
+        """Run the network in its own precision, float32 if it has none:
+        what is stored serves students of any precision."""
+        with torch.autocast(batch.images.device.type, enabled=False):
+            return super().run(batch)
+
     def begin(self, views: StoredViews, maps: bool,
               classes: Tensor | None = None) -> None:
         """Prepare for a training; the files are made when the first batch has

@@ -75,7 +75,7 @@ def identity_of(network: TappedNetwork, form: RowFormat,
     found = dict(
         format=FORMAT, weights=digest(network.network),
         taps=[f'{tap.path} ({tap.source})' for tap in network.taps],
-        precision=network.precision or _ambient(),
+        precision=network.precision or 'float32',
         input=network.adapter.description,
         features=form.kind, scores=form.scores, top_k=form.top_k,
         shapes=[form.features, form.logits, form.edges],
@@ -95,14 +95,6 @@ def digest(network: nn.Module) -> str:
 def _bytes(tensor: Tensor) -> bytes:
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b''
-
-
-def _ambient() -> str:
-    """The precision of the student, in which the teacher runs, too."""
-    for device in ('cuda', 'cpu'):
-        if torch.is_autocast_enabled(device):
-            return f"the student's, {torch.get_autocast_dtype(device)}"
-    return "the student's, torch.float32"
 
 
 def _libraries() -> dict[str, str]:
