@@ -429,3 +429,31 @@ def test_missing_files_of_torchvision(tmp_path):
     made = flow_plan(tmp_path, data_root=str(tmp_path / 'no'))
     with pytest.raises(FileNotFoundError, match='class folders'):
         check_data(made)
+
+
+def test_medium_stores_each_teacher_once(tmp_path):
+    """For all methods and seeds, and apart for a spoiled teacher."""
+    made = plan(tmp_path, 'table1', 'medium', ('baseline', 'aver', 'mtkd-rl'),
+                seeds=(0, 1))
+    folders = {}
+    for _, of_cell in made.cells:
+        for run in of_cell:
+            teachers = run.config.model.get('teachers', [])
+            for teacher in teachers:
+                folders.setdefault(teacher.name, set()).add(
+                    teacher.executor.folder)
+            kind = run.config.train_dataloader.dataset.type
+            assert kind.endswith('RepeatableViews') == bool(teachers)
+    assert {name: len(of) for name, of in folders.items()} == {
+        'resnet8x4': 1, 'wrn16-2': 1}
+    spoiled = plan(tmp_path, 'table1', 'medium', ('aver', ),
+                   spoil='wrn16-2').cells[0][1][0].config.model.teachers
+    own = plan(tmp_path, 'table1', 'medium',
+               ('aver', )).cells[0][1][0].config.model.teachers
+    same = [a.executor.folder == b.executor.folder
+            for a, b in zip(spoiled, own)]
+    assert same == [True, False]
+    # The folder is no part of the identity.
+    elsewhere = plan(tmp_path / 'other', 'table1', 'medium', ('aver', ))
+    assert elsewhere.cells[0][1][0].identity == plan(
+        tmp_path, 'table1', 'medium', ('aver', )).cells[0][1][0].identity

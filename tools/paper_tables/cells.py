@@ -93,7 +93,7 @@ class Table:
     students: Mapping[str, str]
     stand_in: str
     note: str = ''
-    scales: tuple[str, ...] = ('paper', 'short', 'tiny')
+    scales: tuple[str, ...] = ('paper', 'medium', 'short', 'tiny')
     as_is: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
     metric: Metric = TOP1

@@ -220,6 +220,7 @@ class Planner:
             needs.append(start.name)
         base = config_identity(leaf, origins)
         self._move(leaf)
+        self._store(leaf, teachers)
         name = self.scale.student_name or cell.student
         kind = f'{cell.method}_{name}_{base[:8]}'
         made = []
@@ -278,6 +279,14 @@ class Planner:
                     self.root / 'data' / tiny_data.kind_of(cfg)))
         elif self.data_root is not None:
             images.move(cfg, self.data_root)
+
+    def _store(self, cfg: Config, teachers: Iterable[Teacher]) -> None:
+        """Set the folders of stored outputs, in place: one for all runs with
+        the same teacher."""
+        for source, teacher in zip(sources.find(cfg.model), teachers):
+            if isinstance(source.get('executor'), dict):
+                source['executor']['folder'] = str(
+                    self.root / scales.STORES / teacher.identity[:8])
 
     def _as_on_disk(self, run: Run) -> Run:
         """Use the folder of the same run if another table has made one."""

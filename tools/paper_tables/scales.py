@@ -1,10 +1,11 @@
-"""Changes a table's config for one of three scales.
+"""Changes a table's config for one of four scales.
 
-``paper`` keeps the config. ``short`` and ``tiny`` keep losses, strategy, hooks
-and number of teachers, and replace student, teachers, data and schedule by
-small ones, which are the same for all of MTKD-RL's tables. The tables of
-Knowledge Flow differ in networks and tasks, so that one student cannot replace
-all (``Table.as_is``): ``short`` runs configs that are small already, ``tiny``
+``paper`` keeps the config. ``medium``, ``short`` and ``tiny`` keep losses,
+strategy, hooks and number of teachers, and replace student, teachers, data and
+schedule by small ones, which are the same for all of MTKD-RL's tables; at
+``medium`` the teachers' outputs are stored. The tables of Knowledge Flow
+differ in networks and tasks, so that one student cannot replace all
+(``Table.as_is``): ``short`` runs configs that are small already, ``tiny``
 makes each config smaller.
 """
 
@@ -18,6 +19,7 @@ from inspect import signature
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
+from mmkd_rl.recipes.storing import store_outputs
 from mmkd_rl.registry import MODELS
 from mmkd_rl.utils.configs import class_name
 from paper_tables import tiny_data
@@ -43,6 +45,12 @@ _SMALLER: dict[str, dict] = {
     'MLP': dict(in_shape=(3, 32, 32)),
     'PlainConvNet': dict(stages='cifar', width=8),
 }
+_MEDIUM_TEACHERS = {
+    'resnet8x4': 'cifar100/teachers/resnet8x4_1xb128-30e_cifar100.py',
+    'wrn16-2': 'cifar100/teachers/wrn16-2_1xb128-30e_cifar100.py',
+}
+#: Folder of stored outputs in a config; the planner moves it.
+STORES = 'stores'
 _CPU_STUDENT = 'cifar100/baseline/resnet8_1xb64-6e_cifar100-fifth.py'
 
 
@@ -62,6 +70,8 @@ class Scale:
         turn: Number of the student's iterations before the agent is first
             trained, and between two trainings; ``None`` for an epoch.
         shrink: Function that makes a config smaller, in place.
+        views: Number of views whose outputs of the teachers are stored; 0 to
+            run the teachers in each step.
         fitted: Apply :func:`fit` to configs that keep their student.
         seconds: Expected time of a run on one core of a server's CPU, by
             teacher or method, and for all others under ``'baseline'`` or
@@ -75,6 +85,7 @@ class Scale:
     interval: int = 100
     turn: int | None = None
     shrink: Callable[[Config], None] | None = None
+    views: int = 0
     fitted: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -122,6 +133,9 @@ def on_small(leaf: Config, scale: Scale, student: str) -> Config:
             length = scale.turn or 1
             hook.update(
                 warmup=length, interval=length, by_epoch=scale.turn is None)
+    if scale.views:
+        # Maps, so that terms for logits and for features share a store.
+        store_outputs(cfg, STORES, scale.views, features='uint8')
     return cfg
 
 
@@ -234,6 +248,21 @@ SCALES = {
     scale.name: scale
     for scale in (
         Scale('paper', 'networks, data and schedule of the paper'),
+        Scale(
+            'medium',
+            'ResNet-20 on all of CIFAR-100, 30 epochs; teachers ResNet-8x4 '
+            'and WRN-16-2, trained for 30 epochs, whose outputs are stored '
+            'for 6 views of each image',
+            'cifar100/baseline/resnet20_1xb128-30e_cifar100.py',
+            'resnet20',
+            _MEDIUM_TEACHERS,
+            interval=130,
+            # A third of an epoch.
+            turn=130,
+            views=6,
+            seconds=dict(
+                resnet8x4=6_600, baseline=2_700, distilled=3_000,
+                **{'wrn16-2': 3_600})),
         Scale(
             'short',
             "ResNet-8 on a fifth of CIFAR-100's training images (10,000, "

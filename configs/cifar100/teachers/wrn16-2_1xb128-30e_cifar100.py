@@ -1,0 +1,19 @@
+r"""WRN-16-2 on CIFAR-100, 30 epochs.
+
+    python tools/train.py \
+    configs/cifar100/teachers/wrn16-2_1xb128-30e_cifar100.py
+
+Not an experiment of the paper: a teacher of ``--scale medium``, see
+docs/reproduce.md.
+Expected: not measured yet.
+"""
+_base_ = [
+    '../../_base_/models/cifar_wrn.py',
+    '../../_base_/datasets/cifar100_folders.py',
+    '../../_base_/schedules/cifar100_short.py',
+    '../../_base_/default_runtime.py',
+]
+model = dict(
+    backbone=dict(depth=16, widen_factor=2), head=dict(in_channels=128))
+train_dataloader = dict(batch_size=128)
+train_cfg = dict(max_epochs=30, val_interval=5)
