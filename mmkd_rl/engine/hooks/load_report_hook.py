@@ -1,8 +1,6 @@
-"""Report how many of a model's weights came from a checkpoint.
-
-MMEngine loads the weights that fit and logs the names of the others; if none
-fits, training begins from random weights, and testing tests random weights,
-with exit code 0.
+"""Look at the checkpoint that a runner loads: how many of the model's weights
+it gives, see :mod:`mmkd_rl.utils.load_report`; and whether its classes and its
+optimiser are those of the run.
 """
 
 from __future__ import annotations
