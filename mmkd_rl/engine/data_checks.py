@@ -156,7 +156,8 @@ def check_length(loop: Any) -> None:
         ConfigError: There is nothing to train, or no end, or validation is
             due every 0 epochs.
     """
-    sampler = type(loop.dataloader.sampler).__name__
+    sampler = type(getattr(loop.dataloader.sampler, 'sampler',
+                           loop.dataloader.sampler)).__name__
     if isinstance(loop, EpochBasedTrainLoop) and 'Infinite' in sampler:
         raise ConfigError(
             'train_dataloader.sampler', f'{sampler} has no end, so that the '

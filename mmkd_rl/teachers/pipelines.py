@@ -10,12 +10,15 @@ from mmkd_rl.teachers.normalization import Normalization
 
 def transforms_in(dataset: Any) -> Iterator[Any]:
     """The steps of a data set's pipeline, also of a data set inside others."""
-    pipeline = getattr(dataset, 'pipeline', None)
-    yield from getattr(pipeline, 'transforms', None) or ()
-    for inner in (getattr(dataset, 'dataset', None),
-                  *(getattr(dataset, 'datasets', None) or ())[:1]):
-        if inner is not None:
-            yield from transforms_in(inner)
+    own = getattr(dataset, 'pipeline', None)
+    inner = [data for data in (getattr(dataset, 'dataset', None),
+                               *(getattr(dataset, 'datasets', None) or ())[:1])
+             if data is not None]
+    # Some wrappers show the pipeline of the data set in them as theirs.
+    if not any(getattr(data, 'pipeline', None) is own for data in inner):
+        yield from getattr(own, 'transforms', None) or ()
+    for data in inner:
+        yield from transforms_in(data)
 
 
 def pipeline_normalization(dataset: Any) -> Normalization | None:

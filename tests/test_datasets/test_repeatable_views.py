@@ -12,6 +12,7 @@ from mmpretrain.structures import DataSample
 
 from mmkd_rl.datasets import RepeatableViews, ViewSampler
 from mmkd_rl.options import ConfigError
+from mmkd_rl.teachers.pipelines import pipeline_normalization
 from tests.toy import WorldDataset
 
 WORLD = dict(type='mmkd_rl.WorldDataset', size=8, jitter=.5)
@@ -158,6 +159,20 @@ def test_one_decoding_for_several_views(tmp_path, monkeypatch):
                                turned[2], turned[0])):
         assert torch.equal(a, b)
     assert data[0]['data_samples'].ori_shape == (8, 8)
+
+
+def test_the_normalisation_in_the_pipeline_counts_once(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((8, 8, 3), np.uint8))
+    config = dict(
+        type='mmpretrain.CustomDataset', data_prefix=str(tmp_path),
+        with_label=False, pipeline=[
+            dict(type='mmpretrain.LoadImageFromFile'),
+            dict(type='mmcv.Normalize', mean=[100.] * 3, std=[50.] * 3),
+            dict(type='mmpretrain.PackInputs')])
+    data = RepeatableViews(config)
+    found = pipeline_normalization(data)
+    assert found == pipeline_normalization(data.dataset)
+    assert found.mean == (100.,) * 3
 
 
 def test_what_cannot_be_repeated():

@@ -358,6 +358,23 @@ def test_the_digest_sees_each_weight():
         before = digest(net)
 
 
+def test_where_the_images_are_is_no_part_of_the_identity(tmp_path):
+    """Nor the package from which a config was read, but the names are."""
+    made = []
+    for folder, name, scope in (('a', '1', {}), ('b', '1', {}),
+                                ('a', '1', dict(_scope_='mmpretrain')),
+                                ('c', '2', {})):
+        path = tmp_path / folder / 'cat' / f'{name}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b'')
+        data = RepeatableViews(dict(
+            type='mmpretrain.CustomDataset',
+            data_root=str(tmp_path / folder), pipeline=[], **scope))
+        made.append(StoredViews.of(data).identity)
+    assert made[0] == made[1] == made[2] != made[3]
+    assert made[0]['data'] == made[3]['data']
+
+
 # ---- trainings -------------------------------------------------------------
 
 

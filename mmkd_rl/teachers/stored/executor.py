@@ -4,6 +4,7 @@ there yet."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -60,7 +61,7 @@ class StoredExecutor(Executor, Checked):
                  features: Features | Literal['auto'] = 'auto',
                  budget: ByteSize | None = None) -> None:
         super().__init__(name, network, read)
-        self.folder = os.path.join(folder, name)
+        self.folder = os.path.join(folder, re.sub(r'[^\w.-]', '_', name))
         self.scores, self.top_k, self.features = scores, top_k, features
         self.budget = None if budget is None else TypeAdapter(
             ByteSize).validate_python(budget)

@@ -22,6 +22,9 @@ FORMAT = 1
 #: Packages on which images and outputs depend.
 _PACKAGES = ('torch', 'torchvision', 'numpy', 'opencv-python', 'pillow',
              'onedl-mmcv', 'mmcv', 'mmcv-lite', 'albumentations')
+#: Settings of data sets that are no part of their identity.
+_OTHERS = {'data_root', 'data_prefix', 'ann_file', 'lazy_init', '_scope_',
+           'backend_args', 'file_client_args', 'serialize_data'}
 _ADDRESS = re.compile(r' at 0x[0-9a-f]+')
 
 
@@ -110,12 +113,19 @@ def _libraries() -> dict[str, str]:
 def _data(data: RepeatableViews) -> str:
     """Type, and digest of the config and the pipeline."""
     inner = data.dataset
-    known = [type(inner).__name__, data.config and {
-        k: v for k, v in data.config.items()
-        if k not in ('data_root', 'data_prefix', 'ann_file', 'lazy_init')},
-        str(getattr(inner, 'pipeline', ''))]
+    known = [type(inner).__name__, _settings(data.config),
+             str(getattr(inner, 'pipeline', ''))]
     text = _ADDRESS.sub('', json.dumps(known, default=str))
     return f'{type(inner).__name__} {_short_digest(text.encode())}'
+
+
+def _settings(config: Any) -> Any:
+    """A config without what has no influence on the images, or is seen in
+    their names."""
+    if isinstance(config, dict):
+        return {k: _settings(v) for k, v in config.items() if k not in _OTHERS}
+    return [_settings(v) for v in config] if isinstance(
+        config, (list, tuple)) else config
 
 
 def _files(data: Any) -> str:
