@@ -379,7 +379,7 @@ def test_where_the_images_are_is_no_part_of_the_identity(tmp_path):
 
 
 def run(tmp_path, name, executor, views=2, epochs=4, jitter=.5, hooks=(),
-        sampler=None, workers=0, optim_wrapper=None, **options):
+        sampler=None, workers=0, config=None, **options):
     """A training of which teachers' calls are counted."""
     teachers = [dict(t, **({'executor': executor} if executor else {}))
                 for t in toy_teachers(tmp_path)]
@@ -388,7 +388,7 @@ def run(tmp_path, name, executor, views=2, epochs=4, jitter=.5, hooks=(),
         tmp_path / name, distiller(teachers, **options), epochs=epochs,
         hooks=[dict(type='StoredOutputsHook'), *hooks],
         randomness=dict(seed=0),
-        **({'optim_wrapper': optim_wrapper} if optim_wrapper else {}),
+        **(config or {}),
         train_dataloader=dict(
             batch_size=8, num_workers=workers,
             sampler=sampler or dict(type='mmkd_rl.ViewSampler'),
@@ -435,6 +435,28 @@ def test_live_and_stored_teachers_agree(tmp_path, workers):
                                    rtol=.02, atol=3e-3)
 
 
+def test_a_resumed_run_goes_on_with_its_views(tmp_path):
+    hooks = [dict(type='RandomStateHook')]
+    straight = run(tmp_path, 'a', stored(tmp_path), views=3, hooks=hooks)
+    run(tmp_path, 'b', stored(tmp_path), views=3, epochs=2, hooks=hooks)
+    resumed = run(tmp_path, 'b', stored(tmp_path), views=3, hooks=hooks,
+                  config=dict(resume=True, load_from=str(
+                      tmp_path / 'b/epoch_2.pth')))
+    assert resumed.epoch == 4
+    for name, value in straight.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_a_training_that_counts_iterations(tmp_path):
+    runner = run(tmp_path, 'a', stored(tmp_path), config=dict(
+        train_cfg=dict(by_epoch=False, max_iters=12),
+        default_hooks=dict(checkpoint=dict(
+            type='CheckpointHook', by_epoch=False, interval=12))),
+        sampler=dict(type='mmkd_rl.ViewSampler', sampler=dict(
+            type='InfiniteSampler', shuffle=True)))
+    assert counts(runner) == [(32, 64)] * 2
+
+
 @pytest.mark.parametrize('strategy', ['MTKDRL', 'CAMKD', 'AEKD', 'MMKD'])
 def test_strategies(tmp_path, strategy):
     hooks = [dict(type='LearnerHook')] if strategy in ('MTKDRL', 'MMKD') \
@@ -465,9 +487,9 @@ def test_maps_serve_logits_alone(tmp_path):
 def test_one_store_for_students_of_any_precision(tmp_path):
     """Teachers run in float32, whatever the student's precision."""
     run(tmp_path, 'a', stored(tmp_path))
-    low = run(tmp_path, 'b', stored(tmp_path), optim_wrapper=dict(
-        type='BFloat16OptimWrapper', precision='bfloat16',
-        optimizer=dict(type='SGD', lr=.05)))
+    low = run(tmp_path, 'b', stored(tmp_path), config=dict(
+        optim_wrapper=dict(type='BFloat16OptimWrapper', precision='bfloat16',
+                           optimizer=dict(type='SGD', lr=.05))))
     assert counts(low) == [(120, 8)] * 2
 
 
