@@ -81,7 +81,8 @@ def run(runner: Runner, distillation: Distillation, data: RepeatableViews,
         settings, dataset=data, sampler=list(numbers), drop_last=False))
     model = runner.model
     for given in loader:
-        batch = model.data_preprocessor(given, False)
+        # As in the training: MMSegmentation pads only there.
+        batch = model.data_preprocessor(given, True)
         samples = batch['data_samples']
         distillation.teachers.run(
             Batch(batch['inputs'], samples, ViewKey.of(samples)))

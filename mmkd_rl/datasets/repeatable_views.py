@@ -53,6 +53,16 @@ class RepeatableViews(Checked):
         self.dataset, self.views, self.seed = dataset, views, seed
         _decode_once(dataset)
 
+    def __getattr__(self, name: str) -> Any:
+        """What samplers and hooks ask a data set for: ``get_gt_labels``,
+        ``get_cat2imgs``, ...; but no parts of it, which would have other
+        indices."""
+        if name.startswith('__') or name in ('dataset', 'get_subset',
+                                             'get_subset_'):
+            raise AttributeError(
+                f'{type(self).__name__!r} object has no attribute {name!r}')
+        return getattr(self.dataset, name)
+
     @property
     def metainfo(self) -> dict:
         """Metadata of the data set."""
@@ -72,7 +82,7 @@ class RepeatableViews(Checked):
             ConfigError: It is set, as MMDetection's ``PipelineSwitchHook``
                 does.
         """
-        return self.dataset.pipeline
+        return getattr(self.dataset, 'pipeline', None)
 
     @pipeline.setter
     def pipeline(self, value: Any) -> None:

@@ -54,6 +54,14 @@ class ViewSampler(Checked, Sampler):
         self.sampler = DATA_SAMPLERS.build(
             sampler, default_args=dict(dataset=dataset, seed=seed))
         self.epoch = 0
+        self._skipped = 0
+        if repeats == 1 and hasattr(self.sampler, 'skip'):
+            # MMEngine skips batches so, where a run is resumed.
+            self.skip = self._skip
+
+    def _skip(self, count: int) -> None:
+        self.sampler.skip(count)
+        self._skipped = count
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; MMEngine's runner does."""
@@ -69,7 +77,7 @@ class ViewSampler(Checked, Sampler):
         # Of samplers without end, an epoch is one pass over the images.
         one_pass = math.ceil(images / get_world_size())
         if self.repeats == 1:
-            for place, image in enumerate(self.sampler):
+            for place, image in enumerate(self.sampler, self._skipped):
                 view = (self.epoch + place // one_pass) % views
                 yield view * images + image
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -9,12 +10,18 @@ from torch import nn
 from mmkd_rl.datasets import RepeatableViews, ViewSampler
 from mmkd_rl.distillers import Distillation
 from mmkd_rl.options import ConfigError
-from mmkd_rl.teachers import StoredViews
+from mmkd_rl.teachers import Normalization, StoredViews
 
 _HOW = ("use train_dataloader.dataset=dict(type='mmkd_rl.RepeatableViews', "
         'views=..., dataset=...) and sampler=dict(type='
         "'mmkd_rl.ViewSampler'), or --distill with --stored FOLDER, which "
         'writes both')
+
+
+#: Hooks of MMPretrain and MMDetection that change a training's images.
+_SWITCHES = {'SwitchRecipeHook', 'PipelineSwitchHook', 'YOLOXModeSwitchHook'}
+#: Options of preprocessors with which they pad.
+_PADS = ('size', 'size_divisor', 'pad_size_divisor')
 
 
 def begin(distillation: Distillation, model: nn.Module, data: Any,
@@ -34,6 +41,11 @@ def begin(distillation: Distillation, model: nn.Module, data: Any,
     """
     if not distillation.teachers.stored:
         return
+    if type(data).__name__ == '_SlicedDataset':
+        raise ConfigError(
+            'train_dataloader.num_batch_per_epoch', 'cannot be used with '
+            'stored outputs; use RepeatableViews of a smaller data set '
+            '(dataset.indices)')
     if not isinstance(data, RepeatableViews):
         raise ConfigError(
             'train_dataloader.dataset', "teachers with executor='stored' need "
@@ -45,14 +57,38 @@ def begin(distillation: Distillation, model: nn.Module, data: Any,
         raise ConfigError(
             'train_dataloader.sampler', f'{type(sampler).__name__} takes the '
             f'first of {data.views} views only: {_HOW}')
-    mixing = getattr(getattr(model, 'data_preprocessor', None),
-                     'batch_augments', None)
-    if mixing is not None:
+    check_mixing(model)
+    views = StoredViews.of(data, _padding(model))
+    views.check(data)
+    distillation.teachers.begin(views)
+
+
+def check_mixing(model: nn.Module) -> None:
+    """Raise ConfigError where the preprocessor mixes images."""
+    if getattr(getattr(model, 'data_preprocessor', None), 'batch_augments',
+               None) is not None:
         raise ConfigError(
             'model.data_preprocessor.batch_augments', 'changes images behind '
             "the pipeline (mixup, CutMix, ...), and a teacher's output for "
             'a mixed image is not a mixture of stored ones; leave it out '
             '(train_cfg.augments of MMPretrain), or do not store outputs')
-    views = StoredViews.of(data)
-    views.check(data)
-    distillation.teachers.begin(views)
+
+
+def check_hooks(hooks: Iterable[Any]) -> None:
+    """Raise ConfigError where a hook will change the images in training."""
+    for hook in hooks:
+        name = type(hook).__name__
+        if name in _SWITCHES:
+            raise ConfigError(
+                'custom_hooks', f'{name} switches the pipeline or the mixing '
+                'of images in training, and each would need a store of its '
+                'own; leave it out, or do not store outputs')
+
+
+def _padding(model: nn.Module) -> str:
+    """How the preprocessor pads images, which is in the student's
+    normalisation; empty: it does not."""
+    own = getattr(model, 'data_preprocessor', None)
+    pads = {name: str(getattr(own, name)) for name in _PADS
+            if getattr(own, name, None) not in (None, 1)}
+    return f'{pads}, {Normalization.of(own)}' if pads else ''

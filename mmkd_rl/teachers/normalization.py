@@ -124,7 +124,8 @@ class InputAdapter(nn.Module):
                  channels: int | None = None) -> None:
         super().__init__()
         self.input_size, self.input_scale = input_size, input_scale
-        self._target = target or source
+        self._given = f'{target}' if source and target else \
+            f"the student's, {source}"
         self.swap = self.affine = False
         self.channels = channels
         if source is None or target is None or source == target:
@@ -145,7 +146,7 @@ class InputAdapter(nn.Module):
         """What images the teacher is given, the same for all students."""
         size = f'{self.input_size}' if self.input_size else \
             f'{self.input_scale} times as large'
-        return f'{self._target}, {size}'
+        return f'{self._given}, {size}'
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] to [B, 3, *input_size], or to ``input_scale`` times

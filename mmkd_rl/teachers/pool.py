@@ -231,7 +231,9 @@ class TeacherPool:
                 own = self._maps.get(m)
                 teacher.executor.begin(
                     views, self.compares_features,
-                    None if own is None else own.indices)
+                    None if own is None else own.indices,
+                    dict(task=type(self._task).__name__,
+                         levels=teacher.levels))
 
     def __call__(self, batch: Batch) -> tuple[Output, ...]:
         """Run every teacher once, see :meth:`run`."""

@@ -1,5 +1,6 @@
 """Views of images come again, and an epoch has one of each image."""
 
+import pickle
 import random
 from collections import Counter
 
@@ -112,6 +113,28 @@ def test_a_sampler_without_end():
     for number, seen in enumerate(passes):
         assert {i // 8 for i in seen} == {number % 3}
         assert sorted(i % 8 for i in seen) == list(range(8))
+
+
+def test_a_run_that_is_resumed_skips():
+    whole, skipped = (ViewSampler(views(), dict(
+        type='InfiniteSampler', shuffle=True), seed=0) for _ in range(2))
+    first = iter(whole)
+    numbers = [next(first) for _ in range(40)]
+    skipped.skip(20)
+    rest = iter(skipped)
+    assert [next(rest) for _ in range(20)] == numbers[20:]
+
+
+class Labelled(WorldDataset):
+    def get_gt_labels(self):
+        return self.labels
+
+
+def test_what_others_ask_a_data_set_for():
+    data = RepeatableViews(Labelled(8))
+    assert torch.equal(data.get_gt_labels(), data.dataset.labels)
+    assert not hasattr(data, 'get_subset')
+    assert len(pickle.loads(pickle.dumps(data))) == 8  # noqa: S301
 
 
 def test_several_views_in_a_row():

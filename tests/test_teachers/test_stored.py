@@ -7,21 +7,25 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.hooks import Hook
 from mmpretrain.structures import DataSample
 from torch import nn
 
 from mmkd_rl.datasets import RepeatableViews
 from mmkd_rl.options import ConfigError
-from mmkd_rl.records import Output, ViewKey
-from mmkd_rl.teachers import StoredViews
-from mmkd_rl.teachers.stored.identity import digest
+from mmkd_rl.records import Batch, Output, ViewKey
+from mmkd_rl.registry import HOOKS
+from mmkd_rl.teachers import InputAdapter, StoredExecutor, StoredViews
+from mmkd_rl.teachers.stored.identity import digest, identity_of
 from mmkd_rl.teachers.stored.rows import RowFormat
 from mmkd_rl.teachers.stored.store import Store
+from mmkd_rl.teachers.tapped import TappedNetwork
 from mmkd_rl.utils.pooling import mean_over_space
 from tests.toy import distiller, toy_runner, toy_teachers
 
@@ -409,12 +413,11 @@ def counts(runner):
 
 def test_a_full_store_gives_the_same_run(tmp_path):
     """Bit for bit, whether it was filled before, in other epochs, or in the
-    same run; and teachers are not run again (but for a first batch, which
-    shows the sizes)."""
+    same run; and teachers are not run again."""
     first = run(tmp_path, 'a', stored(tmp_path))
     again = run(tmp_path, 'b', stored(tmp_path))
     assert counts(first) == [(64, 64)] * 2  # two views, four epochs
-    assert counts(again) == [(120, 8)] * 2
+    assert counts(again) == [(128, 0)] * 2
     for name, value in first.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
 
@@ -481,7 +484,7 @@ def test_logits_alone_need_no_maps(tmp_path):
 def test_maps_serve_logits_alone(tmp_path):
     run(tmp_path, 'a', stored(tmp_path))
     assert counts(run(tmp_path, 'b', stored(tmp_path), feature_loss=None)) \
-        == [(120, 8)] * 2
+        == [(128, 0)] * 2
 
 
 def test_one_store_for_students_of_any_precision(tmp_path):
@@ -490,7 +493,7 @@ def test_one_store_for_students_of_any_precision(tmp_path):
     low = run(tmp_path, 'b', stored(tmp_path), config=dict(
         optim_wrapper=dict(type='BFloat16OptimWrapper', precision='bfloat16',
                            optimizer=dict(type='SGD', lr=.05))))
-    assert counts(low) == [(120, 8)] * 2
+    assert counts(low) == [(128, 0)] * 2
 
 
 def test_a_class_map(tmp_path):
@@ -504,6 +507,110 @@ def test_a_class_map(tmp_path):
     samples = [DataSample().set_gt_label(i) for i in (0, 4)]
     batch = type('B', (), dict(samples=samples, images=torch.zeros(2)))
     assert executor._labels(batch).tolist() == [1, 0]
+
+
+# ---- what must not be mixed up ---------------------------------------------
+
+
+def executor_of(tmp_path, network=None):
+    """A stored executor of four images, and a teacher whose outputs are the
+    means of its images; -1 gives NaN."""
+    def read(images):
+        mean = images.mean((1, 2, 3))[:, None]
+        mean = torch.where(mean < 0, torch.nan, mean)
+        return Output((mean.expand(-1, 3), ), (mean.expand(-1, 5), )), ()
+
+    torch.manual_seed(0)  # one store for all weights that are the same
+    network = TappedNetwork(nn.Linear(1, 1), print, InputAdapter(None, None))
+    executor = StoredExecutor('a', network, read, folder=str(tmp_path))
+    executor.run = lambda batch: read(batch.images)
+    executor.begin(StoredViews(4, 1, {}), maps=False)
+    return executor
+
+
+def batch_of(*values):
+    images = torch.tensor(values)[:, None, None, None].expand(-1, 3, 2, 2)
+    return Batch(images, [DataSample()] * len(values), [
+        ViewKey(i, 0, i + 1) for i in range(len(values))])
+
+
+def test_nan_in_a_part_of_a_batch_is_not_read_as_zero(tmp_path):
+    executor = executor_of(tmp_path)
+    output, _ = executor(batch_of(1., 2.))
+    assert output.features[0][:, 0].tolist() == [1., 2.]
+    with pytest.raises(FloatingPointError, match="'a' gave NaN"):
+        executor(batch_of(1., 2., -1.))
+    assert executor.absent() == [2, 3]
+    output, _ = executor(batch_of(1., 2., 3.))
+    assert output.features[0][:, 0].tolist() == [1., 2., 3.]
+
+
+def test_rows_that_are_there_are_not_written_again(tmp_path):
+    first = executor_of(tmp_path)
+    first(batch_of(1., 2.))
+    first.flush()
+    again = executor_of(tmp_path)
+    output, _ = again(batch_of(9., 9., 3.))  # as if computed otherwise
+    assert output.features[0][:, 0].tolist() == [1., 2., 3.]
+    assert (again.read_count, again.run_count) == (2, 1)
+
+
+def test_keys_without_the_hook(tmp_path):
+    executor = executor_of(tmp_path)
+    executor._views = None
+    with pytest.raises(ConfigError, match='no StoredOutputsHook'):
+        executor(batch_of(1.))
+
+
+@pytest.mark.parametrize('change', [
+    dict(taps=(types.SimpleNamespace(path='a', source='output', index=0,
+                                     call=None), )),
+    dict(window='(64, 64)'), dict(precision='bfloat16')])
+def test_other_taps_and_windows_are_other_outputs(change):
+    plain = dict(
+        network=nn.Linear(1, 1), precision=None, window=None,
+        adapter=types.SimpleNamespace(description=''),
+        taps=(types.SimpleNamespace(path='a', source='output', index=-1,
+                                    call=None), ))
+    form = RowFormat.of(output(), 'pooled')
+    torch.manual_seed(0)
+    one, other = (identity_of(types.SimpleNamespace(**n), form,
+                              StoredViews(4, 1, {}), {})
+                  for n in (plain, {**plain, **change}))
+    assert one != other
+    assert one == identity_of(types.SimpleNamespace(**plain), form,
+                              StoredViews(4, 1, {}), {})
+
+
+def test_other_labels_are_other_outputs(tmp_path):
+    """The score of the label is stored more exactly than others."""
+    path = tmp_path / 'a.png'
+    path.write_bytes(b'')
+    (tmp_path / 'one.txt').write_text('a.png 0')
+    (tmp_path / 'other.txt').write_text('a.png 1')
+    one, other = (StoredViews.of(RepeatableViews(dict(
+        type='mmpretrain.CustomDataset', data_prefix=str(tmp_path),
+        ann_file=str(tmp_path / f'{name}.txt'), pipeline=[]))).identity
+        for name in ('one', 'other'))
+    assert one != other
+
+
+class MixLater(Hook):
+    """Switches mixup on in the second epoch, as SwitchRecipeHook does."""
+
+    def before_train_epoch(self, runner):
+        if runner.epoch == 1:
+            runner.model.data_preprocessor.batch_augments = lambda *a: a
+
+
+def test_mixing_that_a_hook_switches_on(tmp_path):
+    HOOKS.register_module(name='MixLater', module=MixLater, force=True)
+    with pytest.raises(REFUSAL, match='batch_augments.*mixup'):
+        run(tmp_path, 'a', stored(tmp_path), hooks=[dict(type='MixLater')])
+    with pytest.raises(REFUSAL, match='PipelineSwitchHook switches'):
+        run(tmp_path, 'b', stored(tmp_path), hooks=[dict(
+            type='mmdet.PipelineSwitchHook', switch_epoch=3,
+            switch_pipeline=[])])
 
 
 # ---- refusals --------------------------------------------------------------

@@ -34,7 +34,7 @@ def tool(monkeypatch, capfd):
 
 
 def test_filled_and_read(arguments, tool):
-    for views, absent in ((2, 128), (2, 1), (3, 65)):
+    for views, absent in ((2, 128), (2, 0), (3, 64)):
         code, said = tool('cache_teachers.py', *arguments, '--stored',
                           'store', f'views={views}')
         assert code == 0, said
@@ -43,7 +43,7 @@ def test_filled_and_read(arguments, tool):
         assert f"teacher 't1': {size} of {size} views in store/t1" in said
     code, said = tool('train.py', *arguments, '--stored', 'store', 'views=3',
                       '--work-dir', 'run')
-    assert code == 0 and '8 computed' in said, said  # the first batch
+    assert code == 0 and 'and of 0 computed' in said, said
     code, said = tool('benchmark.py', *arguments, *OPTIONS, '--iters', '1',
                       '--warmup', '1')
     assert code == 0, said

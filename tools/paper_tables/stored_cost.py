@@ -38,7 +38,10 @@ class LoadingContestant(DistilledContestant):
     """
 
     def __init__(self, model: Any, cfg: Config, loader: dict) -> None:
-        self.loader = Runner.build_dataloader(copy.deepcopy(loader), seed=0)
+        # Workers would read for one contestant while another is timed.
+        self.loader = Runner.build_dataloader(dict(
+            copy.deepcopy(loader), num_workers=0, persistent_workers=False),
+            seed=0)
         super().__init__(model, cfg, {}, len(self.loader))
         if self.distillation:
             stored.begin(self.distillation, model, self.loader.dataset)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -28,12 +30,20 @@ class StoredOutputsHook(Checked, Hook):
     def before_train(self, runner: Runner) -> None:
         """Open the stores."""
         distillation = distillation_of(unwrapped(runner))
-        if distillation is not None:
+        if distillation is not None and distillation.teachers.stored:
+            stored.check_hooks(runner.hooks)
             loader = runner.train_loop.dataloader
             # Of samplers of batches, the sampler of images.
             sampler = getattr(loader.batch_sampler, 'sampler', loader.sampler)
             stored.begin(distillation, unwrapped(runner), loader.dataset,
                          sampler)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int,
+                          data_batch: Any = None) -> None:
+        """Check that no hook has switched mixing on."""
+        distillation = distillation_of(unwrapped(runner))
+        if distillation is not None and distillation.teachers.stored:
+            stored.check_mixing(unwrapped(runner))
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Bring the stores to the disk."""

@@ -61,7 +61,7 @@ class StoredExecutor(Executor, Checked):
                  features: Features | Literal['auto'] = 'auto',
                  budget: ByteSize | None = None) -> None:
         super().__init__(name, network, read)
-        self.folder = os.path.join(folder, re.sub(r'[^\w.-]', '_', name))
+        self.folder = os.path.join(folder, re.sub(r'[^\w-]', '_', name))
         self.scores, self.top_k, self.features = scores, top_k, features
         self.budget = None if budget is None else TypeAdapter(
             ByteSize).validate_python(budget)
@@ -80,7 +80,8 @@ class StoredExecutor(Executor, Checked):
             return super().run(batch)
 
     def begin(self, views: StoredViews, maps: bool,
-              classes: Tensor | None = None) -> None:
+              classes: Tensor | None = None,
+              settings: dict | None = None) -> None:
         """Prepare for a training; the files are made when the first batch has
         shown the sizes.
 
@@ -89,6 +90,7 @@ class StoredExecutor(Executor, Checked):
             maps: Whether feature maps are compared.
             classes: For each of the student's classes the teacher's, [C];
                 ``None``: the same.
+            settings: What else decides on the outputs, as JSON has it.
 
         Raises:
             ConfigError: Maps are compared, and averages are to be stored.
@@ -99,16 +101,26 @@ class StoredExecutor(Executor, Checked):
                 'and a term compares feature maps; set '
                 "'float16' or 'uint8', or distil logits alone "
                 '(feature_loss=None)')
-        self._kind: Features
-        if self.features == 'auto':
-            there = kind_in(self.folder)
-            self._kind = there if there and not (
-                maps and there == 'pooled') else \
-                'float16' if maps else 'pooled'
-        else:
-            self._kind = self.features
+        self.flush()
+        self._kind = self._choose(maps)
         self._views, self._classes = views, classes
+        self._settings = dict(
+            settings or {},
+            classes=None if classes is None else classes.tolist())
         self._form = self._store = None
+
+    def _choose(self, maps: bool) -> Features:
+        """How features are stored; ``'auto'`` is explained in the class."""
+        if self.features != 'auto':
+            return self.features
+        usual: Features = 'float16' if maps else 'pooled'
+        there = kind_in(self.folder)
+        if there in (None, usual) or maps and there == 'pooled':
+            return usual
+        print_log(f'teacher {self.name!r}: features are those of the store in '
+                  f'{self.folder}, {there} (a new one would have {usual})',
+                  'current')
+        return there
 
     def __call__(self, batch: Batch) -> Given:
         """See :meth:`Executor.__call__`.
@@ -117,23 +129,26 @@ class StoredExecutor(Executor, Checked):
             ConfigError: An image is not the one whose output is stored; the
                 store is of something else, or does not fit.
         """
-        if batch.keys is None or self._views is None:
+        if batch.keys is None:
             return self.run(batch)
+        if self._views is None:
+            raise ConfigError(
+                'custom_hooks', 'there is no StoredOutputsHook, which opens '
+                f'the store of teacher {self.name!r}; add dict(type='
+                "'mmkd_rl.StoredOutputsHook')")
         numbers = np.array([k.view * self._views.images + k.image
                             for k in batch.keys])
         # 0 means that there is no row.
         checksums = np.array([k.checksum or 1 for k in batch.keys], np.uint32)
         if self._store is None:
-            return self._first(batch, numbers, checksums), ()
+            self._open(batch)
+        assert self._form is not None and self._store is not None
         known = self._store.known(numbers)
         self._check(batch.keys, known, checksums)
         absent = np.flatnonzero(known == 0)
         if len(absent):
-            whole = self._compute(batch, absent, numbers, checksums)
-            if whole is not None:
-                return whole, ()
+            self._compute(batch, absent, numbers, checksums)
         self.read_count += len(numbers) - len(absent)
-        assert self._form is not None
         return self._form.decode(self._store.read(numbers),
                                  batch.images.device), ()
 
@@ -159,56 +174,50 @@ class StoredExecutor(Executor, Checked):
                 f'in {self.folder} (features: {self._kind}), '
                 f'{ByteSize(self._store.size).human_readable(decimal=True)}')
 
-    def _first(self, batch: Batch, numbers: np.ndarray,
-               checksums: np.ndarray) -> Output:
-        """Run the network to see its sizes, and open the store."""
-        output, _ = self.run(batch)
+    def _open(self, batch: Batch) -> None:
+        """Run the network on an image to see its sizes, and open the
+        store."""
+        output, _ = self.run(Batch(batch.images[:1], batch.samples[:1]))
         assert self._views is not None
         self._form = RowFormat.of(output, self._kind, self.scores,
                                   self.top_k)
         with under(f'teacher {self.name!r}: executor'):
             self._store = Store(
                 self.folder,
-                identity_of(self.network, self._form, self._views),
+                identity_of(self.network, self._form, self._views,
+                            self._settings),
                 self._form.dtype, self._views.images, self._views.views,
                 self.budget)
         print_log(f'teacher {self.name!r}: {self.description}', 'current')
-        self._check(batch.keys or (), self._store.known(numbers), checksums)
-        return self._keep(output, batch, numbers, checksums)
 
     def _compute(self, batch: Batch, absent: np.ndarray, numbers: np.ndarray,
-                 checksums: np.ndarray) -> Output | None:
-        """Run the network on images whose rows are absent, and store them.
+                 checksums: np.ndarray) -> None:
+        """Run the network on the images whose rows are absent, and store
+        them.
 
-        Returns:
-            The outputs as they are, if they cannot be stored.
+        Raises:
+            FloatingPointError: It gives NaN or infinity.
+            ConfigError: Its outputs do not fit half precision.
         """
+        assert self._form is not None and self._store is not None
         part = batch
         if len(absent) < len(numbers):
             part = Batch(
                 batch.images[torch.from_numpy(absent).to(batch.images.device)],
                 [batch.samples[i] for i in absent])
         output, _ = self.run(part)
-        kept = self._keep(output, part, numbers[absent], checksums[absent])
-        return kept if len(absent) == len(numbers) else None
-
-    def _keep(self, output: Output, batch: Batch, numbers: np.ndarray,
-              checksums: np.ndarray) -> Output:
-        """Store outputs, and return them as they will be read."""
-        assert self._form is not None and self._store is not None
-        self.run_count += len(numbers)
-        if not all(bool(t.isfinite().all()) for t in output.tensors()):
-            return output  # the pool names the teacher
-        rows = self._form.encode(output, self._labels(batch))
-        back = self._form.decode(rows, batch.images.device)
-        for t in back.tensors():
-            if not bool(t.isfinite().all()):
-                raise ConfigError(
-                    f'teacher {self.name!r}: executor.features',
-                    f'{self._kind!r} has no numbers as large as its features; '
-                    "set 'float32' or 'uint8'")
-        self._store.write(numbers, rows, checksums)
-        return back
+        if not _is_finite(output):
+            raise FloatingPointError(
+                f'teacher {self.name!r} gave NaN or infinity; check its '
+                'checkpoint and its normalization')
+        rows = self._form.encode(output, self._labels(part))
+        if not _is_finite(self._form.decode(rows, batch.images.device)):
+            raise ConfigError(
+                f'teacher {self.name!r}: executor', 'half precision has no '
+                "numbers as large as its outputs; set features='float32' or "
+                "'uint8', and scores='float32'")
+        self._store.write(numbers[absent], rows, checksums[absent])
+        self.run_count += len(absent)
 
     def _labels(self, batch: Batch) -> Tensor | None:
         """The teacher's class of each image, [B], -1: none; ``None``: images
@@ -234,3 +243,7 @@ class StoredExecutor(Executor, Checked):
                 f'{self.folder!r}: the images, the pipeline or a library has '
                 'changed, or a transform does not draw from the generators '
                 'of Python, NumPy and PyTorch. Remove the store')
+
+
+def _is_finite(output: Output) -> bool:
+    return all(bool(t.isfinite().all()) for t in output.tensors())

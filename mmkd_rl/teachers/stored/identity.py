@@ -18,10 +18,14 @@ from mmkd_rl.teachers.stored.rows import RowFormat
 from mmkd_rl.teachers.tapped import TappedNetwork
 
 #: Changes when the form of the files does.
-FORMAT = 1
+FORMAT = 2
 #: Packages on which images and outputs depend.
-_PACKAGES = ('torch', 'torchvision', 'numpy', 'opencv-python', 'pillow',
-             'onedl-mmcv', 'mmcv', 'mmcv-lite', 'albumentations')
+_PACKAGES = ('torch', 'torchvision', 'numpy', 'pillow', 'albumentations',
+             'opencv-python', 'opencv-python-headless', 'timm', 'transformers',
+             'mmcv', 'mmcv-lite', *(prefix + name for prefix in (
+                 '', 'onedl-') for name in (
+                     'mmcv', 'mmengine', 'mmpretrain', 'mmdetection', 'mmdet',
+                     'mmsegmentation')))
 #: Settings of data sets that are no part of their identity.
 _OTHERS = {'data_root', 'data_prefix', 'ann_file', 'lazy_init', '_scope_',
            'backend_args', 'file_client_args', 'serialize_data'}
@@ -42,11 +46,16 @@ class StoredViews:
     identity: dict
 
     @classmethod
-    def of(cls, data: RepeatableViews) -> StoredViews:
-        """The views of a data set."""
+    def of(cls, data: RepeatableViews, padding: str = '') -> StoredViews:
+        """The views of a data set.
+
+        Args:
+            data: The data set.
+            padding: How the student's preprocessor pads images.
+        """
         return cls(len(data), data.views, dict(
             images=len(data), seed=data.seed, data=_data(data),
-            files=_files(data.dataset)))
+            files=_files(data.dataset), padding=padding))
 
     def check(self, data: RepeatableViews) -> None:
         """Check that views come out the same a second time.
@@ -67,17 +76,20 @@ class StoredViews:
 
 
 def identity_of(network: TappedNetwork, form: RowFormat,
-                views: StoredViews) -> dict:
+                views: StoredViews, settings: dict) -> dict:
     """What a teacher's stored outputs are of, as JSON has it.
 
     Args:
         network: The teacher's network with its taps.
         form: How its outputs are stored.
         views: The images.
+        settings: What else decides on the outputs.
     """
     found = dict(
         format=FORMAT, weights=digest(network.network),
-        taps=[f'{tap.path} ({tap.source})' for tap in network.taps],
+        taps=[f'{tap.path} ({tap.source}, {tap.index}, {tap.call})'
+              for tap in network.taps],
+        window=str(network.window), **settings,
         precision=network.precision or 'float32',
         input=network.adapter.description,
         features=form.kind, scores=form.scores, top_k=form.top_k,
@@ -130,12 +142,14 @@ def _settings(config: Any) -> Any:
 
 def _files(data: Any) -> str:
     """Digest of the names of all image files, without their folders, which
-    may be others on another machine."""
+    may be others on another machine; and of their labels, whose scores are
+    stored."""
     names = blake2b(digest_size=8)
     if hasattr(data, 'get_data_info'):
         for i in range(len(data)):
-            path = str(data.get_data_info(i).get('img_path', ''))
-            names.update('/'.join(path.split('/')[-2:]).encode() + b'\0')
+            info = data.get_data_info(i)
+            path = '/'.join(str(info.get('img_path', '')).split('/')[-2:])
+            names.update(f'{path} {info.get("gt_label")}\0'.encode())
     return names.hexdigest()
 
 

@@ -65,6 +65,7 @@ class Store:
             os.makedirs(folder, exist_ok=True)
             with self._lock():
                 views = max(views, self._check(identity))
+                self.size = row_bytes(dtype) * images * views
                 rows = images * views
                 self._allocate('rows', rows * dtype.itemsize)
                 self._allocate('checksums', rows * _CHECKSUM.itemsize)
