@@ -13,21 +13,20 @@ from __future__ import annotations
 
 import argparse
 import copy
-import tempfile
 from collections.abc import Iterable
 
 import torch
+from distilled import distilled_runner
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 
 from mmkd_rl import recipes
 from mmkd_rl.datasets import RepeatableViews
-from mmkd_rl.distillers import Distillation, distillation_of
+from mmkd_rl.distillers import Distillation
 from mmkd_rl.engine import stored
 from mmkd_rl.engine.hooks import DataCheckHook
 from mmkd_rl.records import Batch, ViewKey
 from mmkd_rl.utils import cli
-from mmkd_rl.utils.patches import patch_mmengine
 
 
 def parse_args() -> argparse.Namespace:
@@ -92,23 +91,7 @@ def run(runner: Runner, distillation: Distillation, data: RepeatableViews,
 
 def main() -> None:
     """Fill the stores."""
-    args = parse_args()
-    patch_mmengine()
-    with cli.clear_errors(args.debug) as stage, \
-            tempfile.TemporaryDirectory() as folder:
-        cfg = recipes.read_config(args)
-        args.work_dir = args.work_dir or folder
-        cli.apply_common_arguments(cfg, args)
-        cfg.log_level = 'WARNING'
-        stage.cfg = cfg
-        runner = cli.build_runner(cfg, 'train')
-        distillation = distillation_of(runner.model)
-        if distillation is None:
-            raise ValueError('the config has no teachers; give some with '
-                             '--distill STRATEGY --teacher NAME=CONFIG:FILE')
-        learner = distillation.weighting.learner
-        if learner is not None:
-            learner.has_hook = True  # or it would warn that nothing trains it
+    with distilled_runner(parse_args()) as (_, runner, distillation):
         fill(runner, distillation)
 
 

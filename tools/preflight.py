@@ -14,20 +14,19 @@ import copy
 import itertools
 import resource
 import sys
-import tempfile
 import time
 
 import torch
+from distilled import distilled_runner
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmkd_rl import recipes
-from mmkd_rl.distillers import Distillation, distillation_of
+from mmkd_rl.distillers import Distillation
 from mmkd_rl.engine.hooks import DataCheckHook
 from mmkd_rl.engine.preflight import STUDENT, Examination, Preflight
 from mmkd_rl.records import Batch
 from mmkd_rl.utils import cli
-from mmkd_rl.utils.patches import patch_mmengine
 
 _GIB = 2**30
 
@@ -133,23 +132,8 @@ def disk(runner: Runner, cfg: Config) -> str:
 def main() -> None:
     """Print the report."""
     args = parse_args()
-    patch_mmengine()
     warned = False
-    with cli.clear_errors(args.debug) as stage, \
-            tempfile.TemporaryDirectory() as folder:
-        cfg = recipes.read_config(args)
-        args.work_dir = folder
-        cli.apply_common_arguments(cfg, args)
-        cfg.log_level = 'WARNING'
-        stage.cfg = cfg
-        runner = cli.build_runner(cfg, 'train')
-        distillation = distillation_of(runner.model)
-        if distillation is None:
-            raise ValueError('the config has no teachers; give some with '
-                             '--distill STRATEGY --teacher NAME=CONFIG:FILE')
-        learner = distillation.weighting.learner
-        if learner is not None:
-            learner.has_hook = True  # or it would warn that nothing trains it
+    with distilled_runner(args) as (cfg, runner, distillation):
         runner._init_model_weights()
         runner.load_or_resume()
         report = examine(runner, distillation, args.images)

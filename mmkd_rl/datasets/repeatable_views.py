@@ -8,17 +8,16 @@ numbers of the pipeline come from generators that are seeded by image and view.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from mmengine.dataset import Compose
 
 from mmkd_rl.options import Checked, ConfigError, Count, Natural
 from mmkd_rl.records import VIEW_KEY, ViewKey
 from mmkd_rl.registry import DATASETS
 from mmkd_rl.utils import random_state
+
+from .last_image import decode_once
 
 
 @DATASETS.register_module()
@@ -35,10 +34,10 @@ class RepeatableViews(Checked):
             transform that draws from the generators of Python, NumPy or
             PyTorch.
         views: K, the number of views.
-        seed: Views of another seed are other views.
+        seed: Seed of all views.
 
     Raises:
-        ConfigError: ``dataset`` is none, or has no pipeline.
+        ConfigError: ``dataset`` is no data set.
     """
 
     def __init__(self, dataset: Any, views: Count = 1,
@@ -51,12 +50,12 @@ class RepeatableViews(Checked):
             raise ConfigError('RepeatableViews.dataset', 'must be a data set '
                               f'or its config, got {type(dataset).__name__}')
         self.dataset, self.views, self.seed = dataset, views, seed
-        _decode_once(dataset)
+        decode_once(dataset)
 
     def __getattr__(self, name: str) -> Any:
-        """What samplers and hooks ask a data set for: ``get_gt_labels``,
-        ``get_cat2imgs``, ...; but no parts of it, which would have other
-        indices."""
+        """Attributes of the data set: ``metainfo``, ``full_init``,
+        ``get_gt_labels``, ...; not ``get_subset``, because the indices of a
+        subset are others."""
         if name.startswith('__') or name in ('dataset', 'get_subset',
                                              'get_subset_'):
             raise AttributeError(
@@ -64,23 +63,13 @@ class RepeatableViews(Checked):
         return getattr(self.dataset, name)
 
     @property
-    def metainfo(self) -> dict:
-        """Metadata of the data set."""
-        return self.dataset.metainfo
-
-    @property
-    def CLASSES(self) -> Any:
-        """Names of the classes, as MMPretrain's data sets give them."""
-        return getattr(self.dataset, 'CLASSES', None)
-
-    @property
     def pipeline(self) -> Any:
         """The data set's pipeline. It cannot be set: other images would need
         other views, and so a store of their own.
 
         Raises:
-            ConfigError: It is set, as MMDetection's ``PipelineSwitchHook``
-                does.
+            ConfigError: The pipeline is set, as MMDetection's
+                ``PipelineSwitchHook`` does.
         """
         return getattr(self.dataset, 'pipeline', None)
 
@@ -90,11 +79,6 @@ class RepeatableViews(Checked):
             'train_dataloader.dataset', 'the pipeline of RepeatableViews '
             'cannot be changed in training; leave out the hook that switches '
             'it (PipelineSwitchHook), or do not store outputs')
-
-    def full_init(self) -> None:
-        """Load the data set, if that was put off."""
-        if hasattr(self.dataset, 'full_init'):
-            self.dataset.full_init()
 
     def get_data_info(self, index: int) -> dict:
         """A sample before its pipeline, of any of its views."""
@@ -133,45 +117,3 @@ class RepeatableViews(Checked):
         sample.set_field(ViewKey(image, view, checksum), VIEW_KEY,
                          field_type='metainfo')
         return results
-
-
-def _decode_once(dataset: Any) -> None:
-    """Let views of an image that follow each other share its decoding."""
-    pipeline = getattr(dataset, 'pipeline', None)
-    steps = getattr(pipeline, 'transforms', None)
-    if isinstance(pipeline, Compose) and steps and type(
-            steps[0]).__name__ == 'LoadImageFromFile':
-        steps[0] = _LastImage(steps[0])
-
-
-class _LastImage:
-    """A transform that reads an image, and remembers the last one.
-
-    Args:
-        load: The transform.
-    """
-
-    def __init__(self, load: Callable[[dict], dict | None]) -> None:
-        self._load = load
-        self._path: str | None = None
-        self._read: dict | None = None
-
-    def __call__(self, results: dict) -> dict | None:
-        """See the class; the image is a copy."""
-        path = results.get('img_path')
-        if path is None:
-            return self._load(results)
-        if path != self._path or self._read is None:
-            before = dict(results)
-            loaded = self._load(results)
-            if loaded is None:
-                return None
-            self._path, self._read = path, {
-                k: v for k, v in loaded.items()
-                if k not in before or v is not before[k]}
-        return {**results, **{
-            k: v.copy() if isinstance(v, np.ndarray) else v
-            for k, v in self._read.items()}}
-
-    def __repr__(self) -> str:
-        return repr(self._load)

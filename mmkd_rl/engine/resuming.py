@@ -1,4 +1,5 @@
-"""What a checkpoint to resume from must have in common with the config."""
+"""Compares a checkpoint to resume from with the config and the work
+directory."""
 
 from __future__ import annotations
 
@@ -36,11 +37,12 @@ def check_optimizer(saved: Any, optimizer: Optimizer) -> None:
 
     Args:
         saved: State of the checkpoint's optimiser.
-        optimizer: That of the config.
+        optimizer: The optimiser that the config builds.
 
     Raises:
-        ValueError: They are of different kinds. Another learning rate is
-            warned of: MMEngine goes on with the checkpoint's.
+        ValueError: The optimisers are of different kinds. A different
+            learning rate gives a warning only: MMEngine continues with the
+            checkpoint's.
     """
     groups = saved.get('param_groups') if isinstance(saved, dict) else None
     if not groups:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,10 @@ from torch import Tensor
 
 from mmkd_rl.export.description import trained_preprocessor, trained_side
 from mmkd_rl.teachers.normalization import Normalization
+from mmkd_rl.utils.state_dicts import digest
 
 #: Parts of the names of main figures, of which the first is taken.
 _FIGURES = ('top1', 'mIoU', 'bbox_mAP', 'mAP')
-#: Number of values of a weight that are compared.
-_VALUES = 64
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Facts:
         normalization: Normalisation of the images.
         side: Shorter side of the training images, in pixels.
         figure: The last validation's main figure, ``'accuracy/top1 61.9'``.
-        digest: Text that differs for different weights.
+        digest: See :func:`mmkd_rl.utils.state_dicts.digest`.
     """
     classes: tuple[str, ...] | None = None
     normalization: Normalization | None = None
@@ -49,16 +47,7 @@ class Facts:
         meta, hub = (part if isinstance(part, dict) else {} for part in (
             content.get('meta'), content.get('message_hub')))
         return cls(_classes(meta), _normalization(meta), trained_side(meta),
-                   _figure(hub), _digest(weights) if weights else None)
-
-
-def _digest(weights: Mapping[str, Tensor]) -> str:
-    """A digest of the names and of the first values of each weight."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        first = weights[name].flatten()[:_VALUES].double()
-        digest.update(name.encode() + first.numpy().tobytes())
-    return digest.hexdigest()[:16]
+                   _figure(hub), digest(weights) if weights else None)
 
 
 def _classes(meta: dict) -> tuple[str, ...] | None:

@@ -143,7 +143,8 @@ class InputAdapter(nn.Module):
 
     @property
     def description(self) -> str:
-        """What images the teacher is given, the same for all students."""
+        """Normalisation and size of the images that the teacher receives, as
+        text. Students with other normalisations give the same text."""
         size = f'{self.input_size}' if self.input_size else \
             f'{self.input_scale} times as large'
         return f'{self._given}, {size}'

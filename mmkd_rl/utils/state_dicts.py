@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -345,3 +346,18 @@ def check_values(weights: Mapping[str, Tensor], what: str) -> None:
 def _some(names: Iterable[str]) -> str:
     names = list(names)
     return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """A text that differs where a name, a type or a value of weights does.
+
+    Args:
+        state: The weights by name, in any order.
+    """
+    found = blake2b(digest_size=16)
+    for name, tensor in sorted(state.items()):
+        flat = tensor.detach().cpu().contiguous().flatten()
+        found.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        if flat.numel():
+            found.update(flat.view(torch.uint8).numpy().data)
+    return found.hexdigest()

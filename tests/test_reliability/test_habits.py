@@ -1,4 +1,5 @@
-"""What people do by habit, and must not lose work or results by."""
+"""Common slips of users: each ends in a message or a warning, and loses
+neither files nor results."""
 
 import argparse
 import importlib.util

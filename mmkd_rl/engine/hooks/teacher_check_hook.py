@@ -18,7 +18,7 @@ from mmkd_rl.registry import HOOKS
 #: Where a checkpoint keeps the teachers' names and the strategy.
 CHECKPOINT_KEY = 'mmkd_rl_teachers'
 #: Below it: digests of the teachers' weights by their names.
-_WEIGHTS = 'weights'
+_WEIGHTS = 'digests'
 
 
 @HOOKS.register_module()

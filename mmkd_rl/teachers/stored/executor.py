@@ -90,7 +90,8 @@ class StoredExecutor(Executor, Checked):
             maps: Whether feature maps are compared.
             classes: For each of the student's classes the teacher's, [C];
                 ``None``: the same.
-            settings: What else decides on the outputs, as JSON has it.
+            settings: Further entries of the store's description, see
+                :func:`identity_of`.
 
         Raises:
             ConfigError: Maps are compared, and averages are to be stored.
@@ -196,8 +197,8 @@ class StoredExecutor(Executor, Checked):
         them.
 
         Raises:
-            FloatingPointError: It gives NaN or infinity.
-            ConfigError: Its outputs do not fit half precision.
+            FloatingPointError: The network gives NaN or infinity.
+            ConfigError: The outputs do not fit half precision.
         """
         assert self._form is not None and self._store is not None
         part = batch

@@ -1,4 +1,7 @@
-"""What stored outputs are of: they are used for nothing else."""
+"""Describes the teacher and the data that stored outputs belong to.
+
+A store with another description is refused.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,14 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from mmkd_rl.datasets import RepeatableViews
 from mmkd_rl.options import ConfigError
 from mmkd_rl.teachers.stored.rows import RowFormat
 from mmkd_rl.teachers.tapped import TappedNetwork
+from mmkd_rl.utils.state_dicts import digest
 
 #: Changes when the form of the files does.
-FORMAT = 2
+FORMAT = 3
 #: Packages on which images and outputs depend.
 _PACKAGES = ('torch', 'torchvision', 'numpy', 'pillow', 'albumentations',
              'opencv-python', 'opencv-python-headless', 'timm', 'transformers',
@@ -26,7 +27,8 @@ _PACKAGES = ('torch', 'torchvision', 'numpy', 'pillow', 'albumentations',
                  '', 'onedl-') for name in (
                      'mmcv', 'mmengine', 'mmpretrain', 'mmdetection', 'mmdet',
                      'mmsegmentation')))
-#: Settings of data sets that are no part of their identity.
+#: Settings of data sets that have no influence on the images, or that show in
+#: the names of the files.
 _OTHERS = {'data_root', 'data_prefix', 'ann_file', 'lazy_init', '_scope_',
            'backend_args', 'file_client_args', 'serialize_data'}
 _ADDRESS = re.compile(r' at 0x[0-9a-f]+')
@@ -34,12 +36,12 @@ _ADDRESS = re.compile(r' at 0x[0-9a-f]+')
 
 @dataclass(frozen=True)
 class StoredViews:
-    """The views of which outputs are stored.
+    """The views of images whose outputs are stored.
 
     Attributes:
         images: N, number of images.
-        views: K, number of views of each.
-        identity: What data they are, as JSON has it.
+        views: K, number of views of each image.
+        identity: Description of the data, of values that JSON has.
     """
     images: int
     views: int
@@ -61,7 +63,7 @@ class StoredViews:
         """Check that views come out the same a second time.
 
         Raises:
-            ConfigError: They do not.
+            ConfigError: A view differs when it is read again.
         """
         for index in {0, len(data) - 1, self.images * (self.views - 1)}:
             first, second = (data[index]['data_samples'].view_key.checksum
@@ -77,16 +79,17 @@ class StoredViews:
 
 def identity_of(network: TappedNetwork, form: RowFormat,
                 views: StoredViews, settings: dict) -> dict:
-    """What a teacher's stored outputs are of, as JSON has it.
+    """Description of a teacher and its data, of values that JSON has.
 
     Args:
         network: The teacher's network with its taps.
         form: How its outputs are stored.
         views: The images.
-        settings: What else decides on the outputs.
+        settings: Further entries: the task, the levels, the class map.
     """
     found = dict(
-        format=FORMAT, weights=digest(network.network),
+        format=FORMAT, weights=digest(network.network.state_dict()),
+        network=_short_digest(repr(network.network).encode()),
         taps=[f'{tap.path} ({tap.source}, {tap.index}, {tap.call})'
               for tap in network.taps],
         window=str(network.window), **settings,
@@ -96,20 +99,6 @@ def identity_of(network: TappedNetwork, form: RowFormat,
         shapes=[form.features, form.logits, form.edges],
         libraries=_libraries(), **views.identity)
     return json.loads(json.dumps(found))  # lists in place of tuples
-
-
-def digest(network: nn.Module) -> str:
-    """A digest of all weights and buffers of a network, and of its text."""
-    text = blake2b(repr(network).encode(), digest_size=16)
-    for name, tensor in sorted(network.state_dict().items()):
-        text.update(name.encode())
-        text.update(_bytes(tensor))
-    return text.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    flat = tensor.detach().cpu().contiguous().flatten()
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b''
 
 
 def _libraries() -> dict[str, str]:
@@ -132,8 +121,7 @@ def _data(data: RepeatableViews) -> str:
 
 
 def _settings(config: Any) -> Any:
-    """A config without what has no influence on the images, or is seen in
-    their names."""
+    """A config without the settings in :data:`_OTHERS`."""
     if isinstance(config, dict):
         return {k: _settings(v) for k, v in config.items() if k not in _OTHERS}
     return [_settings(v) for v in config] if isinstance(

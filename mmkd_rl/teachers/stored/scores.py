@@ -138,8 +138,12 @@ def to_bytes(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def from_bytes(codes: Tensor, limits: Tensor) -> Tensor:
-    """What :func:`to_bytes` made codes of, to half a step; codes are
-    float32."""
+    """Inverse of :func:`to_bytes`, with an error of at most half a step.
+
+    Args:
+        codes: Codes of 0 to 255, float32, [B, ...].
+        limits: Minimum and maximum of each image, [B, 2].
+    """
     low, high = _limits(limits, codes.ndim)
     return low + codes * ((high - low) / STEPS)
 

@@ -1,6 +1,6 @@
 """A folder with the stored outputs of one teacher.
 
-    meta.json    what the outputs are of, see :mod:`.identity`
+    meta.json    description of the outputs, see :mod:`.identity`
     rows         one row for each view of each image, view * N + image
     checksums    CRC-32 of the view that a row is of, 0: not there yet
 
@@ -39,7 +39,7 @@ class Store:
 
     Args:
         folder: Where the files are; made if there is none.
-        identity: What the outputs are of, as JSON has it.
+        identity: Description of the outputs, see :func:`identity_of`.
         dtype: Type of a row.
         images: N.
         views: Number of views; a store with more is used as it is, one with
@@ -47,19 +47,19 @@ class Store:
         budget: Largest size in bytes; ``None``: the space on the disk.
 
     Raises:
-        ConfigError: The store is of something else, does not fit the budget
-            or the disk, or cannot be written.
+        ConfigError: The folder has a store with another description; or the
+            store does not fit the budget or the disk, or cannot be written.
     """
 
     def __init__(self, folder: str, identity: dict, dtype: np.dtype,
                  images: int, views: int, budget: int | None = None) -> None:
-        self.folder, self.images = folder, images
-        self.size = row_bytes(dtype) * images * views
-        if budget is not None and self.size > budget:
+        self.folder = folder
+        needed = row_bytes(dtype) * images * views
+        if budget is not None and needed > budget:
             raise ConfigError(
                 'budget', f'is {_size(budget)}, and {images} images with '
                 f'{views} views of {row_bytes(dtype)} bytes need '
-                f'{_size(self.size)}; take fewer views, a smaller top_k, or '
+                f'{_size(needed)}; take fewer views, a smaller top_k, or '
                 "features='pooled' or 'uint8'")
         try:
             os.makedirs(folder, exist_ok=True)
@@ -150,7 +150,8 @@ class Store:
             The number of its views; 0: there is none.
 
         Raises:
-            ConfigError: It is of something else; the message says of what.
+            ConfigError: The store has another description; the message names
+                the entries that differ.
         """
         try:
             with open(self._path('meta.json')) as file:
